@@ -1,0 +1,52 @@
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint fmt bench schema lock clean
+
+PORT ?= 8000
+HOST ?= 127.0.0.1
+BIN := .venv/bin
+
+help: ## Show these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: .venv/.installed ## Make the environment in .venv, .venv/bin/pixyproxy in it
+
+run: .venv/.installed ## Set everything up, make a first picture and serve (PORT=8000)
+	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
+
+test: .venv/.developed ## Run all tests; installs what they need (MariaDB)
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: .venv/.developed ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: .venv/.developed ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.developed ## Measure start, memory and generation beside the bare upstream call
+	$(BIN)/python -m benchmarks
+
+schema: .venv/.installed ## Render sql/schema.*.sql and docs/openapi.json
+	$(BIN)/pixyproxy migrate --sql mysql > sql/schema.mysql.sql
+	$(BIN)/pixyproxy migrate --sql sqlite > sql/schema.sqlite.sql
+	$(BIN)/python scripts/render_openapi.py > docs/openapi.json
+
+lock: .venv/.developed ## Pin the newest releases in requirements*.lock
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --python-version 3.11 --extra build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --python-version 3.11 --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove the environment and caches; data and pictures stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+
+.venv/.installed: requirements.lock pyproject.toml
+	@scripts/install.sh requirements.lock
+	@touch $@
+
+.venv/.developed: requirements-dev.lock pyproject.toml
+	@scripts/install.sh requirements-dev.lock
+	@touch $@ .venv/.installed

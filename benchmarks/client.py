@@ -1,0 +1,89 @@
+"""The client: the same for PixyProxy and for the bare upstream, so that its own cost is in both."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+
+from benchmarks.figures import Sample
+from benchmarks.processes import HOST, BenchmarkError
+
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kind of request, and the status that every answer to it must have."""
+
+    port: int
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+    def send(self, connection: HTTPConnection) -> bytes:
+        """The body of the answer, read to its end. Raises ``BenchmarkError`` for any other status."""
+        connection.request(self.method, self.path, body=self.body, headers=dict(self.headers))
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != self.status:
+            message = f"{self.method} {self.path}: {response.status} {content[:300].decode(errors='replace')}"
+            raise BenchmarkError(message)
+        return content
+
+    def timed(self, connection: HTTPConnection) -> float:
+        """The milliseconds from sending a request to the last byte of its answer."""
+        began = time.perf_counter()
+        self.send(connection)
+        return (time.perf_counter() - began) * 1e3
+
+
+def post_json(port: int, path: str, order: Mapping[str, str], *, key: str, status: int) -> Call:
+    """A POST of a JSON object with a bearer key."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    return Call(port, "POST", path, status, headers, json.dumps(order).encode())
+
+
+@contextlib.contextmanager
+def connected(call: Call) -> Iterator[HTTPConnection]:
+    """One keep-alive connection to the server of ``call``."""
+    connection = HTTPConnection(HOST, call.port, timeout=TIMEOUT_SECONDS)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def interleave(first: Call, second: Call, *, rounds: int, warm_up: int) -> tuple[Sample, Sample]:
+    """Both calls in turn, on one connection each: whatever else the machine does meets both alike."""
+    times: list[tuple[float, float]] = []
+    with connected(first) as to_first, connected(second) as to_second:
+        for _ in range(warm_up + rounds):
+            times.append((first.timed(to_first), second.timed(to_second)))  # noqa: PERF401  (a measured loop, kept plain)
+    ours, theirs = zip(*times[warm_up:], strict=True)
+    return Sample(ours, sum(ours) / 1e3), Sample(theirs, sum(theirs) / 1e3)
+
+
+def load(call: Call, *, clients: int, seconds: float) -> Sample:
+    """The call from several clients at once, each sending its next as soon as it has its answer."""
+    barrier = threading.Barrier(clients)
+
+    def run_client(_: int) -> tuple[float, list[float], float]:
+        with connected(call) as connection:
+            call.timed(connection)
+            barrier.wait(TIMEOUT_SECONDS)
+            began = time.perf_counter()
+            times: list[float] = []
+            while time.perf_counter() < began + seconds:
+                times.append(call.timed(connection))
+            return began, times, time.perf_counter()
+
+    with ThreadPoolExecutor(clients) as threads:
+        began, times, ended = zip(*threads.map(run_client, range(clients)), strict=True)
+    # Wall time, not the sum of the requests' own: a client waits for this process's other threads, too.
+    return Sample([milliseconds for client in times for milliseconds in client], max(ended) - min(began))

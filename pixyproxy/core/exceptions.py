@@ -1,0 +1,356 @@
+"""Everything that the data and service layers raise.
+
+    PixyProxyException
+    ├── ConfigurationException                 the server cannot start with these settings
+    ├── AuthenticationException                who is asking cannot be told
+    │   ├── CredentialMissingException
+    │   └── CredentialInvalidException
+    ├── PermissionException                    a known caller lacks a scope
+    ├── InvalidRequestException                a model did not survive revalidation
+    │   └── InvalidCursorException
+    ├── TenantException
+    │   ├── TenantNotFoundException
+    │   └── TenantExistsException
+    ├── ApiKeyException
+    │   └── ApiKeyNotFoundException
+    ├── DatabaseException                      the database answered with something unforeseen
+    │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
+    │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
+    │   └── SchemaException                    newer, half-applied or foreign schema
+    └── ImageException
+        ├── ImageNotFoundException             absent, or not visible to the caller: never told apart
+        ├── ImagePromptException               the prompt, or what came with it, is not acceptable
+        ├── ImageStorageException              the picture store failed
+        │   ├── StorageFullException
+        │   └── PictureMissingException        details exist, their file does not
+        └── ImageGenerationException           no picture came of it
+            ├── PromptRefusedException         the upstream said no to the request (4xx)
+            ├── UpstreamCredentialException    the upstream refuses our own key
+            ├── UpstreamBusyException          the upstream's rate or quota is used up (429)
+            ├── UpstreamErrorException         the upstream said that it failed (5xx)
+            ├── UpstreamUnreachableException   no connection: the upstream did nothing
+            ├── UpstreamAnswerException        a whole answer, but no picture in it
+            │   └── PictureUnusableException   a picture in it, but none that we can keep
+            ├── UpstreamSilentException        cut off: it may have done the work
+            │   └── UpstreamTimeoutException   out of time: likewise
+            ├── GenerationInFlightException    the same Idempotency-Key is being worked on
+            ├── GenerationUnknownException     the same Idempotency-Key ended without a known outcome
+            ├── GenerationDeletedException     the picture made under this key was deleted since
+            ├── IdempotencyMismatchException   the same Idempotency-Key with another request
+            └── RecordPendingException         the picture is safe, its record waits for the database
+
+Each class has a stable ``code`` for programs and a message that is safe to show to a client: no upstream
+text, SQL or path. None of them knows HTTP; ``web/errors.py`` maps them.
+"""
+
+from typing import ClassVar
+
+
+class PixyProxyException(Exception):
+    """The root. ``context`` holds further facts that are safe to show, such as a GUID."""
+
+    code: ClassVar[str] = "internal_error"
+    default_message: ClassVar[str] = "Something went wrong inside PixyProxy. The request id names it in the log."
+    retry_after_seconds: int | None = None
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_seconds: int | None = None,
+        context: dict[str, str] | None = None,
+    ) -> None:
+        self.message = message or self.default_message
+        self.context = context or {}
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
+        super().__init__(self.message)
+
+
+class ConfigurationException(PixyProxyException):
+    """The settings cannot work; the message says which and how to mend it."""
+
+    code = "configuration_invalid"
+    default_message = "A setting is wrong. Run `pixyproxy doctor`."
+
+
+class AuthenticationException(PixyProxyException):
+    """The caller cannot be identified."""
+
+    code = "authentication_failed"
+    default_message = "This request needs a valid credential."
+
+
+class CredentialMissingException(AuthenticationException):
+    """A private resource was asked for without any credential."""
+
+    code = "credential_missing"
+    default_message = "Send an API key: `Authorization: Bearer pxy_…` or `X-API-Key: pxy_…`."
+
+
+class CredentialInvalidException(AuthenticationException):
+    """Unknown, malformed, wrong, revoked or expired: deliberately one answer for all of them."""
+
+    code = "credential_invalid"
+    default_message = "This credential is not valid: it is unknown, mistyped, expired or revoked."
+
+
+class PermissionException(PixyProxyException):
+    """The credential is good but lacks the scope."""
+
+    code = "scope_missing"
+    default_message = "This credential does not carry the scope that the request needs."
+
+
+class InvalidRequestException(PixyProxyException):
+    """A model that reached the service layer is not valid."""
+
+    code = "invalid_request"
+    default_message = "The request is not valid."
+
+
+class InvalidCursorException(InvalidRequestException):
+    """A cursor that was altered, is not ours, or belongs to another filter."""
+
+    code = "invalid_cursor"
+    default_message = "This cursor is not valid for this filter. Start again without `cursor`."
+
+
+class TenantException(PixyProxyException):
+    """Something about a tenant."""
+
+    code = "tenant_error"
+    default_message = "The tenant cannot be used that way."
+
+
+class TenantNotFoundException(TenantException):
+    """There is no such tenant."""
+
+    code = "tenant_not_found"
+    default_message = "There is no such tenant."
+
+
+class TenantExistsException(TenantException):
+    """The name is taken."""
+
+    code = "tenant_exists"
+    default_message = "A tenant of this name exists already. Choose another name."
+
+
+class ApiKeyException(PixyProxyException):
+    """Something about an API key."""
+
+    code = "api_key_error"
+    default_message = "The API key cannot be used that way."
+
+
+class ApiKeyNotFoundException(ApiKeyException):
+    """There is no such API key in this tenant."""
+
+    code = "api_key_not_found"
+    default_message = "There is no such API key."
+
+
+class DatabaseException(PixyProxyException):
+    """An error of the database that no rule foresees."""
+
+    code = "database_error"
+    default_message = "The database answered with an error. The request id names it in the log."
+
+
+class DatabaseUnavailableException(DatabaseException):
+    """The database cannot be reached. What was asked for was not done."""
+
+    code = "database_unavailable"
+    default_message = "The database cannot be reached just now. Nothing was changed; try again shortly."
+    retry_after_seconds = 5
+
+
+class DatabaseBusyException(DatabaseException):
+    """The wait for a connection or a lock ran out. What was asked for was not done."""
+
+    code = "database_busy"
+    default_message = "The database is too busy just now. Nothing was changed; try again shortly."
+    retry_after_seconds = 1
+
+
+class SchemaException(DatabaseException):
+    """The server must not run on this schema; the message says what to do."""
+
+    code = "schema_unusable"
+    default_message = "The database schema does not fit this version of PixyProxy."
+
+
+class ImageException(PixyProxyException):
+    """Something about an image."""
+
+    code = "image_error"
+    default_message = "The image cannot be used that way."
+
+
+class ImageNotFoundException(ImageException):
+    """No image of that GUID is visible to the caller."""
+
+    code = "image_not_found"
+    default_message = "There is no image with this GUID."
+
+
+class ImagePromptException(ImageException):
+    """The prompt, or an option that came with it, is not acceptable."""
+
+    code = "invalid_prompt"
+    default_message = "The prompt is not acceptable."
+
+
+class ImageStorageException(ImageException):
+    """The picture store failed."""
+
+    code = "storage_failed"
+    default_message = "The picture store cannot be used just now. Try again shortly."
+    retry_after_seconds: int | None = 30
+
+
+class StorageFullException(ImageStorageException):
+    """No room is left for a picture."""
+
+    code = "storage_full"
+    default_message = "The picture store is full. Its operator must make room before pictures can be made."
+
+
+class PictureMissingException(ImageStorageException):
+    """The details are there, the file is not: an operator has to restore it."""
+
+    code = "picture_missing"
+    default_message = "The file of this picture is missing. Its operator must restore it from a backup."
+    retry_after_seconds = None
+
+
+class ImageGenerationException(ImageException):
+    """A generation that gave no picture."""
+
+    code = "generation_failed"
+    default_message = "The picture could not be generated."
+
+
+class PromptRefusedException(ImageGenerationException):
+    """The upstream refused the request itself; the same request will be refused again."""
+
+    code = "prompt_refused"
+    default_message = (
+        "The image model refused this request. Nothing was bought. Change the prompt or its options and try again."
+    )
+
+
+class UpstreamCredentialException(ImageGenerationException):
+    """The upstream does not accept PixyProxy's own key, or the key may not use the model."""
+
+    code = "upstream_credential_refused"
+    default_message = (
+        "The image service refuses PixyProxy's own credential. Nothing was bought. "
+        "The operator must check OPENAI_API_KEY and what it may use."
+    )
+
+
+class UpstreamBusyException(ImageGenerationException):
+    """The upstream's rate limit or quota is used up."""
+
+    code = "upstream_busy"
+    default_message = "The image service is at its limit. Nothing was bought. Try again later."
+    retry_after_seconds = 20
+
+
+class UpstreamErrorException(ImageGenerationException):
+    """The upstream reported a failure of its own."""
+
+    code = "upstream_failed"
+    default_message = "The image service reported a failure of its own. No picture came of it. Try again shortly."
+
+
+class UpstreamUnreachableException(ImageGenerationException):
+    """No connection to the upstream could be made, so it did nothing."""
+
+    code = "upstream_unreachable"
+    default_message = "The image service cannot be reached. Nothing was bought. Try again shortly."
+    retry_after_seconds = 10
+
+
+class UpstreamAnswerException(ImageGenerationException):
+    """The upstream answered in full, but without a picture."""
+
+    code = "upstream_answer_invalid"
+    default_message = (
+        "The image service answered with something that is no picture. Nothing was stored. "
+        "Repeating the request may buy a picture again."
+    )
+
+
+class PictureUnusableException(UpstreamAnswerException):
+    """The upstream made something that is not kept: no PNG, JPEG, WebP or GIF, or too large. It was paid for."""
+
+    code = "upstream_picture_unusable"
+    default_message = (
+        "The image service made something that PixyProxy does not keep: no PNG, JPEG, WebP or GIF, or one that is "
+        "too large. Nothing was stored. Repeating the same request may buy the same again."
+    )
+
+
+class UpstreamSilentException(ImageGenerationException):
+    """Cut off after the request was sent: whether it was paid for cannot be known."""
+
+    code = "upstream_silent"
+    default_message = (
+        "The image service broke off, so it may have done the work. "
+        "It was not asked again, and nothing was stored. Repeating the request may buy a second picture."
+    )
+
+
+class UpstreamTimeoutException(UpstreamSilentException):
+    """Out of time after the request was sent: whether it was paid for cannot be known."""
+
+    code = "upstream_timeout"
+    default_message = (
+        "The image service took too long, so it may still do the work. "
+        "It was not asked again, and nothing was stored. Repeating the request may buy a second picture."
+    )
+
+
+class GenerationInFlightException(ImageGenerationException):
+    """A request with this Idempotency-Key is still being worked on."""
+
+    code = "generation_in_flight"
+    default_message = "A request with this Idempotency-Key is being worked on. Repeat it shortly to get its picture."
+
+
+class GenerationUnknownException(ImageGenerationException):
+    """The request with this Idempotency-Key may have been paid for; it is never repeated silently."""
+
+    code = "generation_unknown"
+    default_message = (
+        "The earlier request with this Idempotency-Key ended without a known outcome and is not repeated. "
+        "Use a new key to buy the picture, possibly for a second time."
+    )
+
+
+class GenerationDeletedException(ImageGenerationException):
+    """The picture that this Idempotency-Key made has been deleted."""
+
+    code = "generation_deleted"
+    default_message = "The picture made under this Idempotency-Key was deleted. Use a new key to make another."
+
+
+class IdempotencyMismatchException(ImageGenerationException):
+    """This Idempotency-Key was used with another request."""
+
+    code = "idempotency_mismatch"
+    default_message = "This Idempotency-Key was used with a different request. Use a new key for a new request."
+
+
+class RecordPendingException(ImageGenerationException):
+    """The picture is paid for and on disk; its record is written once the database is back."""
+
+    code = "record_pending"
+    default_message = (
+        "The picture was made and is safe, but the database cannot record it just now. Do not make it again: "
+        "it will appear under the GUID in `image`."
+    )
+    retry_after_seconds = 10

@@ -1,0 +1,88 @@
+"""Log records: one line each, in the format that was asked for, with the id of their request.
+
+    2026-11-21 09:15:02,123 INFO web1-20261121T091502.123456-14023 [14023] [create_image:41] REQUEST START
+
+Times are UTC. Whatever a message holds, no character in it can start a new line or steer a terminal.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+from contextvars import ContextVar
+from logging.config import dictConfig
+from typing import Literal
+
+current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
+
+FORMAT = "%(asctime)s %(levelname)s %(request_id)s [%(native_thread_id)d] [%(funcName)s:%(lineno)d] %(message)s"
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, Unicode's line and paragraph separators, its bidirectional controls, lone surrogates."""
+
+
+class RequestContextFilter(logging.Filter):
+    """Puts the request id and the operating system's thread id on every record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Never drops a record."""
+        record.request_id = current_request_id.get()
+        record.native_thread_id = threading.get_native_id()
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line of text a record; a traceback stands in it with its line ends escaped."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__(FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record in one line."""
+        return escape(super().format(record))
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON a record, with the fields of the text."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record in one line."""
+        fields = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "request_id": record.__dict__["request_id"],
+            "thread_id": record.__dict__["native_thread_id"],
+            "function": record.funcName,
+            "line": record.lineno,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def escape(text: str) -> str:
+    """The text with every character that could break out of its line as a Python escape."""
+    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def configure_logging(*, log_format: Literal["text", "json"], level: str) -> None:
+    """Send the records of PixyProxy and of its libraries to standard error, all in one format."""
+    formatter = TextFormatter if log_format == "text" else JsonFormatter
+    dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"request": {"()": RequestContextFilter}},
+            "formatters": {"line": {"()": formatter}},
+            "handlers": {
+                "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]},
+            },
+            "root": {"level": "WARNING", "handlers": ["stderr"]},
+            "loggers": {"pixyproxy": {"level": level}, "uvicorn.error": {"level": "INFO"}},
+        }
+    )

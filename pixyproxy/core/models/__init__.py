@@ -1,0 +1,1 @@
+"""The frozen pydantic models that travel between the layers, one module an aggregate."""

@@ -1,0 +1,133 @@
+"""Images: what a client sends to make, change or find them, and what it gets back."""
+
+from datetime import datetime
+from typing import Annotated, Literal, NewType
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.tenant import TenantId, Visibility
+
+ImageId = NewType("ImageId", int)
+ImageGuid = NewType("ImageGuid", str)
+GenerationId = NewType("GenerationId", int)
+
+GUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+PROMPT_MAX_LENGTH = 32_000
+"""Characters; the upstream's own limit for GPT image models (openai 3.52, ImageGenerateParams)."""
+
+MediaType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+PictureFormat = Literal["png", "jpeg", "webp", "gif"]
+"""Raster formats only: an SVG can carry scripts and is not served to anonymous viewers."""
+
+Filename = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029]+$"),
+]
+"""A name to show and to save under, never a path: no control characters, no slashes."""
+
+UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
+"""Passed on as it is: what exists is the upstream's business, so no list of values stands here."""
+
+
+def _refuse_coercion(value: object) -> object:
+    """A number in JSON is a number: pydantic alone would take ``"80"`` for 80 and ``false`` for 0."""
+    if isinstance(value, bool | str):
+        problem = "must be a number"
+        raise ValueError(problem)  # noqa: TRY004  (pydantic takes a ValueError for a validation error)
+    return value
+
+
+class ImagePrompt(FrozenModel):
+    """What a client sends to make an image."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LENGTH, pattern=r"\S")] = Field(
+        description="What to draw, 1 to 32,000 characters, not only white space.", examples=["a red fox in the snow"]
+    )
+    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")] | None = Field(
+        default=None, description="The upstream's model; the server's default when left out."
+    )
+    size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$")] | None = Field(
+        default=None, description="`WIDTHxHEIGHT` in pixels, or `auto`.", examples=["1024x1024"]
+    )
+    quality: UpstreamOption | None = None
+    background: UpstreamOption | None = None
+    output_format: PictureFormat | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100), BeforeValidator(_refuse_coercion)] | None = None
+    moderation: UpstreamOption | None = None
+    visibility: Visibility | None = Field(default=None, description="The tenant's default when left out.")
+    filename: Filename | None = Field(default=None, description="Made from the prompt when left out.")
+
+
+class ImageChange(FrozenModel):
+    """What may be changed about an image; what is left out stays as it is."""
+
+    visibility: Visibility | None = None
+    filename: Filename | None = None
+
+
+class ImageFilter(FrozenModel):
+    """Which images to list. Texts are matched literally and without regard to case."""
+
+    prompt: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="Words that must all occur in the prompt."
+    )
+    filename: Annotated[str, StringConstraints(max_length=255)] | None = Field(
+        default=None, description="A part of the filename."
+    )
+    guid: Annotated[str, StringConstraints(pattern=GUID_PATTERN)] | None = Field(
+        default=None, description="Exactly this image."
+    )
+    mine: bool = Field(default=False, description="Only the caller's tenant's images; needs a credential.")
+
+
+class NewImage(FrozenModel):
+    """A picture that was made and is about to be recorded. Sizes in bytes and pixels, times in UTC."""
+
+    guid: ImageGuid
+    tenant_id: TenantId
+    generation_id: GenerationId
+    filename: str
+    prompt: str
+    visibility: Visibility
+    media_type: MediaType
+    byte_size: int
+    sha256: str
+    width: int
+    height: int
+    model: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class StoredImage(NewImage):
+    """An image as the database knows it; ``id`` never leaves the server."""
+
+    id: ImageId
+
+
+class ImageDetail(FrozenModel):
+    """What viewers see of an image. Sizes in bytes and pixels, times in UTC, sha256 in hex digits."""
+
+    guid: ImageGuid
+    prompt: str
+    filename: str
+    created_at: datetime
+    updated_at: datetime
+    visibility: Visibility
+    media_type: MediaType
+    width: int
+    height: int
+    byte_size: int
+    sha256: str
+    model: str
+    content_url: str
+
+
+class ImageContent(FrozenModel):
+    """A picture in JSON, for clients that take nothing else."""
+
+    guid: ImageGuid
+    filename: str
+    media_type: MediaType
+    content_base64: str

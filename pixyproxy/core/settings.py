@@ -1,0 +1,128 @@
+"""Every setting of the server, read from the environment and ``.env``.
+
+Names are ``PIXYPROXY_`` + the field's name in capitals; the upstream's are the OpenAI SDK's own.
+``.env.example`` lists them all, and a test keeps it complete.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pixyproxy.core.models.tenant import Visibility
+
+Seconds = Annotated[float, Field(gt=0)]
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Validated once at start and passed to whoever needs it; never a global."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PIXYPROXY_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        # A database URL that is refused has a password in it.
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Path = Field(default=Path("var"), description="Folder for secrets and the embedded database.")
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="`mysql://user:password@host:3306/pixyproxy` or `sqlite:///path`; embedded SQLite when empty.",
+    )
+    database_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=8, description="Connections, and so transactions at once, per process."
+    )
+    database_wait_seconds: Seconds = Field(
+        default=5, description="How long a request waits for a connection before it gets 503."
+    )
+    database_timeout_seconds: Seconds = Field(
+        default=10, description="How long one answer of the database may take before the connection is given up."
+    )
+    images: Path = Field(default=Path("images"), description="Folder of the pictures.")
+    public_url: HttpUrl | None = Field(
+        default=None, description="Where clients reach this server; taken from each request when empty."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Protects cursors; made in the data folder when empty. Set it when several machines serve.",
+    )
+
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="The upstream's key; without one the offline generator draws sketches.",
+    )
+    openai_base_url: HttpUrl = Field(
+        default=HttpUrl("https://api.openai.com/v1"),
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="Any server that speaks the OpenAI Images API.",
+    )
+    default_model: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
+        default="gpt-image-2.5-flare", description="The model asked for when a request names none."
+    )
+    upstream_timeout_seconds: Seconds = Field(
+        default=300, description="How long one generation may take, from the connection to the last byte."
+    )
+    upstream_connect_seconds: Seconds = Field(default=10, description="How long a connection to the upstream may take.")
+    max_picture_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=64 * MEBIBYTE, description="The largest picture that is accepted from the upstream."
+    )
+    max_picture_pixels: Annotated[int, Field(ge=1)] = Field(
+        default=100_000_000, description="The most pixels (width times height) that a picture may claim."
+    )
+
+    images_per_minute: Annotated[int, Field(ge=1)] = Field(
+        default=60, description="How many pictures a tenant may ask for in a minute."
+    )
+    default_visibility: Visibility = Field(
+        default=Visibility.PUBLIC, description="Visibility of new pictures in tenants made from now on."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=MEBIBYTE, description="The largest request body that is read."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        default=4000, description="Connections and requests per process beyond which new ones get 503."
+    )
+    shutdown_seconds: Seconds = Field(
+        default=30, description="How long a stopping server waits for generations that are under way."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Log lines as text or as JSON.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="The least log level.")
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse what no HTTP header can carry, such as the dots of an example that was copied."""
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            problem = "is no key: it has spaces or characters outside of ASCII"
+            raise ValueError(problem)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_path(cls, value: HttpUrl | None) -> HttpUrl | None:
+        """Refuse a path: routes are at the root, and so are the links to them."""
+        if value is not None and value.path not in {None, "/"}:
+            problem = "must have no path, as in https://pictures.example.com"
+            raise ValueError(problem)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse what no test covers rather than fail at the first query."""
+        if value is not None and not value.get_secret_value().startswith(("sqlite:///", "mysql://", "mariadb://")):
+            problem = "must start with mysql://, mariadb:// or sqlite:///"
+            raise ValueError(problem)
+        return value
+
+    @property
+    def effective_database_url(self) -> SecretStr:
+        """The database to use: the one that was set, or SQLite in the data folder."""
+        return self.database_url or SecretStr(f"sqlite:///{self.data_dir.resolve() / 'pixyproxy.db'}")

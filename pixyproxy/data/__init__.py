@@ -1,0 +1,1 @@
+"""What PixyProxy keeps: the database and the pictures."""

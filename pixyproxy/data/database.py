@@ -1,0 +1,148 @@
+"""The one way to the database: a bounded pool, and transactions that run in worker threads.
+
+Two rules hold everywhere. A unit of work is short and never waits for anything but the database, so a
+connection is never held across a call to the upstream. And once begun it runs to its end: a client that
+hangs up cancels the wait for an answer, not the transaction.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pixyproxy.core.exceptions import (
+    DatabaseBusyException,
+    DatabaseException,
+    DatabaseUnavailableException,
+    PixyProxyException,
+)
+from pixyproxy.data.api_keys import ApiKeys
+from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict
+from pixyproxy.data.generations import Generations
+from pixyproxy.data.images import Images
+from pixyproxy.data.tenants import Tenants
+
+Result = TypeVar("Result")
+DEADLOCK_ATTEMPTS = 3
+"""How often a transaction that lost a deadlock is run; it left nothing behind, so repeating it is safe."""
+
+
+@dataclass(frozen=True)
+class Repositories:
+    """Every repository, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    @cached_property
+    def images(self) -> Images:
+        """The images."""
+        return Images(self.connection)
+
+    @cached_property
+    def generations(self) -> Generations:
+        """The generations."""
+        return Generations(self.connection)
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """The tenants."""
+        return Tenants(self.connection)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """The API keys."""
+        return ApiKeys(self.connection)
+
+
+UnitOfWork = Callable[[Repositories], Result]
+
+
+@dataclass(frozen=True)
+class Database:
+    """Runs units of work.
+
+    ``slots`` has as many places as the pool has connections, and so bounds the threads. ``writers`` has one
+    for SQLite, whose writers otherwise sleep and try again, out of turn, until some have waited too long.
+    """
+
+    engine: Engine
+    slots: CapacityLimiter
+    writers: CapacityLimiter
+    wait_seconds: float
+    threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(math.inf))
+
+    async def read(self, work: UnitOfWork[Result]) -> Result:
+        """What ``work`` finds, in one consistent snapshot.
+
+        Raises ``DatabaseBusyException`` when no slot comes free in ``wait_seconds``, and
+        ``DatabaseUnavailableException`` when the database cannot be reached.
+        """
+        return await self._run(work, writes=False)
+
+    async def write(self, work: UnitOfWork[Result]) -> Result:
+        """Run ``work`` and commit; whatever it raises rolls all of it back.
+
+        Raises as ``read`` does. ``work`` may run more than once, after a lost deadlock, so it must not do
+        anything that the rollback does not undo.
+        """
+        return await self._run(work, writes=True)
+
+    async def ping(self) -> None:
+        """Prove that the database answers. Raises ``DatabaseException`` where it does not."""
+        await self.read(lambda repositories: repositories.connection.execute(text("SELECT 1")).scalar_one())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await to_thread.run_sync(self.engine.dispose)
+
+    async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
+        async with AsyncExitStack() as held:
+            if writes:
+                await held.enter_async_context(self._place(self.writers))
+            await held.enter_async_context(self._place(self.slots))
+            return await to_thread.run_sync(self._transact, work, writes, limiter=self.threads)
+
+    @asynccontextmanager
+    async def _place(self, limiter: CapacityLimiter) -> AsyncIterator[None]:
+        """A place of the limiter, for which callers wait in turn and no longer than ``wait_seconds``."""
+        borrower = object()
+        try:
+            with anyio.fail_after(self.wait_seconds):
+                await limiter.acquire_on_behalf_of(borrower)
+        except TimeoutError as error:
+            raise DatabaseBusyException from error
+        try:
+            yield
+        finally:
+            limiter.release_on_behalf_of(borrower)
+
+    def _transact(self, work: UnitOfWork[Result], writes: bool) -> Result:  # noqa: FBT001  (called by position in a thread)
+        for attempt in range(1, DEADLOCK_ATTEMPTS + 1):
+            try:
+                with self.engine.connect().execution_options(pixyproxy_writes=writes) as connection, connection.begin():
+                    return work(Repositories(connection))
+            except PixyProxyException:
+                raise
+            except Exception as error:
+                if not (is_deadlock(error) and attempt < DEADLOCK_ATTEMPTS):
+                    raise as_database_exception(error) from error
+        raise DatabaseBusyException
+
+
+def as_database_exception(error: Exception) -> Exception:
+    """The core exception for what SQLAlchemy or a driver raised; what is neither stays as it is."""
+    if isinstance(error, PoolTimeoutError) or is_lock_conflict(error):
+        return DatabaseBusyException()
+    if is_disconnect(error):
+        return DatabaseUnavailableException()
+    if isinstance(error, DBAPIError | SQLAlchemyError):
+        return DatabaseException()
+    return error

@@ -1,0 +1,186 @@
+"""The SQLAlchemy engine for each database: connection settings, and what a driver's errors mean.
+
+Facts measured against mysql-connector-python 26.10 and SQLAlchemy 2.1 stand beside the line they explain.
+"""
+
+import logging
+import sqlite3
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import mysql.connector
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.constants import ClientFlag
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from pixyproxy.core.exceptions import ConfigurationException
+
+logger = logging.getLogger(__name__)
+
+LOCK_WAIT_CODE = 1205
+DEADLOCK_CODE = 1213
+DISCONNECT_CODES = frozenset({1040, 1053, 1152, 1184, 1927, 2002, 2003, 2006, 2013, 2055, 3024, 4031})
+"""MySQL and its connector: too many connections, shutdown, aborted, refused, gone, lost, timed out."""
+WAL_WAIT_SECONDS = 10
+REFUSAL_CODES = frozenset({1044, 1045, 1049})
+"""MySQL: no right to the database, wrong user or password, no such database."""
+UNUSABLE_URL = "PIXYPROXY_DATABASE_URL cannot be used. It reads mysql://user:password@host:3306/database."
+
+
+def open_engine(url: SecretStr, *, pool_size: int, wait_seconds: float, timeout_seconds: float) -> Engine:
+    """An engine for a ``mysql://``, ``mariadb://`` or ``sqlite:///`` URL; nothing is connected yet.
+
+    Raises ``ConfigurationException`` for a URL that cannot work.
+    """
+    try:
+        parsed = make_url(url.get_secret_value())
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationException(UNUSABLE_URL) from error
+    if parsed.get_backend_name() != "sqlite" and not parsed.database:
+        raise ConfigurationException(UNUSABLE_URL)
+    if parsed.get_backend_name() == "sqlite":
+        engine = _open_sqlite(parsed, pool_size=pool_size, wait_seconds=wait_seconds)
+    else:
+        engine = _open_mysql(parsed, pool_size=pool_size, wait_seconds=wait_seconds, timeout_seconds=timeout_seconds)
+    event.listen(engine, "handle_error", _mark_disconnect)
+    return engine
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database answers, but not to this user, password or database name."""
+    return isinstance(error, DBAPIError) and _driver_code(error.orig) in REFUSAL_CODES
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the connection is of no use any more, so that the same work may succeed on another."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _driver_code(error.orig) in DISCONNECT_CODES
+    return isinstance(error, OSError) or _driver_code(error) in DISCONNECT_CODES
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Whether the transaction lost a deadlock: at once, and leaving nothing behind, so that it may be run again."""
+    return isinstance(error, DBAPIError) and _driver_code(error.orig) == DEADLOCK_CODE
+
+
+def is_lock_conflict(error: BaseException) -> bool:
+    """Whether another transaction was in the way, of this one's turn or for as long as it may wait."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, sqlite3.OperationalError):
+        return original.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return _driver_code(original) in {LOCK_WAIT_CODE, DEADLOCK_CODE}
+
+
+def _driver_code(error: BaseException | None) -> int | None:
+    return error.errno if isinstance(error, mysql.connector.Error) else None
+
+
+def _mark_disconnect(context: ExceptionContext) -> None:
+    """Take a connection that timed out or broke out of the pool.
+
+    SQLAlchemy does not know the pure driver's read timeout (3024) for a disconnect and would hand the
+    poisoned connection to the next caller.
+    """
+    if context.original_exception is not None and is_disconnect(context.original_exception):
+        context.is_disconnect = True
+
+
+def _open_mysql(parsed: URL, *, pool_size: int, wait_seconds: float, timeout_seconds: float) -> Engine:
+    engine = create_engine(
+        parsed.set(drivername="mysql+mysqlconnector"),
+        poolclass=QueuePool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=wait_seconds,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        # Every transaction ends by itself before its connection is given back; one more rollback is a round trip.
+        pool_reset_on_return=None,
+        hide_parameters=True,
+        connect_args={
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_unicode_ci",
+            "time_zone": "+00:00",
+            "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+            "connection_timeout": int(max(1, timeout_seconds)),
+            "read_timeout": int(max(1, timeout_seconds)),
+            "write_timeout": int(max(1, timeout_seconds)),
+            # The driver runs stacked statements by default, which turns any injection into the worst one.
+            "client_flags": [ClientFlag.FOUND_ROWS, -ClientFlag.MULTI_STATEMENTS],
+        },
+    )
+    event.listen(engine, "connect", partial(_prepare_mysql, lock_wait_seconds=int(max(1, wait_seconds))))
+    logger.info("database driver: mysql-connector-python, C extension %s", mysql.connector.HAVE_CEXT)
+    return engine
+
+
+def _open_sqlite(parsed: URL, *, pool_size: int, wait_seconds: float) -> Engine:
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        parsed,
+        poolclass=QueuePool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=wait_seconds,
+        hide_parameters=True,
+        connect_args={"timeout": wait_seconds, "check_same_thread": False, "isolation_level": None},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock_wait_seconds: int) -> None:
+    """Wait for a lock no longer than for a connection; the server's own 50 s outlast every timeout here."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_seconds}")
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Durable commits, readers beside the writer, and what the SQL needs of MySQL: Unicode's LOWER, a collation."""
+    _enter_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.create_function("LOWER", 1, _casefold, deterministic=True)
+    connection.create_collation("utf8mb4_bin", _compare)
+
+
+def _casefold(value: object) -> str | None:
+    return None if value is None else str(value).casefold()
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch a new database to write-ahead logging; one that is switched stays so.
+
+    SQLite's own wait for locks does not cover the switch, so processes that open a new database together wait here.
+    """
+    deadline = time.monotonic() + WAL_WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not is_lock_conflict(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _compare(left: str, right: str) -> int:
+    return (left > right) - (left < right)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin transactions ourselves: the driver's own way starts none before a SELECT.
+
+    A writer takes the lock at once; one that had read first could not upgrade without SQLITE_BUSY.
+    """
+    writes = connection.get_execution_options().get("pixyproxy_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,147 @@
+"""The ``images`` table."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from pixyproxy.core.models.image import (
+    GenerationId,
+    ImageChange,
+    ImageFilter,
+    ImageGuid,
+    ImageId,
+    NewImage,
+    StoredImage,
+)
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+
+COLUMNS = (
+    "guid",
+    "tenant_id",
+    "generation_id",
+    "filename",
+    "prompt",
+    "visibility",
+    "media_type",
+    "byte_size",
+    "sha256",
+    "width",
+    "height",
+    "model",
+    "created_at",
+    "updated_at",
+)
+SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM images"
+VISIBLE = "(visibility = 'public' OR tenant_id = :tenant_id)"
+"""What a viewer sees: public pictures, and with a credential the tenant's own. NULL equals nothing."""
+
+
+def to_row(image: NewImage) -> Parameters:
+    """The columns of an image, by name."""
+    times = {"created_at": to_timestamp(image.created_at), "updated_at": to_timestamp(image.updated_at)}
+    return image.model_dump(mode="json", include=set(COLUMNS)) | times
+
+
+def from_row(row: Row) -> StoredImage:
+    """The image in a row of ``SELECT``."""
+    times = {"created_at": from_timestamp(row["created_at"]), "updated_at": from_timestamp(row["updated_at"])}
+    return StoredImage.model_validate({**row, **times})
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    def record(self, image: NewImage) -> StoredImage:
+        """Add an image, or return the one of this GUID that was added before.
+
+        The unique index decides. Nothing is read first: MySQL's snapshot of a transaction begins with its
+        first SELECT, and one begun before another transaction's commit would not show the row.
+        """
+        try:
+            result = self.connection.execute(text(insert_statement("images", COLUMNS)), to_row(image))
+        except IntegrityError:
+            recorded = self.get_own(image.guid, tenant_id=image.tenant_id)
+            if recorded is None:
+                raise
+            return recorded
+        return StoredImage(**image.model_dump(), id=ImageId(result.lastrowid))
+
+    def get_visible(self, guid: ImageGuid, *, tenant_id: TenantId | None) -> StoredImage | None:
+        """The image if it is public or the tenant's own; None tells neither absence nor privacy apart."""
+        return self._one(f"{SELECT} WHERE guid = :guid AND {VISIBLE}", {"guid": guid, "tenant_id": tenant_id})
+
+    def get_own(self, guid: ImageGuid, *, tenant_id: TenantId) -> StoredImage | None:
+        """The image if it is the tenant's own."""
+        return self._one(
+            f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id}
+        )
+
+    def get_of_generation(self, generation_id: GenerationId, *, tenant_id: TenantId) -> StoredImage | None:
+        """The image that a generation of the tenant made, unless it was deleted."""
+        return self._one(
+            f"{SELECT} WHERE generation_id = :generation_id AND tenant_id = :tenant_id",
+            {"generation_id": generation_id, "tenant_id": tenant_id},
+        )
+
+    def list_visible(
+        self, wanted: ImageFilter, *, tenant_id: TenantId | None, before: ImageId | None, limit: int
+    ) -> list[StoredImage]:
+        """At most ``limit`` images that the viewer may see and the filter matches, newest first.
+
+        ``before`` is the id of the last image of the page before this one.
+        """
+        where, parameters = _conditions(wanted)
+        where.append("tenant_id = :tenant_id" if wanted.mine else VISIBLE)
+        parameters |= {"tenant_id": tenant_id, "limit": limit}
+        if before is not None:
+            where.append("id < :before")
+            parameters["before"] = before
+        statement = f"{SELECT} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT :limit"
+        return [from_row(row) for row in self.connection.execute(text(statement), parameters).mappings()]
+
+    def change(self, guid: ImageGuid, change: ImageChange, *, tenant_id: TenantId, at: datetime) -> None:
+        """Set what the change names on the tenant's own image; ``at`` is the new ``updated_at``."""
+        statement = """
+            UPDATE images
+               SET visibility = COALESCE(:visibility, visibility),
+                   filename = COALESCE(:filename, filename),
+                   updated_at = :at
+             WHERE guid = :guid AND tenant_id = :tenant_id
+        """
+        parameters = {"guid": guid, "tenant_id": tenant_id, "at": to_timestamp(at), **change.model_dump(mode="json")}
+        self.connection.execute(text(statement), parameters)
+
+    def delete(self, guid: ImageGuid, *, tenant_id: TenantId) -> None:
+        """Remove the record of the tenant's own image."""
+        statement = "DELETE FROM images WHERE guid = :guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+
+    def _one(self, statement: str, parameters: Parameters) -> StoredImage | None:
+        row = self.connection.execute(text(statement), parameters).mappings().one_or_none()
+        return None if row is None else from_row(row)
+
+
+def _conditions(wanted: ImageFilter) -> tuple[list[str], Parameters]:
+    """The filter as conditions and their parameters.
+
+    ``LOWER`` folds all of Unicode on both databases. ``INSTR`` has no wildcards and minds no NUL, unlike ``LIKE``;
+    without the collation MySQL would take every emoji for every other.
+    """
+    where: list[str] = []
+    parameters: Parameters = {}
+    for number, word in enumerate(dict.fromkeys((wanted.prompt or "").split())):
+        where.append(f"INSTR(LOWER(prompt) COLLATE utf8mb4_bin, LOWER(:word_{number})) > 0")
+        parameters[f"word_{number}"] = word
+    if wanted.filename:
+        where.append("INSTR(LOWER(filename) COLLATE utf8mb4_bin, LOWER(:filename)) > 0")
+        parameters["filename"] = wanted.filename
+    if wanted.guid:
+        where.append("guid = :guid")
+        parameters["guid"] = wanted.guid.lower()
+    return where, parameters

@@ -1,0 +1,30 @@
+"""Conversions between database columns and model fields that every repository needs."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+Row = Mapping[Any, Any]
+"""Column name to value, as SQLAlchemy types it; nothing is known of either until ``from_row`` validates it."""
+
+Parameters = dict[str, str | int | None]
+"""Named parameters of a statement."""
+
+
+def from_timestamp(value: object) -> datetime | None:
+    """A TIMESTAMP column as UTC: MySQL's driver gives a naive datetime, SQLite the text that was stored."""
+    if value is None:
+        return None
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC)
+
+
+def to_timestamp(moment: datetime | None) -> str | None:
+    """A UTC time as the text that both databases take for a TIMESTAMP."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def insert_statement(table: str, columns: Iterable[str]) -> str:
+    """``INSERT`` with one named parameter a column. Names come from code, never from a client."""
+    names = list(columns)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})"

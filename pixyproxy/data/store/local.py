@@ -1,0 +1,86 @@
+"""The picture store in a local folder."""
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from pixyproxy.core.exceptions import PictureMissingException
+from pixyproxy.core.models.image import ImageGuid, MediaType
+from pixyproxy.data.files import as_storage_exception, remove_durably, remove_staged, write_durably
+
+EXTENSIONS: dict[MediaType, str] = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+}
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """Pictures as ``folder/abc/<guid>.<extension>``: 4,096 subfolders keep each of them small.
+
+    A name is made of a GUID of ours and a known extension alone; nothing that a client sent is in it.
+    """
+
+    folder: Path
+    room_bytes: int
+    """What has to be free before a picture is bought: the largest one that would be accepted."""
+
+    async def write(self, guid: ImageGuid, media_type: MediaType, content: bytes) -> None:
+        """Keep a picture; it is durable on return. Raises ``ImageStorageException``."""
+        await to_thread.run_sync(partial(write_durably, self.path(guid, media_type), content, root=self.folder))
+
+    async def locate(self, guid: ImageGuid, media_type: MediaType) -> tuple[Path, os.stat_result]:
+        """The file of a picture and its status. Raises ``PictureMissingException`` where there is none."""
+        path = self.path(guid, media_type)
+        try:
+            return path, path.stat()
+        except FileNotFoundError as error:
+            raise PictureMissingException from error
+        except OSError as error:
+            raise as_storage_exception(error) from error
+
+    async def read(self, guid: ImageGuid, media_type: MediaType) -> bytes:
+        """The picture, byte for byte. Raises ``PictureMissingException`` where there is none."""
+        path, _ = await self.locate(guid, media_type)
+        try:
+            return await to_thread.run_sync(path.read_bytes)
+        except OSError as error:
+            raise as_storage_exception(error) from error
+
+    async def find(self, guid: ImageGuid) -> MediaType | None:
+        """The media type of the picture of this GUID, or None where there is none. Files appear whole or not at all."""
+        return next((media_type for media_type in EXTENSIONS if self.path(guid, media_type).is_file()), None)
+
+    async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
+        """Remove a picture, if it is there."""
+        await to_thread.run_sync(remove_durably, self.path(guid, media_type))
+
+    async def sweep(self) -> None:
+        """Remove what interrupted writes have left."""
+        await to_thread.run_sync(remove_staged, self.folder)
+
+    async def check(self) -> None:
+        """Prove that a picture can be written. Raises ``ImageStorageException``."""
+        _check_writable(self.folder, self.room_bytes)
+
+    def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
+        """Where the picture of this GUID lies."""
+        return self.folder / guid[:3] / f"{guid}{EXTENSIONS[media_type]}"
+
+
+def _check_writable(folder: Path, room_bytes: int) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usage = os.statvfs(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(folder)
+    except OSError as error:
+        raise as_storage_exception(error) from error
+    if usage.f_bavail * usage.f_frsize < room_bytes:
+        raise as_storage_exception(OSError(errno.ENOSPC, "no space left"))

@@ -1,0 +1,1 @@
+"""What PixyProxy does: ``public`` reads, ``private`` needs a principal."""

@@ -1,0 +1,84 @@
+"""Self-examination: what works, and what to mend where something does not."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ValidationError
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.settings import Settings
+from pixyproxy.data.secrets import load_or_create_secret
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.composition import migrate_database, open_upstream
+
+
+class Finding(BaseModel):
+    """One thing that was looked at."""
+
+    subject: str
+    ok: bool
+    message: str
+
+
+async def examine() -> list[Finding]:
+    """Look at settings, data folder, database, store and upstream; each goes on whatever the others say."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
+        return [Finding(subject="settings", ok=False, message=f"{problems}. Compare them with .env.example.")]
+    return [
+        _examine_names(),
+        await _examined("data folder", lambda: _use_data_folder(settings)),
+        await _examined("database", lambda: _use_database(settings)),
+        await _examined("picture store", lambda: _use_store(settings)),
+        await _examined("upstream", lambda: _use_upstream(settings)),
+    ]
+
+
+def _examine_names() -> Finding:
+    """A mistyped variable is ignored by everything else, so it is told here."""
+    fields = Settings.model_fields.items()
+    known = {f"PIXYPROXY_{name}".upper() for name, field in fields if field.validation_alias is None}
+    client = {"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_TEST_MYSQL_URL"}
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
+    unknown = sorted(name for name in given - known - client if name.startswith("PIXYPROXY_"))
+    if unknown:
+        return Finding(subject="settings", ok=False, message=f"no setting is called {', '.join(unknown)}")
+    return Finding(subject="settings", ok=True, message="every one is valid")
+
+
+async def _examined(subject: str, use: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(subject=subject, ok=True, message=await use())
+    except PixyProxyException as error:
+        return Finding(subject=subject, ok=False, message=error.message)
+    except OSError as error:
+        return Finding(subject=subject, ok=False, message=f"{error.strerror}: {error.filename}")
+    except Exception as error:  # noqa: BLE001  (one part's unforeseen failure must not hide the others)
+        return Finding(subject=subject, ok=False, message=f"failed in an unforeseen way: {type(error).__name__}")
+
+
+async def _use_data_folder(settings: Settings) -> str:
+    load_or_create_secret(settings.data_dir, "secret_key")
+    return f"{settings.data_dir.resolve()} can be written"
+
+
+async def _use_database(settings: Settings) -> str:
+    await migrate_database(settings)
+    return "answers, and its schema is up to date"
+
+
+async def _use_store(settings: Settings) -> str:
+    await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
+    return f"{settings.images.resolve()} can be written"
+
+
+async def _use_upstream(settings: Settings) -> str:
+    upstream = open_upstream(settings)
+    try:
+        await upstream.check()
+    finally:
+        await upstream.close()
+    return upstream.name

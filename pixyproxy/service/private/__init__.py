@@ -1,0 +1,1 @@
+"""Services that act for a principal: generation, management, keys and tenants."""

@@ -1,0 +1,40 @@
+"""Work that goes on when whoever asked for it is gone."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DetachedTasks:
+    """Tasks of this process that no client's hang-up cancels, and that a stopping server waits for."""
+
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of ``work``. Cancelling the caller ends the wait, not the work."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is running, but no longer than this; then cancel it, so that it settles as unknown."""
+        if not self.running:
+            return
+        logger.info("waiting for %d generations to finish", len(self.running))
+        _, unfinished = await asyncio.wait(self.running, timeout=seconds)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        """Let go of a task; its exception counts as seen even if nobody waits for it any more."""
+        self.running.discard(task)
+        if not task.cancelled():
+            task.exception()

@@ -1,0 +1,1 @@
+"""Sketches for the offline generator, drawn with Pillow from the words of a prompt."""

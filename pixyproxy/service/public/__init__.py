@@ -1,0 +1,1 @@
+"""Read-only services; a principal is optional and widens what is seen."""

@@ -1,0 +1,44 @@
+"""Cursors: where a list goes on, in a form that tells and takes nothing.
+
+Fernet (AES-CBC and HMAC-SHA256) makes a cursor opaque, so that the internal id in it never leaves the
+server, and unforgeable. The filter's digest is in it: a cursor works only with the filter it came from.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr
+
+from pixyproxy.core.exceptions import InvalidCursorException
+from pixyproxy.core.models.image import ImageFilter, ImageId
+
+
+@dataclass(frozen=True)
+class CursorCodec:
+    """Encodes and decodes cursors with one secret, which all processes of a server share."""
+
+    secret: SecretStr
+
+    def encode(self, last: ImageId, wanted: ImageFilter) -> str:
+        """The cursor behind the image of this id in the list of this filter."""
+        return self._fernet().encrypt(f"{last}:{_digest(wanted)}".encode()).decode()
+
+    def decode(self, cursor: str, wanted: ImageFilter) -> ImageId:
+        """The id that a cursor stands for. Raises ``InvalidCursorException``."""
+        try:
+            last, digest = self._fernet().decrypt(cursor).decode().split(":")
+        except (InvalidToken, ValueError) as error:
+            raise InvalidCursorException from error
+        if digest != _digest(wanted):
+            raise InvalidCursorException
+        return ImageId(int(last))
+
+    def _fernet(self) -> Fernet:
+        key = hashlib.sha256(b"pixyproxy cursor:" + self.secret.get_secret_value().encode()).digest()
+        return Fernet(base64.urlsafe_b64encode(key))
+
+
+def _digest(wanted: ImageFilter) -> str:
+    return hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""Reading images: details, lists, and the pictures themselves."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixyproxy.core.exceptions import CredentialMissingException, ImageNotFoundException, PermissionException
+from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
+from pixyproxy.core.models.tenant import Principal, Scope, TenantId
+from pixyproxy.data.database import Database
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.public.cursors import CursorCodec
+from pixyproxy.service.revalidation import revalidate
+
+
+@dataclass(frozen=True)
+class ImagePage:
+    """One page of a list, and the cursor of the next one while there is more."""
+
+    images: list[StoredImage]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """An image and the file that its picture is in."""
+
+    image: StoredImage
+    path: Path
+    status: os.stat_result
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """What anyone may read; ``viewer`` is None for an anonymous one."""
+
+    database: Database
+    store: LocalStore
+    cursors: CursorCodec
+
+    async def require_image(self, guid: ImageGuid, *, viewer: Principal | None) -> StoredImage:
+        """The image, if the viewer may see it. Raises ``ImageNotFoundException`` in every other case."""
+        tenant_id = _tenant_of(viewer)
+        image = await self.database.read(lambda data: data.images.get_visible(guid, tenant_id=tenant_id))
+        if image is None:
+            raise ImageNotFoundException
+        return image
+
+    async def list_images(
+        self, incoming: ImageFilter, *, viewer: Principal | None, limit: int, cursor: str | None
+    ) -> ImagePage:
+        """At most ``limit`` images, newest first, from where ``cursor`` points.
+
+        Raises ``CredentialMissingException`` when an anonymous viewer asks for their own images,
+        ``PermissionException`` when one without ``image:read`` does, and ``InvalidCursorException`` for a
+        cursor of another filter.
+        """
+        wanted = revalidate(incoming)
+        tenant_id = _tenant_of(viewer)
+        if wanted.mine and viewer is None:
+            raise CredentialMissingException
+        if wanted.mine and tenant_id is None:
+            raise PermissionException(context={"scope": Scope.IMAGE_READ})
+        before = None if cursor is None else self.cursors.decode(cursor, wanted)
+        found = await self.database.read(
+            lambda data: data.images.list_visible(wanted, tenant_id=tenant_id, before=before, limit=limit + 1)
+        )
+        page = found[:limit]
+        return ImagePage(page, self.cursors.encode(page[-1].id, wanted) if len(found) > limit else None)
+
+    async def require_picture(self, guid: ImageGuid, *, viewer: Principal | None) -> PictureFile:
+        """The image with its file. Raises ``ImageNotFoundException`` and ``PictureMissingException``."""
+        image = await self.require_image(guid, viewer=viewer)
+        path, status = await self.store.locate(image.guid, image.media_type)
+        return PictureFile(image=image, path=path, status=status)
+
+    async def read_picture(self, picture: PictureFile) -> bytes:
+        """The bytes of a picture, as the upstream made them."""
+        return await self.store.read(picture.image.guid, picture.image.media_type)
+
+
+def _tenant_of(viewer: Principal | None) -> TenantId | None:
+    """The tenant whose private pictures the viewer may see."""
+    return viewer.tenant_id if viewer is not None and Scope.IMAGE_READ in viewer.scopes else None

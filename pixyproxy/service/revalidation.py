@@ -1,0 +1,27 @@
+"""Revalidation of what the web layer and the command line hand to a service."""
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pixyproxy.core.exceptions import ImagePromptException, InvalidRequestException, PixyProxyException
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.image import ImagePrompt
+
+Model = TypeVar("Model", bound=FrozenModel)
+
+
+def revalidate(incoming: Model) -> Model:
+    """The same model, proven valid: an instance may have been built without validation.
+
+    Raises ``ImagePromptException`` for an ``ImagePrompt`` and ``InvalidRequestException`` for others; the
+    message names the fields and what is wrong with them, never what was in them.
+    """
+    try:
+        return type(incoming).model_validate(incoming.model_dump(warnings=False))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        kind: type[PixyProxyException] = (
+            ImagePromptException if isinstance(incoming, ImagePrompt) else InvalidRequestException
+        )
+        raise kind(problems) from error

@@ -1,0 +1,1 @@
+"""HTTP: resources, authentication, errors, limits and the request log."""

@@ -1,0 +1,82 @@
+"""The application: lifespan, middleware order, routers."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import Lifespan
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.settings import Settings
+from pixyproxy.service.composition import open_services
+from pixyproxy.web.body_limit import BodyLimitMiddleware
+from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
+from pixyproxy.web.limits import create_limiter
+from pixyproxy.web.openapi import install_openapi
+from pixyproxy.web.pages.router import page_router
+from pixyproxy.web.private.images import private_image_router
+from pixyproxy.web.public.health import health_router
+from pixyproxy.web.public.images import public_image_router
+from pixyproxy.web.request_log import RequestLogMiddleware, log_request
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "Pictures from prompts: paid for once, kept for good, served under a permanent URL."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application of its own for these settings; it opens what it needs when it starts."""
+    app = FastAPI(
+        title="PixyProxy",
+        version=version("pixyproxy"),
+        description=DESCRIPTION,
+        lifespan=_lifespan_with(settings),
+        dependencies=[Depends(log_request)],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        # Outermost first: every answer is logged, the unforeseen answered, and then bodies counted.
+        middleware=[
+            Middleware(RequestLogMiddleware, unrouted=answer_exception),
+            Middleware(ErrorBoundary),
+            Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
+        ],
+        exception_handlers=dict.fromkeys((PixyProxyException, HTTPException, RequestValidationError), answer_exception),
+    )
+    limiter = app.state.limiter = create_limiter()
+    routers = [
+        public_image_router(),
+        private_image_router(limiter, images_per_minute=settings.images_per_minute),
+        health_router(),
+        page_router(),
+    ]
+    for router in routers:
+        app.include_router(router)
+    app.state.allowed_methods = allowed_methods(routers)
+    install_openapi(app)
+    return app
+
+
+def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings) as services:
+            app.state.services = services
+            logger.info("pictures come from: %s", services.upstream.name)
+            recovery = asyncio.create_task(services.recovery.run_forever())
+            try:
+                yield
+            finally:
+                recovery.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await recovery
+
+    return lifespan

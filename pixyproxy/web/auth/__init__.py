@@ -1,0 +1,1 @@
+"""Credentials to principals, and the policies that resources name in their signatures."""

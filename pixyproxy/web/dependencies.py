@@ -1,0 +1,79 @@
+"""Every ``Annotated`` alias that resources take, but for those of authentication."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Query
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import ImageNotFoundException
+from pixyproxy.core.models.image import GUID_PATTERN, ImageGuid
+from pixyproxy.service.composition import Services
+from pixyproxy.service.private.generation import GenerationService
+from pixyproxy.service.private.images import ImageEditor
+from pixyproxy.service.public.images import ImageReader
+
+HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+AllServices = Annotated[Services, Depends(_services)]
+
+
+def _image_guid(guid: Annotated[str, Path(json_schema_extra={"format": "uuid"})]) -> ImageGuid:
+    """The GUID in the path, in lower case. What is no GUID names no image."""
+    if re.fullmatch(GUID_PATTERN, guid) is None:
+        raise ImageNotFoundException
+    return ImageGuid(guid.lower())
+
+
+def _image_reader(services: AllServices) -> ImageReader:
+    return services.image_reader
+
+
+def _image_editor(services: AllServices) -> ImageEditor:
+    return services.image_editor
+
+
+def _generation(services: AllServices) -> GenerationService:
+    return services.generation
+
+
+ImageGuidInPath = Annotated[ImageGuid, Depends(_image_guid)]
+Reader = Annotated[ImageReader, Depends(_image_reader)]
+Editor = Annotated[ImageEditor, Depends(_image_editor)]
+Generator = Annotated[GenerationService, Depends(_generation)]
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many images at the most.")]
+Cursor = Annotated[
+    str | None, Query(max_length=500, description="Where to go on: taken from the `Link` of the page before.")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Names this request among the tenant's: repeated, it returns the picture that it made before.",
+    ),
+]
+
+
+def _public_url(request: Request, services: AllServices) -> str:
+    """Where clients reach this server, without a slash at the end.
+
+    The setting decides. Without it the request's own ``Host`` does, if it is no more than a host: it goes
+    into answers, and a client wrote it.
+    """
+    if services.settings.public_url is not None:
+        return str(services.settings.public_url).rstrip("/")
+    host = request.headers.get("host", "")
+    if HOST.fullmatch(host) is None:
+        address, port = request.scope["server"]
+        host = f"{address}:{port}"
+    return f"{request.url.scheme}://{host}"
+
+
+PublicUrl = Annotated[str, Depends(_public_url)]

@@ -1,0 +1,208 @@
+"""The one exception handler: every exception becomes RFC 9457 problem JSON.
+
+The table gives each core exception its status; a test fails when a class is missing. What is not ours
+(the framework's, the unforeseen) goes through the same function.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from slowapi.errors import RateLimitExceeded
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixyproxy.core import exceptions as core
+from pixyproxy.core.logs import current_request_id
+from pixyproxy.web.limits import seconds_until_reset
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
+    core.PixyProxyException: HTTPStatus.INTERNAL_SERVER_ERROR,
+    core.ConfigurationException: HTTPStatus.INTERNAL_SERVER_ERROR,
+    core.AuthenticationException: HTTPStatus.UNAUTHORIZED,
+    core.CredentialMissingException: HTTPStatus.UNAUTHORIZED,
+    core.CredentialInvalidException: HTTPStatus.UNAUTHORIZED,
+    core.PermissionException: HTTPStatus.FORBIDDEN,
+    core.InvalidRequestException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.InvalidCursorException: HTTPStatus.BAD_REQUEST,
+    core.TenantException: HTTPStatus.BAD_REQUEST,
+    core.TenantNotFoundException: HTTPStatus.NOT_FOUND,
+    core.TenantExistsException: HTTPStatus.CONFLICT,
+    core.ApiKeyException: HTTPStatus.BAD_REQUEST,
+    core.ApiKeyNotFoundException: HTTPStatus.NOT_FOUND,
+    core.DatabaseException: HTTPStatus.INTERNAL_SERVER_ERROR,
+    core.DatabaseUnavailableException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.DatabaseBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.SchemaException: HTTPStatus.INTERNAL_SERVER_ERROR,
+    core.ImageException: HTTPStatus.BAD_REQUEST,
+    core.ImageNotFoundException: HTTPStatus.NOT_FOUND,
+    core.ImagePromptException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.ImageStorageException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.StorageFullException: HTTPStatus.INSUFFICIENT_STORAGE,
+    core.PictureMissingException: HTTPStatus.INTERNAL_SERVER_ERROR,
+    core.ImageGenerationException: HTTPStatus.BAD_GATEWAY,
+    core.PromptRefusedException: HTTPStatus.BAD_REQUEST,
+    core.UpstreamCredentialException: HTTPStatus.BAD_GATEWAY,
+    core.UpstreamBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.UpstreamErrorException: HTTPStatus.BAD_GATEWAY,
+    core.UpstreamUnreachableException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.UpstreamAnswerException: HTTPStatus.BAD_GATEWAY,
+    core.PictureUnusableException: HTTPStatus.BAD_GATEWAY,
+    core.UpstreamSilentException: HTTPStatus.BAD_GATEWAY,
+    core.UpstreamTimeoutException: HTTPStatus.GATEWAY_TIMEOUT,
+    core.GenerationInFlightException: HTTPStatus.CONFLICT,
+    core.GenerationUnknownException: HTTPStatus.CONFLICT,
+    core.GenerationDeletedException: HTTPStatus.CONFLICT,
+    core.IdempotencyMismatchException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.RecordPendingException: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+FRAMEWORK_CODES: dict[int, tuple[str, str]] = {
+    400: ("malformed_body", "The request body cannot be read. Send JSON in UTF-8, not too deeply nested."),
+    404: ("route_not_found", "There is nothing at this path. The paths are listed at /docs."),
+    405: ("method_not_allowed", "This path does not take this method; `Allow` lists those it takes."),
+    413: ("body_too_large", "The request body is too large. Send a shorter one."),
+    416: ("range_not_satisfiable", "The picture has no such range; `Content-Range` gives its size."),
+    429: ("rate_limited", "Too many requests of this kind. Wait as long as `Retry-After` says."),
+}
+"""What the framework itself answers with → code and what to do."""
+
+CHALLENGE = 'Bearer realm="pixyproxy"'
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer in the making: RFC 9457's members, our ``code``, and further members and headers."""
+
+    status: int
+    code: str
+    detail: str
+    members: dict[str, Any]
+    headers: dict[str, str]
+
+
+async def answer_exception(request: Request, exception: Exception) -> Response:
+    """The answer to any exception. It never echoes input, and names the request that the log tells more of."""
+    problem = _describe(request, exception)
+    body = {
+        "type": f"urn:pixyproxy:error:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": current_request_id.get(),
+        **problem.members,
+    }
+    # A lone surrogate (a field's name may hold one) has no UTF-8; the escapes of ASCII JSON are plain text.
+    content = json.dumps(body, ensure_ascii=True).encode("ascii")
+    headers = {**problem.headers, "Cache-Control": "no-store"}
+    return Response(content, status_code=problem.status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
+    """Path → every method that it takes, for ``Allow``; the framework names those of one route alone."""
+    methods: dict[str, set[str]] = {}
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                methods.setdefault(route.path, set()).update(route.methods or ())
+    return {path: ", ".join(sorted(names)) for path, names in methods.items()}
+
+
+@dataclass(frozen=True)
+class ErrorBoundary:
+    """Answers what no handler foresaw, inside the request log, so that the framework never has to."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; answer an exception unless an answer has begun."""
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            if begun:
+                logger.exception("an answer broke off")
+                return
+            response = await answer_exception(Request(scope), error)
+            await response(scope, receive, send)
+
+
+def _describe(request: Request, exception: Exception) -> Problem:
+    if isinstance(exception, core.PixyProxyException):
+        return _describe_core(exception)
+    if isinstance(exception, RequestValidationError):
+        return _describe_validation(exception)
+    if isinstance(exception, RateLimitExceeded):
+        code, detail = FRAMEWORK_CODES[429]
+        return Problem(429, code, detail, {}, {"Retry-After": str(seconds_until_reset(request))})
+    if isinstance(exception, HTTPException):
+        headers = dict(exception.headers or {})
+        if exception.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            path = request.scope["route"].path
+            headers["Allow"] = request.app.state.allowed_methods.get(path, headers.get("Allow", ""))
+        default = (f"http_{exception.status_code}", HTTPStatus(exception.status_code).description)
+        code, detail = FRAMEWORK_CODES.get(exception.status_code, default)
+        return Problem(exception.status_code, code, detail, {}, headers)
+    logger.error("unforeseen %s", type(exception).__name__, exc_info=exception)
+    return Problem(500, core.PixyProxyException.code, core.PixyProxyException.default_message, {}, {})
+
+
+def _describe_core(exception: core.PixyProxyException) -> Problem:
+    status = STATUS[type(exception)]
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("answered %d %s, cause: %s", status, exception.code, _cause(exception))
+    headers = {}
+    if exception.retry_after_seconds is not None and status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(exception.retry_after_seconds)
+    if isinstance(exception, core.CredentialInvalidException):
+        headers["WWW-Authenticate"] = f'{CHALLENGE}, error="invalid_token"'
+    elif isinstance(exception, core.AuthenticationException):
+        headers["WWW-Authenticate"] = CHALLENGE
+    elif isinstance(exception, core.PermissionException):
+        scope = exception.context["scope"]
+        headers["WWW-Authenticate"] = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+    return Problem(status, exception.code, exception.message, dict(exception.context), headers)
+
+
+def _cause(exception: core.PixyProxyException) -> str:
+    """What led to an exception, by class and the driver's or system's own words.
+
+    The words of an upstream are left out: they may repeat the prompt or the key that it was sent.
+    """
+    cause = exception.__cause__
+    words = getattr(cause, "orig", None) or (cause if isinstance(cause, OSError) else "")
+    return f"{type(cause).__name__} {words}".rstrip() if cause else "none"
+
+
+def _describe_validation(exception: RequestValidationError) -> Problem:
+    """422 that names fields and rules, never what was in them; 400 where the body is no JSON at all."""
+    errors = exception.errors()
+    if any(error["type"] == "json_invalid" for error in errors):
+        code, detail = "malformed_json", "The request body is not valid JSON."
+        return Problem(400, code, detail, {}, {})
+    if any(error["loc"] == ("body",) for error in errors):
+        detail = "Send a JSON object, with `Content-Type: application/json`."
+        return Problem(422, core.InvalidRequestException.code, detail, {}, {})
+    listed = [{"loc": list(error["loc"]), "type": error["type"], "msg": error["msg"]} for error in errors]
+    detail = "Some fields of the request are not acceptable; `errors` lists them."
+    return Problem(422, core.InvalidRequestException.code, detail, {"errors": listed}, {})

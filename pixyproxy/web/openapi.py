@@ -1,0 +1,117 @@
+"""The OpenAPI document: what answers look like beyond what FastAPI can tell from the types."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from pixyproxy.core.models.image import ImageContent
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "Problem details (RFC 9457). Further members tell more of some problems.",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:pixyproxy:error:image_not_found"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong, and what to do."},
+        "code": {"type": "string", "description": "Stable, for programs.", "examples": ["image_not_found"]},
+        "request_id": {"type": "string", "description": "Names the request in the server's log."},
+        "errors": {
+            "type": "array",
+            "description": "The fields that are not acceptable (422).",
+            "items": {
+                "type": "object",
+                "required": ["loc", "type", "msg"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
+                    "type": {"type": "string"},
+                    "msg": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+PICTURE_CONTENT = {
+    media_type: {"schema": {"type": "string", "format": "binary"}}
+    for media_type in ("image/png", "image/jpeg", "image/webp", "image/gif")
+}
+
+OPEN_TO_EVERYONE: dict[str, Any] = {"security": [{}]}
+"""Beside the credentials that a route takes: none at all."""
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+LIST_RESPONSES: Responses = {
+    200: {
+        "description": "One page.",
+        "headers": {"Link": _header('The next page, as `rel="next"`, while there is one.')},
+    }
+}
+CREATED_RESPONSES: Responses = {
+    201: {
+        "description": "The picture is made and kept.",
+        "headers": {
+            "Location": _header("The image."),
+            "Idempotency-Replayed": _header("`true` where an earlier request made the picture."),
+        },
+    }
+}
+CONTENT_RESPONSES: Responses = {
+    200: {
+        "description": "The picture.",
+        "content": {
+            **PICTURE_CONTENT,
+            "application/json": {"schema": {"$ref": "#/components/schemas/ImageContent"}},
+        },
+    },
+    206: {"description": "The ranges asked for.", "content": {**PICTURE_CONTENT, "multipart/byteranges": {}}},
+    304: {"description": "The client has the picture already."},
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """The problems that a route may answer with."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT} for status in sorted(statuses)
+    }
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Make ``app.openapi()`` give the document with our schemas in place of FastAPI's own errors."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas: dict[str, Any] = document["components"]["schemas"]
+    schemas["Problem"] = PROBLEM_SCHEMA
+    schemas["ImageContent"] = ImageContent.model_json_schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            _drop_framework_error(operation["responses"])
+    return document
+
+
+def _drop_framework_error(responses: dict[str, Any]) -> None:
+    """Take out FastAPI's own 422, which no route of ours answers with."""
+    content = responses.get("422", {}).get("content", {})
+    content.pop("application/json", None)
+    if not content:
+        responses.pop("422", None)

@@ -1,0 +1,1 @@
+"""Pages for people: HTML, CSS and ES modules, without a build step."""

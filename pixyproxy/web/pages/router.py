@@ -1,0 +1,64 @@
+"""The pages and their files, all from this package: a browser needs no other host."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+
+STATIC = Path(__file__).parent / "static"
+SWAGGER = Path(str(files("fastapi_swagger") / "resources"))
+FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}} | {
+    name: SWAGGER / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")
+}
+"""Every file that is served, by name: a path from a client is only ever looked up here."""
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+# FastAPI's page for Swagger UI holds its start-up script inline, and Swagger UI its icons as data.
+DOCS_HEADERS = PAGE_HEADERS | {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        "script-src 'self' 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'"
+    )
+}
+
+
+async def gallery() -> FileResponse:
+    """The page with the newest pictures."""
+    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS | {"Cache-Control": "no-cache"})
+
+
+async def docs() -> HTMLResponse:
+    """The interactive documentation of the HTTP API."""
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="PixyProxy API",
+        swagger_js_url="/static/swagger-ui-bundle.js",
+        swagger_css_url="/static/swagger-ui.css",
+        swagger_favicon_url="/static/icon.svg",
+    )
+    return HTMLResponse(page.body, headers=DOCS_HEADERS)
+
+
+async def static_file(name: str) -> FileResponse:
+    """A style sheet, script or icon of the pages."""
+    if name not in FILES:
+        raise HTTPException(404)
+    return FileResponse(FILES[name], headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+
+
+def page_router() -> APIRouter:
+    """What people see."""
+    router = APIRouter(include_in_schema=False)
+    router.get("/")(gallery)
+    router.get("/docs")(docs)
+    router.get("/static/{name}")(static_file)
+    return router

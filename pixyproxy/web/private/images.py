@@ -1,0 +1,57 @@
+"""Making and managing images: resources of a tenant."""
+
+from fastapi import APIRouter, Response
+from slowapi import Limiter
+from starlette.requests import Request
+
+from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
+from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
+from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl
+from pixyproxy.web.openapi import CREATED_RESPONSES, problems
+from pixyproxy.web.presentation import image_detail
+
+
+async def create_image(
+    request: Request,  # noqa: ARG001  (slowapi's decorator reads it)
+    response: Response,
+    prompt: ImagePrompt,
+    principal: ImageGenerate,
+    generation: Generator,
+    public_url: PublicUrl,
+    idempotency_key: IdempotencyKey = None,
+) -> ImageDetail:
+    """Make a picture from a prompt, keep it, and return its details."""
+    made = await generation.generate_image(prompt, principal=principal, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/image/{made.image.guid}"
+    if made.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return image_detail(made.image, public_url=public_url)
+
+
+async def change_image(
+    guid: ImageGuidInPath, change: ImageChange, principal: ImageManage, editor: Editor, public_url: PublicUrl
+) -> ImageDetail:
+    """Change who sees an image of the tenant, or its filename."""
+    image = await editor.change_image(guid, change, principal=principal)
+    return image_detail(image, public_url=public_url)
+
+
+async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Editor) -> None:
+    """Remove an image of the tenant and its picture, for good."""
+    await editor.delete_image(guid, principal=principal)
+
+
+def private_image_router(limiter: Limiter, *, images_per_minute: int) -> APIRouter:
+    """The private image resource; generation is limited per tenant."""
+    router = APIRouter(tags=["image"])
+    limited = limiter.limit(f"{images_per_minute}/minute")
+    router.post(
+        "/image",
+        status_code=201,
+        responses=CREATED_RESPONSES | problems(400, 401, 403, 409, 413, 422, 429, 502, 503, 504, 507),
+    )(limited(create_image))
+    router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 503))(change_image)
+    router.delete("/image/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 503))(
+        delete_image
+    )
+    return router

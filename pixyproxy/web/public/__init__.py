@@ -1,0 +1,1 @@
+"""Resources that anyone may ask; a credential widens what they show."""

@@ -1,0 +1,78 @@
+"""Images for everyone: lists, details, and the pictures themselves."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from starlette.requests import Request
+
+from pixyproxy.core.models.image import ImageDetail, ImageFilter
+from pixyproxy.web.auth.policies import AnyViewer
+from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
+from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, problems
+from pixyproxy.web.presentation import image_detail
+from pixyproxy.web.public.picture_response import (
+    PictureResponse,
+    is_not_modified,
+    picture_as_json,
+    picture_headers,
+    prefers_json,
+)
+
+
+class ImageQuery(ImageFilter):
+    """The query of a list: the filter, and which page of it."""
+
+    limit: Limit = 20
+    cursor: Cursor = None
+
+
+async def list_images(
+    request: Request,
+    response: Response,
+    query: Annotated[ImageQuery, Query()],
+    viewer: AnyViewer,
+    reader: Reader,
+    public_url: PublicUrl,
+) -> list[ImageDetail]:
+    """The newest images that the caller may see: public ones, and with a credential the tenant's own."""
+    wanted = ImageFilter.model_validate(query.model_dump(include=set(ImageFilter.model_fields)))
+    page = await reader.list_images(wanted, viewer=viewer, limit=query.limit, cursor=query.cursor)
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return [image_detail(image, public_url=public_url) for image in page.images]
+
+
+async def get_image(guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader, public_url: PublicUrl) -> ImageDetail:
+    """One image's details."""
+    image = await reader.require_image(guid, viewer=viewer)
+    return image_detail(image, public_url=public_url)
+
+
+async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader) -> Response:
+    """The picture, byte for byte as it was made; as JSON with base64 where `Accept` prefers that."""
+    picture = await reader.require_picture(guid, viewer=viewer)
+    headers = picture_headers(picture.image)
+    if prefers_json(request.headers.get("accept", "*/*"), picture.image.media_type):
+        return picture_as_json(picture.image, await reader.read_picture(picture), headers)
+    if is_not_modified(request.headers, headers):
+        return Response(status_code=304, headers=headers)
+    return PictureResponse(picture, headers)
+
+
+def public_image_router() -> APIRouter:
+    """The public image resource."""
+    router = APIRouter(tags=["image"])
+    router.get("/image", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 503), openapi_extra=OPEN_TO_EVERYONE)(
+        list_images
+    )
+    router.get("/image/{guid}", responses=problems(401, 404, 503), openapi_extra=OPEN_TO_EVERYONE)(get_image)
+    for register, name in ((router.get, "get_image_content"), (router.head, "head_image_content")):
+        register(
+            "/image/{guid}/content",
+            name=name,
+            response_class=Response,
+            responses=CONTENT_RESPONSES | problems(401, 404, 416, 500, 503),
+            openapi_extra=OPEN_TO_EVERYONE,
+        )(get_image_content)
+    return router

@@ -1,0 +1,1 @@
+"""The test suite of PixyProxy; it mirrors the folders of the package."""

@@ -1,0 +1,61 @@
+"""A place for commands to work in."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixyproxy.core.settings import Settings
+from tests.support.mariadb import MySqlDatabases
+from tests.support.process import run_command
+from tests.support.server import make_settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder and settings; commands run there."""
+
+    folder: Path
+    settings: Settings
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The outcome of a command, whatever it is; nothing ends in a traceback."""
+        done = run_command(*arguments, settings=self.settings, folder=self.folder, environment=environment)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def succeed(self, *arguments: str) -> str:
+        """What a command prints that must go well."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def load(self, *arguments: str) -> Any:  # noqa: ANN401  (JSON)
+        """What a command prints with ``--json``."""
+        return json.loads(self.succeed(*arguments, "--json"))
+
+    def fail(self, *arguments: str, **environment: str) -> str:
+        """What a command says when it fails, which is on standard error, and not much."""
+        done = self.run(*arguments, **environment)
+        assert done.returncode == 1, done.stdout
+        assert done.stdout == ""
+        return done.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A place with the embedded database."""
+    return Place(tmp_path, make_settings(tmp_path))
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Place]:
+    """A place with each database."""
+    url = mysql_server.create_database() if request.param == "mysql" else None
+    yield Place(tmp_path, make_settings(tmp_path, database_url=url))
+    if url is not None:
+        mysql_server.drop_database(url)

@@ -1,0 +1,90 @@
+"""``pixyproxy serve``: it serves, stops when it is told to, and says in a sentence why it cannot start."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Place
+from tests.support.process import new_api_key, running_server, wait_until
+from tests.support.upstream import refusing_base_url
+
+
+def test_two_workers_serve_and_stop(place: Place) -> None:
+    api_key = new_api_key(place.settings)
+    with running_server(place.settings, place.folder, workers=2) as server:
+        with server.client(api_key) as client:
+            for _ in range(10):
+                made = client.post("/image", json={"prompt": "a fox", "size": "64x64"})
+                assert made.status_code == 201
+                with server.client() as another:
+                    assert another.get(f"/image/{made.json()['guid']}/content").status_code == 200
+        assert server.terminate() == 0
+        log = server.log.read_text()
+    assert log.count("Application startup complete") == 2
+    assert log.count("Application shutdown complete") == 2
+    assert log.count("offline sketches (no OPENAI_API_KEY is set)") == 2
+
+
+def test_a_worker_that_dies_is_replaced(place: Place) -> None:
+    with running_server(place.settings, place.folder, workers=2) as server:
+
+        def workers() -> list[int]:
+            pid = server.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+        def started() -> int:
+            return server.log.read_text().count("Application startup complete")
+
+        wait_until(lambda: started() == 2, what="both workers")
+        os.kill(workers()[-1], signal.SIGKILL)
+        wait_until(lambda: started() == 3, what="another worker")
+        with server.client() as client:
+            assert client.get("/readyz").status_code == 200
+
+
+def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -> None:
+    with refusing_base_url() as url:
+        port = url.split(":")[2].removesuffix("/v1")
+        for workers in ("1", "2"):
+            done = place.run(
+                "serve", "--port", "0", "--workers", workers,
+                PIXYPROXY_DATABASE_URL=f"mysql://user:hunter2@127.0.0.1:{port}/x",
+            )  # fmt: skip
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[-1].startswith("The database cannot be reached")
+            assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PIXYPROXY_IMAGES_PER_MINUTE", "many"),
+        ("PIXYPROXY_DATABASE_URL", "oracle://hunter2@x"),
+        ("PIXYPROXY_PUBLIC_URL", "nowhere"),
+        ("OPENAI_BASE_URL", "not a url"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, place: Place) -> None:
+    errors = place.fail("serve", "--port", "0", **{name: value})
+    assert errors.startswith("These settings are wrong")
+    assert name.removeprefix("PIXYPROXY_") in errors
+    assert "hunter2" not in errors
+
+
+def test_a_port_that_is_taken_is_told(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for workers in ("1", "2"):
+            done = place.run("serve", "--port", port, "--workers", workers)
+            assert done.returncode != 0
+            assert "address already in use" in done.stderr.lower()
+
+
+def test_a_data_folder_that_cannot_be_used_is_told(place: Place) -> None:
+    (place.folder / "file").write_text("no folder")
+    done = place.run("serve", "--port", "0", PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"Not a directory: {place.folder / 'file' / 'below'}"

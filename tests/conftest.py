@@ -1,0 +1,121 @@
+"""What all tests share: both databases, a fake upstream, a running server, and a tenant of one's own."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pixyproxy.data.database import Database
+from tests.support.databases import TestDatabases, empty, opened_database
+from tests.support.mariadb import URL_VARIABLE, MariaDbServer, MySqlDatabases
+from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
+from tests.support.upstream import FakeUpstream
+
+BACKENDS = ("sqlite", "mysql")
+held = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one private MariaDB for all worker processes, unless a server is named; fail where neither works."""
+    config.stash[held] = ExitStack()
+    if not hasattr(config, "workerinput") and URL_VARIABLE not in os.environ:
+        server = config.stash[held].enter_context(MariaDbServer())
+        os.environ[URL_VARIABLE] = server.admin_url
+        config.stash[held].callback(os.environ.pop, URL_VARIABLE)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what ``pytest_configure`` started."""
+    config.stash[held].close()
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> MySqlDatabases:
+    """A real MariaDB or MySQL server that makes databases for tests."""
+    return MySqlDatabases(os.environ[URL_VARIABLE])
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop that the server runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases) -> Iterator[TestDatabases]:
+    """Where databases of both kinds come from."""
+    made = TestDatabases(tmp_path_factory.mktemp("sqlite"), mysql_server)
+    yield made
+    made.drop_all()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The kind of database."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def database(backend: str, databases: TestDatabases, tmp_path: Path) -> AsyncIterator[Database]:
+    """A migrated database that tests may commit to."""
+    url = databases.migrated(backend)
+    async with opened_database(url, tmp_path) as opened:
+        yield opened
+    empty(url)
+
+
+@pytest.fixture(scope="session")
+def session_upstream() -> Iterator[FakeUpstream]:
+    """The fake upstream that ``server`` asks; tests take ``upstream``."""
+    with FakeUpstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+def upstream(session_upstream: FakeUpstream) -> Iterator[FakeUpstream]:
+    """The fake upstream, behaving and with no requests remembered."""
+    session_upstream.reset()
+    yield session_upstream
+    session_upstream.reset()
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    mysql_server: MySqlDatabases,
+    session_upstream: FakeUpstream,
+) -> Iterator[RunningServer]:
+    """A running PixyProxy on each database, with the fake upstream; every test brings a tenant of its own."""
+    with ExitStack() as stack:
+        url = None
+        if request.param == "mysql":
+            url = mysql_server.create_database()
+            stack.callback(mysql_server.drop_database, url)
+        settings = make_settings(
+            tmp_path_factory.mktemp(request.param),
+            database_url=url,
+            images_per_minute=10_000,
+            upstream_timeout_seconds=2,
+            **upstream_settings(session_upstream),
+        )
+        yield stack.enter_context(serving(settings))
+
+
+@pytest.fixture
+def tenant(server: RunningServer) -> Iterator[TenantClient]:
+    """A tenant that no other test knows."""
+    tenant = server.new_tenant(f"tenant {uuid.uuid4()}")
+    with tenant.http:
+        yield tenant
+
+
+@pytest.fixture
+def anonymous(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A client without any credential."""
+    with server.client() as client:
+        yield client

@@ -1,0 +1,55 @@
+"""The exception tree: its codes, its words, and its drawing."""
+
+import re
+
+import pytest
+
+from pixyproxy.core import exceptions
+from pixyproxy.core.exceptions import PixyProxyException
+
+CLASSES = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+def _drawn() -> dict[str, str]:
+    """Class → the class that the docstring's tree draws it below."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for line in (exceptions.__doc__ or "").splitlines():
+        match = re.match(r"    ((?:[│ ]   )*)(?:[├└]── )?(\w+Exception)\b", line)
+        if match is None:
+            continue
+        depth = (match.start(2) - 4) // 4
+        path = [*path[:depth], match[2]]
+        parents[match[2]] = path[-2] if depth else ""
+    return parents
+
+
+def test_the_docstring_draws_the_tree_as_it_is() -> None:
+    assert _drawn() == {
+        kind.__name__: "" if kind is PixyProxyException else kind.__bases__[0].__name__ for kind in CLASSES
+    }
+
+
+def test_every_class_has_a_code_of_its_own() -> None:
+    codes = [kind.__dict__.get("code") for kind in CLASSES]
+    assert all(isinstance(code, str) and re.fullmatch(r"[a-z][a-z_]+", code) for code in codes)
+    assert len(set(codes)) == len(codes) > 30
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_class_has_a_sentence_of_its_own(kind: type[PixyProxyException]) -> None:
+    assert kind.__dict__["default_message"].endswith(".")
+    assert kind().message == str(kind()) == kind.default_message
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_class_takes_a_message_a_wait_and_context(kind: type[PixyProxyException]) -> None:
+    error = kind("words", retry_after_seconds=7, context={"guid": "x"})
+    assert (error.message, error.retry_after_seconds, error.context) == ("words", 7, {"guid": "x"})
+    assert kind().context == {}
+
+
+def test_what_one_instance_was_told_is_not_told_by_the_next() -> None:
+    exceptions.UpstreamBusyException(retry_after_seconds=99)
+    assert exceptions.UpstreamBusyException().retry_after_seconds == 20
+    assert exceptions.UpstreamBusyException(retry_after_seconds=0).retry_after_seconds == 0

@@ -1,0 +1,165 @@
+"""Log records: one line each, in the format that was asked for, whatever a message holds."""
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from pixyproxy.core.logs import (
+    JsonFormatter,
+    RequestContextFilter,
+    TextFormatter,
+    current_request_id,
+    escape,
+)
+
+REQUEST_ID = "web1-20261121T091502.123456-14023"
+LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) "
+    r"(?P<request_id>\S+) \[(?P<thread>\d+)\] \[(?P<function>\w+):(?P<line>\d+)\] (?P<message>.*)\n"
+)
+BREAKERS = [
+    "\r\n", "\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029",
+    "\x1b[2J", "\x9b2J", "\0", "\x7f", "\u202e", "\u2066", "\ud800", "\udfff",
+]  # fmt: skip
+
+
+@pytest.fixture
+def request_id() -> Iterator[str]:
+    """The id of the request that the test is in."""
+    token = current_request_id.set(REQUEST_ID)
+    yield REQUEST_ID
+    current_request_id.reset(token)
+
+
+def _logger(formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
+    """A logger of the test's own and what it writes."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    handler.addFilter(RequestContextFilter())
+    logger = logging.getLogger(f"test.{uuid.uuid4()}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(handler)
+    return logger, stream
+
+
+def test_a_text_line_has_the_format_that_was_asked_for(request_id: str) -> None:
+    logger, stream = _logger(TextFormatter())
+    logger.info("REQUEST %s", "START")
+    match = LINE.fullmatch(stream.getvalue())
+    assert match is not None
+    assert (match["level"], match["request_id"], match["message"]) == ("INFO", request_id, "REQUEST START")
+    assert match["thread"] == str(threading.get_native_id())
+    assert match["function"] == "test_a_text_line_has_the_format_that_was_asked_for"
+    assert int(match["line"]) > 0
+
+
+def test_a_line_outside_of_a_request_has_a_dash_for_its_id() -> None:
+    logger, stream = _logger(TextFormatter())
+    logger.warning("x")
+    match = LINE.fullmatch(stream.getvalue())
+    assert match is not None
+    assert match["request_id"] == "-"
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_times_are_utc(formatter: type[logging.Formatter]) -> None:
+    record = logging.makeLogRecord({"created": 0.0, "msecs": 7.0, "msg": "x", "levelname": "INFO"})
+    RequestContextFilter().filter(record)
+    assert "1970-01-01 00:00:00,007" in formatter().format(record)
+
+
+@pytest.mark.parametrize("breaker", BREAKERS, ids=ascii)
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_nothing_in_a_message_starts_a_second_line(
+    formatter: type[logging.Formatter], breaker: str, request_id: str
+) -> None:
+    logger, stream = _logger(formatter())
+    logger.info("prompt %s", f"a{breaker}2026-11-21 09:15:02,123 INFO forged")
+    written = stream.getvalue()
+    assert len(written.splitlines()) == 1
+    assert breaker not in written.removesuffix("\n")
+    assert request_id in written
+    assert "forged" in written
+    written.encode("utf-8")
+
+
+@pytest.mark.parametrize("breaker", BREAKERS, ids=ascii)
+def test_json_gives_back_every_character(breaker: str) -> None:
+    logger, stream = _logger(JsonFormatter())
+    logger.info("a%sb 🦊", breaker)
+    assert json.loads(stream.getvalue())["message"] == f"a{breaker}b 🦊"
+
+
+def test_a_json_line_has_the_fields_of_the_text(request_id: str) -> None:
+    logger, stream = _logger(JsonFormatter())
+    logger.error("it is %d", 5)
+    fields = json.loads(stream.getvalue())
+    assert set(fields) == {"time", "level", "request_id", "thread_id", "function", "line", "message"}
+    text = "{time} {level} {request_id} [{thread_id}] [{function}:{line}] {message}\n".format(**fields)
+    match = LINE.fullmatch(text)
+    assert match is not None
+    assert (match["level"], match["request_id"], match["message"]) == ("ERROR", request_id, "it is 5")
+    assert match["thread"] == str(threading.get_native_id())
+
+
+def _fail() -> None:
+    message = "two\nlines\u2028"
+    raise LookupError(message)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_a_traceback_stays_in_its_line(formatter: type[logging.Formatter]) -> None:
+    logger, stream = _logger(formatter())
+    try:
+        _fail()
+    except LookupError:
+        logger.exception("it failed")
+    written = stream.getvalue()
+    assert len(written.splitlines()) == 1
+    assert "Traceback (most recent call last):" in written
+    assert "LookupError: two" in written
+
+
+def test_text_of_every_language_is_left_as_it_is() -> None:
+    text = "naïve 🦊 雪 Ω עברית \\n"
+    assert escape(text) == text
+
+
+def test_every_unsafe_character_is_an_escape_of_ascii() -> None:
+    assert escape("\r\n\x1b[2J\u2028\ud800") == r"\r\n\x1b[2J\u2028\ud800"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_libraries_and_we_ourselves_write_one_format(log_format: str) -> None:
+    """In a process of its own: logging is global."""
+    script = (
+        "import logging\n"
+        "from pixyproxy.core.logs import configure_logging\n"
+        f"configure_logging(log_format={log_format!r}, level='INFO')\n"
+        "def write():\n"
+        "    logging.getLogger('pixyproxy.x').info('ours')\n"
+        "    logging.getLogger('pixyproxy.x').debug('too little')\n"
+        "    logging.getLogger('uvicorn.error').info('theirs')\n"
+        "    logging.getLogger('some.library').info('too little')\n"
+        "    logging.getLogger('some.library').warning('odd\\nwarning')\n"
+        "write()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines(keepends=True)
+    assert done.stdout == ""
+    if log_format == "json":
+        assert [json.loads(line)["message"] for line in lines] == ["ours", "theirs", "odd\nwarning"]
+    else:
+        matches = [LINE.fullmatch(line) for line in lines]
+        assert [match["message"] for match in matches if match] == ["ours", "theirs", r"odd\nwarning"]

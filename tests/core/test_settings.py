@@ -1,0 +1,104 @@
+"""Settings: what cannot work is refused, and no secret is ever shown."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pixyproxy.core.models.tenant import Visibility
+from pixyproxy.core.settings import Settings
+from tests.support.server import make_settings
+
+SECRETS = {
+    "database_url": "mysql://user:hunter2-db@host/pixyproxy",
+    "secret_key": "hunter2-cursors",
+    "openai_api_key": "sk-hunter2",
+}
+
+
+def test_the_defaults_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(_env_file=None, openai_api_key=None)
+    assert settings.openai_api_key is None
+    assert settings.default_visibility is Visibility.PUBLIC
+    assert settings.effective_database_url.get_secret_value() == f"sqlite:///{tmp_path}/var/pixyproxy.db"
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "sqlite:////tmp/x.db", "mysql://u:p@h/d", "mariadb://u:p@h:1/d"])
+def test_a_database_that_tests_cover_is_taken(tmp_path: Path, url: str) -> None:
+    assert make_settings(tmp_path, database_url=url).effective_database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@h/d",
+        "mysql+pymysql://u:p@h/d",
+        "sqlite://",
+        "sqlite+aiosqlite:///x",
+        "x.db",
+        "MYSQL://u:p@h/d",
+    ],
+)
+def test_any_other_database_is_refused_with_what_is_taken(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValidationError, match="must start with mysql://, mariadb:// or sqlite:///"):
+        make_settings(tmp_path, database_url=url)
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, **SECRETS)
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.effective_database_url)):
+        assert "hunter2" not in shown
+
+
+def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_settings(tmp_path, database_url="postgresql://user:hunter2@host/d")
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_format", "xml"),
+        ("log_level", "LOUD"),
+        ("default_visibility", "secret"),
+        ("database_pool_size", 0),
+        ("database_pool_size", 101),
+        ("database_wait_seconds", 0),
+        ("upstream_timeout_seconds", -1),
+        ("max_picture_bytes", 0),
+        ("images_per_minute", 0),
+        ("default_model", ""),
+        ("public_url", "ftp://host"),
+        ("openai_base_url", "not a url"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_settings(tmp_path, **{name: value})
+    assert len(caught.value.errors()) == 1
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXYPROXY_DATABASE_POOL_SIZE", "3")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("PIXYPROXY_LOG_FORMAT", "")
+    settings = Settings(_env_file=None)
+    assert settings.database_pool_size == 3
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-x"
+    assert settings.log_format == "text"
+
+
+def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PIXYPROXY_DATABASE_POOL_SIZE=3\nOTHER=x\n")
+    assert Settings().database_pool_size == 3
+
+
+def test_settings_do_not_change(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.log_format = "json"  # type: ignore[misc]  # what the test is about

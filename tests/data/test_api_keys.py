@@ -1,0 +1,99 @@
+"""The ``api_keys`` repository."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from pixyproxy.core.models.tenant import ApiKeyGuid, Scope, StoredApiKey, Tenant
+from pixyproxy.data.database import Repositories
+from tests.support.builders import LATER, MOMENT, new_api_key, new_guid
+
+SECOND = timedelta(seconds=1)
+ADMINISTRATOR = frozenset({Scope.ADMIN, Scope.IMAGE_READ})
+
+
+def _add(data: Repositories, tenant: Tenant, **changes: object) -> StoredApiKey:
+    key = new_api_key(tenant.id, **changes)
+    data.api_keys.insert(key)
+    return key
+
+
+@pytest.mark.parametrize("scopes", [frozenset(Scope), frozenset({Scope.IMAGE_READ}), frozenset()])
+def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
+    key = _add(data, tenant, name="naïve 🦊 'key'", scopes=scopes, expires_at=LATER, revoked_at=LATER + SECOND)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+    assert data.api_keys.find_for_authentication(key.key_id) == (key, tenant)
+
+
+def test_a_key_without_an_end_comes_back_without_one(data: Repositories, tenant: Tenant) -> None:
+    key = _add(data, tenant, expires_at=None, revoked_at=None)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+def test_an_unknown_key_id_is_none(data: Repositories) -> None:
+    assert data.api_keys.find_for_authentication("unknown") is None
+
+
+def test_key_ids_differ_by_case(data: Repositories, tenant: Tenant) -> None:
+    lower = _add(data, tenant, key_id="abcdefghijkl")
+    upper = _add(data, tenant, key_id="ABCDEFGHIJKL")
+    assert data.api_keys.find_for_authentication(lower.key_id) == (lower, tenant)
+    assert data.api_keys.find_for_authentication(upper.key_id) == (upper, tenant)
+
+
+def test_a_key_id_is_not_given_twice(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    key = _add(data, tenant)
+    with pytest.raises(IntegrityError):
+        _add(data, stranger, key_id=key.key_id)
+
+
+def test_a_tenant_lists_its_own_keys_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    keys = [_add(data, tenant, revoked_at=revoked_at) for revoked_at in (None, LATER, None)]
+    _add(data, stranger)
+    assert data.api_keys.list_of_tenant(tenant_id=tenant.id) == keys
+
+
+def test_another_tenants_key_is_not_found(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    key = _add(data, tenant)
+    assert data.api_keys.get_own(key.guid, tenant_id=stranger.id) is None
+
+
+def test_revoking_touches_the_key_and_no_other(data: Repositories, tenant: Tenant) -> None:
+    key, other = _add(data, tenant), _add(data, tenant)
+    data.api_keys.revoke(key.guid, tenant_id=tenant.id, at=LATER)
+    revoked = key.model_copy(update={"revoked_at": LATER})
+    assert data.api_keys.list_of_tenant(tenant_id=tenant.id) == [revoked, other]
+
+
+def test_an_earlier_revocation_stands(data: Repositories, tenant: Tenant) -> None:
+    key = _add(data, tenant, revoked_at=MOMENT)
+    data.api_keys.revoke(key.guid, tenant_id=tenant.id, at=LATER)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+def test_another_tenant_revokes_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    key = _add(data, tenant)
+    data.api_keys.revoke(key.guid, tenant_id=stranger.id, at=LATER)
+    data.api_keys.revoke(ApiKeyGuid(new_guid()), tenant_id=tenant.id, at=LATER)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "active"),
+    [
+        ({"scopes": ADMINISTRATOR}, True),
+        ({"scopes": ADMINISTRATOR, "expires_at": LATER + SECOND}, True),
+        ({"scopes": ADMINISTRATOR, "expires_at": LATER}, False),
+        ({"scopes": ADMINISTRATOR, "expires_at": MOMENT}, False),
+        ({"scopes": ADMINISTRATOR, "revoked_at": MOMENT}, False),
+        ({"scopes": frozenset(Scope) - {Scope.ADMIN}}, False),
+    ],
+    ids=["for ever", "not expired yet", "expires now", "expired", "revoked", "no administrator"],
+)
+def test_only_a_key_in_force_makes_an_administrator(
+    data: Repositories, tenant: Tenant, changes: dict[str, object], *, active: bool
+) -> None:
+    assert not data.api_keys.active_administrator_exists(at=LATER)
+    _add(data, tenant, **changes)
+    assert data.api_keys.active_administrator_exists(at=LATER) is active

@@ -1,0 +1,198 @@
+"""Units of work: all or nothing, a bounded wait, and callers that give up while one runs."""
+
+import asyncio
+import threading
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import from_thread
+from sqlalchemy import text
+from sqlalchemy.pool import QueuePool
+
+from pixyproxy.core.exceptions import DatabaseBusyException, DatabaseException, TenantExistsException
+from pixyproxy.data.database import Database, Repositories
+from tests.support.builders import add_tenant
+from tests.support.databases import TestDatabases, opened_database
+
+pytestmark = pytest.mark.anyio
+
+
+def _names(data: Repositories) -> list[str]:
+    return [tenant.name for tenant in data.tenants.list_all()]
+
+
+def assert_whole(database: Database) -> None:
+    """No slot and no connection is missing."""
+    assert database.slots.borrowed_tokens == 0
+    assert isinstance(database.engine.pool, QueuePool)
+    assert database.engine.pool.checkedout() == 0
+
+
+class _Gate:
+    """Holds a unit of work inside its thread until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered = anyio.Event()
+        self.opened = threading.Event()
+
+    def add_tenant(self, name: str, data: Repositories) -> None:
+        add_tenant(data, name)
+        from_thread.run_sync(self.entered.set)
+        assert self.opened.wait(20)
+
+
+async def test_a_unit_of_work_is_committed(database: Database) -> None:
+    tenant = await database.write(partial(add_tenant, name="kept"))
+    assert await database.read(lambda data: data.tenants.list_all()) == [tenant]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(TenantExistsException(), TenantExistsException), (KeyError("x"), KeyError), (ValueError("x"), ValueError)],
+)
+async def test_a_unit_of_work_that_raises_rolls_back(
+    database: Database, error: Exception, expected: type[Exception]
+) -> None:
+    def fail(data: Repositories) -> None:
+        add_tenant(data, "lost")
+        raise error
+
+    with pytest.raises(expected):
+        await database.write(fail)
+    assert await database.read(_names) == []
+    assert_whole(database)
+
+
+async def test_bad_sql_is_a_database_exception_that_tells_none_of_it(database: Database) -> None:
+    with pytest.raises(DatabaseException) as caught:
+        await database.read(lambda data: data.connection.execute(text("SELECT secret_word FROM nowhere")))
+    assert "secret_word" not in str(caught.value)
+    assert_whole(database)
+
+
+async def test_ping_answers(database: Database) -> None:
+    await database.ping()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "mysql"])
+async def test_the_wait_for_a_slot_is_bounded(
+    databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("wait")
+    async with (
+        opened_database(databases.migrated(backend), folder, pool_size=1, wait_seconds=0.05) as database,
+        anyio.create_task_group() as group,
+    ):
+        gate = _Gate()
+        group.start_soon(database.read, lambda _: (from_thread.run_sync(gate.entered.set), gate.opened.wait(20)))
+        await gate.entered.wait()
+        with pytest.raises(DatabaseBusyException):
+            await database.ping()
+        gate.opened.set()
+    assert_whole(database)
+
+
+async def test_an_abandoned_wait_for_a_slot_leaves_the_slots_whole(
+    databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("abandoned")
+    async with opened_database(databases.migrated(backend), folder, pool_size=1) as database:
+        gate = _Gate()
+        holder = asyncio.create_task(
+            database.read(lambda _: (from_thread.run_sync(gate.entered.set), gate.opened.wait(20)))
+        )
+        await gate.entered.wait()
+        waiting = [asyncio.create_task(database.ping()) for _ in range(5)]
+        await anyio.wait_all_tasks_blocked()
+        assert database.slots.statistics().tasks_waiting == 5
+        for task in waiting[1:]:
+            task.cancel()
+        gate.opened.set()
+        await holder
+        await waiting[0]
+        ends = await asyncio.gather(*waiting[1:], return_exceptions=True)
+        assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
+        assert_whole(database)
+        await database.ping()
+
+
+async def test_a_caller_whose_scope_is_cancelled_does_not_stop_the_commit(database: Database) -> None:
+    gate = _Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(database.write, partial(gate.add_tenant, "kept"))
+        await gate.entered.wait()
+        group.cancel_scope.cancel()
+        gate.opened.set()
+    assert await database.read(_names) == ["kept"]
+    assert_whole(database)
+
+
+async def test_a_task_that_is_cancelled_does_not_stop_the_commit(database: Database) -> None:
+    gate = _Gate()
+    task = asyncio.create_task(database.write(partial(gate.add_tenant, "kept")))
+    await gate.entered.wait()
+    task.cancel()
+    gate.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while "kept" not in await database.read(_names):
+        pass
+    assert_whole(database)
+
+
+async def test_two_hundred_reads_at_once_share_two_connections(
+    databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("reads")
+    async with opened_database(databases.migrated(backend), folder, pool_size=2) as database:
+        answers = await asyncio.gather(
+            *(
+                database.read(partial(lambda n, data: data.connection.execute(text(f"SELECT {n:d}")).scalar_one(), n))
+                for n in range(200)
+            )
+        )
+        assert answers == list(range(200))
+        assert isinstance(database.engine.pool, QueuePool)
+        assert database.engine.pool.checkedin() <= 2
+        assert_whole(database)
+
+
+async def test_writers_at_once_all_commit(database: Database) -> None:
+    await asyncio.gather(*(database.write(partial(add_tenant, name=f"{n:02d}")) for n in range(20)))
+    assert sorted(await database.read(_names)) == [f"{n:02d}" for n in range(20)]
+    assert_whole(database)
+
+
+async def test_a_read_sees_one_snapshot(database: Database) -> None:
+    gate = _Gate()
+
+    def count_twice(data: Repositories) -> tuple[int, int]:
+        before = len(data.tenants.list_all())
+        from_thread.run_sync(gate.entered.set)
+        assert gate.opened.wait(20)
+        return before, len(data.tenants.list_all())
+
+    reading = asyncio.create_task(database.read(count_twice))
+    await gate.entered.wait()
+    await database.write(add_tenant)
+    gate.opened.set()
+    assert await reading == (0, 0)
+
+
+async def test_writers_of_sqlite_wait_in_line_and_not_in_the_database(tmp_path: Path) -> None:
+    checked_out = []
+
+    async with opened_database(f"sqlite:///{tmp_path / 'turns.db'}", tmp_path) as database:
+        pool = database.engine.pool
+        assert isinstance(pool, QueuePool)
+
+        def write(data: Repositories) -> None:
+            checked_out.append(pool.checkedout())
+            add_tenant(data)
+
+        async with anyio.create_task_group() as writers:
+            for _ in range(50):
+                writers.start_soon(database.write, write)
+    assert checked_out == [1] * 50

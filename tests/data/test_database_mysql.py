@@ -1,0 +1,114 @@
+"""What only a database server can do: deadlocks, stacked statements, killed connections."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from pixyproxy.core.exceptions import DatabaseBusyException, DatabaseException
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.engine import DEADLOCK_CODE, DISCONNECT_CODES, LOCK_WAIT_CODE
+from tests.data.test_database import assert_whole
+from tests.support.builders import add_tenant
+from tests.support.databases import TestDatabases, opened_database, opened_engine
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def backend() -> str:
+    """The server alone."""
+    return "mysql"
+
+
+async def test_a_lost_deadlock_is_run_again(database: Database) -> None:
+    first, second = [(await database.write(add_tenant)).id for _ in range(2)]
+    both_hold_one = threading.Barrier(2)
+    runs: list[str] = []
+
+    def rename_in_order(ids: tuple[int, int], name: str, data: Repositories) -> None:
+        again = name in runs
+        runs.append(name)
+        for position, tenant_id in enumerate(ids):
+            statement = "UPDATE tenants SET name = CONCAT(name, :name) WHERE id = :id"
+            data.connection.execute(text(statement), {"name": name, "id": tenant_id})
+            if position == 0 and not again:
+                both_hold_one.wait(20)
+
+    await asyncio.gather(
+        database.write(lambda data: rename_in_order((first, second), "<a>", data)),
+        database.write(lambda data: rename_in_order((second, first), "<b>", data)),
+    )
+    assert sorted(runs[:2]) == ["<a>", "<b>"]
+    assert len(runs) == 3
+    for tenant in await database.read(lambda data: data.tenants.list_all()):
+        assert (tenant.name.count("<a>"), tenant.name.count("<b>")) == (1, 1)
+    assert_whole(database)
+
+
+async def test_a_lock_that_is_never_free_is_database_busy(database: Database, databases: TestDatabases) -> None:
+    tenant = await database.write(add_tenant)
+    runs = 0
+
+    def rename(data: Repositories) -> None:
+        nonlocal runs
+        runs += 1
+        data.connection.execute(text("SET innodb_lock_wait_timeout = 0"))
+        data.connection.execute(text("UPDATE tenants SET name = 'other' WHERE id = :id"), {"id": tenant.id})
+
+    with (
+        opened_engine(databases.migrated("mysql")) as engine,
+        engine.begin() as holder,
+    ):
+        holder.execute(text("SELECT 1 FROM tenants WHERE id = :id FOR UPDATE"), {"id": tenant.id})
+        with pytest.raises(DatabaseBusyException):
+            await database.write(rename)
+    assert runs == 1
+    assert await database.read(lambda data: data.tenants.list_all()) == [tenant]
+
+
+async def test_stacked_statements_are_refused(database: Database) -> None:
+    with pytest.raises(DatabaseException):
+        await database.write(lambda data: data.connection.exec_driver_sql("SELECT 1; DELETE FROM tenants"))
+
+
+async def test_a_killed_connection_is_replaced(database: Database, databases: TestDatabases) -> None:
+    for _ in range(3):
+        connection_id = await database.read(
+            lambda data: data.connection.execute(text("SELECT CONNECTION_ID()")).scalar_one()
+        )
+        with opened_engine(f"{databases.servers.server_url}/mysql") as admin, admin.connect() as connection:
+            connection.execute(text("KILL :id"), {"id": connection_id})
+        await database.ping()
+    assert_whole(database)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("time_zone", "+00:00"), ("collation_connection", "utf8mb4_unicode_ci"), ("character_set_client", "utf8mb4")],
+)
+async def test_a_connection_does_not_depend_on_the_servers_defaults(
+    database: Database, variable: str, value: str
+) -> None:
+    found = await database.read(lambda data: data.connection.execute(text(f"SELECT @@{variable}")).scalar_one())
+    assert found == value
+
+
+async def test_what_does_not_fit_a_column_is_refused_and_not_cut(database: Database) -> None:
+    with pytest.raises(DatabaseException):
+        await database.write(lambda data: add_tenant(data, "n" * 256))
+    assert await database.read(lambda data: data.tenants.list_all()) == []
+
+
+async def test_an_update_that_changes_nothing_counts_its_row(databases: TestDatabases, tmp_path: Path) -> None:
+    async with opened_database(databases.migrated("mysql"), tmp_path) as database:
+        count = await database.read(
+            lambda data: data.connection.execute(text("UPDATE alembic_version SET version_num = version_num")).rowcount
+        )
+    assert count == 1
+
+
+async def test_no_error_code_means_both_a_lock_and_a_lost_connection() -> None:
+    assert not {LOCK_WAIT_CODE, DEADLOCK_CODE} & DISCONNECT_CODES

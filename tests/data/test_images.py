@@ -1,0 +1,134 @@
+"""The ``images`` repository: what goes in comes out, for whom it is meant."""
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from pixyproxy.core.models.image import ImageChange, ImageGuid
+from pixyproxy.core.models.tenant import Tenant, Visibility
+from pixyproxy.data.database import Repositories
+from tests.support.builders import LATER, add_generation, add_image, new_guid, new_image
+
+TRICKY_TEXTS = {
+    "emoji": "a 🦊 in the 雪, naïve façade, Ω",
+    "quotes": """it's "quoted" `so` \\'and\\' '' "" ;-- :name %(name)s ?""",
+    "nul": "before\0after",
+    "longest": "🦊" * 32_000,
+    "lines": "one\r\ntwo\u2028three\ttab",
+    "spaces": "  around  ",
+}
+
+
+@pytest.mark.parametrize("prompt", TRICKY_TEXTS.values(), ids=TRICKY_TEXTS.keys())
+def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, prompt: str) -> None:
+    image = new_image(
+        tenant.id,
+        add_generation(data, tenant.id).id,
+        filename=prompt.replace("\0", "")[:255],
+        prompt=prompt,
+        visibility=Visibility.PRIVATE,
+        media_type="image/webp",
+        byte_size=5_000_000_000,
+        sha256="0123456789abcdef" * 4,
+        width=2048,
+        height=1,
+        model="vendor/model:2@é",
+        updated_at=LATER,
+    )
+    stored = data.images.record(image)
+    assert data.images.get_own(image.guid, tenant_id=tenant.id) == stored
+    assert stored.model_dump(exclude={"id"}) == image.model_dump()
+
+
+def test_ids_ascend_and_are_never_used_again(data: Repositories, tenant: Tenant) -> None:
+    first, second = add_image(data, tenant), add_image(data, tenant)
+    assert 0 < first.id < second.id
+    data.images.delete(second.guid, tenant_id=tenant.id)
+    assert add_image(data, tenant).id > second.id
+
+
+def test_recording_twice_gives_one_row_and_the_same_image(data: Repositories, tenant: Tenant) -> None:
+    image = new_image(tenant.id, add_generation(data, tenant.id).id)
+    assert data.images.record(image) == data.images.record(image)
+    assert data.images.get_own(image.guid, tenant_id=tenant.id) is not None
+
+
+def test_a_guid_of_another_tenant_is_not_recorded_again(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    image = add_image(data, tenant)
+    theirs = new_image(stranger.id, add_generation(data, stranger.id).id, guid=image.guid)
+    with pytest.raises(IntegrityError):
+        data.images.record(theirs)
+
+
+def test_a_picture_of_an_absent_generation_is_not_recorded(data: Repositories, tenant: Tenant) -> None:
+    generation = add_generation(data, tenant.id)
+    with pytest.raises(IntegrityError):
+        data.images.record(new_image(tenant.id, generation.id).model_copy(update={"generation_id": generation.id + 1}))
+
+
+def test_a_public_image_is_visible_to_everyone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    image = add_image(data, tenant, visibility=Visibility.PUBLIC)
+    for viewer in (tenant.id, stranger.id, None):
+        assert data.images.get_visible(image.guid, tenant_id=viewer) == image
+
+
+def test_a_private_image_is_visible_to_its_tenant_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    image = add_image(data, tenant, visibility=Visibility.PRIVATE)
+    assert data.images.get_visible(image.guid, tenant_id=tenant.id) == image
+    for viewer in (stranger.id, None):
+        assert data.images.get_visible(image.guid, tenant_id=viewer) is None
+
+
+def test_an_absent_guid_is_none(data: Repositories, tenant: Tenant) -> None:
+    assert data.images.get_visible(ImageGuid(new_guid()), tenant_id=tenant.id) is None
+
+
+def test_get_own_finds_no_public_image_of_another_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    image = add_image(data, tenant)
+    assert data.images.get_own(image.guid, tenant_id=stranger.id) is None
+
+
+def test_the_image_of_a_generation_is_found_by_its_tenant_alone(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    image = add_image(data, tenant)
+    assert data.images.get_of_generation(image.generation_id, tenant_id=tenant.id) == image
+    assert data.images.get_of_generation(image.generation_id, tenant_id=stranger.id) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ImageChange(visibility=Visibility.PRIVATE),
+        ImageChange(filename="naïve 🦊.png"),
+        ImageChange(visibility=Visibility.PRIVATE, filename="b.png"),
+        ImageChange(),
+    ],
+    ids=["visibility", "filename", "both", "nothing"],
+)
+def test_a_change_sets_what_it_names_and_leaves_the_rest(
+    data: Repositories, tenant: Tenant, change: ImageChange
+) -> None:
+    image = add_image(data, tenant)
+    data.images.change(image.guid, change, tenant_id=tenant.id, at=LATER)
+    expected = image.model_copy(update=change.model_dump(exclude_none=True) | {"updated_at": LATER})
+    assert data.images.get_own(image.guid, tenant_id=tenant.id) == expected
+
+
+def test_a_change_touches_no_other_image(data: Repositories, tenant: Tenant) -> None:
+    image, other = add_image(data, tenant), add_image(data, tenant)
+    data.images.change(image.guid, ImageChange(filename="b.png"), tenant_id=tenant.id, at=LATER)
+    assert data.images.get_own(other.guid, tenant_id=tenant.id) == other
+
+
+def test_another_tenant_changes_and_deletes_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    image = add_image(data, tenant)
+    data.images.change(image.guid, ImageChange(filename="b.png"), tenant_id=stranger.id, at=LATER)
+    data.images.delete(image.guid, tenant_id=stranger.id)
+    assert data.images.get_own(image.guid, tenant_id=tenant.id) == image
+
+
+def test_a_deleted_image_is_gone_and_the_others_are_not(data: Repositories, tenant: Tenant) -> None:
+    image, other = add_image(data, tenant), add_image(data, tenant)
+    data.images.delete(image.guid, tenant_id=tenant.id)
+    assert data.images.get_own(image.guid, tenant_id=tenant.id) is None
+    assert data.images.get_own(other.guid, tenant_id=tenant.id) == other

@@ -1,0 +1,134 @@
+"""The database dies, freezes and comes back; the server stays, says so, and loses nothing."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pixyproxy.core.settings import Settings
+from tests.support.mariadb import MariaDbServer
+from tests.support.pictures import noise_png
+from tests.support.problems import assert_problem
+from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
+from tests.support.server import make_settings, upstream_settings
+from tests.support.upstream import FakeUpstream
+
+RECOVERY_SECONDS = 10
+"""From the end of a fault to the end of what it brought about."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server process on a database of its own, with its upstream, and a picture that is there already."""
+
+    database: MariaDbServer
+    upstream: FakeUpstream
+    settings: Settings
+    server: ServerProcess
+    http: httpx2.Client
+    guid: str
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """All of it running; the database answers within a second, or counts as away."""
+    with MariaDbServer() as database, FakeUpstream() as upstream:
+        settings = make_settings(
+            tmp_path,
+            database_url=database.create_database(),
+            database_timeout_seconds=1,
+            database_wait_seconds=1,
+            images_per_minute=1_000,
+            **upstream_settings(upstream),
+        )
+        api_key = new_api_key(settings)
+        with running_server(settings, tmp_path) as server, server.client(api_key) as http:
+            guid = http.post("/image", json={"prompt": "before"}).raise_for_status().json()["guid"]
+            upstream.reset()
+            yield Stage(database, upstream, settings, server, http, guid)
+
+
+def every_database_route(stage: Stage) -> list[tuple[str, str, object]]:
+    """Method, path and body of each."""
+    return [
+        ("GET", "/image", None),
+        ("GET", f"/image/{stage.guid}", None),
+        ("GET", f"/image/{stage.guid}/content", None),
+        ("POST", "/image", {"prompt": "a fox"}),
+        ("PATCH", f"/image/{stage.guid}", {"filename": "x.png"}),
+        ("DELETE", f"/image/{stage.guid}", None),
+        ("GET", "/readyz", None),
+    ]
+
+
+def assert_unavailable(answer: httpx2.Response) -> None:
+    """A 503 that says when to come back."""
+    code = answer.json()["code"]
+    assert code in {"database_unavailable", "database_busy"}
+    assert_problem(answer, 503, code)
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_database_that_dies_and_comes_back(stage: Stage) -> None:
+    stage.database.kill()
+    for method, path, body in every_database_route(stage):
+        assert_unavailable(stage.http.request(method, path, json=body))
+    with stage.server.client() as anonymous:
+        assert_unavailable(anonymous.get(f"/image/{stage.guid}"))
+        assert anonymous.get("/healthz").status_code == 200
+    assert stage.upstream.requests == []
+    stage.database.start()
+    wait_until(lambda: stage.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    assert stage.http.get(f"/image/{stage.guid}").status_code == 200
+    assert stage.http.get(f"/image/{stage.guid}/content").status_code == 200
+    assert stage.http.post("/image", json={"prompt": "after"}).status_code == 201
+    assert [detail["prompt"] for detail in stage.http.get("/image?mine=true").json()] == ["after", "before"]
+    assert "Traceback" not in stage.server.log.read_text()
+
+
+def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
+    stage.database.freeze()
+
+    def ask(_: int) -> float:
+        begun = time.monotonic()
+        assert_unavailable(stage.http.get(f"/image/{stage.guid}"))
+        return time.monotonic() - begun
+
+    # More at once than the pool has connections: the wait for one is bounded too.
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(ask, number) for number in range(20)]
+        with stage.server.client(timeout=2) as client:
+            for _ in range(10):
+                assert client.get("/healthz").status_code == 200
+        # A connection that is proven dead, then a new one tried: at most two timeouts, and some slack.
+        assert max(future.result() for future in asked) < 15
+    stage.database.thaw()
+    wait_until(lambda: stage.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    with ThreadPoolExecutor(20) as pool:
+        answers = pool.map(lambda _: stage.http.get(f"/image/{stage.guid}").status_code, range(40))
+        assert set(answers) == {200}
+
+
+def test_a_paid_picture_outlives_a_database_that_dies_before_the_commit(stage: Stage) -> None:
+    stage.upstream.picture = noise_png(200_000, seed=5)
+    stage.upstream.delay = 1.0
+    with ThreadPoolExecutor(1) as pool:
+        order = pool.submit(stage.http.post, "/image", json={"prompt": "paid for"}, headers={"Idempotency-Key": "k"})
+        stage.upstream.wait_for_requests(1)
+        stage.database.kill()
+        answer = order.result()
+    problem = assert_problem(answer, 503, "record_pending")
+    assert int(answer.headers["retry-after"]) >= 1
+    path = f"/image/{problem['image']}"
+    assert_unavailable(stage.http.get(path))
+    stage.database.start()
+    wait_until(lambda: stage.http.get(path).status_code == 200, seconds=RECOVERY_SECONDS, what="the picture")
+    assert stage.http.get(f"{path}/content").content == stage.upstream.picture
+    # The client does what it is told, and gets the picture that it paid for.
+    again = stage.http.post("/image", json={"prompt": "paid for"}, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["guid"]) == (201, problem["image"])
+    assert len(stage.upstream.requests) == 1

@@ -1,0 +1,101 @@
+"""A picture store that cannot be written or is full: nothing is acknowledged, and reading goes on."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.pictures import noise_png
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
+from tests.support.upstream import FakeUpstream
+from tests.web.builders import make_image
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB; skipped where mounting is not permitted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607  (the system's own)
+
+
+def make_tenant(server: RunningServer) -> TenantClient:
+    """A tenant with a picture that was made before the fault."""
+    tenant = server.new_tenant("t")
+    make_image(tenant, "before")
+    return tenant
+
+
+def assert_reads_work(http: httpx2.Client, expected: bytes) -> None:
+    """The picture from before is listed, alone, and its bytes are there."""
+    (image,) = http.get("/image", params={"mine": "true"}).json()
+    assert image["prompt"] == "before"
+    assert http.get(f"/image/{image['guid']}/content").content == expected
+
+
+def test_a_full_disk_acknowledges_nothing_and_reads_go_on(small_disk: Path, tmp_path: Path) -> None:
+    picture = noise_png(1_500_000)
+    with FakeUpstream(picture=picture) as upstream:
+        settings = make_settings(
+            tmp_path, images=small_disk / "images", max_picture_bytes=1_600_000, **upstream_settings(upstream)
+        )
+        with serving(settings) as server, closing(make_tenant(server).http) as http:
+            (small_disk / "ballast").write_bytes(b"x" * 2_000_000)
+            answer = http.post("/image", json={"prompt": "too much"}, headers={"Idempotency-Key": "k"})
+            assert_problem(answer, 507, "storage_full")
+            assert_reads_work(http, picture)
+            assert len([path for path in small_disk.rglob("*") if path.is_file()]) == 2
+            # What could not be kept was not bought, so that the same key may buy it later.
+            assert len(upstream.requests) == 1
+            (small_disk / "ballast").unlink()
+            again = http.post("/image", json={"prompt": "too much"}, headers={"Idempotency-Key": "k"})
+            assert again.status_code == 201
+            assert len(upstream.requests) == 2
+
+
+def test_a_full_disk_is_seen_by_readyz(small_disk: Path, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, images=small_disk / "images", max_picture_bytes=1_000_000)
+    with serving(settings) as server, server.client() as client:
+        assert client.get("/readyz").status_code == 200
+        _fill(small_disk)
+        assert_problem(client.get("/readyz"), 507, "storage_full")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_store_that_is_gone_acknowledges_nothing(tmp_path: Path) -> None:
+    with FakeUpstream() as upstream:
+        settings = make_settings(tmp_path, **upstream_settings(upstream))
+        with serving(settings) as server, closing(make_tenant(server).http) as http:
+            # A folder with a file in its place: what a mount that is missing, or a wrong path, comes to.
+            settings.images.rename(tmp_path / "elsewhere")
+            settings.images.write_text("no folder")
+            answer = http.post("/image", json={"prompt": "lost?"})
+            assert_problem(answer, 503, "storage_failed")
+            assert answer.headers["retry-after"] == "30"
+            assert_problem(http.get("/readyz"), 503, "storage_failed")
+            (image,) = http.get("/image", params={"mine": "true"}).json()
+            assert image["prompt"] == "before"
+            assert_problem(http.get(f"/image/{image['guid']}/content"), 503, "storage_failed")
+            settings.images.unlink()
+            (tmp_path / "elsewhere").rename(settings.images)
+            assert http.get(f"/image/{image['guid']}/content").status_code == 200
+            assert http.post("/image", json={"prompt": "after"}).status_code == 201
+
+
+def _fill(folder: Path) -> None:
+    """Leave not one block free."""
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            os.fsync(file.fileno())

@@ -1,0 +1,80 @@
+"""The generation service over a real database and store, with an upstream whose state tests see."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+
+from pixyproxy.core.exceptions import DatabaseUnavailableException
+from pixyproxy.core.models.tenant import Principal, Tenant
+from pixyproxy.data.database import Database, UnitOfWork
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation import GenerationService
+from pixyproxy.service.private.recovery import Recovery
+from tests.support.builders import principal_of
+from tests.support.drawing import LIMITS, FakeDrawer
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Outage:
+    """Whether the database is away."""
+
+    lasts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailingDatabase(Database):
+    """A real database that refuses every transaction while its outage lasts."""
+
+    outage: Outage
+
+    async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
+        if self.outage.lasts:
+            raise DatabaseUnavailableException
+        return await super()._run(work, writes=writes)
+
+
+@pytest.fixture
+def drawer() -> FakeDrawer:
+    """The upstream."""
+    return FakeDrawer()
+
+
+@pytest.fixture
+def outage() -> Outage:
+    """The outage of the service's database; it has not begun."""
+    return Outage()
+
+
+@pytest.fixture
+def service(database: Database, store: LocalStore, drawer: FakeDrawer, outage: Outage) -> GenerationService:
+    """The service under test."""
+    failing = FailingDatabase(
+        engine=database.engine,
+        slots=database.slots,
+        writers=database.writers,
+        wait_seconds=database.wait_seconds,
+        outage=outage,
+    )
+    return GenerationService(database=failing, store=store, upstream=drawer, tasks=DetachedTasks())
+
+
+@pytest.fixture
+def recovery(service: GenerationService) -> Recovery:
+    """A recovery that shares everything with the service."""
+    return Recovery(database=service.database, store=service.store, limits=LIMITS, longest_call_seconds=60)
+
+
+@pytest.fixture
+def principal(tenant: Tenant) -> Principal:
+    """Who asks."""
+    return principal_of(tenant)
+
+
+@pytest.fixture
+def other_principal(stranger: Tenant) -> Principal:
+    """Who asks for another tenant."""
+    return principal_of(stranger)

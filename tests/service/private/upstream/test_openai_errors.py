@@ -1,0 +1,104 @@
+"""Every error that the SDK defines means something here."""
+
+import inspect
+
+import httpx2
+import openai
+import pytest
+
+from pixyproxy.core.exceptions import (
+    ImageGenerationException,
+    UpstreamBusyException,
+    UpstreamErrorException,
+    UpstreamSilentException,
+    UpstreamUnreachableException,
+)
+from pixyproxy.service.private.upstream.openai_images import EXCEPTIONS, NOTHING_SENT, as_core_exception
+
+SENT = [httpx2.ReadError("x"), httpx2.WriteError("x"), httpx2.RemoteProtocolError("x"), None]
+REQUEST = httpx2.Request("POST", "http://upstream.invalid/v1/images/generations")
+
+
+def _all_subclasses(kind: type[openai.OpenAIError]) -> set[type[openai.OpenAIError]]:
+    direct = {sub for sub in kind.__subclasses__() if sub.__module__.startswith("openai")}
+    return direct.union(*(_all_subclasses(sub) for sub in direct))
+
+
+def _build(kind: type[openai.OpenAIError]) -> openai.OpenAIError:
+    """An instance, made with the arguments that its class asks for."""
+    given = {
+        "message": "words",
+        "request": REQUEST,
+        "response": httpx2.Response(400, request=REQUEST),
+        "body": None,
+    }
+    names = inspect.signature(kind.__init__).parameters
+    try:
+        return kind(**{name: value for name, value in given.items() if name in names})
+    except TypeError:
+        error = kind.__new__(kind)
+        Exception.__init__(error, "words")
+        return error
+
+
+SDK_ERRORS = sorted(_all_subclasses(openai.OpenAIError) | {openai.OpenAIError}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", SDK_ERRORS)
+def test_every_sdk_error_is_a_generation_exception(kind: type[openai.OpenAIError]) -> None:
+    meant = as_core_exception(_build(kind))
+    assert isinstance(meant, ImageGenerationException)
+    assert "words" not in str(meant)
+
+
+def test_every_http_status_class_is_listed() -> None:
+    assert set(openai.APIStatusError.__subclasses__()) <= set(EXCEPTIONS)
+    assert len(openai.APIStatusError.__subclasses__()) >= 8
+
+
+@pytest.mark.parametrize("cause", NOTHING_SENT)
+def test_what_was_never_sent_is_unreachable(cause: type[Exception]) -> None:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = cause("x")
+    assert type(as_core_exception(error)) is UpstreamUnreachableException
+
+
+@pytest.mark.parametrize(
+    "cause", [httpx2.ReadError("x"), httpx2.RemoteProtocolError("x"), httpx2.WriteError("x"), None]
+)
+def test_what_may_have_been_sent_is_silent(cause: Exception | None) -> None:
+    error = openai.APIConnectionError(request=REQUEST)
+    error.__cause__ = cause
+    assert type(as_core_exception(error)) is UpstreamSilentException
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"message": "failed"}, UpstreamErrorException),
+        ({}, UpstreamSilentException),
+        (None, UpstreamSilentException),
+        ("<html>", UpstreamSilentException),
+    ],
+)
+def test_only_a_failure_in_the_upstreams_own_words_is_one(body: object, expected: type[Exception]) -> None:
+    error = openai.InternalServerError("words", response=httpx2.Response(500, request=REQUEST), body=body)
+    assert type(as_core_exception(error)) is expected
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), ("", 20), ("-1", 20), ("1.5", 20), ("99999", 20), ("Wed, 21 Oct 2026 07:28:00 GMT", 20)],
+)
+def test_only_a_plain_retry_after_is_taken_over(header: str, seconds: int) -> None:
+    response = httpx2.Response(429, request=REQUEST, headers={"retry-after": header})
+    meant = as_core_exception(openai.RateLimitError("words", response=response, body=None))
+    assert isinstance(meant, UpstreamBusyException)
+    assert meant.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize("code", [None, "", "two words", "x" * 65, "a\r\nb", "<b>", ["a"]])
+def test_a_code_that_is_no_plain_word_is_not_told(code: object) -> None:
+    response = httpx2.Response(400, request=REQUEST)
+    error = openai.BadRequestError("words", response=response, body={"message": "words", "code": code})
+    assert as_core_exception(error).context == {}

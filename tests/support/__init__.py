@@ -1,0 +1,1 @@
+"""Shared test support: real servers and builders, one file a concern."""

@@ -1,0 +1,96 @@
+"""Migrated databases of both kinds: made once for each process of the tests, empty again after each test."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.engine import open_engine
+from pixyproxy.data.init import open_database
+from pixyproxy.data.migrations import migrate
+from tests.support.mariadb import MySqlDatabases
+from tests.support.server import make_settings
+
+TABLES = ("images", "generations", "api_keys", "tenants")
+
+
+@dataclass(frozen=True)
+class TestDatabases:
+    """Databases named by their backend, `sqlite` or `mysql`."""
+
+    __test__ = False
+    folder: Path
+    servers: MySqlDatabases
+    urls: dict[str, str] = field(default_factory=dict)
+    unshared: list[str] = field(default_factory=list)
+
+    def new(self, backend: str) -> str:
+        """The URL of an empty database, without any table, that no other test knows."""
+        if backend == "sqlite":
+            return f"sqlite:///{self.folder / uuid.uuid4().hex}.db"
+        self.unshared.append(self.servers.create_database())
+        return self.unshared[-1]
+
+    def migrated(self, backend: str) -> str:
+        """The URL of the migrated database that the tests of this process share, one at a time."""
+        if backend not in self.urls:
+            url = self.new(backend)
+            with opened_engine(url) as engine:
+                migrate(engine)
+            self.urls[backend] = url
+        return self.urls[backend]
+
+    def drop_all(self) -> None:
+        """Drop what a server keeps; files go with their folder."""
+        for url in self.unshared:
+            self.servers.drop_database(url)
+
+
+@contextmanager
+def opened_engine(url: str, *, pool_size: int = 2) -> Iterator[Engine]:
+    """An engine as the server opens it, its connections closed in the end."""
+    engine = open_engine(SecretStr(url), pool_size=pool_size, wait_seconds=20, timeout_seconds=20)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def rolled_back(url: str) -> Iterator[Repositories]:
+    """Repositories in a transaction that nobody else ever sees."""
+    with opened_engine(url) as engine, engine.connect() as connection, connection.begin() as transaction:
+        yield Repositories(connection)
+        transaction.rollback()
+
+
+@asynccontextmanager
+async def opened_database(
+    url: str, folder: Path, *, pool_size: int = 4, wait_seconds: float = 20, timeout_seconds: float = 20
+) -> AsyncIterator[Database]:
+    """A database as the server opens it, closed in the end."""
+    database = await open_database(
+        make_settings(
+            folder,
+            database_url=url,
+            database_pool_size=pool_size,
+            database_wait_seconds=wait_seconds,
+            database_timeout_seconds=timeout_seconds,
+        )
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def empty(url: str) -> None:
+    """Delete every row that a test has committed."""
+    with opened_engine(url) as engine, engine.begin() as connection:
+        for table in TABLES:
+            connection.execute(text(f"DELETE FROM {table}"))

@@ -1,0 +1,164 @@
+"""The server's program: found or installed, and the folder that one server of it lives in."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.mariadb.databases import PASSWORD, PREFIX, URL_VARIABLE, USER
+
+LOG_TAIL = 3_000
+"""How many characters of its log tell why a server did not start."""
+
+_DEBIAN_PACKAGE = "mariadb-server-core"
+# Debian's mariadb-install-db needs a program of another package, and takes longer;
+# these three scripts, fed to the server's bootstrap mode, are what it runs at heart.
+_SYSTEM_SCRIPTS = (
+    "mysql_system_tables.sql",
+    "mysql_performance_tables.sql",
+    "mysql_system_tables_data.sql",
+)
+_OPTIONS = (
+    "--bind-address=127.0.0.1",
+    # Relative to the data folder: the whole path could exceed a socket's 107 bytes.
+    "--socket=mariadb.sock",
+    "--skip-name-resolve",
+    "--skip-log-bin",
+    "--character-set-server=utf8mb4",
+    "--collation-server=utf8mb4_unicode_ci",
+    "--max-connections=300",
+    "--open-files-limit=2048",
+)
+_STORAGE_OPTIONS = (
+    # At 2 a commit is handed to the operating system before it is acknowledged, which
+    # outlives SIGKILL. At 0 it would not, and tests would see commits vanish.
+    "--innodb-flush-log-at-trx-commit=2",
+    "--innodb-log-file-size=8M",
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-temp-data-file-path=ibtmp1:4M:autoextend",
+    "--innodb-use-native-aio=0",
+    "--aria-log-file-size=8M",
+    "--aria-pagecache-buffer-size=8M",
+    "--key-buffer-size=1M",
+    "--sync-frm=0",
+)
+
+
+class MariaDbError(Exception):
+    """MariaDB is missing, or does not start; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MariaDbProgram:
+    """The server's binary, and the folder of the scripts that make its own tables."""
+
+    server: Path
+    scripts: Path
+
+
+def ensure_mariadb() -> MariaDbProgram:
+    """Find MariaDB, or install Debian's package of it where that is allowed.
+
+    Raises `MariaDbError` that says what to install where neither works.
+    """
+    program = _find_mariadb()
+    if program is None:
+        _install_mariadb()
+        program = _find_mariadb()
+    if program is None:
+        message = (
+            f"No MariaDB server here: install {_DEBIAN_PACKAGE} (Debian, Ubuntu) or"
+            f" mariadb, or let {URL_VARIABLE} name a server, such as"
+            " mysql://user:password@127.0.0.1:3306, whose user may create databases."
+        )
+        raise MariaDbError(message)
+    return program
+
+
+def _find_mariadb() -> MariaDbProgram | None:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+    for name in ("mariadbd", "mysqld"):
+        server = shutil.which(name, path=path)
+        for share in _share_folders(server):
+            if all((share / script).is_file() for script in _SYSTEM_SCRIPTS):
+                return MariaDbProgram(server=Path(str(server)), scripts=share)
+    return None
+
+
+def _share_folders(server: str | None) -> list[Path]:
+    """Return where packages put the scripts, given where they put the server."""
+    if server is None:
+        return []
+    prefix = Path(server).resolve().parent.parent
+    return [prefix / "share" / name for name in ("mariadb", "mysql", "")]
+
+
+def _install_mariadb() -> None:
+    """Try to install the package; without apt or the right to use it, do nothing."""
+    apt = shutil.which("apt-get")
+    if apt is None:
+        return
+    command = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    command += ["env", "DEBIAN_FRONTEND=noninteractive", apt]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        for arguments in (
+            ["update"],
+            ["install", "-y", "--no-install-recommends", _DEBIAN_PACKAGE],
+        ):
+            subprocess.run([*command, *arguments], check=True, capture_output=True)
+
+
+def _command(program: MariaDbProgram, folder: Path) -> list[str]:
+    """Return the command line that both the bootstrap and the server begin with."""
+    command = [str(program.server), "--no-defaults", f"--datadir={_data_of(folder)}"]
+    if os.geteuid() == 0:
+        command.append("--user=root")
+    return [*command, *_STORAGE_OPTIONS]
+
+
+def make_system_tables(program: MariaDbProgram, folder: Path) -> None:
+    _data_of(folder).mkdir()
+    statements = ["CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket=NULL;"]
+    scripts = [(program.scripts / name).read_text(encoding="utf-8") for name in _SYSTEM_SCRIPTS]
+    finished = subprocess.run(
+        [*_command(program, folder), "--bootstrap"],
+        input="\n".join([*statements, *scripts]).encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if finished.returncode:
+        log = finished.stdout.decode(errors="replace")[-LOG_TAIL:]
+        message = f"MariaDB could not make its system tables:\n{log}"
+        raise MariaDbError(message)
+    _accounts_of(folder).write_text(
+        f"CREATE USER IF NOT EXISTS {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+        rf"GRANT ALL ON `{PREFIX[:-1]}\_%`.* TO {USER}@'127.0.0.1';" + "\n"
+    )
+
+
+def launch(program: MariaDbProgram, folder: Path, *, port: int) -> subprocess.Popen[bytes]:
+    """Start the server in a session of its own, out of reach of a Ctrl-C."""
+    options = [f"--port={port}", f"--init-file={_accounts_of(folder)}", *_OPTIONS]
+    with log_of(folder).open("ab") as log:
+        return subprocess.Popen(
+            [*_command(program, folder), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _data_of(folder: Path) -> Path:
+    return folder / "data"
+
+
+def log_of(folder: Path) -> Path:
+    return folder / "server.log"
+
+
+def _accounts_of(folder: Path) -> Path:
+    return folder / "accounts.sql"

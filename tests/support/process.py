@@ -1,0 +1,138 @@
+"""PixyProxy as its operators see it: the ``pixyproxy`` program in a process of its own."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from pydantic import SecretStr
+
+from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.settings import Settings
+from pixyproxy.service.composition import open_services
+from tests.support.server import EVERY_IMAGE_SCOPE
+
+PROGRAM = str(Path(sys.executable).parent / "pixyproxy")
+LISTENING = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
+OURS = ("PIXYPROXY_", "OPENAI_")
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of a process that is to have these settings, and nothing of ours beside them."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if value is not None:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment[name.upper() if name.startswith("openai") else f"PIXYPROXY_{name.upper()}"] = text
+    return environment
+
+
+def run_command(
+    *arguments: str, settings: Settings, folder: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The outcome of a command that comes to an end by itself, run in ``folder``."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=folder,
+        env=environment_of(settings) | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def new_api_key(settings: Settings, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, tenant: str = "test") -> str:
+    """The API key of a new tenant, made through the services; it makes the database if need be."""
+
+    async def create() -> str:
+        async with open_services(settings) as services:
+            owner = await services.tenants.create_tenant(tenant)
+            issued = await services.api_keys.issue_key(owner, name="test", scopes=scopes)
+            return issued.api_key.get_secret_value()
+
+    return asyncio.run(create())
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that listens in a process of its own; its log is a file."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, api_key: str | None = None, *, timeout: float = 30) -> httpx2.Client:
+        """An HTTP client, anonymous without a key."""
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=timeout)
+
+    def terminate(self) -> int:
+        """Ask it to stop (SIGTERM), and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def running_server(settings: Settings, folder: Path, *, workers: int = 1) -> Iterator[ServerProcess]:
+    """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before."""
+    log = folder / f"server-{time.monotonic_ns()}.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [PROGRAM, "serve", "--port", "0", "--workers", str(workers)],
+            cwd=folder,
+            env=environment_of(settings),
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        yield ServerProcess(url=_url_in(log, process), log=log, process=process)
+    finally:
+        # The workers of a killed supervisor would stay, so it is asked first.
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 15, what: str = "it") -> None:
+    """Return once the condition holds; an error of the network means that it does not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except httpx2.HTTPError:
+            pass
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+        time.sleep(0.05)
+
+
+def _url_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """The address that the server wrote to its log, once it answers there."""
+
+    def listens() -> bool:
+        assert process.poll() is None, log.read_text()
+        found = LISTENING.search(log.read_text())
+        return found is not None and httpx2.get(f"{found[1]}/healthz").status_code == httpx2.codes.OK
+
+    wait_until(listens, seconds=30, what="the start of the server")
+    found = LISTENING.search(log.read_text())
+    assert found is not None
+    return found[1]

@@ -1,0 +1,118 @@
+"""PixyProxy as its clients see it: the real application behind a real HTTP server, in a thread of the test."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
+import uvicorn
+
+from pixyproxy.core.models.tenant import Scope, Visibility
+from pixyproxy.core.settings import Settings
+from pixyproxy.service.composition import Services
+from pixyproxy.web.server import server_config
+from tests.support.upstream import FakeUpstream
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+Result = TypeVar("Result")
+EVERY_IMAGE_SCOPE = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
+START_SECONDS = 20
+
+
+def make_settings(folder: Path, **overrides: Any) -> Settings:  # noqa: ANN401  (any setting)
+    """Settings that keep everything below ``folder`` and take nothing from the environment's ``.env``."""
+    values = {"data_dir": folder / "var", "images": folder / "images", "openai_api_key": None, **overrides}
+    return Settings(_env_file=None, **values)
+
+
+def upstream_settings(upstream: FakeUpstream) -> dict[str, object]:
+    """The settings that make PixyProxy ask the fake upstream."""
+    return {"openai_api_key": upstream.api_key, "openai_base_url": upstream.base_url}
+
+
+@dataclass(frozen=True)
+class TenantClient:
+    """A tenant of its own for a test, and an HTTP client that carries its key."""
+
+    guid: str
+    api_key: str
+    http: httpx2.Client
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that listens; ``services`` are the ones inside it, to be used through ``call`` alone."""
+
+    url: str
+    settings: Settings
+    services: Services
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, work: Callable[[Services], Coroutine[Any, Any, Result]]) -> Result:
+        """The result of ``work``, run in the server's own event loop."""
+        return asyncio.run_coroutine_threadsafe(work(self.services), self.loop).result(timeout=60)
+
+    def client(self, api_key: str | None = None) -> httpx2.Client:
+        """An HTTP client, anonymous without a key."""
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
+
+    def new_tenant(
+        self, name: str, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, visibility: Visibility | None = None
+    ) -> TenantClient:
+        """A tenant with one API key, made through the services."""
+
+        async def create(services: Services) -> tuple[str, str]:
+            tenant = await services.tenants.create_tenant(name, default_visibility=visibility)
+            issued = await services.api_keys.issue_key(tenant, name="test", scopes=scopes)
+            return tenant.guid, issued.api_key.get_secret_value()
+
+        guid, api_key = self.call(create)
+        return TenantClient(guid=guid, api_key=api_key, http=self.client(api_key))
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[RunningServer]:
+    """A server with these settings on a free port, stopped in the end."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    config = server_config(settings, host="127.0.0.1", port=port)
+    server = uvicorn.Server(config)
+    app: FastAPI = config.app  # type: ignore[assignment]  # uvicorn types it for every kind of application
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_serve, args=(loop, server, listening), daemon=True)
+    thread.start()
+    try:
+        _wait_until_started(server, thread)
+        yield RunningServer(url=f"http://127.0.0.1:{port}", settings=settings, services=app.state.services, loop=loop)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=60)
+        listening.close()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, server: uvicorn.Server, listening: socket.socket) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(server.serve(sockets=[listening]))
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while thread.is_alive() and time.monotonic() < deadline:
+        if server.started:
+            return
+        time.sleep(0.01)
+    message = "The server did not start; its log says why."
+    raise RuntimeError(message)

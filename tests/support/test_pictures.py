@@ -1,0 +1,31 @@
+"""The pictures that tests are made of."""
+
+import io
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.support import pictures
+
+
+def test_pictures_are_deterministic_and_differ_by_seed() -> None:
+    for draw in (pictures.png, pictures.jpeg, pictures.webp, pictures.gif):
+        assert draw(64, 48) == draw(64, 48) != draw(64, 48, seed=1)
+        with Image.open(io.BytesIO(draw(64, 48))) as picture:
+            picture.load()
+            assert picture.size == (64, 48)
+            assert getattr(picture, "n_frames", 1) == (1 + (draw is pictures.gif))
+
+
+@pytest.mark.parametrize("size", [200_000, 1_470_000, 5_000_000])
+def test_noise_png_has_the_size_asked_for(size: int) -> None:
+    noise = pictures.noise_png(size)
+
+    assert len(noise) == pytest.approx(size, rel=0.02)
+    with Image.open(io.BytesIO(noise)) as picture:
+        picture.load()
+
+
+def test_claiming_png_has_a_valid_header() -> None:
+    with PngImagePlugin.PngImageFile(io.BytesIO(pictures.png_claiming(50_000, 50_000))) as picture:
+        assert picture.size == (50_000, 50_000)

@@ -1,0 +1,91 @@
+"""Every code block of the README and the docs works as it stands."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import RunningServer, TenantClient
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: str
+    number: int
+    language: str
+    code: str
+
+    def __str__(self) -> str:
+        """The name of the test that is made of it."""
+        return f"{self.document}-{self.number}"
+
+
+BLOCKS = [
+    Block(str(document.relative_to(ROOT)), number, match["language"], match["code"])
+    for document in DOCUMENTS
+    for number, match in enumerate(FENCE.finditer(document.read_text()), 1)
+]
+
+
+def blocks_in(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+def test_every_block_is_in_a_language_that_is_tested() -> None:
+    assert {block.language for block in BLOCKS} <= {"sh", "json", "ini"}
+
+
+@pytest.mark.parametrize("block", blocks_in("sh"), ids=str)
+def test_a_shell_block_runs(block: Block, server: RunningServer, tenant: TenantClient, tmp_path: Path) -> None:
+    tenant.http.post("/image", json={"prompt": "a quiet sea"}).raise_for_status()
+    code = block.code.replace("http://127.0.0.1:8000", server.url)
+    # A test must neither run the tests again nor serve for ever: of `make` only the plan is made.
+    code = re.sub(r"^make ", f"make --dry-run -C {ROOT} ", code, flags=re.MULTILINE)
+    code = code.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    code = code.replace("curl ", "curl --silent --show-error --fail ")
+    environment = os.environ | {
+        "PIXYPROXY_API_KEY": tenant.api_key,
+        "PIXYPROXY_DATA_DIR": str(tmp_path / "var"),
+        "PIXYPROXY_IMAGES": str(tmp_path / "images"),
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],  # noqa: S607  (the shell that readers use)
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "problem" not in done.stdout
+
+
+@pytest.mark.parametrize("block", blocks_in("json"), ids=str)
+def test_a_json_block_is_json(block: Block) -> None:
+    assert json.loads(block.code)
+
+
+@pytest.mark.parametrize("block", blocks_in("ini"), ids=str)
+def test_a_settings_block_names_known_settings(block: Block) -> None:
+    example = (ROOT / ".env.example").read_text()
+    for line in block.code.splitlines():
+        assert f"{line.partition('=')[0]}=" in example
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_link_within_the_project_leads_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text()):
+        assert (document.parent / target).exists(), target

@@ -1,0 +1,116 @@
+"""Walks over the whole project: a new exception, setting, error code or method fails until it is complete."""
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pixyproxy.core import exceptions
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.settings import Settings
+from pixyproxy.data import api_keys, generations, images, tenants
+from pixyproxy.data.api_keys import ApiKeys
+from pixyproxy.data.generations import Generations
+from pixyproxy.data.images import Images
+from pixyproxy.web.app import create_app
+from pixyproxy.web.errors import FRAMEWORK_CODES, STATUS
+from tests.support.server import make_settings
+
+ROOT = Path(__file__).parent.parent
+EXCEPTIONS = [
+    kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, PixyProxyException)
+]
+WITHOUT_TENANT = {
+    "Images.record": "NewImage carries the tenant",
+    "Generations.claim": "NewGeneration carries the tenant",
+    "Generations.list_calling": "recovery finishes what died in every tenant",
+    "ApiKeys.insert": "StoredApiKey carries the tenant",
+    "ApiKeys.find_for_authentication": "comes before the tenant is known",
+    "ApiKeys.active_administrator_exists": "bootstrap asks for the whole server",
+}
+
+MADE_IN_CODE = {"where", "number", "column", "key_columns", "tenant_columns"}
+"""What SQL may be put together from beside a module's constants: names and conditions that stand in the code."""
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
+def test_every_exception_has_a_status(kind: type[PixyProxyException]) -> None:
+    assert kind in STATUS
+
+
+def test_no_status_is_given_to_what_is_no_exception_of_ours() -> None:
+    assert set(STATUS) == set(EXCEPTIONS)
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name.startswith("openai_") else f"PIXYPROXY_{name.upper()}"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_stands_in_the_example(name: str) -> None:
+    assert re.search(rf"^#? ?{_variable(name)}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+
+def test_every_name_in_the_example_is_a_setting() -> None:
+    names = re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    known = {
+        name.upper() if name.startswith("openai_") else f"PIXYPROXY_{name.upper()}" for name in Settings.model_fields
+    }
+    assert set(names) == known
+    assert len(names) == len(known)
+
+
+def _codes() -> list[str]:
+    codes = {kind.code for kind in EXCEPTIONS} | {code for code, _ in FRAMEWORK_CODES.values()}
+    return sorted(codes | {"malformed_json", "invalid_request"})
+
+
+@pytest.mark.parametrize("code", _codes())
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in (ROOT / "docs" / "errors.md").read_text()
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
+def test_the_documented_status_is_the_one_given(kind: type[PixyProxyException]) -> None:
+    row = re.search(rf"^\| `{kind.code}` \| (\d+) \|", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+    assert row is None or int(row[1]) == STATUS[kind]
+
+
+def _methods() -> Iterator[tuple[str, Callable[..., object]]]:
+    for repository in (Images, Generations, ApiKeys):
+        for name, method in inspect.getmembers(repository, inspect.isfunction):
+            if not name.startswith("_"):
+                yield f"{repository.__name__}.{name}", method
+
+
+@pytest.mark.parametrize(("name", "method"), list(_methods()), ids=[name for name, _ in _methods()])
+def test_every_method_on_what_a_tenant_owns_asks_for_the_tenant(name: str, method: Callable[..., object]) -> None:
+    parameter = inspect.signature(method).parameters.get("tenant_id")
+    if name in WITHOUT_TENANT:
+        assert parameter is None
+    else:
+        assert parameter is not None
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.default is inspect.Parameter.empty
+
+
+def test_no_exemption_is_left_over() -> None:
+    assert set(WITHOUT_TENANT) <= {name for name, _ in _methods()}
+
+
+@pytest.mark.parametrize("module", [images, generations, api_keys, tenants], ids=lambda module: module.__name__)
+def test_no_statement_holds_a_value_that_a_caller_gave(module: ModuleType) -> None:
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.JoinedStr) and re.search(r"SELECT|INSERT|UPDATE|DELETE|WHERE|LIKE", ast.unparse(node)):
+            names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+            assert {name for name in names if not name.isupper()} <= MADE_IN_CODE
+
+
+def test_the_openapi_document_is_current(tmp_path: Path) -> None:
+    stored = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    assert stored == json.loads(json.dumps(create_app(make_settings(tmp_path)).openapi()))

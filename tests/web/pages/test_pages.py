@@ -1,0 +1,62 @@
+"""The pages and their files: nothing from another host, nothing from outside their folder."""
+
+import re
+
+import httpx2
+import pytest
+
+from tests.support.problems import assert_problem
+
+# What a database has no part in is tested over one.
+pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+
+RESOURCE = re.compile(r"""(?:src|href|action)\s*=\s*["']?\s*((?:[a-z]+:)?//[^"'\s>]+)""", re.IGNORECASE)
+URL_IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
+LOCAL = re.compile(r"""(?:src|href)="(/[^"]*)"|(?:url|href): ?'(/[^']*)'""")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_needs_no_other_host(path: str, anonymous: httpx2.Client) -> None:
+    page = anonymous.get(path)
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert RESOURCE.findall(page.text) == []
+    assert URL_IN_STYLE.findall(page.text) == []
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert "*" not in policy
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_everything_that_a_page_names_is_there(path: str, anonymous: httpx2.Client) -> None:
+    targets = {first or second for first, second in LOCAL.findall(anonymous.get(path).text)}
+    assert len(targets) >= 3
+    for target in targets:
+        assert anonymous.get(target).status_code == 200, target
+
+
+@pytest.mark.parametrize("name", ["gallery.css", "gallery.js", "icon.svg", "swagger-ui.css"])
+def test_a_static_file_names_no_other_host_and_is_not_sniffed(name: str, anonymous: httpx2.Client) -> None:
+    answer = anonymous.get(f"/static/{name}")
+    assert answer.status_code == 200
+    assert URL_IN_STYLE.findall(answer.text) == []
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_gallery_runs_no_inline_script(anonymous: httpx2.Client) -> None:
+    page = anonymous.get("/")
+    assert "'unsafe-inline'" not in page.headers["content-security-policy"]
+    assert re.findall(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|<style", page.text) == []
+
+
+@pytest.mark.parametrize("name", ["index.html", "router.py", "", "gallery.css/", "GALLERY.CSS", "%00", "nothing.js"])
+def test_an_unknown_file_is_not_found(name: str, anonymous: httpx2.Client) -> None:
+    assert_problem(anonymous.get(f"/static/{name}"), 404, "route_not_found")
+
+
+def test_the_openapi_document_names_its_routes_and_nothing_elsewhere(anonymous: httpx2.Client) -> None:
+    answer = anonymous.get("/openapi.json")
+    assert set(answer.json()["paths"]) >= {"/image", "/image/{guid}", "/image/{guid}/content", "/healthz", "/readyz"}
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text

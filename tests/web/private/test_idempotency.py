@@ -1,0 +1,106 @@
+"""Idempotency-Key: one logical request buys one picture, however often and however fast it is sent."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, TenantClient
+from tests.support.upstream import FakeUpstream
+from tests.web.builders import make_image
+
+
+def order(client: httpx2.Client, prompt: str = "a fox", key: str = "order-4711", **options: object) -> httpx2.Response:
+    """The answer to a POST under a key."""
+    return client.post("/image", json={"prompt": prompt, **options}, headers={"Idempotency-Key": key})
+
+
+def test_a_repetition_gets_the_same_picture_and_says_so(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    first, again = order(tenant.http), order(tenant.http)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert again.headers["location"] == first.headers["location"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(upstream.requests) == 1
+
+
+def test_twenty_at_once_buy_one_picture(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
+    upstream.delay = 0.3
+
+    def post(_: int) -> httpx2.Response:
+        with server.client(tenant.api_key) as client:
+            return order(client)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(post, range(20)))
+    assert len(upstream.requests) == 1
+    made = [answer for answer in answers if answer.status_code == 201]
+    assert len({answer.json()["guid"] for answer in made}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in made) == 1
+    for answer in answers:
+        if answer not in made:
+            assert_problem(answer, 409, "generation_in_flight")
+    assert len(tenant.http.get("/image", params={"mine": "true"}).json()) == 1
+    assert order(tenant.http).headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("change", [{"prompt": "a dog"}, {"size": "512x512"}, {"visibility": "private"}], ids=str)
+def test_the_same_key_with_another_order_is_refused(
+    change: dict[str, str], tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    assert order(tenant.http).status_code == 201
+    assert_problem(order(tenant.http, **{"prompt": "a fox", **change}), 422, "idempotency_mismatch")
+    assert len(upstream.requests) == 1
+
+
+def test_another_order_is_refused_while_the_first_is_under_way(
+    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
+) -> None:
+    upstream.delay = 0.5
+    with ThreadPoolExecutor(1) as pool, server.client(tenant.api_key) as other:
+        first = pool.submit(order, other)
+        upstream.wait_for_requests(1)
+        assert_problem(order(tenant.http, "a dog"), 422, "idempotency_mismatch")
+        assert_problem(order(tenant.http), 409, "generation_in_flight")
+        assert first.result().status_code == 201
+
+
+def test_keys_of_two_tenants_do_not_meet(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
+    other = server.new_tenant(f"other of {tenant.guid}")
+    with other.http:
+        mine, theirs = order(tenant.http), order(other.http)
+    assert mine.json()["guid"] != theirs.json()["guid"]
+    assert "idempotency-replayed" not in theirs.headers
+    assert len(upstream.requests) == 2
+
+
+def test_keys_that_differ_in_case_are_two(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    assert order(tenant.http, key="order-a").json() != order(tenant.http, key="ORDER-A").json()
+    assert len(upstream.requests) == 2
+
+
+def test_a_key_may_hold_every_visible_sign(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    key = "".join(map(chr, range(0x21, 0x7F)))
+    assert order(tenant.http, key=key).json() == order(tenant.http, key=key).json()
+    assert len(upstream.requests) == 1
+
+
+def test_a_deleted_picture_is_not_made_again(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    guid = order(tenant.http).json()["guid"]
+    assert tenant.http.delete(f"/image/{guid}").status_code == 204
+    assert_problem(order(tenant.http), 409, "generation_deleted")
+    assert len(upstream.requests) == 1
+
+
+def test_a_replay_shows_the_image_as_it_is_now(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    guid = order(tenant.http).json()["guid"]
+    tenant.http.patch(f"/image/{guid}", json={"filename": "renamed.png"})
+    assert order(tenant.http).json()["filename"] == "renamed.png"
+    assert len(upstream.requests) == 1
+
+
+def test_without_a_key_every_request_is_its_own(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    assert make_image(tenant)["guid"] != make_image(tenant)["guid"]
+    assert len(upstream.requests) == 2

@@ -1,0 +1,152 @@
+"""GET, HEAD /image/{guid}/content: the bytes, what HTTP says about them, and JSON for whoever takes nothing else."""
+
+import base64
+from email.message import Message
+from email.utils import collapse_rfc2231_value
+
+import httpx2
+import pytest
+
+from tests.support.pictures import noise_png
+from tests.support.problems import assert_problem
+from tests.support.raw_http import exchange, request_bytes
+from tests.support.server import RunningServer, TenantClient
+from tests.support.upstream import FakeUpstream
+from tests.web.builders import ABSENT_GUID, make_image
+
+# What a database has no part in is tested over one; filenames in it, over both, in test_image_detail.
+pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+
+NASTY_FILENAMES = [
+    'say "cheese".png',
+    "it's; filename=evil.exe",
+    "back%22slash%0d%0aX-Evil: 1",
+    "füchse 🦊 im schnee.png",
+    " leading and trailing ",
+    "a" * 255,
+    "🦊" * 255,
+    "..",
+    "%s%n{0}.png",
+]
+REFUSED_FILENAMES = [
+    "fox\r\nX-Evil: 1.png",
+    "fox\n.png",
+    "fox\r.png",
+    "fox\0.png",
+    "fox\x7f.png",
+    "fox\x85.png",
+    "fox\u2028.png",
+    "../../etc/passwd",
+    "C:\\fox.png",
+    "",
+    "a" * 256,
+]
+
+
+def filename_of(disposition: str) -> str:
+    """The filename in a Content-Disposition as the standard library's parser of headers understands it."""
+    message = Message()
+    message["Content-Disposition"] = disposition
+    found = message.get_param("filename", header="content-disposition")
+    assert found is not None
+    return collapse_rfc2231_value(found)
+
+
+def test_the_bytes_are_the_upstreams_own(
+    tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
+) -> None:
+    upstream.picture = noise_png(1_000_000, seed=3)
+    made = make_image(tenant)
+    answer = anonymous.get(f"/image/{made['guid']}/content")
+    assert answer.content == upstream.picture
+    assert answer.headers["content-length"] == str(len(upstream.picture))
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["etag"] == f'"{made["sha256"]}"'
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_picture_runs_no_script_in_a_browser(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    headers = anonymous.get(f"/image/{make_image(tenant)['guid']}/content").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+
+
+@pytest.mark.usefixtures("upstream")
+def test_head_has_the_headers_of_get_and_no_body(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    path = f"/image/{make_image(tenant)['guid']}/content"
+    got, head = anonymous.get(path), anonymous.head(path)
+    unlike = {"x-request-id", "date"}
+    assert {name: value for name, value in head.headers.items() if name not in unlike} == {
+        name: value for name, value in got.headers.items() if name not in unlike
+    }
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_head_of_an_absent_guid_is_a_404_without_a_body(server: RunningServer) -> None:
+    request = request_bytes("HEAD", f"/image/{ABSENT_GUID}/content")
+    answer = exchange(server.url, request, method="HEAD")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("filename", NASTY_FILENAMES, ids=lambda name: ascii(name)[:30])
+@pytest.mark.usefixtures("upstream")
+def test_a_nasty_filename_stays_one_well_formed_header(
+    filename: str, tenant: TenantClient, anonymous: httpx2.Client
+) -> None:
+    made = make_image(tenant, filename=filename)
+    assert made["filename"] == filename
+    answer = anonymous.get(f"/image/{made['guid']}/content")
+    dispositions = answer.headers.get_list("content-disposition")
+    assert len(dispositions) == 1
+    assert dispositions[0].isascii()
+    assert dispositions[0].startswith("inline; filename")
+    assert filename_of(dispositions[0]) == filename
+    assert "x-evil" not in answer.headers
+
+
+@pytest.mark.parametrize("filename", REFUSED_FILENAMES, ids=lambda name: ascii(name)[:30])
+def test_a_filename_that_is_a_path_or_breaks_lines_is_refused(
+    filename: str, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    answer = tenant.http.post("/image", json={"prompt": "a fox", "filename": filename})
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert problem["errors"][0]["loc"] == ["body", "filename"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/json", "json"),
+        ("application/json, text/plain;q=0.5", "json"),
+        ("application/json;q=0.9, image/*;q=0.8", "json"),
+        ("application/json, */*;q=0.1", "json"),
+        ("image/png;q=0.2, application/json;q=0.3", "json"),
+        ("APPLICATION/JSON", "json"),
+        ("application/json, image/png;q=0, */*", "json"),
+        ("*/*", "picture"),
+        ("image/*, application/json", "picture"),
+        ("image/png, application/json;q=0.9", "picture"),
+        ("application/json;q=0, */*;q=0.1", "picture"),
+        ("application/json;q=abc", "picture"),
+        ("text/html,application/xhtml+xml,image/avif,image/webp,*/*;q=0.8", "picture"),
+        ("", "picture"),
+        (",;q=,;;", "picture"),
+    ],
+)
+def test_accept_decides_between_picture_and_json(
+    accept: str, expected: str, tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
+) -> None:
+    upstream.picture = noise_png(2_000)
+    guid = make_image(tenant, filename="fox.png")["guid"]
+    answer = anonymous.get(f"/image/{guid}/content", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert "Accept" in answer.headers["vary"]
+    if expected == "picture":
+        assert answer.content == upstream.picture
+        return
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert base64.b64decode(body.pop("content_base64"), validate=True) == upstream.picture
+    assert body == {"guid": guid, "filename": "fox.png", "media_type": "image/png"}

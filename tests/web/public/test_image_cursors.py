@@ -1,0 +1,122 @@
+"""Walking through GET /image by ``Link``: every image once, and no way to bend a cursor."""
+
+import re
+import uuid
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, TenantClient
+from tests.web.builders import make_image
+
+pytestmark = pytest.mark.usefixtures("upstream")
+
+LINK = re.compile(r'<([^>]+)>; rel="next"')
+
+
+def next_of(answer: httpx2.Response) -> str | None:
+    """The target of the link to the next page."""
+    link = answer.headers.get("link")
+    if link is None:
+        return None
+    match = LINK.fullmatch(link)
+    assert match is not None, link
+    return match[1]
+
+
+def walk(client: httpx2.Client, target: str) -> list[list[str]]:
+    """The prompts of every page from ``target`` to the end."""
+    pages = []
+    following: str | None = target
+    while following is not None:
+        answer = client.get(following)
+        assert answer.status_code == 200, answer.text
+        pages.append([detail["prompt"] for detail in answer.json()])
+        assert len(pages) < 50
+        following = next_of(answer)
+    return pages
+
+
+def cursor_of(client: httpx2.Client, target: str) -> str:
+    """The cursor in the link of a page."""
+    following = next_of(client.get(target))
+    assert following is not None
+    return parse_qs(urlsplit(following).query)["cursor"][0]
+
+
+@pytest.fixture
+def word(tenant: TenantClient) -> str:
+    """A word that seven images of the tenant have in their prompts, and no other."""
+    word = uuid.uuid4().hex
+    for number in range(7):
+        make_image(tenant, f"{word} {number}", visibility="private" if number % 2 else "public")
+    return word
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 100])
+def test_a_walk_gives_every_image_exactly_once(limit: int, word: str, tenant: TenantClient) -> None:
+    pages = walk(tenant.http, f"/image?prompt={word}&limit={limit}")
+    assert [prompt for page in pages for prompt in page] == [f"{word} {number}" for number in range(6, -1, -1)]
+    assert all(len(page) == limit for page in pages[:-1])
+    assert pages[-1]
+
+
+def test_a_walk_keeps_to_what_the_viewer_may_see(word: str, anonymous: httpx2.Client, tenant: TenantClient) -> None:
+    pages = walk(anonymous, f"/image?prompt={word}&limit=2")
+    assert pages == [[f"{word} 6", f"{word} 4"], [f"{word} 2", f"{word} 0"]]
+    # The cursor stands for a place, not for rights: whoever follows it sees what they may.
+    cursor = cursor_of(tenant.http, f"/image?prompt={word}&limit=2")
+    assert walk(anonymous, f"/image?prompt={word}&limit=10&cursor={cursor}") == [
+        [f"{word} 4", f"{word} 2", f"{word} 0"]
+    ]
+
+
+def test_images_made_during_a_walk_neither_repeat_nor_hide_others(word: str, tenant: TenantClient) -> None:
+    first = tenant.http.get(f"/image?prompt={word}&limit=3")
+    make_image(tenant, f"{word} late")
+    rest = walk(tenant.http, next_of(first) or "")
+    assert [prompt for page in rest for prompt in page] == [f"{word} {number}" for number in range(3, -1, -1)]
+
+
+def test_a_link_keeps_the_filter_whatever_is_in_it(tenant: TenantClient) -> None:
+    prompt = f'{uuid.uuid4().hex}"> <a&b=c%20+ü'
+    for _ in range(2):
+        make_image(tenant, prompt)
+    first = tenant.http.get("/image", params={"prompt": prompt, "limit": "1", "mine": "true"})
+    following = next_of(first)
+    assert following is not None
+    assert following.startswith("/image?")
+    assert len(tenant.http.get(following).json()) == 1
+    assert parse_qs(urlsplit(following).query)["prompt"] == [prompt]
+
+
+@pytest.mark.parametrize("forged", ["1", "AAAA", "0:abc", "' OR 1=1", "gAAAAA" + "A" * 100, "ü", "%00", "a" * 500])
+def test_a_forged_cursor_is_refused(forged: str, anonymous: httpx2.Client) -> None:
+    assert_problem(anonymous.get("/image", params={"cursor": forged}), 400, "invalid_cursor")
+
+
+def test_an_altered_cursor_is_refused(word: str, tenant: TenantClient) -> None:
+    cursor = cursor_of(tenant.http, f"/image?prompt={word}&limit=2")
+    for position in (0, 20, len(cursor) // 2):
+        altered = cursor[:position] + ("A" if cursor[position] != "A" else "B") + cursor[position + 1 :]
+        answer = tenant.http.get("/image", params={"prompt": word, "cursor": altered})
+        assert_problem(answer, 400, "invalid_cursor")
+
+
+def test_a_cursor_of_another_filter_is_refused(word: str, tenant: TenantClient) -> None:
+    cursor = cursor_of(tenant.http, f"/image?prompt={word}&limit=2")
+    for query in ({}, {"prompt": word.upper()}, {"prompt": word, "mine": "true"}, {"filename": word}):
+        answer = tenant.http.get("/image", params={**query, "cursor": cursor})
+        assert_problem(answer, 400, "invalid_cursor")
+
+
+def test_a_cursor_too_long_to_be_one_is_refused(anonymous: httpx2.Client) -> None:
+    assert_problem(anonymous.get("/image", params={"cursor": "A" * 501}), 422, "invalid_request")
+
+
+def test_a_cursor_tells_no_internal_id(word: str, tenant: TenantClient, server: RunningServer) -> None:
+    # Two cursors for the same place differ: nothing in them can be read or counted up.
+    target = f"{server.url}/image?prompt={word}&limit=2"
+    assert cursor_of(tenant.http, target) != cursor_of(tenant.http, target)

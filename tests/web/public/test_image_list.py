@@ -1,0 +1,161 @@
+"""GET /image: order, filters, limits, and whose images."""
+
+import uuid
+
+import httpx2
+import pytest
+
+from pixyproxy.core.models.tenant import Scope
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, TenantClient
+from tests.web.builders import ABSENT_GUID, make_image, tenant_with
+
+pytestmark = pytest.mark.usefixtures("upstream")
+
+
+def unique() -> str:
+    """A word that no other test has in its prompts."""
+    return uuid.uuid4().hex
+
+
+def listed(client: httpx2.Client, **query: object) -> list[str]:
+    """The prompts in a list."""
+    answer = client.get("/image", params={name: str(value) for name, value in query.items()})
+    assert answer.status_code == 200, answer.text
+    return [detail["prompt"] for detail in answer.json()]
+
+
+def test_images_come_newest_first_with_every_field(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    made = [make_image(tenant, f"{word} {number}") for number in range(3)]
+    assert anonymous.get("/image", params={"prompt": word}).json() == made[::-1]
+
+
+def test_a_prompt_filter_wants_every_word_anywhere_in_any_case(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    make_image(tenant, f"{word} Ein FUCHS im Schnee, Äpfel")
+    make_image(tenant, f"{word} Ein Hund im Schnee")
+    assert listed(anonymous, prompt=f"{word} schnee fuchs") == [f"{word} Ein FUCHS im Schnee, Äpfel"]
+    assert listed(anonymous, prompt=f"{word.upper()} ÄPFEL") == [f"{word} Ein FUCHS im Schnee, Äpfel"]
+    assert len(listed(anonymous, prompt=f"{word} schnee")) == 2
+    assert listed(anonymous, prompt=f"{word} fuchs hund") == []
+
+
+def test_a_filename_filter_wants_a_part_of_the_filename(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    make_image(tenant, "one", filename=f"Fox {word}.png")
+    make_image(tenant, "two", filename=f"dog {word}.png")
+    assert listed(anonymous, filename=f"fOX {word}") == ["one"]
+    assert listed(anonymous, filename=f"x {word}.p") == ["one"]
+    assert listed(anonymous, filename=f"{word} fox") == []
+
+
+def test_a_guid_filter_finds_that_image_alone(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    made = make_image(tenant)
+    make_image(tenant)
+    assert anonymous.get("/image", params={"guid": made["guid"].upper()}).json() == [made]
+    assert anonymous.get("/image", params={"guid": ABSENT_GUID}).json() == []
+
+
+def test_filters_together_must_all_match(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    made = make_image(tenant, f"{word} fox", filename=f"{word}.png")
+    query = {"prompt": word, "filename": word, "guid": made["guid"]}
+    assert anonymous.get("/image", params=query).json() == [made]
+    assert anonymous.get("/image", params=query | {"filename": unique()}).json() == []
+
+
+@pytest.mark.parametrize("sign", ["%", "_", "\\", "'", '"', "!", "[a-z]", "--", ";", "\\%", "!%", "*", "?"])
+def test_a_filter_matches_signs_literally(sign: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    prompt = f"{word}{sign}{word}"
+    make_image(tenant, prompt)
+    make_image(tenant, f"{word}xyz{word}")
+    make_image(tenant, f"{word}{word}")
+    assert listed(anonymous, prompt=prompt) == [prompt]
+    assert listed(anonymous, prompt=f"{word}{sign}") == [prompt]
+
+
+def test_a_filter_with_nul_does_not_end_there(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    make_image(tenant, f"a {word}")
+    answer = anonymous.get("/image", params={"prompt": f"{word}\0y"})
+    assert answer.status_code == 422 or answer.json() == []
+
+
+@pytest.mark.parametrize("sign", ["%", "_", "'", "!", "*"])
+def test_a_filename_filter_matches_signs_literally(sign: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    make_image(tenant, "literal", filename=f"{word}{sign}{word}.png")
+    make_image(tenant, "other", filename=f"{word}x{word}.png")
+    assert listed(anonymous, filename=f"{word}{sign}") == ["literal"]
+
+
+@pytest.mark.parametrize("injection", ["' OR '1'='1", "'; DROP TABLE images; -- ", "\\' OR 1=1 -- ", "%' OR 1=1 #"])
+@pytest.mark.parametrize("name", ["prompt", "filename"])
+def test_an_injection_finds_nothing(name: str, injection: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    make_image(tenant)
+    assert listed(anonymous, **{name: unique() + injection}) == []
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "1000000000", "1e9", "ten", "", "9" * 5_000, "1.5"])
+def test_a_limit_out_of_bounds_is_refused(limit: str, anonymous: httpx2.Client) -> None:
+    problem = assert_problem(anonymous.get("/image", params={"limit": limit}), 422, "invalid_request")
+    assert problem["errors"][0]["loc"] == ["query", "limit"]
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_limit_is_kept(limit: int, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    for _ in range(4):
+        make_image(tenant, word)
+    assert len(listed(anonymous, prompt=word, limit=limit)) == limit
+
+
+@pytest.mark.parametrize("query", ["tenant_id=1", "offset=5", "visibility=private", "id=1", "Limit=5", "a[]=1"])
+def test_an_unknown_query_parameter_is_refused(query: str, anonymous: httpx2.Client) -> None:
+    problem = assert_problem(anonymous.get(f"/image?{query}"), 422, "invalid_request")
+    assert problem["errors"][0]["type"] == "extra_forbidden"
+
+
+@pytest.mark.parametrize("query", ["prompt=" + "a" * 1001, "filename=" + "a" * 256, "guid=1", "mine=perhaps"])
+def test_a_filter_that_no_image_could_match_is_refused(query: str, anonymous: httpx2.Client) -> None:
+    assert_problem(anonymous.get(f"/image?{query}"), 422, "invalid_request")
+
+
+def test_mine_needs_a_credential(anonymous: httpx2.Client) -> None:
+    answer = anonymous.get("/image", params={"mine": "true"})
+    assert_problem(answer, 401, "credential_missing")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_mine_needs_the_scope_to_read(server: RunningServer) -> None:
+    generator = tenant_with(server, unique(), Scope.IMAGE_GENERATE)
+    with generator.http:
+        answer = generator.http.get("/image", params={"mine": "true"})
+    problem = assert_problem(answer, 403, "scope_missing")
+    assert problem["scope"] == "image:read"
+    assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+
+
+def test_mine_lists_the_tenants_own_private_ones_too(tenant: TenantClient, server: RunningServer) -> None:
+    other = server.new_tenant(unique())
+    with other.http:
+        make_image(other, "another tenant's")
+        for visibility in ("public", "private"):
+            make_image(tenant, visibility, visibility=visibility)
+        assert listed(tenant.http, mine="true") == ["private", "public"]
+        assert listed(other.http, mine="true") == ["another tenant's"]
+
+
+def test_a_list_shows_private_images_to_their_tenant_alone(
+    tenant: TenantClient, server: RunningServer, anonymous: httpx2.Client
+) -> None:
+    word = unique()
+    make_image(tenant, f"{word} hidden", visibility="private")
+    make_image(tenant, f"{word} shown", visibility="public")
+    other = server.new_tenant(unique())
+    with other.http:
+        assert listed(tenant.http, prompt=word) == [f"{word} shown", f"{word} hidden"]
+        assert listed(other.http, prompt=word) == [f"{word} shown"]
+        assert listed(anonymous, prompt=word) == [f"{word} shown"]

@@ -1,0 +1,138 @@
+"""Every bad input gets its problem JSON, stores nothing, and buys nothing that it should not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pixyproxy.core import clock
+from pixyproxy.core.models.tenant import Scope
+from pixyproxy.service.composition import Services
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
+from tests.support.upstream import FakeUpstream, Flood, refusing_base_url
+from tests.web.builders import make_image
+from tests.web.error_table import CASES, Case, Situation
+from tests.web.upstream_faults import FAULTS, MAYBE_PAID, Fault
+
+SECRETS = ("sk-fake", "Traceback", "sqlalchemy", str(Path(__file__).parent), "pxy_")
+"""What stands in no answer: the upstream's key, code, paths, credentials."""
+
+
+def files_of(server: RunningServer) -> set[Path]:
+    """Every file of the store."""
+    return {path for path in server.settings.images.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def storing_nothing(server: RunningServer, tenant: TenantClient) -> Iterator[None]:
+    """The tenant has no image, and no file came to be, after the block."""
+    before = files_of(server)
+    yield
+    assert tenant.http.get("/image", params={"mine": "true"}).json() == []
+    assert files_of(server) == before
+
+
+@pytest.fixture
+def situation(server: RunningServer, tenant: TenantClient) -> Situation:
+    """The server and the tenant, with a revoked and an expired key of it."""
+
+    async def issue(services: Services) -> tuple[str, str]:
+        owner = await services.tenants.require_tenant(tenant.guid)
+        scopes = frozenset(Scope)
+        revoked = await services.api_keys.issue_key(owner, name="revoked", scopes=scopes)
+        await services.api_keys.revoke_key(revoked.detail.guid, tenant_id=owner.id)
+        yesterday = clock.now() - timedelta(days=1)
+        expired = await services.api_keys.issue_key(owner, name="expired", scopes=scopes, expires_at=yesterday)
+        return revoked.api_key.get_secret_value(), expired.api_key.get_secret_value()
+
+    revoked_key, expired_key = server.call(issue)
+    return Situation(server=server, tenant=tenant, revoked_key=revoked_key, expired_key=expired_key)
+
+
+@pytest.mark.parametrize("server", ["mysql"], indirect=True)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_bad_request_gets_its_problem(case: Case, situation: Situation, upstream: FakeUpstream) -> None:
+    with storing_nothing(situation.server, situation.tenant):
+        answer = case.send(situation)
+    problem = assert_problem(answer, case.status, case.code)
+    for name, value in case.headers:
+        assert answer.headers[name] == value
+    assert not any(secret in str(problem).replace("pxy_…", "") for secret in SECRETS)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_an_upstream_that_misbehaves_is_asked_once_and_nothing_is_stored(
+    fault: Fault, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    upstream.behave(fault.behaviour)
+    with storing_nothing(server, tenant):
+        answer = tenant.http.post("/image", json={"prompt": "a red fox"})
+        problem = assert_problem(answer, fault.status, fault.code)
+    assert answer.headers.get("retry-after") == fault.retry_after
+    assert problem.get("upstream_code") == fault.upstream_code
+    assert not any(secret in answer.text for secret in SECRETS)
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if not fault.slow], ids=str)
+def test_after_a_fault_of_the_upstream_the_same_key_buys_only_if_nothing_was_bought(
+    fault: Fault, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    upstream.behave_once(fault.behaviour)
+    headers = {"Idempotency-Key": "order-4711"}
+    tenant.http.post("/image", json={"prompt": "a red fox"}, headers=headers)
+    again = tenant.http.post("/image", json={"prompt": "a red fox"}, headers=headers)
+    if fault.code in MAYBE_PAID:
+        assert_problem(again, 409, "generation_unknown")
+        assert len(upstream.requests) == 1
+    else:
+        assert again.status_code == 201
+        assert "idempotency-replayed" not in again.headers
+        assert len(upstream.requests) == 2
+
+
+def test_an_upstream_that_takes_no_connection_is_told_apart(tmp_path: Path) -> None:
+    with refusing_base_url() as url:
+        settings = make_settings(tmp_path, openai_api_key="sk-x", openai_base_url=url)
+        with serving(settings) as server, server.new_tenant("t").http as client:
+            answer = client.post("/image", json={"prompt": "a fox"})
+            assert_problem(answer, 503, "upstream_unreachable")
+            assert answer.headers["retry-after"] == "10"
+            assert files_of(server) == set()
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_flood_from_the_upstream_is_cut_off(announced: bool, tmp_path: Path) -> None:  # noqa: FBT001  (pytest's way)
+    with FakeUpstream() as upstream:
+        settings = make_settings(tmp_path, max_picture_bytes=1_000_000, **upstream_settings(upstream))
+        with serving(settings) as server:
+            tenant = server.new_tenant("t")
+            upstream.behave(Flood(megabytes=500, announced=announced))
+            with tenant.http:
+                with storing_nothing(server, tenant):
+                    answer = tenant.http.post("/image", json={"prompt": "a fox"})
+                    assert_problem(answer, 502, "upstream_picture_unusable")
+                upstream.reset()
+                assert make_image(tenant)["width"] == 1024
+
+
+def test_a_rate_limit_is_of_one_tenant(tmp_path: Path) -> None:
+    with FakeUpstream() as upstream:
+        settings = make_settings(tmp_path, images_per_minute=2, **upstream_settings(upstream))
+        with serving(settings) as server:
+            tenant, other = server.new_tenant("one"), server.new_tenant("two")
+            with tenant.http, other.http:
+                answers = [tenant.http.post("/image", json={"prompt": "a fox"}) for _ in range(4)]
+                assert [answer.status_code for answer in answers] == [201, 201, 429, 429]
+                assert_problem(answers[-1], 429, "rate_limited")
+                assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+                assert len(upstream.requests) == 2
+                make_image(other)
+                # Reading is not limited by what making costs.
+                assert tenant.http.get("/image", params={"mine": "true"}).status_code == httpx2.codes.OK

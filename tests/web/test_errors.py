@@ -1,0 +1,110 @@
+"""What nobody foresaw: a 500 that says nothing, and a log that says everything, in one line."""
+
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.responses import StreamingResponse
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.logs import RequestContextFilter, TextFormatter
+from pixyproxy.web.app import create_app
+from tests.support.problems import assert_problem
+from tests.support.server import make_settings
+
+SECRET = "what only the log may say"
+
+
+class UnforeseenError(Exception):
+    """Nobody knows this class."""
+
+
+class UnmappedException(PixyProxyException):
+    """One of ours that someone forgot to give a status."""
+
+
+async def explode() -> None:
+    """Raise what no handler knows."""
+    message = f"{SECRET}\r\n2026-11-21 09:15:02,123 INFO forged"
+    raise UnforeseenError(message)
+
+
+async def forget() -> None:
+    """Raise what the table of statuses does not have."""
+    raise UnmappedException(SECRET)
+
+
+async def break_off() -> StreamingResponse:
+    """Raise when the answer has begun."""
+
+    async def begin() -> AsyncIterator[bytes]:
+        yield b"begun"
+        raise UnforeseenError(SECRET)
+
+    return StreamingResponse(begin())
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the application logs, in the format of a server."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    handler.addFilter(RequestContextFilter())
+    logger = logging.getLogger("pixyproxy")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield stream
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def exploding(tmp_path: Path, log: io.StringIO) -> Iterator[TestClient]:
+    """A client of an application with routes that fail."""
+    app = create_app(make_settings(tmp_path))
+    app.get("/explode")(explode)
+    app.get("/forget")(forget)
+    app.get("/break-off")(break_off)
+    with TestClient(app) as client:
+        log.truncate(0)
+        log.seek(0)
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/explode", "/forget"])
+def test_the_unforeseen_is_a_problem_that_tells_nothing(path: str, exploding: TestClient) -> None:
+    answer = exploding.get(path)
+    assert_problem(answer, 500, "internal_error")
+    assert SECRET not in answer.text
+    assert "Exception" not in answer.text
+
+
+def test_the_unforeseen_is_logged_with_its_traceback_in_one_line(exploding: TestClient, log: io.StringIO) -> None:
+    request_id = exploding.get("/explode").json()["request_id"]
+    start, failure, end = log.getvalue().splitlines()
+    assert start.endswith("REQUEST START")
+    assert end.endswith("REQUEST END")
+    assert all(f" {request_id} " in line for line in (start, failure, end))
+    assert "ERROR" in failure
+    assert "Traceback (most recent call last)" in failure
+    assert "UnforeseenError" in failure
+    assert SECRET in failure
+
+
+def test_an_answer_that_breaks_off_is_logged_and_ended(exploding: TestClient, log: io.StringIO) -> None:
+    exploding.get("/break-off")
+    lines = log.getvalue().splitlines()
+    assert [line.rpartition("] ")[2] for line in (lines[0], lines[-1])] == ["REQUEST START", "REQUEST END"]
+    assert len(lines) == 3
+    assert "an answer broke off" in lines[1]
+    assert "UnforeseenError" in lines[1]
+
+
+def test_the_server_goes_on_after_the_unforeseen(exploding: TestClient) -> None:
+    exploding.get("/explode")
+    assert exploding.get("/healthz").json() == {"status": "ok"}
