@@ -13,7 +13,7 @@ install: .venv/.installed ## Make the environment in .venv, .venv/bin/pixyproxy 
 run: .venv/.installed ## Set everything up, make a first picture and serve (PORT=8000)
 	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
 
-test: .venv/.developed ## Run all tests; installs what they need (MariaDB)
+test: .venv/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: .venv/.developed ## Check style, types and layers

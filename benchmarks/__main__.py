@@ -8,6 +8,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.authentication import (
+    Credentials,
+    authentication_table,
+    authentication_targets,
+    measure_authentication,
+    reading,
+)
 from benchmarks.figures import Target, target_table
 from benchmarks.generation import (
     PICTURE_BYTES,
@@ -40,7 +47,7 @@ def main() -> int:
     began = time.monotonic()
     busy = os.getloadavg()[0]
     reports = []
-    for measure in (_report_starts, _report_pictures):
+    for measure in (_report_starts, _report_pictures, _report_authentication):
         with tempfile.TemporaryDirectory(prefix="pixyproxy-bench-") as folder:
             reports.append(measure(Path(folder)))
     targets = [target for report in reports for target in report.targets]
@@ -68,6 +75,23 @@ def _report_pictures(folder: Path) -> Report:
         bare_loads = measure_bare_loads(bare)
     tables = [generation_table(generations), load_table(generations, bare_loads), serving_table(served)]
     return Report(tables, generation_targets(generations))
+
+
+def _report_authentication(folder: Path) -> Report:
+    measured = _authentication("embedded SQLite", folder)
+    try:
+        with durable_mariadb() as url:
+            measured += _authentication("MariaDB", folder, database_url=url)
+    except MariaDbError as error:
+        print(f"Without MariaDB: {error}", file=sys.stderr)
+    return Report([authentication_table(measured)], authentication_targets(measured))
+
+
+def _authentication(database: str, folder: Path, *, database_url: str | None = None) -> list[Credentials]:
+    home = folder / database
+    home.mkdir()
+    with reading(home, database_url=database_url) as (server, key, call):
+        return measure_authentication(database, server, key, call)
 
 
 def _with_mariadb(folder: Path, upstream: Server) -> list[Generations]:

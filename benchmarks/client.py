@@ -4,7 +4,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -57,6 +57,16 @@ def connected(call: Call) -> Iterator[HTTPConnection]:
         yield connection
     finally:
         connection.close()
+
+
+def interleave_all(kinds: Sequence[Sequence[Call]], *, rounds: int, warm_up: int) -> list[Sample]:
+    """One call of each kind in turn, all on one connection; a kind of several calls takes them one after the other."""
+    times: list[list[float]] = [[] for _ in kinds]
+    with connected(kinds[0][0]) as connection:
+        for number in range(warm_up + rounds):
+            for calls, taken in zip(kinds, times, strict=True):
+                taken.append(calls[number % len(calls)].timed(connection))
+    return [Sample(taken[warm_up:], sum(taken[warm_up:]) / 1e3) for taken in times]
 
 
 def interleave(first: Call, second: Call, *, rounds: int, warm_up: int) -> tuple[Sample, Sample]:

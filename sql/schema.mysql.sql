@@ -72,3 +72,94 @@ CREATE TABLE images (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
 
 INSERT INTO alembic_version (version_num) VALUES ('0001');
+
+-- Running upgrade 0001 -> 0002
+
+ALTER TABLE tenants
+    ADD COLUMN status VARCHAR(16) NOT NULL DEFAULT 'active',
+    ADD COLUMN images_per_minute INT NULL,
+    ADD COLUMN monthly_budget_micro_usd BIGINT NULL,
+    ADD COLUMN allowed_models TEXT NULL;
+
+ALTER TABLE api_keys
+    MODIFY COLUMN expires_at DATETIME NULL,
+    ADD COLUMN allowed_models TEXT NULL,
+    ADD COLUMN images_per_minute INT NULL,
+    ADD COLUMN last_used_at DATETIME NULL,
+    ADD COLUMN former_sha256 CHAR(64) NULL,
+    ADD COLUMN former_secret_until DATETIME NULL;
+
+ALTER TABLE generations
+    ADD COLUMN subject VARCHAR(255) NULL,
+    ADD COLUMN resolved_at DATETIME NULL,
+    ADD KEY generations_tenant (tenant_id, created_at);
+
+CREATE TABLE users (
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    guid VARCHAR(36) NOT NULL UNIQUE,
+    tenant_id INT NOT NULL,
+    username VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
+    password_hash VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    role VARCHAR(16) NOT NULL,
+    status VARCHAR(16) NOT NULL,
+    created_at DATETIME NOT NULL,
+    updated_at DATETIME NOT NULL,
+    last_sign_in_at DATETIME NULL,
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE refresh_tokens (
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    token_sha256 CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
+    session_guid VARCHAR(36) NOT NULL,
+    tenant_id INT NOT NULL,
+    user_guid VARCHAR(36) NOT NULL,
+    client_id VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    scopes VARCHAR(255) NOT NULL,
+    created_at DATETIME NOT NULL,
+    expires_at DATETIME NOT NULL,
+    used_at DATETIME NULL,
+    revoked_at DATETIME NULL,
+    KEY refresh_tokens_session (session_guid),
+    KEY refresh_tokens_user (user_guid),
+    KEY refresh_tokens_expiry (expires_at),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE revoked_tokens (
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    token_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
+    tenant_id INT NOT NULL,
+    expires_at DATETIME NOT NULL,
+    revoked_at DATETIME NOT NULL,
+    KEY revoked_tokens_expiry (expires_at),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE audit_log (
+    sequence BIGINT NOT NULL PRIMARY KEY,
+    at DATETIME NOT NULL,
+    actor_type VARCHAR(16) NOT NULL,
+    actor VARCHAR(255) NOT NULL,
+    actor_tenant_guid VARCHAR(36) NULL,
+    action VARCHAR(32) NOT NULL,
+    tenant_guid VARCHAR(36) NULL,
+    target VARCHAR(255) NULL,
+    address VARCHAR(64) NULL,
+    request_id VARCHAR(255) NOT NULL,
+    details TEXT NOT NULL,
+    previous_sha256 CHAR(64) NOT NULL,
+    entry_sha256 CHAR(64) NOT NULL,
+    KEY audit_log_tenant (tenant_guid, sequence),
+    KEY audit_log_action (action, sequence)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE audit_head (
+    id INT NOT NULL PRIMARY KEY,
+    sequence BIGINT NOT NULL,
+    entry_sha256 CHAR(64) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+INSERT INTO audit_head (id, sequence, entry_sha256) VALUES (1, 0, '0000000000000000000000000000000000000000000000000000000000000000');
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';

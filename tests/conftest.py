@@ -8,11 +8,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser
 
 from pixyproxy.data.database import Database
+from tests.support.browser import running_browser
 from tests.support.databases import TestDatabases, empty, opened_database
 from tests.support.mariadb import URL_VARIABLE, MariaDbServer, MySqlDatabases
-from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
+from tests.support.redis import RedisServer
+from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream
 
 BACKENDS = ("sqlite", "mysql")
@@ -99,11 +102,18 @@ def server(
         settings = make_settings(
             tmp_path_factory.mktemp(request.param),
             database_url=url,
-            images_per_minute=10_000,
+            **UNLIMITED,
             upstream_timeout_seconds=2,
             **upstream_settings(session_upstream),
         )
         yield stack.enter_context(serving(settings))
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may kill, freeze and start again."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -112,6 +122,13 @@ def tenant(server: RunningServer) -> Iterator[TenantClient]:
     tenant = server.new_tenant(f"tenant {uuid.uuid4()}")
     with tenant.http:
         yield tenant
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, for one module alone: while it runs, no ``async`` test can (see ``running_browser``)."""
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+TYPED = "correct horse battery staple\n"
+"""What a reader types where a command asks for a password."""
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -67,7 +69,7 @@ def test_a_shell_block_runs(block: Block, server: RunningServer, tenant: TenantC
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],  # noqa: S607  (the shell that readers use)
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tmp_path, env=environment, input=TYPED, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "problem" not in done.stdout

@@ -11,12 +11,15 @@ from types import ModuleType
 import pytest
 
 from pixyproxy.core import exceptions
-from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.exceptions import OAuthException, PixyProxyException
 from pixyproxy.core.settings import Settings
-from pixyproxy.data import api_keys, generations, images, tenants
+from pixyproxy.data import api_keys, audit_log, generations, images, refresh_tokens, revoked_tokens, tenants, users
 from pixyproxy.data.api_keys import ApiKeys
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
+from pixyproxy.data.refresh_tokens import RefreshTokens
+from pixyproxy.data.revoked_tokens import RevokedTokens
+from pixyproxy.data.users import Users
 from pixyproxy.web.app import create_app
 from pixyproxy.web.errors import FRAMEWORK_CODES, STATUS
 from tests.support.server import make_settings
@@ -32,10 +35,22 @@ WITHOUT_TENANT = {
     "ApiKeys.insert": "StoredApiKey carries the tenant",
     "ApiKeys.find_for_authentication": "comes before the tenant is known",
     "ApiKeys.active_administrator_exists": "bootstrap asks for the whole server",
+    "Generations.list_of_status": "operators look at every tenant's",
+    "Generations.find_for_operator": "operators resolve those of every tenant",
+    "Users.insert": "StoredUser carries the tenant",
+    "Users.find_for_sign_in": "comes before the tenant is known",
+    "RefreshTokens.insert": "RefreshToken carries the tenant",
+    "RefreshTokens.find": "comes before the tenant is known",
+    "RefreshTokens.delete_expired": "recovery forgets what expired in every tenant",
+    "RevokedTokens.insert": "RevokedToken carries the tenant",
+    "RevokedTokens.delete_expired": "recovery forgets what expired in every tenant",
 }
 
-MADE_IN_CODE = {"where", "number", "column", "key_columns", "tenant_columns"}
+MADE_IN_CODE = {"where", "number", "column", "columns", "condition", "conditions", "name"}
 """What SQL may be put together from beside a module's constants: names and conditions that stand in the code."""
+
+
+MODULES = [api_keys, audit_log, generations, images, refresh_tokens, revoked_tokens, tenants, users]
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
@@ -77,12 +92,14 @@ def test_every_error_code_is_documented(code: str) -> None:
 
 @pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
 def test_the_documented_status_is_the_one_given(kind: type[PixyProxyException]) -> None:
-    row = re.search(rf"^\| `{kind.code}` \| (\d+) \|", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+    problems, oauth = (ROOT / "docs" / "errors.md").read_text().split("## OAuth 2")
+    section = oauth if issubclass(kind, OAuthException) else problems + oauth.partition("## Generation")[2]
+    row = re.search(rf"^\| `{kind.code}` \| (\d+) \|", section, re.MULTILINE)
     assert row is None or int(row[1]) == STATUS[kind]
 
 
 def _methods() -> Iterator[tuple[str, Callable[..., object]]]:
-    for repository in (Images, Generations, ApiKeys):
+    for repository in (Images, Generations, ApiKeys, Users, RefreshTokens, RevokedTokens):
         for name, method in inspect.getmembers(repository, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{repository.__name__}.{name}", method
@@ -103,7 +120,7 @@ def test_no_exemption_is_left_over() -> None:
     assert set(WITHOUT_TENANT) <= {name for name, _ in _methods()}
 
 
-@pytest.mark.parametrize("module", [images, generations, api_keys, tenants], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_no_statement_holds_a_value_that_a_caller_gave(module: ModuleType) -> None:
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.JoinedStr) and re.search(r"SELECT|INSERT|UPDATE|DELETE|WHERE|LIKE", ast.unparse(node)):

@@ -4,15 +4,33 @@
     ├── ConfigurationException                 the server cannot start with these settings
     ├── AuthenticationException                who is asking cannot be told
     │   ├── CredentialMissingException
-    │   └── CredentialInvalidException
+    │   ├── CredentialInvalidException
+    │   └── IssuerUnavailableException         the keys of a trusted issuer cannot be had
+    ├── ServerBusyException                    too many wait for the same thing
+    ├── TooManyFailuresException               an address or a name has guessed too often
     ├── PermissionException                    a known caller lacks a scope
+    │   ├── GrantException                     nobody grants more than they have
+    │   ├── TenantSuspendedException
+    │   └── ModelNotAllowedException           the tenant or the key may not use the model
+    ├── OAuthException                         an answer of RFC 6749 §5.2
+    │   ├── OAuthRequestException              invalid_request
+    │   ├── OAuthClientException               invalid_client
+    │   ├── OAuthGrantException                invalid_grant
+    │   ├── OAuthGrantTypeException            unsupported_grant_type
+    │   ├── OAuthUnauthorizedException         unauthorized_client
+    │   └── OAuthScopeException                invalid_scope
     ├── InvalidRequestException                a model did not survive revalidation
     │   └── InvalidCursorException
     ├── TenantException
     │   ├── TenantNotFoundException
-    │   └── TenantExistsException
+    │   ├── TenantExistsException
+    │   └── OwnTenantException                 an operator would shut themselves out
     ├── ApiKeyException
-    │   └── ApiKeyNotFoundException
+    │   ├── ApiKeyNotFoundException
+    │   └── ApiKeyRevokedException
+    ├── UserException
+    │   ├── UserNotFoundException
+    │   └── UserExistsException
     ├── DatabaseException                      the database answered with something unforeseen
     │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
     │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
@@ -24,6 +42,9 @@
         │   ├── StorageFullException
         │   └── PictureMissingException        details exist, their file does not
         └── ImageGenerationException           no picture came of it
+            ├── BudgetUnpricedException        a budget, and no price to keep it by
+            ├── GenerationNotFoundException    absent, or not the caller's
+            ├── GenerationResolvedException    there is nothing to resolve any more
             ├── PromptRefusedException         the upstream said no to the request (4xx)
             ├── UpstreamCredentialException    the upstream refuses our own key
             ├── UpstreamBusyException          the upstream's rate or quota is used up (429)
@@ -85,7 +106,9 @@ class CredentialMissingException(AuthenticationException):
     """A private resource was asked for without any credential."""
 
     code = "credential_missing"
-    default_message = "Send an API key: `Authorization: Bearer pxy_…` or `X-API-Key: pxy_…`."
+    default_message = (
+        "Send a credential: `Authorization: Bearer` with an API key or an access token, or `X-API-Key: pxy_…`."
+    )
 
 
 class CredentialInvalidException(AuthenticationException):
@@ -95,11 +118,104 @@ class CredentialInvalidException(AuthenticationException):
     default_message = "This credential is not valid: it is unknown, mistyped, expired or revoked."
 
 
+class IssuerUnavailableException(AuthenticationException):
+    """No key of a trusted issuer could be had yet, so its tokens can be neither believed nor refused."""
+
+    code = "issuer_unavailable"
+    default_message = "The issuer of this token cannot be reached to check it. Try again shortly."
+    retry_after_seconds = 5
+
+
+class ServerBusyException(PixyProxyException):
+    """The wait for one of a few places ran out."""
+
+    code = "server_busy"
+    default_message = "Too many requests wait for the same thing just now. Try again shortly."
+    retry_after_seconds = 2
+
+
+class TooManyFailuresException(PixyProxyException):
+    """Too many wrong credentials from one address, or for one name; right ones have to wait as well."""
+
+    code = "too_many_failures"
+    default_message = "Too many wrong credentials came from here or for this name. Wait as long as `Retry-After` says."
+    retry_after_seconds = 60
+
+
 class PermissionException(PixyProxyException):
     """The credential is good but lacks the scope."""
 
     code = "scope_missing"
     default_message = "This credential does not carry the scope that the request needs."
+
+
+class GrantException(PermissionException):
+    """A credential would grant what it does not carry itself."""
+
+    code = "grant_exceeds_caller"
+    default_message = (
+        "Nobody can grant more than they may do themselves. Leave out what this credential does not carry."
+    )
+
+
+class TenantSuspendedException(PermissionException):
+    """The credential is good, but an operator has suspended its tenant."""
+
+    code = "tenant_suspended"
+    default_message = "This tenant is suspended. Its operator can tell why."
+
+
+class ModelNotAllowedException(PermissionException):
+    """The tenant, or the key, is limited to other models."""
+
+    code = "model_not_allowed"
+    default_message = "This credential may not use this model. Ask for one of its `allowed_models`, as /me lists them."
+
+
+class OAuthException(PixyProxyException):
+    """A request that the token endpoint refuses (RFC 6749 §5.2); ``code`` is the standard's own."""
+
+    code = "invalid_request"
+    default_message = "The request is not one that the token endpoint understands."
+
+
+class OAuthRequestException(OAuthException):
+    """A parameter is missing, repeated or malformed."""
+
+
+class OAuthClientException(OAuthException):
+    """The client's id and secret are wrong, or missing where they are needed."""
+
+    code = "invalid_client"
+    default_message = "The client is not known or its secret is wrong. Send a key id and the key's secret."
+
+
+class OAuthGrantException(OAuthException):
+    """Wrong user name or password, or a refresh token that is no longer good."""
+
+    code = "invalid_grant"
+    default_message = "The user name, the password or the refresh token is not valid."
+
+
+class OAuthGrantTypeException(OAuthException):
+    """A grant that this server does not know."""
+
+    code = "unsupported_grant_type"
+    default_message = "grant_type must be password, client_credentials or refresh_token."
+
+
+class OAuthUnauthorizedException(OAuthException):
+    """The grant is switched off."""
+
+    code = "unauthorized_client"
+    default_message = "Signing in with a password is switched off on this server."
+
+
+class OAuthScopeException(OAuthException):
+    """A scope that does not exist, or that the client or user does not have."""
+
+    code = "invalid_scope"
+    default_message = "The scope is unknown, or more than this user or key may have."
 
 
 class InvalidRequestException(PixyProxyException):
@@ -137,6 +253,13 @@ class TenantExistsException(TenantException):
     default_message = "A tenant of this name exists already. Choose another name."
 
 
+class OwnTenantException(TenantException):
+    """Suspending or deleting the tenant of the acting credential would leave nobody to undo it."""
+
+    code = "tenant_own"
+    default_message = "This credential belongs to the tenant itself. Use one of another tenant."
+
+
 class ApiKeyException(PixyProxyException):
     """Something about an API key."""
 
@@ -149,6 +272,34 @@ class ApiKeyNotFoundException(ApiKeyException):
 
     code = "api_key_not_found"
     default_message = "There is no such API key."
+
+
+class ApiKeyRevokedException(ApiKeyException):
+    """A revoked key cannot be brought back by rotating it."""
+
+    code = "api_key_revoked"
+    default_message = "This API key is revoked or expired. Make a new one."
+
+
+class UserException(PixyProxyException):
+    """Something about a user."""
+
+    code = "user_error"
+    default_message = "The user cannot be used that way."
+
+
+class UserNotFoundException(UserException):
+    """There is no such user in this tenant."""
+
+    code = "user_not_found"
+    default_message = "There is no such user."
+
+
+class UserExistsException(UserException):
+    """The name is taken, on this server."""
+
+    code = "user_exists"
+    default_message = "This user name is taken. Choose another."
 
 
 class DatabaseException(PixyProxyException):
@@ -230,6 +381,30 @@ class ImageGenerationException(ImageException):
 
     code = "generation_failed"
     default_message = "The picture could not be generated."
+
+
+class BudgetUnpricedException(ImageGenerationException):
+    """The tenant has a budget and the model has no price, so the budget could not be kept."""
+
+    code = "budget_unpriced"
+    default_message = (
+        "This tenant has a monthly budget, but no price is known for the model. Nothing was bought. "
+        "The operator must set a price or take the budget away."
+    )
+
+
+class GenerationNotFoundException(ImageGenerationException):
+    """There is no such generation, or it is another tenant's."""
+
+    code = "generation_not_found"
+    default_message = "There is no generation with this GUID."
+
+
+class GenerationResolvedException(ImageGenerationException):
+    """Only a generation whose outcome is unknown can be resolved."""
+
+    code = "generation_resolved"
+    default_message = "The outcome of this generation is known; there is nothing to resolve."
 
 
 class PromptRefusedException(ImageGenerationException):

@@ -15,6 +15,8 @@ from logging.config import dictConfig
 from typing import Literal
 
 current_request_id: ContextVar[str] = ContextVar("current_request_id", default="-")
+current_client_address: ContextVar[str | None] = ContextVar("current_client_address", default=None)
+"""None outside a request."""
 
 FORMAT = "%(asctime)s %(levelname)s %(request_id)s [%(native_thread_id)d] [%(funcName)s:%(lineno)d] %(message)s"
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

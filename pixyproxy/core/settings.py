@@ -5,16 +5,21 @@ Names are ``PIXYPROXY_`` + the field's name in capitals; the upstream's are the 
 """
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pixyproxy.core.models.tenant import Visibility
+from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
+from pixyproxy.core.models.trusted_issuer import TrustedIssuer
 
 Seconds = Annotated[float, Field(gt=0)]
 MEBIBYTE = 1024 * 1024
+DEFAULT_URL = "http://127.0.0.1:8000"
+"""Where `pixyproxy serve` listens unless it is told otherwise."""
 
 
 class Settings(BaseSettings):
@@ -78,7 +83,49 @@ class Settings(BaseSettings):
     )
 
     images_per_minute: Annotated[int, Field(ge=1)] = Field(
-        default=60, description="How many pictures a tenant may ask for in a minute."
+        default=60, description="How many pictures a tenant may ask for in a minute, unless it has a limit of its own."
+    )
+    reads_per_second: Annotated[int, Field(ge=1)] = Field(
+        default=5000, description="How many reads a tenant, or an anonymous address, may make in a second."
+    )
+    changes_per_minute: Annotated[int, Field(ge=1)] = Field(
+        default=600, description="How many changes and acts of administration a tenant may make in a minute."
+    )
+    sign_ins_per_minute: Annotated[int, Field(ge=1)] = Field(
+        default=600, description="How many requests for tokens one address may make in a minute."
+    )
+    failures_per_address: Annotated[int, Field(ge=1)] = Field(
+        default=1000,
+        description="How many wrong credentials one address may present in a minute; a wrong password counts 10.",
+    )
+    failures_per_name: Annotated[int, Field(ge=1)] = Field(
+        default=20, description="How many wrong secrets may be presented for one key id or user name in a minute."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="`redis://…` or `rediss://…`: limits hold over all processes and machines; in memory when empty.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed."
+    )
+
+    signing_keys: SecretStr | None = Field(
+        default=None,
+        description="PEM private keys (EC P-256) for tokens, the first signs; made in the data folder when empty.",
+    )
+    access_token_seconds: Annotated[int, Field(ge=1, le=LONGEST_TOKEN_SECONDS)] = Field(
+        default=900, description="How long an access token lives."
+    )
+    refresh_token_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=30 * 86_400, description="How long a refresh token may wait to be used."
+    )
+    password_sign_in: bool = Field(default=True, description="Whether users may get tokens for their password.")
+    password_checks_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2, description="Passwords that are hashed at the same time; each takes 64 MiB and 0.1 s of a core."
+    )
+    trusted_issuers: tuple[TrustedIssuer, ...] = Field(
+        default=(),
+        description="OpenID Connect issuers whose tokens are accepted, as a JSON list; see docs/identity.md.",
     )
     default_visibility: Visibility = Field(
         default=Visibility.PUBLIC, description="Visibility of new pictures in tenants made from now on."
@@ -121,6 +168,30 @@ class Settings(BaseSettings):
             problem = "must start with mysql://, mariadb:// or sqlite:///"
             raise ValueError(problem)
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_store(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse what no test covers."""
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            problem = "must start with redis:// or rediss://"
+            raise ValueError(problem)
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        """Take a list separated by commas. ``*`` would believe what any client writes of itself."""
+        names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        if isinstance(names, list | tuple):
+            for name in names:
+                ip_network(name)
+        return names
+
+    @property
+    def issuer(self) -> str:
+        """The ``iss`` and ``aud`` of access tokens: where clients reach this server, as far as the settings tell."""
+        return str(self.public_url or DEFAULT_URL).rstrip("/")
 
     @property
     def effective_database_url(self) -> SecretStr:

@@ -5,35 +5,42 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from pixyproxy.core.models.tenant import ApiKeyGuid, Scope, StoredApiKey, Tenant, TenantId
-from pixyproxy.data import tenants
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
 
 COLUMNS = (
     "guid",
     "tenant_id",
     "key_id",
     "secret_sha256",
+    "former_sha256",
+    "former_secret_until",
     "name",
     "scopes",
+    "allowed_models",
+    "images_per_minute",
     "created_at",
     "expires_at",
+    "last_used_at",
     "revoked_at",
 )
-TIMES = ("created_at", "expires_at", "revoked_at")
+TIMES = ("created_at", "expires_at", "last_used_at", "former_secret_until", "revoked_at")
+NAMES = ("scopes", "allowed_models")
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM api_keys"
 
 
 def to_row(key: StoredApiKey) -> Parameters:
-    """The columns of an API key, by name; scopes are one text, separated by spaces as in RFC 6749 §3.3."""
+    """The columns of an API key, by name."""
     times = {name: to_timestamp(getattr(key, name)) for name in TIMES}
-    return key.model_dump(include=set(COLUMNS)) | times | {"scopes": " ".join(sorted(key.scopes))}
+    return key.model_dump(include=set(COLUMNS)) | times | {name: to_names(getattr(key, name)) for name in NAMES}
 
 
 def from_row(row: Row) -> StoredApiKey:
     """The API key in a row of ``SELECT``."""
     times = {name: from_timestamp(row[name]) for name in TIMES}
-    return StoredApiKey.model_validate({**row, **times, "scopes": row["scopes"].split()})
+    return StoredApiKey.model_validate({**row, **times, **{name: from_names(row[name]) for name in NAMES}})
 
 
 @dataclass(frozen=True)
@@ -46,31 +53,44 @@ class ApiKeys:
         """Add an API key."""
         self.connection.execute(text(insert_statement("api_keys", COLUMNS)), to_row(key))
 
-    def find_for_authentication(self, key_id: str) -> tuple[StoredApiKey, Tenant] | None:
-        """The key of this public id with its tenant: the one look-up that comes before the tenant is known."""
-        key_columns = ", ".join(f"k.{name} AS key_{name}" for name in COLUMNS)
-        tenant_columns = ", ".join(f"t.{name}" for name in ("id", *tenants.COLUMNS))
-        statement = f"""
-            SELECT {key_columns}, {tenant_columns}
-              FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
-             WHERE k.key_id = :key_id
-        """
-        row = self.connection.execute(text(statement), {"key_id": key_id}).mappings().one_or_none()
-        if row is None:
-            return None
-        key = from_row({name: row[f"key_{name}"] for name in COLUMNS})
-        return key, tenants.from_row({name: row[name] for name in ("id", *tenants.COLUMNS)})
+    def find_for_authentication(self, key_id: str) -> StoredApiKey | None:
+        """The key of this public id: the one look-up that comes before the tenant is known."""
+        return self._one("key_id = :key_id", {"key_id": key_id})
 
     def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredApiKey]:
         """The tenant's keys, oldest first, revoked ones too."""
         statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
 
-    def get_own(self, guid: ApiKeyGuid, *, tenant_id: TenantId) -> StoredApiKey | None:
+    def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
         """The key if it is the tenant's own."""
-        statement = text(f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id")
-        row = self.connection.execute(statement, {"guid": guid, "tenant_id": tenant_id}).mappings().one_or_none()
-        return None if row is None else from_row(row)
+        return self._one("guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id})
+
+    def lock_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
+        """The key if it is the tenant's own, which nobody else can change before this transaction ends."""
+        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        statement = "UPDATE api_keys SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        return self.get_own(guid, tenant_id=tenant_id)
+
+    def rotate(self, key: StoredApiKey, *, tenant_id: TenantId) -> None:
+        """Write the digests of the tenant's own key and how long the former counts."""
+        statement = """
+            UPDATE api_keys
+               SET secret_sha256 = :secret_sha256, former_sha256 = :former_sha256,
+                   former_secret_until = :former_secret_until
+             WHERE guid = :guid AND tenant_id = :tenant_id
+        """
+        self.connection.execute(text(statement), to_row(key) | {"tenant_id": tenant_id})
+
+    def note_use(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime, unless_since: datetime) -> None:
+        """Note when the tenant's own key was used last, unless that was noted after ``unless_since``."""
+        statement = """
+            UPDATE api_keys SET last_used_at = :at
+             WHERE guid = :guid AND tenant_id = :tenant_id AND (last_used_at IS NULL OR last_used_at <= :unless_since)
+        """
+        times = {"at": to_timestamp(at), "unless_since": to_timestamp(unless_since)}
+        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id, **times})
 
     def revoke(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime) -> None:
         """Revoke the tenant's own key from ``at`` on; an earlier revocation stands."""
@@ -86,6 +106,15 @@ class ApiKeys:
         statement = """
             SELECT scopes FROM api_keys
              WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :at)
+               AND tenant_id NOT IN (SELECT id FROM tenants WHERE status <> 'active')
         """
         rows = self.connection.execute(text(statement), {"at": to_timestamp(at)}).scalars()
         return any(Scope.ADMIN in scopes.split() for scopes in rows)
+
+    def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
+        """Remove every key of the tenant."""
+        self.connection.execute(text("DELETE FROM api_keys WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+
+    def _one(self, condition: str, parameters: Parameters) -> StoredApiKey | None:
+        row = self.connection.execute(text(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
+        return None if row is None else from_row(row)

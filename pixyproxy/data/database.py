@@ -25,10 +25,14 @@ from pixyproxy.core.exceptions import (
     PixyProxyException,
 )
 from pixyproxy.data.api_keys import ApiKeys
+from pixyproxy.data.audit_log import AuditLog
 from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
+from pixyproxy.data.refresh_tokens import RefreshTokens
+from pixyproxy.data.revoked_tokens import RevokedTokens
 from pixyproxy.data.tenants import Tenants
+from pixyproxy.data.users import Users
 
 Result = TypeVar("Result")
 DEADLOCK_ATTEMPTS = 3
@@ -60,6 +64,26 @@ class Repositories:
     def api_keys(self) -> ApiKeys:
         """The API keys."""
         return ApiKeys(self.connection)
+
+    @cached_property
+    def users(self) -> Users:
+        """The users."""
+        return Users(self.connection)
+
+    @cached_property
+    def refresh_tokens(self) -> RefreshTokens:
+        """The refresh tokens."""
+        return RefreshTokens(self.connection)
+
+    @cached_property
+    def revoked_tokens(self) -> RevokedTokens:
+        """The access tokens that were revoked."""
+        return RevokedTokens(self.connection)
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """The audit log."""
+        return AuditLog(self.connection)
 
 
 UnitOfWork = Callable[[Repositories], Result]

@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from pixyproxy.core.models.generation import Generation, GenerationStatus, NewGeneration
+from pixyproxy.core.models.generation import Generation, GenerationStatus, NewGeneration, UsageRow
 from pixyproxy.core.models.image import GenerationId
-from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
 
 COLUMNS = (
@@ -22,10 +22,12 @@ COLUMNS = (
     "filename",
     "visibility",
     "model",
+    "subject",
     "created_at",
     "updated_at",
 )
-SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM generations"
+TIMES = ("created_at", "updated_at", "resolved_at")
+SELECT = f"SELECT id, resolved_at, {', '.join(COLUMNS)} FROM generations"
 
 
 def to_row(generation: NewGeneration) -> Parameters:
@@ -36,7 +38,7 @@ def to_row(generation: NewGeneration) -> Parameters:
 
 def from_row(row: Row) -> Generation:
     """The generation in a row of ``SELECT``."""
-    times = {"created_at": from_timestamp(row["created_at"]), "updated_at": from_timestamp(row["updated_at"])}
+    times = {name: from_timestamp(row[name]) for name in TIMES}
     return Generation.model_validate({**row, **times})
 
 
@@ -89,6 +91,59 @@ class Generations:
         """The oldest generations of all tenants that are ``calling``: under way, or left by a crash."""
         statement = text(f"{SELECT} WHERE status = 'calling' ORDER BY created_at, id LIMIT :limit")
         return [from_row(row) for row in self.connection.execute(statement, {"limit": limit}).mappings()]
+
+    def list_of_status(self, status: GenerationStatus, *, limit: int) -> list[tuple[TenantGuid, Generation]]:
+        """The newest generations of all tenants in this status that no operator has resolved, with their tenants."""
+        columns = ", ".join(f"g.{name}" for name in ("id", "resolved_at", *COLUMNS))
+        statement = text(f"""
+            SELECT t.guid AS tenant_guid, {columns}
+              FROM generations g JOIN tenants t ON t.id = g.tenant_id
+             WHERE g.status = :status AND g.resolved_at IS NULL
+             ORDER BY g.id DESC LIMIT :limit
+        """)
+        found = []
+        for row in self.connection.execute(statement, {"status": status, "limit": limit}).mappings():
+            values = dict(row)
+            found.append((TenantGuid(values.pop("tenant_guid")), from_row(values)))
+        return found
+
+    def find_for_operator(self, guid: str) -> Generation | None:
+        """The generation of this GUID, whosever it is: operators resolve those of every tenant."""
+        return self._one(f"{SELECT} WHERE guid = :guid", {"guid": guid})
+
+    def resolve(self, generation_id: GenerationId, *, tenant_id: TenantId, bought: bool, at: datetime) -> bool:
+        """Note what an operator found out about an unknown generation; False where that is not open (any more)."""
+        statement = """
+            UPDATE generations
+               SET idempotency_key = CASE WHEN :bought = 1 THEN idempotency_key ELSE NULL END,
+                   status = CASE WHEN :bought = 1 THEN status ELSE 'failed' END,
+                   resolved_at = :at,
+                   updated_at = :at
+             WHERE id = :id AND tenant_id = :tenant_id AND status = 'unknown' AND resolved_at IS NULL
+        """
+        parameters = {"id": generation_id, "tenant_id": tenant_id, "bought": int(bought), "at": to_timestamp(at)}
+        return self.connection.execute(text(statement), parameters).rowcount == 1
+
+    def usage(self, *, tenant_id: TenantId, since: datetime, until: datetime) -> list[UsageRow]:
+        """What the tenant's generations stored from ``since`` to ``until``, by day, model and subject."""
+        statement = """
+            SELECT DATE(created_at) AS day, model, subject, COUNT(*) AS images
+              FROM generations
+             WHERE tenant_id = :tenant_id AND status = 'stored' AND created_at >= :since AND created_at <= :until
+             GROUP BY DATE(created_at), model, subject
+             ORDER BY day, model, subject
+        """
+        parameters = {"tenant_id": tenant_id, "since": to_timestamp(since), "until": to_timestamp(until)}
+        rows = self.connection.execute(text(statement), parameters).mappings()
+        return [UsageRow(day=row["day"], model=row["model"], key=row["subject"], images=row["images"]) for row in rows]
+
+    def delete_settled(self, *, tenant_id: TenantId) -> bool:
+        """Remove the tenant's generations that are over; True if none is left."""
+        parameters = {"tenant_id": tenant_id}
+        statement = "DELETE FROM generations WHERE tenant_id = :tenant_id AND status <> 'calling'"
+        self.connection.execute(text(statement), parameters)
+        left = "SELECT COUNT(*) FROM generations WHERE tenant_id = :tenant_id"
+        return not self.connection.execute(text(left), parameters).scalar_one()
 
     def _one(self, statement: str, parameters: Parameters) -> Generation | None:
         row = self.connection.execute(text(statement), parameters).mappings().one_or_none()

@@ -35,8 +35,11 @@ COLUMNS = (
     "updated_at",
 )
 SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM images"
-VISIBLE = "(visibility = 'public' OR tenant_id = :tenant_id)"
-"""What a viewer sees: public pictures, and with a credential the tenant's own. NULL equals nothing."""
+VISIBLE = """(
+    tenant_id = :tenant_id
+    OR (visibility = 'public' AND tenant_id NOT IN (SELECT id FROM tenants WHERE status <> 'active'))
+)"""
+"""What a viewer sees: the tenant's own with a credential, and public ones of active tenants. NULL equals nothing."""
 
 
 def to_row(image: NewImage) -> Parameters:
@@ -121,6 +124,12 @@ class Images:
         """Remove the record of the tenant's own image."""
         statement = "DELETE FROM images WHERE guid = :guid AND tenant_id = :tenant_id"
         self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+
+    def list_some(self, *, tenant_id: TenantId, limit: int) -> list[StoredImage]:
+        """At most ``limit`` images of the tenant, whichever."""
+        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit")
+        parameters = {"tenant_id": tenant_id, "limit": limit}
+        return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def _one(self, statement: str, parameters: Parameters) -> StoredImage | None:
         row = self.connection.execute(text(statement), parameters).mappings().one_or_none()

@@ -21,10 +21,20 @@ def from_timestamp(value: object) -> datetime | None:
 
 def to_timestamp(moment: datetime | None) -> str | None:
     """A UTC time as the text that both databases take for a TIMESTAMP."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def insert_statement(table: str, columns: Iterable[str]) -> str:
     """``INSERT`` with one named parameter a column. Names come from code, never from a client."""
     names = list(columns)
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})"
+
+
+def to_names(names: Iterable[str] | None) -> str | None:
+    """Names without spaces, such as scopes, as one text that they are separated in by spaces (RFC 6749 §3.3)."""
+    return None if names is None else " ".join(sorted(names))
+
+
+def from_names(value: object) -> list[str] | None:
+    """The names in such a text."""
+    return None if value is None else str(value).split()

@@ -1,27 +1,56 @@
 """The ``tenants`` table."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.exceptions import TenantExistsException
-from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantId, Visibility
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.core.models.tenant import Tenant, TenantId
+from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
 
-COLUMNS = ("guid", "name", "default_visibility", "created_at")
+COLUMNS = (
+    "guid",
+    "name",
+    "status",
+    "default_visibility",
+    "images_per_minute",
+    "monthly_budget_micro_usd",
+    "allowed_models",
+    "created_at",
+)
+MICRO = 1_000_000
 SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM tenants"
 
 
 def to_row(tenant: Tenant) -> Parameters:
-    """The columns of a tenant, by name."""
-    return tenant.model_dump(mode="json", include=set(COLUMNS)) | {"created_at": to_timestamp(tenant.created_at)}
+    """The columns of a tenant, by name; money is whole micro-dollars."""
+    budget = tenant.monthly_budget_usd
+    return {
+        "guid": tenant.guid,
+        "name": tenant.name,
+        "status": tenant.status.value,
+        "default_visibility": tenant.default_visibility.value,
+        "images_per_minute": tenant.images_per_minute,
+        "monthly_budget_micro_usd": None if budget is None else int(budget * MICRO),
+        "allowed_models": to_names(tenant.allowed_models),
+        "created_at": to_timestamp(tenant.created_at),
+    }
 
 
 def from_row(row: Row) -> Tenant:
     """The tenant in a row of ``SELECT``."""
-    return Tenant.model_validate({**row, "created_at": from_timestamp(row["created_at"])})
+    values = dict(row)
+    budget = values.pop("monthly_budget_micro_usd")
+    return Tenant.model_validate(
+        values
+        | {
+            "monthly_budget_usd": None if budget is None else Decimal(budget) / MICRO,
+            "allowed_models": from_names(row["allowed_models"]),
+            "created_at": from_timestamp(row["created_at"]),
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -30,16 +59,43 @@ class Tenants:
 
     connection: Connection
 
-    def insert(self, *, guid: TenantGuid, name: str, default_visibility: Visibility, created_at: datetime) -> Tenant:
-        """Add a tenant. Raises ``TenantExistsException`` where the name is taken."""
-        tenant = Tenant(
-            id=TenantId(0), guid=guid, name=name, default_visibility=default_visibility, created_at=created_at
-        )
+    def insert(self, tenant: Tenant) -> Tenant:
+        """Add a tenant and return it with its id. Raises ``TenantExistsException`` where the name is taken."""
         try:
             result = self.connection.execute(text(insert_statement("tenants", COLUMNS)), to_row(tenant))
         except IntegrityError as error:
             raise TenantExistsException from error
         return tenant.model_copy(update={"id": TenantId(result.lastrowid)})
+
+    def lock(self, name_or_guid: str) -> Tenant | None:
+        """The tenant of this GUID or name, which nobody else can change before this transaction ends."""
+        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        statement = "UPDATE tenants SET guid = guid WHERE guid = :value OR name = :value"
+        self.connection.execute(text(statement), {"value": name_or_guid})
+        return self.get_by_guid(name_or_guid) or self.get_by_name(name_or_guid)
+
+    def update(self, tenant: Tenant) -> None:
+        """Write what may change of a tenant. Raises ``TenantExistsException`` where the name is taken."""
+        statement = """
+            UPDATE tenants
+               SET name = :name, status = :status, default_visibility = :default_visibility,
+                   images_per_minute = :images_per_minute, monthly_budget_micro_usd = :monthly_budget_micro_usd,
+                   allowed_models = :allowed_models
+             WHERE guid = :guid
+        """
+        try:
+            self.connection.execute(text(statement), to_row(tenant))
+        except IntegrityError as error:
+            raise TenantExistsException from error
+
+    def delete(self, tenant_id: TenantId) -> None:
+        """Remove a tenant that owns nothing any more."""
+        self.connection.execute(text("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
+
+    def get_by_id(self, tenant_id: TenantId) -> Tenant | None:
+        """The tenant of this internal id."""
+        row = self.connection.execute(text(f"{SELECT} WHERE id = :id"), {"id": tenant_id}).mappings().one_or_none()
+        return None if row is None else from_row(row)
 
     def get_by_guid(self, guid: str) -> Tenant | None:
         """The tenant of this GUID."""
@@ -52,6 +108,11 @@ class Tenants:
     def list_all(self) -> list[Tenant]:
         """Every tenant, oldest first."""
         return [from_row(row) for row in self.connection.execute(text(f"{SELECT} ORDER BY id")).mappings()]
+
+    def list_deleting(self) -> list[Tenant]:
+        """The tenants whose deletion has begun and has not come to its end."""
+        statement = text(f"{SELECT} WHERE status = 'deleting' ORDER BY id")
+        return [from_row(row) for row in self.connection.execute(statement).mappings()]
 
     def _one(self, column: str, value: str) -> Tenant | None:
         statement = text(f"{SELECT} WHERE {column} = :value")

@@ -18,7 +18,7 @@ def revalidate(incoming: Model) -> Model:
     message names the fields and what is wrong with them, never what was in them.
     """
     try:
-        return type(incoming).model_validate(incoming.model_dump(warnings=False))
+        return type(incoming).model_validate(incoming.model_dump(exclude_unset=True, warnings=False))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         kind: type[PixyProxyException] = (

@@ -16,12 +16,18 @@ from starlette.types import Lifespan
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import open_services
+from pixyproxy.web.auth.metadata import metadata_router
+from pixyproxy.web.auth.token import token_router
 from pixyproxy.web.body_limit import BodyLimitMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
-from pixyproxy.web.limits import create_limiter
+from pixyproxy.web.limits import RateLimitHeaders, create_rate_limits
 from pixyproxy.web.openapi import install_openapi
 from pixyproxy.web.pages.router import page_router
+from pixyproxy.web.private.account import account_router
+from pixyproxy.web.private.admin import admin_router
 from pixyproxy.web.private.images import private_image_router
+from pixyproxy.web.private.keys import key_router
+from pixyproxy.web.private.users import user_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
@@ -39,24 +45,34 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan_with(settings),
         dependencies=[Depends(log_request)],
+        # The pages' router has them, limited as every route is.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        # Outermost first: every answer is logged, the unforeseen answered, and then bodies counted.
+        # Outermost first: every answer is logged and says what is left of a limit, the unforeseen is answered, and
+        # then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
+            Middleware(RateLimitHeaders),
             Middleware(ErrorBoundary),
             Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
         ],
         exception_handlers=dict.fromkeys((PixyProxyException, HTTPException, RequestValidationError), answer_exception),
     )
-    limiter = app.state.limiter = create_limiter()
+    limits = app.state.limits = create_rate_limits(settings)
     routers = [
-        public_image_router(),
-        private_image_router(limiter, images_per_minute=settings.images_per_minute),
-        health_router(),
-        page_router(),
+        public_image_router(limits),
+        private_image_router(limits),
+        token_router(limits),
+        metadata_router(limits),
+        key_router(limits),
+        user_router(limits),
+        account_router(limits),
+        admin_router(limits),
+        health_router(limits),
+        page_router(limits),
     ]
     for router in routers:
         app.include_router(router)
@@ -78,5 +94,6 @@ def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
                 recovery.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await recovery
+                await asyncio.to_thread(app.state.limits.close)
 
     return lifespan

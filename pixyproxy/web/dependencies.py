@@ -1,17 +1,26 @@
 """Every ``Annotated`` alias that resources take, but for those of authentication."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query
 from starlette.requests import Request
 
-from pixyproxy.core.exceptions import ImageNotFoundException
+from pixyproxy.core.exceptions import (
+    ApiKeyNotFoundException,
+    GenerationNotFoundException,
+    ImageNotFoundException,
+    PixyProxyException,
+    TenantNotFoundException,
+    UserNotFoundException,
+)
 from pixyproxy.core.models.image import GUID_PATTERN, ImageGuid
 from pixyproxy.service.composition import Services
 from pixyproxy.service.private.generation import GenerationService
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.public.images import ImageReader
+from pixyproxy.web.limits import RateLimits
 
 HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
@@ -24,11 +33,23 @@ def _services(request: Request) -> Services:
 AllServices = Annotated[Services, Depends(_services)]
 
 
-def _image_guid(guid: Annotated[str, Path(json_schema_extra={"format": "uuid"})]) -> ImageGuid:
-    """The GUID in the path, in lower case. What is no GUID names no image."""
-    if re.fullmatch(GUID_PATTERN, guid) is None:
-        raise ImageNotFoundException
-    return ImageGuid(guid.lower())
+def _limits(request: Request) -> RateLimits:
+    limits: RateLimits = request.app.state.limits
+    return limits
+
+
+Limits = Annotated[RateLimits, Depends(_limits)]
+
+
+def _guid_of(missing: type[PixyProxyException]) -> Callable[[str], str]:
+    """A dependency that gives the GUID in the path, in lower case. What is no GUID names nothing."""
+
+    def guid_in_path(guid: Annotated[str, Path(json_schema_extra={"format": "uuid"})]) -> str:
+        if re.fullmatch(GUID_PATTERN, guid) is None:
+            raise missing
+        return guid.lower()
+
+    return guid_in_path
 
 
 def _image_reader(services: AllServices) -> ImageReader:
@@ -43,12 +64,16 @@ def _generation(services: AllServices) -> GenerationService:
     return services.generation
 
 
-ImageGuidInPath = Annotated[ImageGuid, Depends(_image_guid)]
+ImageGuidInPath = Annotated[ImageGuid, Depends(_guid_of(ImageNotFoundException))]
+KeyGuid = Annotated[str, Depends(_guid_of(ApiKeyNotFoundException))]
+UserGuidInPath = Annotated[str, Depends(_guid_of(UserNotFoundException))]
+TenantGuidInPath = Annotated[str, Depends(_guid_of(TenantNotFoundException))]
+GenerationGuidInPath = Annotated[str, Depends(_guid_of(GenerationNotFoundException))]
 Reader = Annotated[ImageReader, Depends(_image_reader)]
 Editor = Annotated[ImageEditor, Depends(_image_editor)]
 Generator = Annotated[GenerationService, Depends(_generation)]
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many images at the most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at the most.")]
 Cursor = Annotated[
     str | None, Query(max_length=500, description="Where to go on: taken from the `Link` of the page before.")
 ]

@@ -4,11 +4,9 @@ The table gives each core exception its status; a test fails when a class is mis
 (the framework's, the unforeseen) goes through the same function.
 """
 
-import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
@@ -20,12 +18,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixyproxy.core import exceptions as core
-from pixyproxy.core.logs import current_request_id
+from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.service.private.audit import entry
 from pixyproxy.web.limits import seconds_until_reset
+from pixyproxy.web.problem import OAUTH_PATHS, Problem, oauth_response, problem_response
 
 logger = logging.getLogger(__name__)
-
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.PixyProxyException: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -33,14 +31,32 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.AuthenticationException: HTTPStatus.UNAUTHORIZED,
     core.CredentialMissingException: HTTPStatus.UNAUTHORIZED,
     core.CredentialInvalidException: HTTPStatus.UNAUTHORIZED,
+    core.IssuerUnavailableException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.ServerBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.TooManyFailuresException: HTTPStatus.TOO_MANY_REQUESTS,
     core.PermissionException: HTTPStatus.FORBIDDEN,
+    core.GrantException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.TenantSuspendedException: HTTPStatus.FORBIDDEN,
+    core.ModelNotAllowedException: HTTPStatus.FORBIDDEN,
+    core.OAuthException: HTTPStatus.BAD_REQUEST,
+    core.OAuthRequestException: HTTPStatus.BAD_REQUEST,
+    core.OAuthClientException: HTTPStatus.UNAUTHORIZED,
+    core.OAuthGrantException: HTTPStatus.BAD_REQUEST,
+    core.OAuthGrantTypeException: HTTPStatus.BAD_REQUEST,
+    core.OAuthUnauthorizedException: HTTPStatus.BAD_REQUEST,
+    core.OAuthScopeException: HTTPStatus.BAD_REQUEST,
     core.InvalidRequestException: HTTPStatus.UNPROCESSABLE_ENTITY,
     core.InvalidCursorException: HTTPStatus.BAD_REQUEST,
     core.TenantException: HTTPStatus.BAD_REQUEST,
     core.TenantNotFoundException: HTTPStatus.NOT_FOUND,
     core.TenantExistsException: HTTPStatus.CONFLICT,
+    core.OwnTenantException: HTTPStatus.CONFLICT,
     core.ApiKeyException: HTTPStatus.BAD_REQUEST,
     core.ApiKeyNotFoundException: HTTPStatus.NOT_FOUND,
+    core.ApiKeyRevokedException: HTTPStatus.CONFLICT,
+    core.UserException: HTTPStatus.BAD_REQUEST,
+    core.UserNotFoundException: HTTPStatus.NOT_FOUND,
+    core.UserExistsException: HTTPStatus.CONFLICT,
     core.DatabaseException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.DatabaseUnavailableException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.DatabaseBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -52,6 +68,9 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.StorageFullException: HTTPStatus.INSUFFICIENT_STORAGE,
     core.PictureMissingException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.ImageGenerationException: HTTPStatus.BAD_GATEWAY,
+    core.BudgetUnpricedException: HTTPStatus.PAYMENT_REQUIRED,
+    core.GenerationNotFoundException: HTTPStatus.NOT_FOUND,
+    core.GenerationResolvedException: HTTPStatus.CONFLICT,
     core.PromptRefusedException: HTTPStatus.BAD_REQUEST,
     core.UpstreamCredentialException: HTTPStatus.BAD_GATEWAY,
     core.UpstreamBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -78,36 +97,49 @@ FRAMEWORK_CODES: dict[int, tuple[str, str]] = {
 }
 """What the framework itself answers with → code and what to do."""
 
+WITH_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 CHALLENGE = 'Bearer realm="pixyproxy"'
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An answer in the making: RFC 9457's members, our ``code``, and further members and headers."""
-
-    status: int
-    code: str
-    detail: str
-    members: dict[str, Any]
-    headers: dict[str, str]
 
 
 async def answer_exception(request: Request, exception: Exception) -> Response:
     """The answer to any exception. It never echoes input, and names the request that the log tells more of."""
+    if isinstance(exception, core.PermissionException):
+        exception = await _written_down(request, exception)
     problem = _describe(request, exception)
-    body = {
-        "type": f"urn:pixyproxy:error:{problem.code}",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": current_request_id.get(),
-        **problem.members,
-    }
-    # A lone surrogate (a field's name may hold one) has no UTF-8; the escapes of ASCII JSON are plain text.
-    content = json.dumps(body, ensure_ascii=True).encode("ascii")
-    headers = {**problem.headers, "Cache-Control": "no-store"}
-    return Response(content, status_code=problem.status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+    if request.scope.get("path") in OAUTH_PATHS:
+        return oauth_response(_as_oauth(problem))
+    return problem_response(problem)
+
+
+async def _written_down(request: Request, refusal: core.PermissionException) -> Exception:
+    """The refusal, once the audit log has it; what came in between, where it could not be written.
+
+    Here, where every refusal comes by, no route can forget it.
+    """
+    principal = getattr(request.state, "principal", None)
+    if principal is None:
+        return refusal
+    try:
+        await request.app.state.limits.note_refusal(principal.subject)
+        await request.app.state.services.audit.record(
+            entry(
+                principal.actor,
+                AuditAction.SCOPE_REFUSED,
+                tenant_guid=principal.tenant_guid,
+                target=f"{request.method} {request.scope['route'].path}",
+                details={"code": refusal.code} | refusal.context,
+            )
+        )
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is answered in place of the refusal)
+        return error
+    return refusal
+
+
+def _as_oauth(problem: Problem) -> Problem:
+    """What cannot be read is 400 at OAuth's endpoints (RFC 6749 §5.2), where it is 422 elsewhere."""
+    if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return replace(problem, status=HTTPStatus.BAD_REQUEST)
+    return problem
 
 
 def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
@@ -172,16 +204,25 @@ def _describe_core(exception: core.PixyProxyException) -> Problem:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("answered %d %s, cause: %s", status, exception.code, _cause(exception))
     headers = {}
-    if exception.retry_after_seconds is not None and status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if exception.retry_after_seconds is not None and status in WITH_RETRY_AFTER:
         headers["Retry-After"] = str(exception.retry_after_seconds)
-    if isinstance(exception, core.CredentialInvalidException):
-        headers["WWW-Authenticate"] = f'{CHALLENGE}, error="invalid_token"'
-    elif isinstance(exception, core.AuthenticationException):
-        headers["WWW-Authenticate"] = CHALLENGE
-    elif isinstance(exception, core.PermissionException):
-        scope = exception.context["scope"]
-        headers["WWW-Authenticate"] = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+    challenge = _challenge(exception)
+    if challenge is not None:
+        headers["WWW-Authenticate"] = challenge
     return Problem(status, exception.code, exception.message, dict(exception.context), headers)
+
+
+def _challenge(exception: core.PixyProxyException) -> str | None:
+    """How to authenticate: RFC 6750 §3 for bearers, RFC 6749 §5.2 for OAuth clients."""
+    if isinstance(exception, core.OAuthClientException):
+        return 'Basic realm="pixyproxy", charset="UTF-8"'
+    if isinstance(exception, core.CredentialInvalidException):
+        return f'{CHALLENGE}, error="invalid_token"'
+    if isinstance(exception, core.AuthenticationException):
+        return CHALLENGE
+    if type(exception) is core.PermissionException:
+        return f'{CHALLENGE}, error="insufficient_scope", scope="{exception.context["scope"]}"'
+    return None
 
 
 def _cause(exception: core.PixyProxyException) -> str:

@@ -35,6 +35,18 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+OAUTH_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "An error of OAuth 2 (RFC 6749, 5.2).",
+    "required": ["error", "error_description", "code", "request_id"],
+    "properties": {
+        "error": {"type": "string", "description": "The standard's code.", "examples": ["invalid_grant"]},
+        "error_description": {"type": "string", "description": "What is wrong, and what to do."},
+        "code": {"type": "string", "description": "As in problem details."},
+        "request_id": {"type": "string", "description": "Names the request in the server's log."},
+    },
+}
+OAUTH_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
 PICTURE_CONTENT = {
     media_type: {"schema": {"type": "string", "format": "binary"}}
     for media_type in ("image/png", "image/jpeg", "image/webp", "image/gif")
@@ -85,6 +97,14 @@ def problems(*statuses: int) -> Responses:
     }
 
 
+def oauth_errors(*statuses: int) -> Responses:
+    """The errors of an OAuth endpoint (RFC 6749 §5.2)."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": OAUTH_ERROR_CONTENT}
+        for status in sorted(statuses)
+    }
+
+
 def install_openapi(app: FastAPI) -> None:
     """Make ``app.openapi()`` give the document with our schemas in place of FastAPI's own errors."""
 
@@ -100,13 +120,23 @@ def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas: dict[str, Any] = document["components"]["schemas"]
     schemas["Problem"] = PROBLEM_SCHEMA
+    schemas["OAuthError"] = OAUTH_ERROR_SCHEMA
     schemas["ImageContent"] = ImageContent.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for path in document["paths"].values():
         for operation in path.values():
             _drop_framework_error(operation["responses"])
+            _leave_form_fields_empty(operation, schemas)
     return document
+
+
+def _leave_form_fields_empty(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give the optional fields of a form an empty example: Swagger UI fills in the text "string" and sends it else."""
+    form = operation.get("requestBody", {}).get("content", {}).get("application/x-www-form-urlencoded", {})
+    schema = schemas.get(form.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+    for name in schema.get("properties", {}).keys() - schema.get("required", []):
+        schema["properties"][name].setdefault("examples", [""])
 
 
 def _drop_framework_error(responses: dict[str, Any]) -> None:

@@ -1,6 +1,11 @@
 """From what is stored to what is shown."""
 
+from fastapi import Response
+from starlette.requests import Request
+
+from pixyproxy.core.models.api_key import ApiKeyWithSecret, IssuedApiKey
 from pixyproxy.core.models.image import ImageDetail, ImageGuid, StoredImage
+from pixyproxy.core.models.token import IssuedTokens, TokenResponse
 
 SHOWN = set(ImageDetail.model_fields) - {"content_url"}
 
@@ -13,3 +18,26 @@ def content_path(guid: ImageGuid) -> str:
 def image_detail(image: StoredImage, *, public_url: str) -> ImageDetail:
     """What viewers see of an image; the internal id and the tenant are not in it."""
     return ImageDetail(**image.model_dump(include=SHOWN), content_url=public_url + content_path(image.guid))
+
+
+def api_key_with_secret(issued: IssuedApiKey) -> ApiKeyWithSecret:
+    """The answer that shows a key's secret, once."""
+    return ApiKeyWithSecret(**issued.detail.model_dump(), api_key=issued.api_key.get_secret_value())
+
+
+def token_response(issued: IssuedTokens) -> TokenResponse:
+    """Tokens as a token endpoint gives them (RFC 6749 §5.1)."""
+    refresh_token = issued.refresh_token
+    return TokenResponse(
+        access_token=issued.access_token.get_secret_value(),
+        expires_in=issued.expires_in,
+        scope=" ".join(sorted(issued.scopes)),
+        refresh_token=None if refresh_token is None else refresh_token.get_secret_value(),
+    )
+
+
+def link_to_next(request: Request, response: Response, cursor: str | None) -> None:
+    """Name the next page of a list, while there is one (RFC 8288)."""
+    if cursor is not None:
+        following = request.url.include_query_params(cursor=cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'

@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pixyproxy.core.logs import current_request_id
+from pixyproxy.core.logs import current_client_address, current_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ class RequestLogMiddleware:
             return
         request_id = request_ids.new()
         token = current_request_id.set(request_id)
+        client = scope.get("client")
+        address = current_client_address.set(client[0] if client else None)
         log = scope[SCOPE_KEY] = RequestLog(scope, self.unrouted)
 
         async def receive_logged() -> Message:
@@ -110,4 +112,5 @@ class RequestLogMiddleware:
             await self.app(scope, receive_logged, send_with_id)
         finally:
             log.end()
+            current_client_address.reset(address)
             current_request_id.reset(token)

@@ -22,25 +22,27 @@ class Place:
     folder: Path
     settings: Settings
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The outcome of a command, whatever it is; nothing ends in a traceback."""
-        done = run_command(*arguments, settings=self.settings, folder=self.folder, environment=environment)
+    def run(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """The outcome of a command, whatever it is; nothing ends in a traceback. ``typed`` comes out of a pipe."""
+        done = run_command(
+            *arguments, settings=self.settings, folder=self.folder, environment=environment, standard_input=typed
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def succeed(self, *arguments: str) -> str:
+    def succeed(self, *arguments: str, typed: str = "", **environment: str) -> str:
         """What a command prints that must go well."""
-        done = self.run(*arguments)
+        done = self.run(*arguments, typed=typed, **environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def load(self, *arguments: str) -> Any:  # noqa: ANN401  (JSON)
+    def load(self, *arguments: str, typed: str = "", **environment: str) -> Any:  # noqa: ANN401  (JSON)
         """What a command prints with ``--json``."""
-        return json.loads(self.succeed(*arguments, "--json"))
+        return json.loads(self.succeed(*arguments, "--json", typed=typed, **environment))
 
-    def fail(self, *arguments: str, **environment: str) -> str:
+    def fail(self, *arguments: str, typed: str = "", **environment: str) -> str:
         """What a command says when it fails, which is on standard error, and not much."""
-        done = self.run(*arguments, **environment)
+        done = self.run(*arguments, typed=typed, **environment)
         assert done.returncode == 1, done.stdout
         assert done.stdout == ""
         return done.stderr

@@ -1,12 +1,14 @@
-"""bootstrap, tenant, key, migrate: administration from a shell."""
+"""bootstrap, migrate, tenant: administration from a shell."""
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.models.principal import Scope
 from tests.cli.conftest import Place
+from tests.support.upstream import refusing_base_url
 
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 API_KEY = re.compile(r"pxy_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
@@ -38,25 +40,52 @@ def test_bootstrap_tells_people_to_keep_the_key(place: Place) -> None:
     assert re.search(r"API key: pxy_\w+\nKeep the key now", place.succeed("bootstrap"))
 
 
-def test_tenants_are_created_and_listed(place: Place) -> None:
-    made = place.load("tenant", "create", "ümläut 🦊 & co", "--visibility", "private")
-    assert made.keys() == {"guid", "name", "default_visibility", "created_at"}
-    assert (made["name"], made["default_visibility"]) == ("ümläut 🦊 & co", "private")
-    place.succeed("tenant", "create", "second")
-    assert [tenant["name"] for tenant in place.load("tenant", "list")] == ["ümläut 🦊 & co", "second"]
-    table = place.succeed("tenant", "list")
+def test_tenants_are_created_listed_and_changed(any_place: Place) -> None:
+    limits = ("--images-per-minute", "7", "--monthly-budget-usd", "12.5", "--model", "gpt-image-2", "--model", "x/y")
+    made = any_place.load("tenant", "create", "ümläut 🦊 & co", "--visibility", "private", *limits)
+    assert made == {
+        "guid": made["guid"],
+        "name": "ümläut 🦊 & co",
+        "status": "active",
+        "default_visibility": "private",
+        "images_per_minute": 7,
+        "monthly_budget_usd": 12.5,
+        "allowed_models": ["gpt-image-2", "x/y"],
+        "created_at": made["created_at"],
+    }
+    any_place.succeed("tenant", "create", "second")
+    gone = ("--unset", "images_per_minute", "--unset", "monthly_budget_usd", "--unset", "allowed_models")
+    renamed = ("--name", "umlaut", "--status", "suspended", "--visibility", "public")
+    changed = any_place.load("tenant", "update", "ümläut 🦊 & co", *renamed, *gone)
+    unset = {"images_per_minute": None, "monthly_budget_usd": None, "allowed_models": None}
+    told = {"name": "umlaut", "status": "suspended", "default_visibility": "public"}
+    assert changed == made | told | unset
+    assert any_place.load("tenant", "update", made["guid"], "--status", "active") == changed | {"status": "active"}
+    assert [tenant["name"] for tenant in any_place.load("tenant", "list")] == ["umlaut", "second"]
+    table = any_place.succeed("tenant", "list")
     assert len(table.splitlines()) == 3
     assert made["guid"] in table
 
 
+def test_a_change_leaves_alone_what_it_does_not_name(place: Place) -> None:
+    made = place.load("tenant", "create", "acme", "--images-per-minute", "7", "--monthly-budget-usd", "0.000001")
+    changed = place.load("tenant", "update", "acme", "--model", "gpt-image-2")
+    assert changed == made | {"allowed_models": ["gpt-image-2"]}
+
+
 def test_a_tenant_that_exists_is_not_made_again(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
-    assert place.fail("tenant", "create", "acme") == ("A tenant of this name exists already. Choose another name.\n")
+    place.succeed("tenant", "create", "second")
+    taken = "A tenant of this name exists already. Choose another name.\n"
+    assert place.fail("tenant", "create", "acme") == taken
+    assert place.fail("tenant", "update", "second", "--name", "acme") == taken
 
 
-@pytest.mark.parametrize("name", ["   ", "a" * 256])
-def test_a_tenant_needs_a_name_of_sensible_length(name: str, place: Place) -> None:
-    assert place.fail("tenant", "create", name) == "A tenant's name has 1 to 255 characters.\n"
+@pytest.mark.parametrize("name", ["   ", "a" * 256, "two\nlines"])
+def test_a_tenant_needs_a_name_of_one_line_and_sensible_length(name: str, place: Place) -> None:
+    (line,) = place.fail("tenant", "create", name).splitlines()
+    assert line.startswith("name: ")
+    assert not place.load("tenant", "list")
 
 
 def test_a_table_is_not_broken_by_what_is_in_it(place: Place) -> None:
@@ -65,44 +94,26 @@ def test_a_table_is_not_broken_by_what_is_in_it(place: Place) -> None:
     assert name in place.succeed("tenant", "list")
 
 
-def test_keys_are_created_listed_and_revoked(any_place: Place) -> None:
-    any_place.succeed("tenant", "create", "acme")
-    scopes = ("--scope", "image:generate", "--scope", "image:read")
-    made = any_place.load("key", "create", "website", "--tenant", "acme", *scopes, "--expires-in-days", "90")
-    assert API_KEY.fullmatch(made["api_key"])
-    assert sorted(made["scopes"]) == ["image:generate", "image:read"]
-    (listed,) = any_place.load("key", "list", "--tenant", "acme")
-    assert (listed["guid"], listed["name"], listed["revoked_at"]) == (made["guid"], "website", None)
-    assert listed["expires_at"] == made["expires_at"]
-    assert "secret_sha256" not in listed
-    assert made["api_key"].split("_")[2] not in any_place.succeed("key", "list", "--tenant", "acme")
-    assert any_place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
-    (listed,) = any_place.load("key", "list", "--tenant", "acme")
-    assert listed["revoked_at"] is not None
-
-
-def test_the_scopes_of_a_key_come_in_one_order(place: Place) -> None:
-    place.succeed("bootstrap")
-    (key,) = place.load("key", "list")
-    assert key["scopes"] == sorted(key["scopes"])
-
-
-def test_a_key_without_scopes_named_is_for_images(place: Place) -> None:
+def test_a_tenant_is_deleted_by_name_once_that_is_confirmed(place: Place) -> None:
+    for name in ("acme", "second", "third"):
+        place.succeed("tenant", "create", name)
+    refused = place.run("tenant", "delete", "acme", typed="n\n")
+    assert (refused.returncode, "acme" in refused.stdout) == (1, True)
+    assert place.run("tenant", "delete", "acme").returncode == 1
+    assert len(place.load("tenant", "list")) == 3
+    assert place.succeed("tenant", "delete", "acme", typed="y\n").endswith("The tenant is deleted.\n")
+    assert place.succeed("tenant", "delete", "second", "--yes") == "The tenant is deleted.\n"
+    assert [tenant["name"] for tenant in place.load("tenant", "list")] == ["third"]
+    # Its name is free again.
     place.succeed("tenant", "create", "acme")
-    made = place.load("key", "create", "website", "--tenant", "acme")
-    assert sorted(made["scopes"]) == ["image:generate", "image:manage", "image:read"]
 
 
-def test_a_key_of_another_tenant_is_not_revoked(place: Place) -> None:
-    place.succeed("bootstrap")
-    place.succeed("tenant", "create", "other")
-    (key,) = place.load("key", "list")
-    assert place.fail("key", "revoke", key["guid"], "--tenant", "other") == "There is no such API key.\n"
-    assert [(left["guid"], left["revoked_at"]) for left in place.load("key", "list")] == [(key["guid"], None)]
-
-
-def test_keys_of_a_tenant_that_does_not_exist(place: Place) -> None:
-    assert place.fail("key", "create", "x", "--tenant", "nobody") == "There is no such tenant.\n"
+@pytest.mark.parametrize(
+    "command",
+    ["tenant update", "tenant delete --yes", "key list --tenant", "user list --tenant", "token issue --tenant"],
+)
+def test_a_tenant_that_does_not_exist(command: str, place: Place) -> None:
+    assert place.fail(*command.split(), "nobody") == "There is no such tenant.\n"
 
 
 def test_migrate_may_be_run_again(place: Place) -> None:
@@ -118,3 +129,72 @@ def test_migrate_prints_the_schema_that_is_checked_in(dialect: str, place: Place
 
 def test_migrate_knows_no_other_dialect(place: Place) -> None:
     assert place.fail("migrate", "--sql", "oracle") == "--sql takes `mysql` or `sqlite`.\n"
+
+
+COMMANDS = {
+    "": "serve migrate bootstrap generate doctor tenant key user token keys audit --version",
+    "tenant": "create list update delete",
+    "key": "create list rotate revoke",
+    "user": "create list update delete",
+    "token": "issue",
+    "keys": "rotate list",
+    "audit": "list verify",
+}
+
+
+@pytest.mark.parametrize("group", COMMANDS)
+def test_help_lists_every_command(group: str, place: Place) -> None:
+    text = place.succeed(*group.split(), "--help", COLUMNS="200")
+    listed = re.findall(r"^[ │]*(--version|[a-z]+)\b", text, re.MULTILINE)
+    assert set(COMMANDS[group].split()) <= set(listed)
+    assert not place.settings.data_dir.exists()
+
+
+def test_the_version_is_that_of_the_package(place: Place) -> None:
+    assert place.succeed("--version") == f"{version('pixyproxy')}\n"
+
+
+@pytest.mark.parametrize("arguments", ["--version", "tenant list", "audit verify"])
+def test_a_command_does_not_load_the_web(arguments: str, place: Place) -> None:
+    """FastAPI takes longer to load than a command to run."""
+    done = place.run(*arguments.split(), PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "typer" in loaded
+    assert not loaded & {"fastapi", "starlette", "slowapi", "uvicorn", "openai"}
+
+
+def test_what_a_client_needs_loads_no_database(place: Place) -> None:
+    done = place.run("generate", "--help", PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "pixyproxy.cli.program" in loaded
+    assert not loaded & {"sqlalchemy", "mysql.connector", "jose", "passlib", "fastapi"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tenant update acme --status deleting",
+        "key create x --scope all",
+        "user create ann --role god",
+        "tenant nonsense",
+    ],
+)
+def test_an_argument_that_does_not_exist_is_told(command: str, place: Place) -> None:
+    done = place.run(*command.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage: pixyproxy" in done.stderr
+    assert not place.settings.data_dir.exists()
+
+
+@pytest.mark.parametrize("command", ["bootstrap", "tenant list", "user list", "audit verify"])
+def test_what_is_wrong_with_the_place_is_told_in_a_sentence(command: str, place: Place) -> None:
+    with refusing_base_url() as url:
+        database = f"mysql://user:hunter2@127.0.0.1:{url.split(':')[2].removesuffix('/v1')}/x"
+        errors = place.fail(*command.split(), PIXYPROXY_DATABASE_URL=database)
+    assert errors.splitlines()[-1].startswith("The database cannot be reached")
+    assert "hunter2" not in errors
+    (place.folder / "file").write_text("no folder")
+    errors = place.fail(*command.split(), PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
+    assert errors.splitlines()[-1] == f"Not a directory: {place.folder / 'file' / 'below'}"

@@ -1,11 +1,13 @@
 """The ``api_keys`` repository."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from pixyproxy.core.models.tenant import ApiKeyGuid, Scope, StoredApiKey, Tenant
+from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import Tenant, TenantStatus
 from pixyproxy.data.database import Repositories
 from tests.support.builders import LATER, MOMENT, new_api_key, new_guid
 
@@ -23,7 +25,7 @@ def _add(data: Repositories, tenant: Tenant, **changes: object) -> StoredApiKey:
 def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
     key = _add(data, tenant, name="naïve 🦊 'key'", scopes=scopes, expires_at=LATER, revoked_at=LATER + SECOND)
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
-    assert data.api_keys.find_for_authentication(key.key_id) == (key, tenant)
+    assert data.api_keys.find_for_authentication(key.key_id) == key
 
 
 def test_a_key_without_an_end_comes_back_without_one(data: Repositories, tenant: Tenant) -> None:
@@ -38,8 +40,8 @@ def test_an_unknown_key_id_is_none(data: Repositories) -> None:
 def test_key_ids_differ_by_case(data: Repositories, tenant: Tenant) -> None:
     lower = _add(data, tenant, key_id="abcdefghijkl")
     upper = _add(data, tenant, key_id="ABCDEFGHIJKL")
-    assert data.api_keys.find_for_authentication(lower.key_id) == (lower, tenant)
-    assert data.api_keys.find_for_authentication(upper.key_id) == (upper, tenant)
+    assert data.api_keys.find_for_authentication(lower.key_id) == lower
+    assert data.api_keys.find_for_authentication(upper.key_id) == upper
 
 
 def test_a_key_id_is_not_given_twice(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
@@ -97,3 +99,74 @@ def test_only_a_key_in_force_makes_an_administrator(
     assert not data.api_keys.active_administrator_exists(at=LATER)
     _add(data, tenant, **changes)
     assert data.api_keys.active_administrator_exists(at=LATER) is active
+
+
+def test_what_identity_added_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+    key = _add(
+        data,
+        tenant,
+        former_sha256="c" * 64,
+        former_secret_until=LATER,
+        allowed_models=frozenset({"gpt-image-2", "vendor/model:2@x"}),
+        images_per_minute=1_000_000,
+        last_used_at=LATER + SECOND,
+    )
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+@pytest.mark.parametrize("year", [2037, 2038, 2039, 2099, 9999])
+def test_a_key_may_expire_after_2038(data: Repositories, tenant: Tenant, year: int) -> None:
+    key = _add(data, tenant, expires_at=datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+def test_rotating_writes_the_digests_and_nothing_else(data: Repositories, tenant: Tenant) -> None:
+    key, other = _add(data, tenant), _add(data, tenant)
+    digests = {"secret_sha256": "d" * 64, "former_sha256": key.secret_sha256, "former_secret_until": LATER}
+    refused = {"name": "another", "scopes": frozenset(Scope), "revoked_at": LATER, "expires_at": LATER}
+    data.api_keys.rotate(key.model_copy(update=digests | refused), tenant_id=tenant.id)
+    assert data.api_keys.list_of_tenant(tenant_id=tenant.id) == [key.model_copy(update=digests), other]
+
+
+def test_another_tenant_rotates_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    key = _add(data, tenant)
+    rotated = key.model_copy(update={"secret_sha256": "d" * 64, "tenant_id": stranger.id})
+    data.api_keys.rotate(rotated, tenant_id=stranger.id)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+@pytest.mark.parametrize(
+    ("last", "noted"),
+    [(None, True), (MOMENT - SECOND, True), (MOMENT, True), (MOMENT + SECOND, False)],
+    ids=["never", "before", "just then", "since"],
+)
+def test_a_use_is_noted_unless_one_was_since(
+    data: Repositories, tenant: Tenant, last: datetime | None, *, noted: bool
+) -> None:
+    key, other = _add(data, tenant, last_used_at=last), _add(data, tenant)
+    data.api_keys.note_use(key.guid, tenant_id=tenant.id, at=LATER, unless_since=MOMENT)
+    expected = key.model_copy(update={"last_used_at": LATER if noted else last})
+    assert data.api_keys.list_of_tenant(tenant_id=tenant.id) == [expected, other]
+
+
+def test_another_tenant_notes_no_use(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    key = _add(data, tenant)
+    data.api_keys.note_use(key.guid, tenant_id=stranger.id, at=LATER, unless_since=MOMENT)
+    assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
+
+
+def test_a_tenant_that_goes_takes_its_own_keys_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    _add(data, tenant)
+    kept = _add(data, stranger)
+    data.api_keys.delete_of_tenant(tenant_id=tenant.id)
+    assert data.api_keys.list_of_tenant(tenant_id=tenant.id) == []
+    assert data.api_keys.list_of_tenant(tenant_id=stranger.id) == [kept]
+
+
+@pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
+def test_a_key_of_a_tenant_that_is_not_active_makes_no_administrator(
+    data: Repositories, tenant: Tenant, status: TenantStatus
+) -> None:
+    _add(data, tenant, scopes=ADMINISTRATOR)
+    data.tenants.update(tenant.model_copy(update={"status": status}))
+    assert not data.api_keys.active_administrator_exists(at=LATER)

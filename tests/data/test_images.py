@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from pixyproxy.core.models.image import ImageChange, ImageGuid
-from pixyproxy.core.models.tenant import Tenant, Visibility
+from pixyproxy.core.models.image import ImageChange, ImageFilter, ImageGuid
+from pixyproxy.core.models.tenant import Tenant, TenantStatus, Visibility
 from pixyproxy.data.database import Repositories
 from tests.support.builders import LATER, add_generation, add_image, new_guid, new_image
 
@@ -132,3 +132,26 @@ def test_a_deleted_image_is_gone_and_the_others_are_not(data: Repositories, tena
     data.images.delete(image.guid, tenant_id=tenant.id)
     assert data.images.get_own(image.guid, tenant_id=tenant.id) is None
     assert data.images.get_own(other.guid, tenant_id=tenant.id) == other
+
+
+@pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
+def test_what_is_public_hides_while_its_tenant_is_not_active(
+    data: Repositories, tenant: Tenant, stranger: Tenant, status: TenantStatus
+) -> None:
+    hidden, shown = add_image(data, tenant), add_image(data, stranger)
+    data.tenants.update(tenant.model_copy(update={"status": status}))
+    for viewer in (None, stranger.id):
+        assert data.images.get_visible(hidden.guid, tenant_id=viewer) is None
+        assert data.images.get_visible(shown.guid, tenant_id=viewer) == shown
+        assert data.images.list_visible(ImageFilter(), tenant_id=viewer, before=None, limit=9) == [shown]
+    data.tenants.update(tenant)
+    assert data.images.get_visible(hidden.guid, tenant_id=None) == hidden
+
+
+def test_some_images_are_the_tenants_own_and_no_more_than_asked(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    images = [add_image(data, tenant) for _ in range(3)]
+    add_image(data, stranger)
+    assert data.images.list_some(tenant_id=tenant.id, limit=2) == images[:2]
+    assert data.images.list_some(tenant_id=tenant.id, limit=9) == images

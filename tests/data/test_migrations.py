@@ -6,19 +6,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Engine, inspect, text
 
 from pixyproxy.core.exceptions import SchemaException
+from pixyproxy.core.models.tenant import TenantStatus
+from pixyproxy.data.database import Repositories
 from pixyproxy.data.migrations import SCHEMA_REVISION, migrate, render_schema, verify_schema
 from tests.support.databases import TABLES, TestDatabases, opened_engine
 
 SQL = Path(__file__).parents[2] / "sql"
 AT_ONCE = 8
+EVERY_TABLE = (*TABLES, "audit_head")
 MIGRATE = """
 import sys
 from pydantic import SecretStr
@@ -43,7 +48,7 @@ def test_an_empty_database_gets_every_table(databases: TestDatabases, backend: s
     with opened_engine(databases.new(backend)) as engine:
         assert migrate(engine) is True
         verify_schema(engine)
-        assert set(TABLES) <= set(inspect(engine).get_table_names())
+        assert set(EVERY_TABLE) <= set(inspect(engine).get_table_names())
 
 
 def test_a_second_run_does_nothing_and_keeps_what_is_there(databases: TestDatabases, backend: str) -> None:
@@ -54,6 +59,89 @@ def test_a_second_run_does_nothing_and_keeps_what_is_there(databases: TestDataba
         assert migrate(engine) is False
         with engine.connect() as connection:
             assert connection.execute(text("SELECT name FROM tenants")).scalar_one() == "n"
+
+
+FIRST_ROWS = [
+    """
+    INSERT INTO tenants (guid, name, default_visibility, created_at)
+    VALUES ('t', 'naïve 🦊', 'private', '2026-01-02 03:04:05')
+    """,
+    """
+    INSERT INTO api_keys (guid, tenant_id, key_id, secret_sha256, name, scopes, created_at, expires_at, revoked_at)
+    SELECT 'k', id, 'abc', 'digest', 'a key', 'image:read admin',
+           '2026-01-02 03:04:05', '2037-12-31 23:59:59', '2026-03-29 01:30:00' FROM tenants
+    """,
+    """
+    INSERT INTO generations (guid, tenant_id, idempotency_key, fingerprint, status, image_guid, prompt, visibility,
+                             model, created_at, updated_at)
+    SELECT 'g', id, 'once', 'f', 'stored', 'i', 'a 🦊', 'public', 'm', '2026-01-02 03:04:05', '2026-01-02 03:04:06'
+      FROM tenants
+    """,
+    """
+    INSERT INTO images (guid, tenant_id, generation_id, filename, prompt, visibility, media_type, byte_size, sha256,
+                        width, height, model, created_at, updated_at)
+    SELECT 'i', tenant_id, id, 'a.png', prompt, 'public', 'image/png', 1, 's', 2, 3, model, created_at, updated_at
+      FROM generations
+    """,
+]
+"""A row of each table of the first release."""
+CARRIED = ("images", "generations", "api_keys", "tenants")
+
+
+def _migrate_to_first(engine: Engine) -> None:
+    """The schema of the first release, as its own migration made it."""
+    config = Config()
+    config.set_main_option("script_location", str(SQL / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+
+def _rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
+    with engine.connect() as connection:
+        return {
+            table: [dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()]
+            for table in CARRIED
+        }
+
+
+def test_rows_of_the_first_release_stay_as_they_were(databases: TestDatabases, backend: str) -> None:
+    with opened_engine(databases.new(backend)) as engine:
+        _migrate_to_first(engine)
+        with engine.begin() as connection:
+            for statement in FIRST_ROWS:
+                connection.execute(text(statement))
+        before = _rows(engine)
+        assert migrate(engine) is True
+        verify_schema(engine)
+        after = _rows(engine)
+    assert [len(after[table]) for table in CARRIED] == [1, 1, 1, 1]
+    for table in CARRIED:
+        assert after[table][0].items() >= before[table][0].items()
+
+
+def test_what_the_first_release_wrote_is_read_with_nothing_limited(databases: TestDatabases, backend: str) -> None:
+    with opened_engine(databases.new(backend)) as engine:
+        _migrate_to_first(engine)
+        with engine.begin() as connection:
+            for statement in FIRST_ROWS:
+                connection.execute(text(statement))
+        migrate(engine)
+        with engine.connect() as connection:
+            data = Repositories(connection)
+            tenant, key = data.tenants.get_by_guid("t"), data.api_keys.find_for_authentication("abc")
+            generation = data.generations.find_for_operator("g")
+    assert tenant is not None
+    assert (tenant.name, tenant.status) == ("naïve 🦊", TenantStatus.ACTIVE)
+    assert (tenant.images_per_minute, tenant.monthly_budget_usd, tenant.allowed_models) == (None, None, None)
+    assert key is not None
+    assert (key.expires_at, key.revoked_at) == (
+        datetime(2037, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2026, 3, 29, 1, 30, tzinfo=UTC),
+    )
+    assert (key.allowed_models, key.former_sha256, key.last_used_at) == (None, None, None)
+    assert generation is not None
+    assert (generation.subject, generation.resolved_at) == (None, None)
 
 
 def test_threads_that_migrate_at_once_make_one_schema(databases: TestDatabases, backend: str) -> None:
@@ -141,7 +229,7 @@ def test_a_migration_that_fails_in_sqlite_leaves_nothing(databases: TestDatabase
 def test_an_unmigrated_database_does_not_verify(databases: TestDatabases, backend: str) -> None:
     with (
         opened_engine(databases.new(backend)) as engine,
-        pytest.raises(SchemaException, match=r"is at nothing, not 0001. Run `pixyproxy migrate`"),
+        pytest.raises(SchemaException, match=rf"is at nothing, not {SCHEMA_REVISION}. Run `pixyproxy migrate`"),
     ):
         verify_schema(engine)
 
@@ -174,7 +262,7 @@ def test_the_schema_file_makes_what_the_migrations_make_in_sqlite(databases: Tes
 
 def _mysql_tables(url: str) -> list[str]:
     with opened_engine(url) as engine, engine.connect() as connection:
-        definitions = [connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1] for table in TABLES]
+        definitions = [connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1] for table in EVERY_TABLE]
     return [re.sub(r"AUTO_INCREMENT=\d+ ", "", definition) for definition in definitions]
 
 

@@ -1,21 +1,51 @@
 """The ``tenants`` repository."""
 
+from decimal import Decimal
+
 import pytest
 
 from pixyproxy.core.exceptions import TenantExistsException
-from pixyproxy.core.models.tenant import Tenant, TenantGuid, Visibility
+from pixyproxy.core.models.tenant import TenantId, TenantStatus, Visibility
 from pixyproxy.data.database import Repositories
-from tests.support.builders import MOMENT, add_tenant, new_guid
+from tests.support.builders import LATER, add_generation, add_tenant, new_guid, new_tenant
 
 
 @pytest.mark.parametrize("name", ["Acme", "naïve 🦊 'Ducky' & Söhne", "n" * 255])
 @pytest.mark.parametrize("visibility", Visibility)
 def test_every_column_comes_back_as_it_went_in(data: Repositories, name: str, visibility: Visibility) -> None:
-    guid = TenantGuid(new_guid())
-    tenant = data.tenants.insert(guid=guid, name=name, default_visibility=visibility, created_at=MOMENT)
-    assert data.tenants.get_by_guid(guid) == data.tenants.get_by_name(name) == tenant
-    assert tenant == Tenant(id=tenant.id, guid=guid, name=name, default_visibility=visibility, created_at=MOMENT)
+    new = new_tenant(name=name, default_visibility=visibility)
+    tenant = data.tenants.insert(new)
+    assert data.tenants.get_by_guid(new.guid) == data.tenants.get_by_name(name) == tenant
+    assert data.tenants.get_by_id(tenant.id) == tenant
+    assert tenant == new.model_copy(update={"id": tenant.id})
     assert tenant.id > 0
+
+
+@pytest.mark.parametrize("status", TenantStatus)
+def test_every_limit_comes_back_as_it_went_in(data: Repositories, status: TenantStatus) -> None:
+    tenant = data.tenants.insert(
+        new_tenant(
+            status=status,
+            images_per_minute=1_000_000,
+            monthly_budget_usd=Decimal(1000000000),
+            allowed_models=frozenset({"gpt-image-2", "vendor/model:2@x"}),
+        )
+    )
+    assert data.tenants.get_by_guid(tenant.guid) == tenant
+
+
+@pytest.mark.parametrize("budget", ["0", "0.000001", "12.345678", "999999999.999999"])
+def test_money_is_kept_to_the_millionth(data: Repositories, budget: str) -> None:
+    tenant = data.tenants.insert(new_tenant(monthly_budget_usd=Decimal(budget)))
+    found = data.tenants.get_by_id(tenant.id)
+    assert found is not None
+    assert found.monthly_budget_usd == Decimal(budget)
+
+
+def test_a_hundred_of_the_longest_models_fit(data: Repositories) -> None:
+    models = frozenset(f"{number:03}{'m' * 125}" for number in range(100))
+    tenant = data.tenants.insert(new_tenant(allowed_models=models))
+    assert data.tenants.get_by_id(tenant.id) == tenant
 
 
 def test_a_name_is_taken_once(data: Repositories) -> None:
@@ -35,8 +65,47 @@ def test_another_name_is_another_tenant(data: Repositories, name: str, other: st
 def test_an_absent_tenant_is_none(data: Repositories) -> None:
     assert data.tenants.get_by_name("nobody") is None
     assert data.tenants.get_by_guid(new_guid()) is None
+    assert data.tenants.get_by_id(TenantId(0)) is None
 
 
 def test_tenants_are_listed_oldest_first(data: Repositories) -> None:
     tenants = [add_tenant(data, name) for name in ("b", "a", "c")]
     assert data.tenants.list_all() == tenants
+
+
+def test_an_update_writes_what_may_change_and_touches_no_other(data: Repositories) -> None:
+    tenant, other = add_tenant(data), add_tenant(data)
+    allowed = {
+        "name": "another",
+        "status": TenantStatus.SUSPENDED,
+        "default_visibility": Visibility.PRIVATE,
+        "images_per_minute": 7,
+        "monthly_budget_usd": Decimal("1.5"),
+        "allowed_models": frozenset({"m"}),
+    }
+    data.tenants.update(tenant.model_copy(update=allowed | {"created_at": LATER}))
+    assert data.tenants.list_all() == [tenant.model_copy(update=allowed), other]
+
+
+def test_an_update_to_a_name_that_is_taken_is_refused(data: Repositories) -> None:
+    tenant, other = add_tenant(data), add_tenant(data)
+    with pytest.raises(TenantExistsException):
+        data.tenants.update(tenant.model_copy(update={"name": other.name}))
+
+
+def test_only_tenants_whose_deletion_has_begun_are_listed_as_such(data: Repositories) -> None:
+    made = {status: data.tenants.insert(new_tenant(name=status, status=status)) for status in TenantStatus}
+    assert data.tenants.list_deleting() == [made[TenantStatus.DELETING]]
+
+
+def test_deleting_removes_the_tenant_and_no_other(data: Repositories) -> None:
+    tenant, other = add_tenant(data), add_tenant(data)
+    data.tenants.delete(tenant.id)
+    assert data.tenants.list_all() == [other]
+
+
+def test_a_tenant_that_owns_something_is_not_removed(data: Repositories) -> None:
+    tenant = add_tenant(data)
+    add_generation(data, tenant.id)
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        data.tenants.delete(tenant.id)

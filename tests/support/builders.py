@@ -3,18 +3,15 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from pydantic import SecretStr
+
+from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
 from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration
 from pixyproxy.core.models.image import GenerationId, ImageGuid, NewImage, StoredImage
-from pixyproxy.core.models.tenant import (
-    ApiKeyGuid,
-    Principal,
-    Scope,
-    StoredApiKey,
-    Tenant,
-    TenantGuid,
-    TenantId,
-    Visibility,
-)
+from pixyproxy.core.models.principal import Principal, Role, Scope, Subject, SubjectType
+from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantId, TenantStatus, Visibility
+from pixyproxy.core.models.token import RefreshToken, SessionGuid
+from pixyproxy.core.models.user import StoredUser, UserGuid, UserStatus
 from pixyproxy.data.database import Repositories
 
 MOMENT = datetime(2026, 11, 21, 9, 15, 2, tzinfo=UTC)
@@ -26,10 +23,19 @@ def new_guid() -> str:
 
 
 def add_tenant(data: Repositories, name: str | None = None) -> Tenant:
-    guid = TenantGuid(new_guid())
-    return data.tenants.insert(
-        guid=guid, name=name or f"tenant {guid}", default_visibility=Visibility.PUBLIC, created_at=MOMENT
+    return data.tenants.insert(new_tenant(name=name or f"tenant {new_guid()}"))
+
+
+def new_tenant(**changes: object) -> Tenant:
+    tenant = Tenant(
+        id=TenantId(0),
+        guid=TenantGuid(new_guid()),
+        name="a tenant",
+        status=TenantStatus.ACTIVE,
+        default_visibility=Visibility.PUBLIC,
+        created_at=MOMENT,
     )
+    return Tenant.model_validate(tenant.model_dump() | changes)
 
 
 def new_generation(
@@ -92,10 +98,15 @@ def new_api_key(tenant_id: TenantId, **changes: object) -> StoredApiKey:
         tenant_id=tenant_id,
         key_id=uuid.uuid4().hex[:12],
         secret_sha256="b" * 64,
+        former_sha256=None,
+        former_secret_until=None,
         name="a key",
         scopes=frozenset({Scope.IMAGE_READ}),
+        allowed_models=None,
+        images_per_minute=None,
         created_at=MOMENT,
         expires_at=None,
+        last_used_at=None,
         revoked_at=None,
     )
     return StoredApiKey.model_validate(key.model_dump() | changes)
@@ -105,7 +116,41 @@ def principal_of(tenant: Tenant) -> Principal:
     return Principal(
         tenant_id=tenant.id,
         tenant_guid=tenant.guid,
+        tenant_name=tenant.name,
         default_visibility=tenant.default_visibility,
-        subject=ApiKeyGuid(new_guid()),
+        subject_type=SubjectType.KEY,
+        subject=Subject(new_guid()),
         scopes=frozenset(Scope),
     )
+
+
+def new_user(tenant_id: TenantId, **changes: object) -> StoredUser:
+    guid = UserGuid(new_guid())
+    user = StoredUser(
+        guid=guid,
+        tenant_id=tenant_id,
+        username=f"{guid}@example.org",
+        password_hash=SecretStr("$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA"),
+        role=Role.MEMBER,
+        status=UserStatus.ACTIVE,
+        created_at=MOMENT,
+        updated_at=MOMENT,
+        last_sign_in_at=None,
+    )
+    return StoredUser.model_validate(user.model_dump() | changes)
+
+
+def new_refresh_token(tenant_id: TenantId, **changes: object) -> RefreshToken:
+    token = RefreshToken(
+        token_sha256=uuid.uuid4().hex * 2,
+        session_guid=SessionGuid(new_guid()),
+        tenant_id=tenant_id,
+        user_guid=UserGuid(new_guid()),
+        client_id=None,
+        scopes=frozenset({Scope.IMAGE_READ}),
+        created_at=MOMENT,
+        expires_at=LATER,
+        used_at=None,
+        revoked_at=None,
+    )
+    return RefreshToken.model_validate(token.model_dump() | changes)

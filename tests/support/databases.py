@@ -16,7 +16,16 @@ from pixyproxy.data.migrations import migrate
 from tests.support.mariadb import MySqlDatabases
 from tests.support.server import make_settings
 
-TABLES = ("images", "generations", "api_keys", "tenants")
+TABLES = (
+    "audit_log",
+    "refresh_tokens",
+    "revoked_tokens",
+    "users",
+    "images",
+    "generations",
+    "api_keys",
+    "tenants",
+)
 
 
 @dataclass(frozen=True)
@@ -94,3 +103,4 @@ def empty(url: str) -> None:
     with opened_engine(url) as engine, engine.begin() as connection:
         for table in TABLES:
             connection.execute(text(f"DELETE FROM {table}"))
+        connection.execute(text("UPDATE audit_head SET sequence = 0, entry_sha256 = :none"), {"none": "0" * 64})

@@ -15,10 +15,13 @@ from pathlib import Path
 import httpx2
 from pydantic import SecretStr
 
-from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.models.api_key import NewApiKey
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import NewTenant
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import open_services
-from tests.support.server import EVERY_IMAGE_SCOPE
+from pixyproxy.service.private.tenants import command_grantor
+from tests.support.server import ACTOR, EVERY_IMAGE_SCOPE
 
 PROGRAM = str(Path(sys.executable).parent / "pixyproxy")
 LISTENING = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
@@ -37,13 +40,18 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def run_command(
-    *arguments: str, settings: Settings, folder: Path, environment: dict[str, str] | None = None
+    *arguments: str,
+    settings: Settings,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    standard_input: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """The outcome of a command that comes to an end by itself, run in ``folder``."""
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=folder,
         env=environment_of(settings) | (environment or {}),
+        input=standard_input,
         capture_output=True,
         text=True,
         check=False,
@@ -56,8 +64,10 @@ def new_api_key(settings: Settings, *, scopes: frozenset[Scope] = EVERY_IMAGE_SC
 
     async def create() -> str:
         async with open_services(settings) as services:
-            owner = await services.tenants.create_tenant(tenant)
-            issued = await services.api_keys.issue_key(owner, name="test", scopes=scopes)
+            owner = await services.tenants.create_tenant(NewTenant(name=tenant), actor=ACTOR)
+            issued = await services.api_keys.issue_key(
+                NewApiKey(name="test", scopes=scopes), grantor=command_grantor(owner, ACTOR)
+            )
             return issued.api_key.get_secret_value()
 
     return asyncio.run(create())
@@ -88,14 +98,16 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(settings: Settings, folder: Path, *, workers: int = 1) -> Iterator[ServerProcess]:
+def running_server(
+    settings: Settings, folder: Path, *, workers: int = 1, environment: dict[str, str] | None = None
+) -> Iterator[ServerProcess]:
     """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [PROGRAM, "serve", "--port", "0", "--workers", str(workers)],
             cwd=folder,
-            env=environment_of(settings),
+            env=environment_of(settings) | (environment or {}),
             stdout=stream,
             stderr=stream,
         )

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx2
 import uvicorn
 
-from pixyproxy.core.models.tenant import Scope, Visibility
+from pixyproxy.core.models.api_key import NewApiKey
+from pixyproxy.core.models.principal import Actor, Scope, SubjectType
+from pixyproxy.core.models.tenant import NewTenant, Visibility
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import Services
+from pixyproxy.service.private.tenants import command_grantor
 from pixyproxy.web.server import server_config
 from tests.support.upstream import FakeUpstream
 
@@ -24,7 +27,20 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 EVERY_IMAGE_SCOPE = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
+ACTOR = Actor(type=SubjectType.COMMAND, subject="tests")
 START_SECONDS = 20
+UNLIMITED = dict.fromkeys(
+    (
+        "images_per_minute",
+        "reads_per_second",
+        "changes_per_minute",
+        "sign_ins_per_minute",
+        "failures_per_address",
+        "failures_per_name",
+    ),
+    1_000_000,
+)
+"""All tests come from one address; those of limits set their own."""
 
 
 def make_settings(folder: Path, **overrides: Any) -> Settings:  # noqa: ANN401  (any setting)
@@ -71,8 +87,12 @@ class RunningServer:
         """A tenant with one API key, made through the services."""
 
         async def create(services: Services) -> tuple[str, str]:
-            tenant = await services.tenants.create_tenant(name, default_visibility=visibility)
-            issued = await services.api_keys.issue_key(tenant, name="test", scopes=scopes)
+            tenant = await services.tenants.create_tenant(
+                NewTenant(name=name, default_visibility=visibility), actor=ACTOR
+            )
+            issued = await services.api_keys.issue_key(
+                NewApiKey(name="test", scopes=scopes), grantor=command_grantor(tenant, ACTOR)
+            )
             return tenant.guid, issued.api_key.get_secret_value()
 
         guid, api_key = self.call(create)
@@ -83,6 +103,8 @@ class RunningServer:
 def serving(settings: Settings) -> Iterator[RunningServer]:
     """A server with these settings on a free port, stopped in the end."""
     listening = socket.create_server(("127.0.0.1", 0))
+    # asyncio sees to that for sockets of its own only; without it every answer takes 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listening.getsockname()[1]
     config = server_config(settings, host="127.0.0.1", port=port)
     server = uvicorn.Server(config)

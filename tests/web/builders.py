@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.models.principal import Scope
 from tests.support.server import RunningServer, TenantClient
 
 ABSENT_GUID = "00000000-0000-4000-8000-000000000000"

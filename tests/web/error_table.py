@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from pydantic import SecretStr
+from sqlalchemy import text
 
+from pixyproxy.core.models.api_key import IssuedApiKey, NewApiKey
+from pixyproxy.core.models.generation import GenerationStatus
+from pixyproxy.core.models.principal import Role, Scope
+from pixyproxy.core.models.tenant import TenantChange
+from pixyproxy.core.models.user import NewUser
+from pixyproxy.service.composition import Services
+from pixyproxy.service.private.tenants import command_grantor
 from tests.support.api_keys import forged_key, key_id_of
+from tests.support.builders import new_generation
 from tests.support.raw_http import exchange, request_bytes
-from tests.support.server import RunningServer, TenantClient
+from tests.support.server import ACTOR, RunningServer, TenantClient
 from tests.web.builders import ABSENT_GUID
 from tests.web.upstream_faults import FAULTS
 
@@ -26,12 +36,97 @@ IMAGE_METHODS = "DELETE, GET, PATCH"
 
 @dataclass(frozen=True)
 class Situation:
-    """A server, a tenant of one's own, and two more keys of it that are of no use any more."""
+    """A server and a tenant of one's own; what else a case needs is made through the services when it asks."""
 
     server: RunningServer
     tenant: TenantClient
-    revoked_key: str
-    expired_key: str
+
+    def issue(self, *scopes: Scope, **order: object) -> IssuedApiKey:
+        """One more key of the tenant, with these scopes or every one."""
+        new = NewApiKey.model_validate({"name": "one more", "scopes": scopes or frozenset(Scope)} | order)
+
+        async def issue(services: Services) -> IssuedApiKey:
+            owner = await services.tenants.require_tenant(self.tenant.guid)
+            return await services.api_keys.issue_key(new, grantor=command_grantor(owner, ACTOR))
+
+        return self.server.call(issue)
+
+    def revoked(self) -> IssuedApiKey:
+        """A key of the tenant that was revoked."""
+        issued = self.issue()
+
+        async def revoke(services: Services) -> None:
+            owner = await services.tenants.require_tenant(self.tenant.guid)
+            await services.api_keys.revoke_key(issued.detail.guid, grantor=command_grantor(owner, ACTOR))
+
+        self.server.call(revoke)
+        return issued
+
+    def expired(self) -> IssuedApiKey:
+        """A key of the tenant that expired: it is given a past, which nobody can ask for."""
+        issued = self.issue()
+
+        async def expire(services: Services) -> None:
+            statement = "UPDATE api_keys SET expires_at = '2026-01-01 00:00:00' WHERE key_id = :key_id"
+            parameters = {"key_id": issued.detail.key_id}
+            await services.database.write(lambda data: data.connection.execute(text(statement), parameters))
+
+        self.server.call(expire)
+        return issued
+
+    def change_tenant(self, **change: object) -> None:
+        """Change the tenant, as an operator would."""
+        wanted = TenantChange.model_validate(change)
+        self.server.call(lambda services: services.tenants.change_tenant(self.tenant.guid, wanted, actor=ACTOR))
+
+    def with_user(self) -> "Situation":
+        """The same, with a user of the tenant whose name is its GUID."""
+        order = NewUser(username=self.tenant.guid, password=SecretStr("correct horse battery"), role=Role.OPERATOR)
+
+        async def create(services: Services) -> None:
+            owner = await services.tenants.require_tenant(self.tenant.guid)
+            await services.users.create_user(order, grantor=command_grantor(owner, ACTOR))
+
+        self.server.call(create)
+        return self
+
+    def user_guid(self) -> str:
+        """The GUID of the tenant's only user."""
+
+        async def find(services: Services) -> str:
+            owner = await services.tenants.require_tenant(self.tenant.guid)
+            (user,) = await services.users.list_users(tenant_id=owner.id)
+            return user.guid
+
+        return self.server.call(find)
+
+    def failed_generation(self) -> str:
+        """The GUID of a generation of the tenant whose outcome is known."""
+
+        async def claim(services: Services) -> str:
+            owner = await services.tenants.require_tenant(self.tenant.guid)
+            new = new_generation(owner.id, status=GenerationStatus.FAILED)
+            await services.database.write(lambda data: data.generations.claim(new))
+            return new.guid
+
+        return self.server.call(claim)
+
+    def send(self, method: str, path: str, *scopes: Scope, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
+        """A request with one more key of the tenant, which carries these scopes or every one."""
+        with self.server.client(self.issue(*scopes).api_key.get_secret_value()) as client:
+            return client.request(method, path, **request)
+
+    def post_with(self, issued: IssuedApiKey) -> httpx2.Response:
+        """POST /image with this key."""
+        return self.post_as(_bearer(issued.api_key.get_secret_value()))
+
+    def post_after(self, **change: object) -> httpx2.Response:
+        """POST /image after the tenant was changed so; it is as before in the end."""
+        self.change_tenant(**change)
+        try:
+            return self.post_as(_bearer(self.tenant.api_key))
+        finally:
+            self.change_tenant(status="active", monthly_budget_usd=None, allowed_models=None)
 
     def post(self, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
         """POST /image with the tenant's key unless the headers have another."""
@@ -42,9 +137,14 @@ class Situation:
         with self.server.client() as client:
             return client.post("/image", json={"prompt": "a fox"}, headers=headers)
 
-    def post_text(self, text: str | bytes, **headers: str) -> httpx2.Response:
+    def get_anonymously(self, path: str) -> httpx2.Response:
+        """GET without any credential."""
+        with self.server.client() as client:
+            return client.get(path)
+
+    def post_text(self, body: str | bytes, **headers: str) -> httpx2.Response:
         """POST /image with this very body, said to be JSON."""
-        content = text if isinstance(text, bytes) else text.encode()
+        content = body if isinstance(body, bytes) else body.encode()
         return self.post(content=content, headers=JSON | headers)
 
     def raw(self, method: str, target: str) -> httpx2.Response:
@@ -107,8 +207,8 @@ CREDENTIALS = [
         "credential_invalid", INVALID_TOKEN,
     ),
     Case("a key of 60 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 60_000)), 401, "credential_invalid"),
-    Case("revoked key", lambda s: s.post_as(_bearer(s.revoked_key)), 401, "credential_invalid", INVALID_TOKEN),
-    Case("expired key", lambda s: s.post_as(_bearer(s.expired_key)), 401, "credential_invalid", INVALID_TOKEN),
+    Case("revoked key", lambda s: s.post_with(s.revoked()), 401, "credential_invalid", INVALID_TOKEN),
+    Case("expired key", lambda s: s.post_with(s.expired()), 401, "credential_invalid", INVALID_TOKEN),
 ]  # fmt: skip
 
 INVALID = (422, "invalid_request")
@@ -192,7 +292,126 @@ PATHS = [
     Case("an invented method", lambda s: s.raw("BREW", "/image"), *NOT_ALLOWED, (("allow", "GET, POST"),)),
 ]  # fmt: skip
 
-CASES = [*CREDENTIALS, *BODIES, *PATHS]
+FORBIDDEN = (403, "scope_missing")
+TOO_MUCH = (422, "grant_exceeds_caller")
+NO_KEY = (404, "api_key_not_found")
+NO_USER = (404, "user_not_found")
+NO_TENANT = (404, "tenant_not_found")
+NO_GENERATION = (404, "generation_not_found")
+LACKS_SCOPE = 'Bearer realm="pixyproxy", error="insufficient_scope", scope="{}"'
+KEY_MANAGE, USER_MANAGE = Scope.KEY_MANAGE, Scope.USER_MANAGE
+NEW_USER = {"username": "carl", "password": "correct horse battery"}
+
+TENANCY = [
+    Case("suspended tenant", lambda s: s.post_after(status="suspended"), 403, "tenant_suspended"),
+    Case("model that the key may not use", lambda s: s.post_with(s.issue(allowed_models=["another"])), 403,
+         "model_not_allowed"),
+    Case("model that the tenant may not use", lambda s: s.post_after(allowed_models=["another"]), 403,
+         "model_not_allowed"),
+    Case("a budget and no price", lambda s: s.post_after(monthly_budget_usd=10), 402, "budget_unpriced"),
+    Case("usage without the scope", lambda s: s.send("GET", "/usage", Scope.IMAGE_READ), *FORBIDDEN,
+         (("www-authenticate", LACKS_SCOPE.format("usage:read")),)),
+    Case("usage since no date", lambda s: s.send("GET", "/usage?since=yesterday"), *INVALID),
+    Case("/me without a key", lambda s: s.get_anonymously("/me"), 401, "credential_missing", CHALLENGE),
+]  # fmt: skip
+
+KEYS = [
+    Case("keys without the scope", lambda s: s.send("GET", "/key", USER_MANAGE), *FORBIDDEN,
+         (("www-authenticate", LACKS_SCOPE.format("key:manage")),)),
+    Case("a key that may do more than its maker", lambda s: s.send(
+        "POST", "/key", KEY_MANAGE, json={"name": "k", "scopes": ["key:manage", "admin"]}), *TOO_MUCH),
+    Case("the default scopes from one who lacks them", lambda s: s.send("POST", "/key", KEY_MANAGE, json={"name": "k"}),
+         *TOO_MUCH),
+    Case("a key without a name", lambda s: s.send("POST", "/key", json={}), *INVALID),
+    Case("a key without scopes", lambda s: s.send("POST", "/key", json={"name": "k", "scopes": []}), *INVALID),
+    Case("a key of an unknown scope", lambda s: s.send("POST", "/key", json={"name": "k", "scopes": ["all"]}),
+         *INVALID),
+    Case("a key with a line end in its name", lambda s: s.send("POST", "/key", json={"name": "a\nb"}), *INVALID),
+    Case("a key that expired before it was made", lambda s: s.send(
+        "POST", "/key", json={"name": "k", "expires_at": "2026-01-01T00:00:00Z"}), *INVALID),
+    Case("a key that expires without a zone", lambda s: s.send(
+        "POST", "/key", json={"name": "k", "expires_at": "2099-01-01T00:00:00"}), *INVALID),
+    Case("a key that expires beyond the calendar", lambda s: s.send(
+        "POST", "/key", json={"name": "k", "expires_at": "9999-12-31T23:59:59-14:00"}), *INVALID),
+    Case("DELETE of an unknown key", lambda s: s.send("DELETE", f"/key/{ABSENT_GUID}"), *NO_KEY),
+    Case("DELETE of a key by its key id", lambda s: s.send("DELETE", f"/key/{key_id_of(s.tenant.api_key)}"), *NO_KEY),
+    Case("rotation of an unknown key", lambda s: s.send("POST", f"/key/{ABSENT_GUID}/rotate"), *NO_KEY),
+    Case("rotation of a revoked key", lambda s: s.send("POST", f"/key/{s.revoked().detail.guid}/rotate"), 409,
+         "api_key_revoked"),
+    Case("rotation of an expired key", lambda s: s.send("POST", f"/key/{s.expired().detail.guid}/rotate"), 409,
+         "api_key_revoked"),
+    Case("rotation of a key that may do more", lambda s: s.send(
+        "POST", f"/key/{s.issue().detail.guid}/rotate", KEY_MANAGE), *FORBIDDEN),
+    Case("DELETE of a key that may do more", lambda s: s.send("DELETE", f"/key/{s.issue().detail.guid}", KEY_MANAGE),
+         *FORBIDDEN),
+    Case("a grace of a year", lambda s: s.send(
+        "POST", f"/key/{s.issue().detail.guid}/rotate", json={"grace_seconds": 31_536_000}), *INVALID),
+]  # fmt: skip
+
+USERS = [
+    Case("users without the scope", lambda s: s.send("GET", "/user", KEY_MANAGE), *FORBIDDEN,
+         (("www-authenticate", LACKS_SCOPE.format("user:manage")),)),
+    Case("a role above the maker's", lambda s: s.send("POST", "/user", USER_MANAGE, json=NEW_USER), *TOO_MUCH),
+    Case("an unknown role", lambda s: s.send("POST", "/user", json=NEW_USER | {"role": "root"}), *INVALID),
+    Case("a password of 11 characters", lambda s: s.send("POST", "/user", json=NEW_USER | {"password": "x" * 11}),
+         *INVALID),
+    Case("a password that is no text", lambda s: s.send(
+        "POST", "/user", content=b'{"username": "carl", "password": "%s"}' % (rb"\ud800" * 12), headers=JSON),
+         *INVALID),
+    Case("a user name with a space", lambda s: s.send("POST", "/user", json=NEW_USER | {"username": "a b"}), *INVALID),
+    Case("a user name that is taken", lambda s: s.with_user().send(
+        "POST", "/user", json=NEW_USER | {"username": s.tenant.guid.upper()}), 409, "user_exists"),
+    Case("PATCH of an unknown user", lambda s: s.send("PATCH", f"/user/{ABSENT_GUID}", json={}), *NO_USER),
+    Case("PATCH of a user who may do more", lambda s: s.with_user().send(
+        "PATCH", f"/user/{s.user_guid()}", USER_MANAGE, json={"password": "another long password"}), *FORBIDDEN),
+    Case("DELETE of an unknown user", lambda s: s.send("DELETE", f"/user/{ABSENT_GUID}"), *NO_USER),
+    Case("DELETE of a user by name", lambda s: s.send("DELETE", "/user/carl"), *NO_USER),
+    Case("DELETE of a user who may do more", lambda s: s.with_user().send(
+        "DELETE", f"/user/{s.user_guid()}", USER_MANAGE), *FORBIDDEN),
+]  # fmt: skip
+
+ADMINISTRATION = [
+    Case("tenants for who is no operator", lambda s: s.send("GET", "/admin/tenant", *(set(Scope) - {Scope.ADMIN})),
+         *FORBIDDEN, (("www-authenticate", LACKS_SCOPE.format("admin")),)),
+    Case("the audit log for who is no operator", lambda s: s.send("GET", "/admin/audit", KEY_MANAGE), *FORBIDDEN),
+    Case("GET of an unknown tenant", lambda s: s.send("GET", f"/admin/tenant/{ABSENT_GUID}"), *NO_TENANT),
+    Case("PATCH of an unknown tenant", lambda s: s.send("PATCH", f"/admin/tenant/{ABSENT_GUID}", json={}), *NO_TENANT),
+    Case("DELETE of an unknown tenant", lambda s: s.send("DELETE", f"/admin/tenant/{ABSENT_GUID}"), *NO_TENANT),
+    Case("a tenant without a name", lambda s: s.send("POST", "/admin/tenant", json={}), *INVALID),
+    Case("a tenant that is being deleted", lambda s: s.send(
+        "POST", "/admin/tenant", json={"name": "a", "status": "deleting"}), *INVALID),
+    Case("a budget below nothing", lambda s: s.send(
+        "POST", "/admin/tenant", json={"name": "a", "monthly_budget_usd": -1}), *INVALID),
+    Case("a budget of more than millionths", lambda s: s.send(
+        "POST", "/admin/tenant", json={"name": "a", "monthly_budget_usd": "0.0000001"}), *INVALID),
+    Case("a tenant's name that is taken", lambda s: s.send(
+        "POST", "/admin/tenant", json={"name": s.send("GET", f"/admin/tenant/{s.tenant.guid}").json()["name"]}), 409,
+         "tenant_exists"),
+    Case("suspending one's own tenant", lambda s: s.send(
+        "PATCH", f"/admin/tenant/{s.tenant.guid}", json={"status": "suspended"}), 409, "tenant_own"),
+    Case("deleting one's own tenant", lambda s: s.send("DELETE", f"/admin/tenant/{s.tenant.guid}"), 409, "tenant_own"),
+    Case("a token for an unknown tenant", lambda s: s.send("POST", "/admin/token", json={"tenant": ABSENT_GUID}),
+         *NO_TENANT),
+    Case("a token of an unknown scope", lambda s: s.send(
+        "POST", "/admin/token", json={"tenant": s.tenant.guid, "scope": "all"}), *INVALID),
+    Case("a token that lives too long", lambda s: s.send(
+        "POST", "/admin/token", json={"tenant": s.tenant.guid, "expires_in": 86_401}), *INVALID),
+    Case("a cursor of the audit log that is none", lambda s: s.send("GET", "/admin/audit?cursor=x"), 400,
+         "invalid_cursor"),
+    Case("the audit log since no time", lambda s: s.send("GET", "/admin/audit?since=yesterday"), *INVALID),
+    Case("generations without a status", lambda s: s.send("GET", "/admin/generation"), *INVALID),
+    Case("resolving an unknown generation", lambda s: s.send(
+        "POST", f"/admin/generation/{ABSENT_GUID}/resolve", json={"bought": True}), *NO_GENERATION),
+    Case("resolving what is no GUID", lambda s: s.send("POST", "/admin/generation/1/resolve", json={"bought": True}),
+         *NO_GENERATION),
+    Case("resolving what is known", lambda s: s.send(
+        "POST", f"/admin/generation/{s.failed_generation()}/resolve", json={"bought": True}), 409,
+         "generation_resolved"),
+    Case("a resolution that says nothing", lambda s: s.send(
+        "POST", f"/admin/generation/{ABSENT_GUID}/resolve", json={}), *INVALID),
+]  # fmt: skip
+
+CASES = [*CREDENTIALS, *BODIES, *PATHS, *TENANCY, *KEYS, *USERS, *ADMINISTRATION]
 
 
 def markdown() -> str:

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from pixyproxy.core import clock
-from pixyproxy.core.models.tenant import Scope
-from pixyproxy.service.composition import Services
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream, Flood, refusing_base_url
@@ -38,19 +34,8 @@ def storing_nothing(server: RunningServer, tenant: TenantClient) -> Iterator[Non
 
 @pytest.fixture
 def situation(server: RunningServer, tenant: TenantClient) -> Situation:
-    """The server and the tenant, with a revoked and an expired key of it."""
-
-    async def issue(services: Services) -> tuple[str, str]:
-        owner = await services.tenants.require_tenant(tenant.guid)
-        scopes = frozenset(Scope)
-        revoked = await services.api_keys.issue_key(owner, name="revoked", scopes=scopes)
-        await services.api_keys.revoke_key(revoked.detail.guid, tenant_id=owner.id)
-        yesterday = clock.now() - timedelta(days=1)
-        expired = await services.api_keys.issue_key(owner, name="expired", scopes=scopes, expires_at=yesterday)
-        return revoked.api_key.get_secret_value(), expired.api_key.get_secret_value()
-
-    revoked_key, expired_key = server.call(issue)
-    return Situation(server=server, tenant=tenant, revoked_key=revoked_key, expired_key=expired_key)
+    """The server and the tenant."""
+    return Situation(server=server, tenant=tenant)
 
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Literal, NewType
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.core.models.tenant import TenantId, Visibility
+from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
+from pixyproxy.core.models.tenant import ModelName, TenantId, Visibility
 
 ImageId = NewType("ImageId", int)
 ImageGuid = NewType("ImageGuid", str)
@@ -30,21 +30,13 @@ UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")
 """Passed on as it is: what exists is the upstream's business, so no list of values stands here."""
 
 
-def _refuse_coercion(value: object) -> object:
-    """A number in JSON is a number: pydantic alone would take ``"80"`` for 80 and ``false`` for 0."""
-    if isinstance(value, bool | str):
-        problem = "must be a number"
-        raise ValueError(problem)  # noqa: TRY004  (pydantic takes a ValueError for a validation error)
-    return value
-
-
 class ImagePrompt(FrozenModel):
     """What a client sends to make an image."""
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LENGTH, pattern=r"\S")] = Field(
         description="What to draw, 1 to 32,000 characters, not only white space.", examples=["a red fox in the snow"]
     )
-    model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")] | None = Field(
+    model: ModelName | None = Field(
         default=None, description="The upstream's model; the server's default when left out."
     )
     size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$")] | None = Field(
@@ -53,7 +45,7 @@ class ImagePrompt(FrozenModel):
     quality: UpstreamOption | None = None
     background: UpstreamOption | None = None
     output_format: PictureFormat | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100), BeforeValidator(_refuse_coercion)] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100), REFUSE_COERCION] | None = None
     moderation: UpstreamOption | None = None
     visibility: Visibility | None = Field(default=None, description="The tenant's default when left out.")
     filename: Filename | None = Field(default=None, description="Made from the prompt when left out.")

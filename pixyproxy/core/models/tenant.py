@@ -1,16 +1,16 @@
-"""Tenants and the credentials that act for them."""
+"""Tenants: the customers of this server, who own everything else."""
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import NewType
+from typing import Annotated, Literal, NewType
 
-from pydantic import SecretStr, field_serializer
+from pydantic import Field, PlainSerializer, StringConstraints, WithJsonSchema
 
-from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.base import REFUSE_COERCION, UNIQUE, FrozenModel
 
 TenantId = NewType("TenantId", int)
 TenantGuid = NewType("TenantGuid", str)
-ApiKeyGuid = NewType("ApiKeyGuid", str)
 
 
 class Visibility(StrEnum):
@@ -20,70 +20,86 @@ class Visibility(StrEnum):
     PRIVATE = "private"
 
 
-class Scope(StrEnum):
-    """What a credential may do."""
+class TenantStatus(StrEnum):
+    """Whether a tenant may act. What a suspended one owns is hidden; one being deleted does not exist any more."""
 
-    IMAGE_READ = "image:read"
-    IMAGE_GENERATE = "image:generate"
-    IMAGE_MANAGE = "image:manage"
-    USAGE_READ = "usage:read"
-    KEY_MANAGE = "key:manage"
-    USER_MANAGE = "user:manage"
-    ADMIN = "admin"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETING = "deleting"
 
 
-class Tenant(FrozenModel):
+SettableStatus = Literal[TenantStatus.ACTIVE, TenantStatus.SUSPENDED]
+"""What an operator may set; ``deleting`` comes of DELETE alone."""
+
+TenantName = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
+    ),
+]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
+AllowedModels = Annotated[
+    frozenset[ModelName],
+    Field(min_length=1, max_length=100),
+    UNIQUE,
+    PlainSerializer(sorted, return_type=list[str], when_used="json-unless-none"),
+]
+ImagesPerMinute = Annotated[int, Field(ge=1, le=1_000_000), REFUSE_COERCION]
+BudgetUsd = Annotated[
+    Decimal,
+    Field(ge=0, le=1_000_000_000, decimal_places=6),
+    REFUSE_COERCION,
+    PlainSerializer(float, when_used="json-unless-none"),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000001}),
+]
+"""US dollars; the database holds whole micro-dollars."""
+
+
+class TenantSettings(FrozenModel):
+    """What an operator sets of a tenant. None: any model, the server's own limit, no budget."""
+
+    default_visibility: Visibility
+    images_per_minute: ImagesPerMinute | None = None
+    monthly_budget_usd: BudgetUsd | None = None
+    allowed_models: AllowedModels | None = None
+
+
+class Tenant(TenantSettings):
     """A customer of this server; ``id`` never leaves it."""
 
     id: TenantId
     guid: TenantGuid
     name: str
-    default_visibility: Visibility
+    status: TenantStatus
     created_at: datetime
 
 
-class Principal(FrozenModel):
-    """Who is asking, whatever the credential: a tenant, the subject within it, and its scopes."""
+class NewTenant(FrozenModel):
+    """What an operator sends to make a tenant."""
 
-    tenant_id: TenantId
-    tenant_guid: TenantGuid
-    default_visibility: Visibility
-    subject: ApiKeyGuid
-    scopes: frozenset[Scope]
+    name: TenantName
+    status: SettableStatus = TenantStatus.ACTIVE
+    default_visibility: Visibility | None = Field(default=None, description="The server's default when left out.")
+    images_per_minute: ImagesPerMinute | None = Field(default=None, description="The server's limit when left out.")
+    monthly_budget_usd: BudgetUsd | None = Field(default=None, description="None when left out.")
+    allowed_models: AllowedModels | None = Field(default=None, description="Any model when left out.")
 
 
-class StoredApiKey(FrozenModel):
-    """An API key as the database knows it: the SHA-256 of its secret (64 hex digits), never the secret."""
+class TenantChange(FrozenModel):
+    """What is to change of a tenant: a field that is left out stays, one that is null is unset."""
 
-    guid: ApiKeyGuid
-    tenant_id: TenantId
-    key_id: str
-    secret_sha256: str
+    name: TenantName = ""
+    status: SettableStatus = TenantStatus.ACTIVE
+    default_visibility: Visibility = Visibility.PUBLIC
+    images_per_minute: ImagesPerMinute | None = None
+    monthly_budget_usd: BudgetUsd | None = None
+    allowed_models: AllowedModels | None = None
+
+
+class TenantDetail(TenantSettings):
+    """A tenant as operators see it."""
+
+    guid: TenantGuid
     name: str
-    scopes: frozenset[Scope]
+    status: TenantStatus
     created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-
-
-class ApiKeyDetail(FrozenModel):
-    """An API key as it is listed; it identifies the key without helping to use it."""
-
-    guid: ApiKeyGuid
-    key_id: str
-    name: str
-    scopes: frozenset[Scope]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-
-    @field_serializer("scopes")
-    def _in_order(self, scopes: frozenset[Scope]) -> list[Scope]:
-        return sorted(scopes)
-
-
-class IssuedApiKey(FrozenModel):
-    """A new API key; the only time that its secret is seen."""
-
-    detail: ApiKeyDetail
-    api_key: SecretStr

@@ -1,141 +1,171 @@
-"""API keys: their form, issuing, listing, revoking, and telling who presents one.
+"""API keys: issuing, listing, rotating and revoking them, and telling which one is presented."""
 
-A key reads ``pxy_<key id>_<secret><checksum>``: 12, 43 and 6 characters of base 62. The secret is 256 random
-bits, so that SHA-256 keeps it as safely as any slow hash would; the checksum (CRC-32) lets a scanner tell a
-real key from a look-alike offline, as GitHub's tokens do.
-"""
-
-import hashlib
 import hmac
-import re
-import secrets
-import string
 import uuid
-import zlib
 from dataclasses import dataclass
-from datetime import datetime
-
-from pydantic import SecretStr
+from datetime import datetime, timedelta
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import ApiKeyNotFoundException, CredentialInvalidException
-from pixyproxy.core.models.tenant import (
+from pixyproxy.core.exceptions import (
+    ApiKeyNotFoundException,
+    ApiKeyRevokedException,
+    GrantException,
+    InvalidRequestException,
+    PermissionException,
+)
+from pixyproxy.core.models.api_key import (
     ApiKeyDetail,
     ApiKeyGuid,
     IssuedApiKey,
-    Principal,
-    Scope,
+    NewApiKey,
+    Rotation,
     StoredApiKey,
-    Tenant,
-    TenantId,
 )
+from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.core.models.principal import Actor, Scope
+from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.service.private import audit
+from pixyproxy.service.private.key_format import PresentedKey, api_key_text, new_key_id, new_secret, sha256
+from pixyproxy.service.private.recognized import RecognizedCredentials
+from pixyproxy.service.revalidation import revalidate
 
-ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-API_KEY = re.compile(
-    r"(?P<body>pxy_(?P<key_id>[0-9A-Za-z]{12})_(?P<secret>[0-9A-Za-z]{43}))(?P<checksum>[0-9A-Za-z]{6})"
-)
 ABSENT_SHA256 = "0" * 64
-"""Compared with when a key id is unknown, so that the answer takes as long as for a wrong secret."""
+"""Compared with when a key id is unknown, so that the comparison is made in any case."""
+
+
+@dataclass(frozen=True)
+class Grantor:
+    """Who acts on a tenant's keys or users, and the most that they may grant."""
+
+    actor: Actor
+    tenant_id: TenantId
+    tenant_guid: TenantGuid
+    scopes: frozenset[Scope]
 
 
 @dataclass(frozen=True)
 class ApiKeyService:
-    """Issues API keys and recognizes them."""
+    """Issues API keys and manages them. Nobody issues or touches a key that may do more than they may."""
 
     database: Database
+    recognized: RecognizedCredentials
 
-    async def authenticate(self, presented: SecretStr) -> Principal:
-        """The principal that a key stands for. Raises ``CredentialInvalidException`` for any that does not."""
-        match = API_KEY.fullmatch(presented.get_secret_value())
-        if match is None or match["checksum"] != _checksum(match["body"]):
-            raise CredentialInvalidException
-        found = await self.database.read(lambda data: data.api_keys.find_for_authentication(match["key_id"]))
-        expected = ABSENT_SHA256 if found is None else found[0].secret_sha256
-        authentic = hmac.compare_digest(_sha256(match["secret"]), expected)
-        if found is None or not authentic or not _is_active(found[0], at=clock.now()):
-            raise CredentialInvalidException
-        return _principal(*found)
+    async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
+        """A new key of the tenant; its secret is in the answer and nowhere else.
 
-    async def issue_key(
-        self, tenant: Tenant, *, name: str, scopes: frozenset[Scope], expires_at: datetime | None = None
-    ) -> IssuedApiKey:
-        """A new key of the tenant; its secret is in the answer and nowhere else."""
-        return await self.database.write(
-            lambda data: issue_key(data, tenant, name=name, scopes=scopes, expires_at=expires_at)
-        )
+        Raises ``GrantException`` for scopes that the grantor lacks.
+        """
+        order = revalidate(incoming)
+        if order.expires_at is not None and order.expires_at <= clock.now():
+            message = "expires_at: must be in the future"
+            raise InvalidRequestException(message)
+        if not order.scopes <= grantor.scopes:
+            raise GrantException(context={"scope": " ".join(sorted(order.scopes - grantor.scopes))})
+        return await self.database.write(lambda data: issue_key(data, order, grantor=grantor))
 
     async def list_keys(self, *, tenant_id: TenantId) -> list[ApiKeyDetail]:
         """The tenant's keys, oldest first, revoked ones too."""
         keys = await self.database.read(lambda data: data.api_keys.list_of_tenant(tenant_id=tenant_id))
         return [_detail(key) for key in keys]
 
-    async def revoke_key(self, guid: ApiKeyGuid, *, tenant_id: TenantId) -> None:
-        """Make a key worthless from now on, in every process. Raises ``ApiKeyNotFoundException``."""
+    async def rotate_key(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedApiKey:
+        """A new secret for a key that otherwise stays what it is; the former works for the grace period.
+
+        A second rotation within that time ends it for the one before. Raises ``ApiKeyNotFoundException`` and
+        ``ApiKeyRevokedException``.
+        """
+        rotation = revalidate(incoming)
+        secret = new_secret()
+
+        def rotate(data: Repositories) -> StoredApiKey:
+            key = _require_governed(data, guid, grantor)
+            if not is_active(key, at=clock.now()):
+                raise ApiKeyRevokedException
+            rotated = key.model_copy(
+                update={
+                    "secret_sha256": sha256(secret),
+                    "former_sha256": key.secret_sha256,
+                    "former_secret_until": clock.now() + timedelta(seconds=rotation.grace_seconds),
+                }
+            )
+            data.api_keys.rotate(rotated, tenant_id=grantor.tenant_id)
+            _audit(data, AuditAction.KEY_ROTATED, rotated, grantor)
+            return rotated
+
+        rotated = await self.database.write(rotate)
+        self.recognized.forget_all()
+        return IssuedApiKey(detail=_detail(rotated), api_key=api_key_text(rotated.key_id, secret))
+
+    async def revoke_key(self, guid: str, *, grantor: Grantor) -> None:
+        """Make a key, and every token that it got, worthless in every process. Raises ``ApiKeyNotFoundException``."""
 
         def revoke(data: Repositories) -> None:
-            if data.api_keys.get_own(guid, tenant_id=tenant_id) is None:
-                raise ApiKeyNotFoundException
-            data.api_keys.revoke(guid, tenant_id=tenant_id, at=clock.now())
+            key = _require_governed(data, guid, grantor)
+            data.api_keys.revoke(key.guid, tenant_id=grantor.tenant_id, at=clock.now())
+            _audit(data, AuditAction.KEY_REVOKED, key, grantor)
 
         await self.database.write(revoke)
+        self.recognized.forget_all()
 
 
-def issue_key(
-    data: Repositories, tenant: Tenant, *, name: str, scopes: frozenset[Scope], expires_at: datetime | None = None
-) -> IssuedApiKey:
+def issue_key(data: Repositories, order: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
     """Issue a key within a transaction that others have opened."""
-    key_id, secret = _random_text(12), _encode(secrets.randbits(256), length=43)
-    body = f"pxy_{key_id}_{secret}"
+    key_id, secret = new_key_id(), new_secret()
     stored = StoredApiKey(
         guid=ApiKeyGuid(str(uuid.uuid4())),
-        tenant_id=tenant.id,
+        tenant_id=grantor.tenant_id,
         key_id=key_id,
-        secret_sha256=_sha256(secret),
-        name=name,
-        scopes=scopes,
+        secret_sha256=sha256(secret),
+        former_sha256=None,
+        former_secret_until=None,
         created_at=clock.now(),
-        expires_at=expires_at,
+        last_used_at=None,
         revoked_at=None,
+        **order.model_dump(),
     )
     data.api_keys.insert(stored)
-    return IssuedApiKey(detail=_detail(stored), api_key=SecretStr(body + _checksum(body)))
+    _audit(data, AuditAction.KEY_ISSUED, stored, grantor)
+    return IssuedApiKey(detail=_detail(stored), api_key=api_key_text(key_id, secret))
 
 
-def _is_active(key: StoredApiKey, *, at: datetime) -> bool:
+def find_key(data: Repositories, presented: PresentedKey | None) -> StoredApiKey | None:
+    """The active key that is presented, or None; digests are compared in constant time."""
+    if presented is None:
+        return None
+    key = data.api_keys.find_for_authentication(presented.key_id)
+    current = ABSENT_SHA256 if key is None else key.secret_sha256
+    former = ABSENT_SHA256 if key is None else key.former_sha256 or ABSENT_SHA256
+    is_current = hmac.compare_digest(presented.secret_sha256, current)
+    is_former = hmac.compare_digest(presented.secret_sha256, former)
+    moment = clock.now()
+    if key is None or not is_active(key, at=moment):
+        return None
+    in_grace = key.former_secret_until is not None and moment < key.former_secret_until
+    return key if is_current or (is_former and in_grace) else None
+
+
+def is_active(key: StoredApiKey, *, at: datetime) -> bool:
+    """Whether a key is neither revoked nor expired."""
     return key.revoked_at is None and (key.expires_at is None or at < key.expires_at)
 
 
-def _principal(key: StoredApiKey, tenant: Tenant) -> Principal:
-    return Principal(
-        tenant_id=tenant.id,
-        tenant_guid=tenant.guid,
-        default_visibility=tenant.default_visibility,
-        subject=key.guid,
-        scopes=key.scopes,
+def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredApiKey:
+    """The tenant's key, if the grantor may do all that it may: its secret would be theirs."""
+    key = data.api_keys.lock_own(guid, tenant_id=grantor.tenant_id)
+    if key is None:
+        raise ApiKeyNotFoundException
+    if not key.scopes <= grantor.scopes:
+        raise PermissionException(context={"scope": " ".join(sorted(key.scopes - grantor.scopes))})
+    return key
+
+
+def _audit(data: Repositories, action: AuditAction, key: StoredApiKey, grantor: Grantor) -> None:
+    details = {"key_id": key.key_id, "scopes": " ".join(sorted(key.scopes))}
+    data.audit_log.append(
+        audit.entry(grantor.actor, action, tenant_guid=grantor.tenant_guid, target=key.guid, details=details)
     )
 
 
 def _detail(key: StoredApiKey) -> ApiKeyDetail:
     return ApiKeyDetail(**key.model_dump(include=set(ApiKeyDetail.model_fields)))
-
-
-def _sha256(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _checksum(body: str) -> str:
-    return _encode(zlib.crc32(body.encode()), length=6)
-
-
-def _random_text(length: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
-
-
-def _encode(number: int, *, length: int) -> str:
-    """A number in base 62, padded to ``length`` digits."""
-    digits = ""
-    for _ in range(length):
-        number, digit = divmod(number, len(ALPHABET))
-        digits = ALPHABET[digit] + digits
-    return digits

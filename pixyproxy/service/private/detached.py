@@ -18,16 +18,20 @@ class DetachedTasks:
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of ``work``. Cancelling the caller ends the wait, not the work."""
+        return await asyncio.shield(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Begin ``work`` without waiting for it."""
         task = asyncio.get_running_loop().create_task(work)
         self.running.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        return task
 
     async def drain(self, seconds: float) -> None:
         """Wait for what is running, but no longer than this; then cancel it, so that it settles as unknown."""
         if not self.running:
             return
-        logger.info("waiting for %d generations to finish", len(self.running))
+        logger.info("waiting for %d tasks to finish", len(self.running))
         _, unfinished = await asyncio.wait(self.running, timeout=seconds)
         for task in unfinished:
             task.cancel()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
+    BudgetUnpricedException,
     DatabaseException,
     GenerationDeletedException,
     GenerationInFlightException,
@@ -24,13 +25,14 @@ from pixyproxy.core.exceptions import (
     IdempotencyMismatchException,
     ImageGenerationException,
     ImageStorageException,
+    ModelNotAllowedException,
     RecordPendingException,
     UpstreamAnswerException,
     UpstreamSilentException,
 )
 from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration
 from pixyproxy.core.models.image import ImageGuid, ImagePrompt, NewImage, StoredImage
-from pixyproxy.core.models.tenant import Principal
+from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import EXTENSIONS, LocalStore
 from pixyproxy.service.private.detached import DetachedTasks
@@ -56,6 +58,7 @@ class GenerationService:
     store: LocalStore
     upstream: Upstream
     tasks: DetachedTasks
+    default_model: str
 
     async def generate_image(
         self, incoming: ImagePrompt, *, principal: Principal, idempotency_key: str | None
@@ -63,13 +66,22 @@ class GenerationService:
         """Make one picture, keep it, and return its image.
 
         A repeated ``idempotency_key`` of the tenant returns the picture that it made already. Raises
-        ``ImagePromptException`` and ``ImageGenerationException``; ``RecordPendingException`` means that the
-        picture is safe and must not be made again.
+        ``ImagePromptException``, ``ModelNotAllowedException`` and ``ImageGenerationException``;
+        ``RecordPendingException`` means that the picture is safe and must not be made again.
         """
         prompt = revalidate(incoming)
+        self._require_permitted(prompt, principal)
         # Nothing is bought that could not be kept.
         await self.store.check()
         return await self.tasks.run(self._claim_and_fulfil(prompt, principal, idempotency_key))
+
+    def _require_permitted(self, prompt: ImagePrompt, principal: Principal) -> None:
+        model = prompt.model or self.default_model
+        if principal.allowed_models is not None and model not in principal.allowed_models:
+            raise ModelNotAllowedException(context={"model": model})
+        if principal.has_budget:
+            # No limit is skipped because a price is unknown.
+            raise BudgetUnpricedException
 
     async def _claim_and_fulfil(
         self, prompt: ImagePrompt, principal: Principal, idempotency_key: str | None
@@ -104,6 +116,10 @@ class GenerationService:
             raise
         try:
             return await self.database.write(lambda data: record_picture(data, generation, picture))
+        except GenerationDeletedException:
+            # Its tenant was removed meanwhile, so nobody can ever see it.
+            await self.store.delete(generation.image_guid, picture.media_type)
+            raise
         except DatabaseException as error:
             raise RecordPendingException(context={"image": generation.image_guid}) from error
 
@@ -170,6 +186,7 @@ def _new_generation(
         filename=prompt.filename,
         visibility=prompt.visibility or principal.default_visibility,
         model=model,
+        subject=principal.subject,
         created_at=moment,
         updated_at=moment,
     )

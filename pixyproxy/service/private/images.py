@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import ImageNotFoundException, ImageStorageException
 from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
-from pixyproxy.core.models.tenant import Principal
+from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.revalidation import revalidate

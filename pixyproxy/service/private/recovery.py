@@ -1,6 +1,7 @@
 """Recovery: finishing what a crash or a database outage left behind, without a restart."""
 
 import asyncio
+import itertools
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,35 +12,46 @@ from anyio import to_thread
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import DatabaseUnavailableException, PixyProxyException
 from pixyproxy.core.models.generation import Generation, GenerationStatus
-from pixyproxy.data.database import Database
+from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation import record_picture
+from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.private.upstream.picture import PictureLimits, inspect_picture
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 3
+ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
 GENERATIONS_AT_ONCE = 1000
+TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
+"""Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Looks every few seconds for pictures without a record. Any number of processes may do so at once.
+    """Looks every few seconds for pictures without a record, and for deletions that broke off.
+
+    Any number of processes may do so at once.
 
     ``longest_call_seconds`` is how long a generation may be ``calling`` before its process must have died.
     """
 
     database: Database
     store: LocalStore
+    removal: TenantRemoval
     limits: PictureLimits
     longest_call_seconds: float
 
     async def run_forever(self) -> None:
         """Sweep what interrupted writes left and recover, again and again until cancelled."""
-        while True:
+        for round_number in itertools.count():
             try:
                 await self.store.sweep()
                 await self.recover()
+                await self.removal.remove_all()
+                if round_number % ROUNDS_PER_HOUR == 0:
+                    await self.database.write(_forget_expired_tokens)
             except PixyProxyException as error:
                 logger.warning("recovery could not finish and will go on: %s", error.code)
             except Exception:
@@ -81,3 +93,9 @@ class Recovery:
             lambda data: data.generations.settle(generation.id, status, tenant_id=generation.tenant_id, at=moment)
         )
         logger.warning("generation %s ended without a known outcome", generation.guid)
+
+
+def _forget_expired_tokens(data: Repositories) -> None:
+    before = clock.now() - TOKENS_KEPT
+    data.refresh_tokens.delete_expired(before=before)
+    data.revoked_tokens.delete_expired(before=before)

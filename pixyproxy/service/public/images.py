@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixyproxy.core.exceptions import CredentialMissingException, ImageNotFoundException, PermissionException
-from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
-from pixyproxy.core.models.tenant import Principal, Scope, TenantId
+from pixyproxy.core.models.image import ImageFilter, ImageGuid, ImageId, StoredImage
+from pixyproxy.core.models.principal import Principal, Scope
+from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.public.cursors import CursorCodec
+from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.revalidation import revalidate
 
 
@@ -61,7 +62,7 @@ class ImageReader:
             raise CredentialMissingException
         if wanted.mine and tenant_id is None:
             raise PermissionException(context={"scope": Scope.IMAGE_READ})
-        before = None if cursor is None else self.cursors.decode(cursor, wanted)
+        before = None if cursor is None else ImageId(self.cursors.decode(cursor, wanted))
         found = await self.database.read(
             lambda data: data.images.list_visible(wanted, tenant_id=tenant_id, before=before, limit=limit + 1)
         )

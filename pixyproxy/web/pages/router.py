@@ -5,7 +5,10 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from starlette.requests import Request
+
+from pixyproxy.web.limits import RateLimits
 
 STATIC = Path(__file__).parent / "static"
 SWAGGER = Path(str(files("fastapi_swagger") / "resources"))
@@ -48,6 +51,11 @@ async def docs() -> HTMLResponse:
     return HTMLResponse(page.body, headers=DOCS_HEADERS)
 
 
+async def openapi_document(request: Request) -> JSONResponse:
+    """The description of the HTTP API, for programs."""
+    return JSONResponse(request.app.openapi())
+
+
 async def static_file(name: str) -> FileResponse:
     """A style sheet, script or icon of the pages."""
     if name not in FILES:
@@ -55,10 +63,11 @@ async def static_file(name: str) -> FileResponse:
     return FileResponse(FILES[name], headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
 
 
-def page_router() -> APIRouter:
+def page_router(limits: RateLimits) -> APIRouter:
     """What people see."""
     router = APIRouter(include_in_schema=False)
-    router.get("/")(gallery)
-    router.get("/docs")(docs)
-    router.get("/static/{name}")(static_file)
+    router.get("/")(limits.probe(gallery))
+    router.get("/docs")(limits.probe(docs))
+    router.get("/openapi.json")(limits.probe(openapi_document))
+    router.get("/static/{name}")(limits.probe(static_file))
     return router

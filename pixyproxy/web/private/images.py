@@ -1,18 +1,16 @@
 """Making and managing images: resources of a tenant."""
 
 from fastapi import APIRouter, Response
-from slowapi import Limiter
-from starlette.requests import Request
 
 from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl
+from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import CREATED_RESPONSES, problems
 from pixyproxy.web.presentation import image_detail
 
 
 async def create_image(
-    request: Request,  # noqa: ARG001  (slowapi's decorator reads it)
     response: Response,
     prompt: ImagePrompt,
     principal: ImageGenerate,
@@ -41,17 +39,18 @@ async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Ed
     await editor.delete_image(guid, principal=principal)
 
 
-def private_image_router(limiter: Limiter, *, images_per_minute: int) -> APIRouter:
-    """The private image resource; generation is limited per tenant."""
+def private_image_router(limits: RateLimits) -> APIRouter:
+    """The private image resource."""
     router = APIRouter(tags=["image"])
-    limited = limiter.limit(f"{images_per_minute}/minute")
     router.post(
         "/image",
         status_code=201,
-        responses=CREATED_RESPONSES | problems(400, 401, 403, 409, 413, 422, 429, 502, 503, 504, 507),
-    )(limited(create_image))
-    router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 503))(change_image)
-    router.delete("/image/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 503))(
-        delete_image
+        responses=CREATED_RESPONSES | problems(400, 401, 402, 403, 409, 413, 422, 429, 502, 503, 504, 507),
+    )(limits.generation(create_image))
+    router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
+        limits.change(change_image)
     )
+    router.delete(
+        "/image/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503)
+    )(limits.change(delete_image))
     return router

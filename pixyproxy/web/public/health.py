@@ -1,11 +1,13 @@
 """Whether this process lives, and whether it can serve."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.web.dependencies import AllServices
+from pixyproxy.web.dependencies import AllServices, Limits
+from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import problems
 
 
@@ -15,21 +17,30 @@ class Health(FrozenModel):
     status: Literal["ok"] = "ok"
 
 
+class Readiness(Health):
+    """The process can serve; where Redis is to count for all processes, ``limits`` tells whether it does."""
+
+    limits: Annotated[
+        Literal["shared", "local"] | None,
+        Field(description="`shared` where Redis holds the limits, `local` while it is lost; null without Redis."),
+    ] = None
+
+
 async def healthz() -> Health:
     """The process is alive. Nothing else is asked, so no outage of another part shows here."""
     return Health()
 
 
-async def readyz(services: AllServices) -> Health:
-    """The database answers and pictures can be stored."""
+async def readyz(services: AllServices, limits: Limits) -> Readiness:
+    """The database answers and pictures can be stored. Without Redis nothing is refused: limits hold per process."""
     await services.database.ping()
     await services.store.check()
-    return Health()
+    return Readiness(limits=limits.held)
 
 
-def health_router() -> APIRouter:
+def health_router(limits: RateLimits) -> APIRouter:
     """The resources that a supervisor asks."""
     router = APIRouter(tags=["around it"])
-    router.get("/healthz")(healthz)
-    router.get("/readyz", responses=problems(503, 507))(readyz)
+    router.get("/healthz", responses=problems(429))(limits.probe(healthz))
+    router.get("/readyz", responses=problems(429, 503, 507))(limits.probe(readyz))
     return router

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from pixyproxy.core.models.image import ImageDetail, ImageFilter
 from pixyproxy.web.auth.policies import AnyViewer
 from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
+from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, problems
-from pixyproxy.web.presentation import image_detail
+from pixyproxy.web.presentation import image_detail, link_to_next
 from pixyproxy.web.public.picture_response import (
     PictureResponse,
     is_not_modified,
@@ -37,9 +38,7 @@ async def list_images(
     """The newest images that the caller may see: public ones, and with a credential the tenant's own."""
     wanted = ImageFilter.model_validate(query.model_dump(include=set(ImageFilter.model_fields)))
     page = await reader.list_images(wanted, viewer=viewer, limit=query.limit, cursor=query.cursor)
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    link_to_next(request, response, page.next_cursor)
     return [image_detail(image, public_url=public_url) for image in page.images]
 
 
@@ -60,19 +59,24 @@ async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: Any
     return PictureResponse(picture, headers)
 
 
-def public_image_router() -> APIRouter:
+def public_image_router(limits: RateLimits) -> APIRouter:
     """The public image resource."""
     router = APIRouter(tags=["image"])
-    router.get("/image", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 503), openapi_extra=OPEN_TO_EVERYONE)(
-        list_images
+    router.get(
+        "/image",
+        responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503),
+        openapi_extra=OPEN_TO_EVERYONE,
+    )(limits.read(list_images))
+    router.get("/image/{guid}", responses=problems(401, 403, 404, 429, 503), openapi_extra=OPEN_TO_EVERYONE)(
+        limits.read(get_image)
     )
-    router.get("/image/{guid}", responses=problems(401, 404, 503), openapi_extra=OPEN_TO_EVERYONE)(get_image)
+    content = limits.read(get_image_content)
     for register, name in ((router.get, "get_image_content"), (router.head, "head_image_content")):
         register(
             "/image/{guid}/content",
             name=name,
             response_class=Response,
-            responses=CONTENT_RESPONSES | problems(401, 404, 416, 500, 503),
+            responses=CONTENT_RESPONSES | problems(401, 403, 404, 416, 429, 500, 503),
             openapi_extra=OPEN_TO_EVERYONE,
-        )(get_image_content)
+        )(content)
     return router

@@ -1,17 +1,22 @@
-"""The generation service over a real database and store, with an upstream whose state tests see."""
+"""Services over a real database and store: generation, with an upstream whose state tests see, and identity."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from pixyproxy.core.exceptions import DatabaseUnavailableException
-from pixyproxy.core.models.tenant import Principal, Tenant
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, UnitOfWork
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation import GenerationService
 from pixyproxy.service.private.recovery import Recovery
+from pixyproxy.service.private.removal import TenantRemoval
+from tests.service.private.identity import Identity, compose
 from tests.support.builders import principal_of
 from tests.support.drawing import LIMITS, FakeDrawer
 
@@ -59,13 +64,18 @@ def service(database: Database, store: LocalStore, drawer: FakeDrawer, outage: O
         wait_seconds=database.wait_seconds,
         outage=outage,
     )
-    return GenerationService(database=failing, store=store, upstream=drawer, tasks=DetachedTasks())
+    return GenerationService(
+        database=failing, store=store, upstream=drawer, tasks=DetachedTasks(), default_model="fake"
+    )
 
 
 @pytest.fixture
 def recovery(service: GenerationService) -> Recovery:
     """A recovery that shares everything with the service."""
-    return Recovery(database=service.database, store=service.store, limits=LIMITS, longest_call_seconds=60)
+    removal = TenantRemoval(database=service.database, store=service.store)
+    return Recovery(
+        database=service.database, store=service.store, removal=removal, limits=LIMITS, longest_call_seconds=60
+    )
 
 
 @pytest.fixture
@@ -78,3 +88,11 @@ def principal(tenant: Tenant) -> Principal:
 def other_principal(stranger: Tenant) -> Principal:
     """Who asks for another tenant."""
     return principal_of(stranger)
+
+
+@pytest.fixture
+async def identity(database: Database, store: LocalStore, tmp_path: Path) -> AsyncIterator[Identity]:
+    """The identity services, wired as the server wires them."""
+    composed = compose(database, store, tmp_path)
+    yield composed
+    await composed.tasks.drain(20)

@@ -1,159 +1,312 @@
-"""API keys: their form, and that a key which is not in force is answered like any other that is not."""
+"""API keys: who may issue, rotate and revoke which, and that all of it is written down."""
 
-import random
-import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import ApiKeyNotFoundException, CredentialInvalidException
-from pixyproxy.core.models.tenant import ApiKeyGuid, IssuedApiKey, Scope, Tenant
-from pixyproxy.data.database import Database
-from pixyproxy.service.private.api_keys import ALPHABET, API_KEY, ApiKeyService
+from pixyproxy.core.exceptions import (
+    ApiKeyNotFoundException,
+    ApiKeyRevokedException,
+    CredentialInvalidException,
+    DatabaseException,
+    GrantException,
+    InvalidRequestException,
+    PermissionException,
+)
+from pixyproxy.core.models.api_key import IssuedApiKey, NewApiKey, Rotation
+from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.core.models.principal import Actor, Scope, SubjectType
+from pixyproxy.core.models.tenant import Tenant, TenantGuid
+from pixyproxy.service.private.api_keys import Grantor
+from tests.service.private.identity import Identity, grantor_of
+from tests.support.api_keys import secret_of
 from tests.support.builders import new_guid
 
 pytestmark = pytest.mark.anyio
 SCOPES = frozenset({Scope.IMAGE_READ, Scope.ADMIN})
+LESSER = frozenset({Scope.IMAGE_READ, Scope.KEY_MANAGE})
+ANN = Actor(type=SubjectType.USER, subject=new_guid(), tenant_guid=TenantGuid(new_guid()))
 
 
 @pytest.fixture
-def service(database: Database) -> ApiKeyService:
-    return ApiKeyService(database)
+async def issued(identity: Identity, tenant: Tenant) -> IssuedApiKey:
+    return await identity.issue_key(tenant, *SCOPES)
 
 
-@pytest.fixture
-async def issued(service: ApiKeyService, tenant: Tenant) -> IssuedApiKey:
-    return await service.issue_key(tenant, name="naïve key", scopes=SCOPES)
+async def _rotate(identity: Identity, tenant: Tenant, issued: IssuedApiKey, *, grace: int = 3600) -> SecretStr:
+    rotated = await identity.api_keys.rotate_key(
+        issued.detail.guid, Rotation(grace_seconds=grace), grantor=grantor_of(tenant)
+    )
+    return rotated.api_key
 
 
-async def _refuse(service: ApiKeyService, presented: str) -> None:
-    with pytest.raises(CredentialInvalidException) as caught:
-        await service.authenticate(SecretStr(presented))
-    assert type(caught.value) is CredentialInvalidException
-    assert caught.value.message == CredentialInvalidException.default_message
-    assert not caught.value.context
+async def _act(identity: Identity, act: str, guid: str, grantor: Grantor) -> None:
+    """Rotate a key without grace, or revoke it."""
+    if act == "rotate":
+        await identity.api_keys.rotate_key(guid, Rotation(grace_seconds=0), grantor=grantor)
+    else:
+        await identity.api_keys.revoke_key(guid, grantor=grantor)
 
 
-async def test_a_key_stands_for_its_tenant_and_scopes(
-    service: ApiKeyService, tenant: Tenant, issued: IssuedApiKey
-) -> None:
-    principal = await service.authenticate(issued.api_key)
-    assert (principal.tenant_id, principal.tenant_guid) == (tenant.id, tenant.guid)
-    assert (principal.subject, principal.scopes) == (issued.detail.guid, SCOPES)
-    assert principal.default_visibility is tenant.default_visibility
+async def _refused(identity: Identity, key: SecretStr) -> bool:
+    try:
+        await identity.principal(key)
+    except CredentialInvalidException:
+        return True
+    return False
 
 
-async def test_a_key_has_the_form_that_scanners_know(issued: IssuedApiKey) -> None:
-    assert re.fullmatch(r"pxy_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", issued.api_key.get_secret_value())
-    assert issued.api_key.get_secret_value().split("_")[1] == issued.detail.key_id
+async def test_a_key_has_the_form_and_the_id_that_its_details_tell(issued: IssuedApiKey) -> None:
+    prefix, key_id, rest = issued.api_key.get_secret_value().split("_")
+    assert (prefix, key_id, len(rest)) == ("pxy", issued.detail.key_id, 49)
 
 
-async def test_no_two_keys_are_alike(service: ApiKeyService, tenant: Tenant) -> None:
-    keys = [await service.issue_key(tenant, name="k", scopes=SCOPES) for _ in range(5)]
+async def test_no_two_keys_are_alike(identity: Identity, tenant: Tenant) -> None:
+    keys = [await identity.issue_key(tenant) for _ in range(5)]
     assert len({key.api_key.get_secret_value() for key in keys}) == 5
     assert len({key.detail.key_id for key in keys}) == 5
 
 
 async def test_the_secret_is_shown_once_and_kept_nowhere(
-    service: ApiKeyService, database: Database, tenant: Tenant, issued: IssuedApiKey
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
-    match = API_KEY.fullmatch(issued.api_key.get_secret_value())
-    assert match is not None
-    assert match["secret"] not in repr(issued)
-    assert match["secret"] not in repr(await service.list_keys(tenant_id=tenant.id))
-    row = await database.read(lambda data: data.connection.execute(text("SELECT * FROM api_keys")).one())
-    assert match["secret"] not in str(tuple(row))
+    secret = secret_of(issued.api_key.get_secret_value())
+    stored = await identity.database.read(lambda data: data.api_keys.get_own(issued.detail.guid, tenant_id=tenant.id))
+    shown = repr(issued) + repr(stored) + repr(await identity.entries())
+    assert secret not in shown + repr(await identity.api_keys.list_keys(tenant_id=tenant.id))
+    assert secret[:43] not in shown
 
 
-async def test_any_single_character_changed_is_refused(service: ApiKeyService, issued: IssuedApiKey) -> None:
-    key = issued.api_key.get_secret_value()
-    chosen = random.Random(1)
-    for _ in range(200):
-        position = chosen.randrange(len(key))
-        other = chosen.choice([character for character in ALPHABET + "_" if character != key[position]])
-        altered = key[:position] + other + key[position + 1 :]
-        assert API_KEY.fullmatch(altered) is None or altered[:-6] + _checksum(altered[:-6]) != altered
-        await _refuse(service, altered)
+async def test_a_key_is_what_was_ordered(identity: Identity, tenant: Tenant) -> None:
+    order = NewApiKey(
+        name="naïve key 🦊", scopes=SCOPES, allowed_models=frozenset({"m", "n"}), images_per_minute=7, expires_at=None
+    )
+    issued = await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
+    assert {name: getattr(issued.detail, name) for name in NewApiKey.model_fields} == dict(order)
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
 
 
-def _checksum(body: str) -> str:
-    """The checksum by the book: CRC-32 in base 62, six digits, most significant first."""
-    crc = 0xFFFFFFFF
-    for byte in body.encode():
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
-    number, digits = crc ^ 0xFFFFFFFF, ""
-    for _ in range(6):
-        number, digit = divmod(number, 62)
-        digits = ALPHABET[digit] + digits
-    return digits
+async def test_nobody_issues_more_than_they_have(identity: Identity, tenant: Tenant) -> None:
+    order = NewApiKey(name="k", scopes=LESSER | {Scope.ADMIN, Scope.USER_MANAGE})
+    with pytest.raises(GrantException) as caught:
+        await identity.api_keys.issue_key(order, grantor=grantor_of(tenant, LESSER))
+    assert caught.value.context == {"scope": "admin user:manage"}
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == []
+    assert await identity.entries() == []
 
 
-async def test_the_checksum_is_crc_32_in_base_62(issued: IssuedApiKey) -> None:
-    key = issued.api_key.get_secret_value()
-    assert key[-6:] == _checksum(key[:-6])
+async def test_what_the_grantor_has_may_be_issued(identity: Identity, tenant: Tenant) -> None:
+    issued = await identity.api_keys.issue_key(NewApiKey(name="k", scopes=LESSER), grantor=grantor_of(tenant, LESSER))
+    assert (await identity.principal(issued.api_key)).scopes == LESSER
 
 
-@pytest.mark.parametrize("part", ["secret", "key_id"])
-async def test_another_secret_or_key_id_with_a_true_checksum_is_refused(
-    service: ApiKeyService, issued: IssuedApiKey, part: str
+async def test_nobody_rotates_a_key_that_may_do_more(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    with pytest.raises(PermissionException) as caught:
+        await identity.api_keys.rotate_key(issued.detail.guid, Rotation(), grantor=grantor_of(tenant, LESSER))
+    assert caught.value.context == {"scope": "admin"}
+    assert await identity.principal(issued.api_key)
+    assert await identity.entries(AuditAction.KEY_ROTATED) == []
+
+
+async def test_nobody_revokes_a_key_that_may_do_more(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    with pytest.raises(PermissionException):
+        await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant, LESSER))
+    assert await identity.principal(issued.api_key)
+    assert await identity.entries(AuditAction.KEY_REVOKED) == []
+
+
+@pytest.mark.parametrize("act", ["rotate", "revoke"])
+async def test_another_tenants_key_is_answered_as_an_absent_one(
+    identity: Identity, stranger: Tenant, issued: IssuedApiKey, act: str
 ) -> None:
-    _, key_id, rest = issued.api_key.get_secret_value().split("_")
-    body = f"pxy_{key_id}_{rest[42::-1]}" if part == "secret" else f"pxy_{key_id[::-1]}_{rest[:43]}"
-    await _refuse(service, body + _checksum(body))
-
-
-@pytest.mark.parametrize(
-    "presented", ["", "pxy_", "pxy__", "Bearer x", "pxy_" + "a" * 62, "\0", "🦊", "é" * 66, "x" * 100_000, "\ud800"]
-)
-async def test_what_has_not_the_form_is_refused(service: ApiKeyService, presented: str) -> None:
-    await _refuse(service, presented)
-
-
-@pytest.mark.parametrize("around", [" {}", "{}\n", "{} ", "{0}{0}"])
-async def test_a_key_with_something_around_it_is_refused(
-    service: ApiKeyService, issued: IssuedApiKey, around: str
-) -> None:
-    await _refuse(service, around.format(issued.api_key.get_secret_value()))
-
-
-async def test_a_revoked_key_is_refused_at_once(service: ApiKeyService, tenant: Tenant, issued: IssuedApiKey) -> None:
-    await service.revoke_key(issued.detail.guid, tenant_id=tenant.id)
-    await _refuse(service, issued.api_key.get_secret_value())
-
-
-async def test_an_expired_key_is_refused(service: ApiKeyService, tenant: Tenant) -> None:
-    for seconds in (0, -1, -1_000_000):
-        expires_at = clock.now() + timedelta(seconds=seconds)
-        key = await service.issue_key(tenant, name="k", scopes=SCOPES, expires_at=expires_at)
-        await _refuse(service, key.api_key.get_secret_value())
-
-
-async def test_a_key_that_expires_later_is_in_force(service: ApiKeyService, tenant: Tenant) -> None:
-    expires_at = clock.now() + timedelta(minutes=5)
-    key = await service.issue_key(tenant, name="k", scopes=SCOPES, expires_at=expires_at)
-    assert (await service.authenticate(key.api_key)).subject == key.detail.guid
+    told = set()
+    for guid in (issued.detail.guid, new_guid()):
+        with pytest.raises(ApiKeyNotFoundException) as caught:
+            await _act(identity, act, guid, grantor_of(stranger))
+        told.add((str(caught.value), str(caught.value.context)))
+    assert len(told) == 1
+    assert await identity.principal(issued.api_key)
 
 
 async def test_a_tenant_lists_its_own_keys(
-    service: ApiKeyService, tenant: Tenant, stranger: Tenant, issued: IssuedApiKey
+    identity: Identity, tenant: Tenant, stranger: Tenant, issued: IssuedApiKey
 ) -> None:
-    assert await service.list_keys(tenant_id=tenant.id) == [issued.detail]
-    assert await service.list_keys(tenant_id=stranger.id) == []
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
+    assert await identity.api_keys.list_keys(tenant_id=stranger.id) == []
 
 
-async def test_another_tenant_cannot_revoke_a_key(
-    service: ApiKeyService, stranger: Tenant, issued: IssuedApiKey
+async def test_a_revoked_key_is_refused_at_once(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    await identity.principal(issued.api_key)
+    await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
+    assert identity.recognized.recall(issued.api_key) is None
+    assert await _refused(identity, issued.api_key)
+
+
+async def test_both_secrets_work_within_the_grace_period(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
-    with pytest.raises(ApiKeyNotFoundException):
-        await service.revoke_key(issued.detail.guid, tenant_id=stranger.id)
-    assert await service.authenticate(issued.api_key)
+    second = await _rotate(identity, tenant, issued)
+    assert second != issued.api_key
+    assert await identity.principal(issued.api_key) == await identity.principal(second)
 
 
-async def test_an_absent_key_cannot_be_revoked(service: ApiKeyService, tenant: Tenant) -> None:
-    with pytest.raises(ApiKeyNotFoundException):
-        await service.revoke_key(ApiKeyGuid(new_guid()), tenant_id=tenant.id)
+async def test_a_rotated_key_stays_what_it_is(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    before = clock.now()
+    rotated = await identity.api_keys.rotate_key(
+        issued.detail.guid, Rotation(grace_seconds=60), grantor=grantor_of(tenant)
+    )
+    until = rotated.detail.former_secret_until
+    assert until is not None
+    assert before + timedelta(seconds=60) <= until <= clock.now() + timedelta(seconds=60)
+    assert rotated.detail == issued.detail.model_copy(update={"former_secret_until": until})
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [rotated.detail]
+
+
+async def test_the_former_secret_ends_with_the_grace_period(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
+) -> None:
+    second = await _rotate(identity, tenant, issued)
+    await identity.run("UPDATE api_keys SET former_secret_until = :now", now=f"{clock.now():%Y-%m-%d %H:%M:%S}")
+    assert await _refused(identity, issued.api_key)
+    assert await identity.principal(second)
+
+
+async def test_the_former_secret_is_not_recalled_beyond_the_grace_period(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
+) -> None:
+    await _rotate(identity, tenant, issued, grace=3600)
+    await identity.principal(issued.api_key)
+    (recognized,) = identity.recognized.known.values()
+    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    assert recognized.expires_at == key.former_secret_until
+
+
+async def test_a_second_rotation_ends_the_first_former_secret(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
+) -> None:
+    second = await _rotate(identity, tenant, issued)
+    third = await _rotate(identity, tenant, issued)
+    assert await _refused(identity, issued.api_key)
+    assert await identity.principal(second)
+    assert await identity.principal(third)
+
+
+async def test_without_grace_the_former_secret_ends_at_once(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey
+) -> None:
+    await identity.principal(issued.api_key)
+    second = await _rotate(identity, tenant, issued, grace=0)
+    assert identity.recognized.recall(issued.api_key) is None
+    assert await _refused(identity, issued.api_key)
+    assert await identity.principal(second)
+
+
+async def test_a_revoked_key_is_not_brought_back(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
+    with pytest.raises(ApiKeyRevokedException):
+        await _rotate(identity, tenant, issued)
+    assert await _refused(identity, issued.api_key)
+
+
+async def test_an_expired_key_is_not_brought_back(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    await identity.run("UPDATE api_keys SET expires_at = '2026-01-01 00:00:00'")
+    with pytest.raises(ApiKeyRevokedException):
+        await _rotate(identity, tenant, issued)
+    assert await _refused(identity, issued.api_key)
+
+
+async def test_a_rotation_does_not_lengthen_a_keys_life(identity: Identity, tenant: Tenant) -> None:
+    issued = await identity.issue_key(tenant, expires_at=clock.now() + timedelta(minutes=5))
+    await _rotate(identity, tenant, issued)
+    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    assert key.expires_at == issued.detail.expires_at
+
+
+async def test_an_earlier_revocation_stands(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+    grantor = grantor_of(tenant)
+    await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor)
+    await identity.run("UPDATE api_keys SET revoked_at = '2026-01-01 00:00:00'")
+    await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor)
+    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    assert key.revoked_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -1_000_000])
+async def test_a_key_that_would_be_expired_already_is_refused(identity: Identity, tenant: Tenant, seconds: int) -> None:
+    with pytest.raises(InvalidRequestException, match="expires_at"):
+        await identity.issue_key(tenant, expires_at=clock.now() + timedelta(seconds=seconds))
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == []
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    [
+        datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2039, 1, 19, 4, 14, 8, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    ],
+)
+async def test_a_key_may_expire_in_the_far_future(identity: Identity, tenant: Tenant, expires_at: datetime) -> None:
+    issued = await identity.issue_key(tenant, expires_at=expires_at)
+    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    assert key.expires_at == expires_at
+    assert await identity.principal(issued.api_key)
+
+
+@pytest.mark.parametrize("hours", [14, 0])
+async def test_a_key_may_expire_at_the_end_of_the_calendar(identity: Identity, tenant: Tenant, hours: int) -> None:
+    expires_at = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=hours)))
+    issued = await identity.issue_key(tenant, expires_at=expires_at)
+    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    assert key.expires_at == expires_at
+    assert await identity.principal(issued.api_key)
+
+
+async def test_a_key_cannot_expire_beyond_it(identity: Identity, tenant: Tenant) -> None:
+    expires_at = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-14)))
+    order = NewApiKey(name="k").model_copy(update={"expires_at": expires_at})
+    with pytest.raises(InvalidRequestException, match="expires_at"):
+        await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
+
+
+async def test_an_order_that_is_not_valid_is_refused(identity: Identity, tenant: Tenant) -> None:
+    order = NewApiKey.model_construct(name="a\nb", scopes=frozenset({Scope.IMAGE_READ}))
+    with pytest.raises(InvalidRequestException):
+        await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
+
+
+@pytest.mark.parametrize("act", ["issue", "rotate", "revoke"])
+async def test_each_act_is_written_down_once_with_who_what_and_where(
+    identity: Identity, tenant: Tenant, act: str
+) -> None:
+    grantor = grantor_of(tenant, actor=ANN)
+    issued = await identity.api_keys.issue_key(NewApiKey(name="k", scopes=SCOPES), grantor=grantor)
+    if act != "issue":
+        await _act(identity, act, issued.detail.guid, grantor)
+    action = {
+        "issue": AuditAction.KEY_ISSUED, "rotate": AuditAction.KEY_ROTATED, "revoke": AuditAction.KEY_REVOKED,
+    }[act]  # fmt: skip
+    (entry,) = await identity.entries(action)
+    assert (entry.actor_type, entry.actor, entry.actor_tenant_guid) == (ANN.type, ANN.subject, ANN.tenant_guid)
+    assert (entry.tenant_guid, entry.target) == (tenant.guid, issued.detail.guid)
+    assert entry.details == {"key_id": issued.detail.key_id, "scopes": "admin image:read"}
+    assert len(await identity.entries()) == (1 if act == "issue" else 2)
+
+
+async def test_a_key_that_cannot_be_written_down_is_not_issued(identity: Identity, tenant: Tenant) -> None:
+    await identity.break_audit_log()
+    with pytest.raises(DatabaseException):
+        await identity.issue_key(tenant)
+    assert await identity.count("api_keys") == 0
+
+
+@pytest.mark.parametrize("act", ["rotate", "revoke"])
+async def test_what_cannot_be_written_down_changes_no_key(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey, act: str
+) -> None:
+    await identity.break_audit_log()
+    with pytest.raises(DatabaseException):
+        await _act(identity, act, issued.detail.guid, grantor_of(tenant))
+    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
+    assert await identity.principal(issued.api_key)

@@ -9,7 +9,8 @@ import pytest
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.generation import Generation, GenerationStatus
 from pixyproxy.core.models.image import ImageGuid, ImagePrompt, StoredImage
-from pixyproxy.core.models.tenant import Principal, Visibility
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.data.database import Repositories
 from pixyproxy.service.private.generation import GenerationService
 from pixyproxy.service.private.images import ImageEditor
@@ -285,3 +286,41 @@ async def test_no_connection_is_held_while_the_upstream_draws(
     assert await service.database.read(answer) == 1
     drawer.open_gate()
     assert len({image.guid for image in await asyncio.gather(*callers)}) == 20
+
+
+@pytest.mark.parametrize("model", [None, "fake", "another"])
+async def test_a_model_that_is_not_allowed_buys_nothing(
+    service: GenerationService, principal: Principal, drawer: FakeDrawer, model: str | None
+) -> None:
+    limited = principal.model_copy(update={"allowed_models": frozenset({"vendor/model"})})
+    with pytest.raises(core.ModelNotAllowedException) as caught:
+        await _generate(service, limited, FOX.model_copy(update={"model": model}))
+    assert caught.value.context == {"model": model or service.default_model}
+    assert drawer.asked == []
+    assert await _generation(service, principal) is None
+
+
+@pytest.mark.parametrize(("model", "allowed"), [("a", {"a"}), ("a", {"a", "b"}), (None, {"fake"}), ("a", None)])
+async def test_a_model_that_is_allowed_is_used(
+    service: GenerationService, principal: Principal, drawer: FakeDrawer, model: str | None, allowed: set[str] | None
+) -> None:
+    limited = principal.model_copy(update={"allowed_models": None if allowed is None else frozenset(allowed)})
+    image = await _generate(service, limited, FOX.model_copy(update={"model": model}))
+    assert image.model == (model or "fake")
+    assert len(drawer.asked) == 1
+
+
+async def test_a_budget_that_could_not_be_kept_buys_nothing(
+    service: GenerationService, principal: Principal, drawer: FakeDrawer
+) -> None:
+    with pytest.raises(core.BudgetUnpricedException):
+        await _generate(service, principal.model_copy(update={"has_budget": True}))
+    assert drawer.asked == []
+    assert await _generation(service, principal) is None
+
+
+async def test_a_generation_names_who_asked(service: GenerationService, principal: Principal) -> None:
+    await _generate(service, principal)
+    generation = await _generation(service, principal)
+    assert generation is not None
+    assert generation.subject == principal.subject

@@ -9,7 +9,8 @@ from pixyproxy.core.exceptions import (
     PictureMissingException,
 )
 from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
-from pixyproxy.core.models.tenant import Principal, Tenant, Visibility
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.images import ImageEditor

@@ -5,10 +5,11 @@ from pydantic import SecretStr
 
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
-from pixyproxy.core.models.tenant import Principal, Scope, Tenant, Visibility
+from pixyproxy.core.models.principal import Principal, Scope
+from pixyproxy.core.models.tenant import Tenant, TenantStatus, Visibility
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.public.cursors import CursorCodec
+from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.public.images import ImageReader
 from tests.support.builders import add_image, new_guid, principal_of
 
@@ -101,3 +102,21 @@ async def test_details_without_a_file_are_told_apart_from_no_image(
 ) -> None:
     with pytest.raises(core.PictureMissingException):
         await reader.require_picture(private.guid, viewer=principal_of(tenant))
+
+
+@pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
+async def test_what_a_tenant_that_is_not_active_made_public_does_not_exist(
+    reader: ImageReader, database: Database, tenant: Tenant, stranger: Tenant, status: TenantStatus
+) -> None:
+    image = await database.write(lambda data: add_image(data, tenant))
+    await reader.store.write(image.guid, image.media_type, b"picture")
+    await database.write(lambda data: data.tenants.update(tenant.model_copy(update={"status": status})))
+    for viewer in (None, principal_of(stranger)):
+        with pytest.raises(core.ImageNotFoundException):
+            await reader.require_image(image.guid, viewer=viewer)
+        with pytest.raises(core.ImageNotFoundException):
+            await reader.require_picture(image.guid, viewer=viewer)
+        page = await reader.list_images(ImageFilter(), viewer=viewer, limit=9, cursor=None)
+        assert page.images == []
+    await database.write(lambda data: data.tenants.update(tenant))
+    assert await reader.require_image(image.guid, viewer=None) == image

@@ -1,12 +1,12 @@
 """The server's program: found or installed, and the folder that one server of it lives in."""
 
-import contextlib
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.debian import find_or_install
 from tests.support.mariadb.databases import PASSWORD, PREFIX, URL_VARIABLE, USER
 
 LOG_TAIL = 3_000
@@ -63,10 +63,7 @@ def ensure_mariadb() -> MariaDbProgram:
 
     Raises `MariaDbError` that says what to install where neither works.
     """
-    program = _find_mariadb()
-    if program is None:
-        _install_mariadb()
-        program = _find_mariadb()
+    program = find_or_install(_DEBIAN_PACKAGE, _find_mariadb)
     if program is None:
         message = (
             f"No MariaDB server here: install {_DEBIAN_PACKAGE} (Debian, Ubuntu) or"
@@ -93,21 +90,6 @@ def _share_folders(server: str | None) -> list[Path]:
         return []
     prefix = Path(server).resolve().parent.parent
     return [prefix / "share" / name for name in ("mariadb", "mysql", "")]
-
-
-def _install_mariadb() -> None:
-    """Try to install the package; without apt or the right to use it, do nothing."""
-    apt = shutil.which("apt-get")
-    if apt is None:
-        return
-    command = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    command += ["env", "DEBIAN_FRONTEND=noninteractive", apt]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        for arguments in (
-            ["update"],
-            ["install", "-y", "--no-install-recommends", _DEBIAN_PACKAGE],
-        ):
-            subprocess.run([*command, *arguments], check=True, capture_output=True)
 
 
 def _command(program: MariaDbProgram, folder: Path) -> list[str]:

@@ -5,10 +5,11 @@ import uuid
 import httpx2
 import pytest
 
-from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.models.principal import Scope
 from pixyproxy.service.composition import Services
+from pixyproxy.service.private.tenants import command_grantor
 from tests.support.problems import assert_problem
-from tests.support.server import RunningServer, TenantClient
+from tests.support.server import ACTOR, RunningServer, TenantClient
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image, tenant_with
 
@@ -56,7 +57,7 @@ def test_a_revoked_key_is_worthless_at_once_on_an_open_connection(server: Runnin
     async def revoke(services: Services) -> None:
         owner = await services.tenants.require_tenant(caller.guid)
         (key,) = await services.api_keys.list_keys(tenant_id=owner.id)
-        await services.api_keys.revoke_key(key.guid, tenant_id=owner.id)
+        await services.api_keys.revoke_key(key.guid, grantor=command_grantor(owner, ACTOR))
 
     with caller.http:
         make_image(caller)

@@ -5,7 +5,7 @@ import uuid
 import httpx2
 import pytest
 
-from pixyproxy.core.models.tenant import Scope
+from pixyproxy.core.models.principal import Scope
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.server import RunningServer, TenantClient
 from tests.web.builders import ABSENT_GUID, make_image, tenant_with

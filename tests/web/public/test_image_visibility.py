@@ -6,7 +6,8 @@ import uuid
 import httpx2
 import pytest
 
-from pixyproxy.core.models.tenant import Scope, Visibility
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import Visibility
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient

@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from pixyproxy.core.exceptions import InvalidCursorException
-from pixyproxy.core.models.image import ImageFilter, ImageId
+from pixyproxy.core.models.base import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class CursorCodec:
 
     secret: SecretStr
 
-    def encode(self, last: ImageId, wanted: ImageFilter) -> str:
-        """The cursor behind the image of this id in the list of this filter."""
+    def encode(self, last: int, wanted: FrozenModel) -> str:
+        """The cursor behind what has this id in the list of this filter."""
         return self._fernet().encrypt(f"{last}:{_digest(wanted)}".encode()).decode()
 
-    def decode(self, cursor: str, wanted: ImageFilter) -> ImageId:
+    def decode(self, cursor: str, wanted: FrozenModel) -> int:
         """The id that a cursor stands for. Raises ``InvalidCursorException``."""
         try:
             last, digest = self._fernet().decrypt(cursor).decode().split(":")
@@ -33,12 +33,12 @@ class CursorCodec:
             raise InvalidCursorException from error
         if digest != _digest(wanted):
             raise InvalidCursorException
-        return ImageId(int(last))
+        return int(last)
 
     def _fernet(self) -> Fernet:
         key = hashlib.sha256(b"pixyproxy cursor:" + self.secret.get_secret_value().encode()).digest()
         return Fernet(base64.urlsafe_b64encode(key))
 
 
-def _digest(wanted: ImageFilter) -> str:
+def _digest(wanted: FrozenModel) -> str:
     return hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()

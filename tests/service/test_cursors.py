@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from pixyproxy.core.exceptions import InvalidCursorException
 from pixyproxy.core.models.image import ImageFilter, ImageId
-from pixyproxy.service.public.cursors import CursorCodec
+from pixyproxy.service.cursors import CursorCodec
 
 CODEC = CursorCodec(SecretStr("a secret"))
 WANTED = ImageFilter(prompt="fox 🦊", mine=True)

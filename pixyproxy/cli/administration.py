@@ -1,0 +1,223 @@
+"""``pixyproxy tenant``, ``token``, ``keys`` and ``audit``: what operators do for the whole server."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pixyproxy.cli.console import AsJson, fail, load_settings, operator, or_exit, print_json, show, with_services
+from pixyproxy.core import clock
+from pixyproxy.core.models.audit import AuditAction, AuditFilter
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import NewTenant, TenantChange, Visibility
+from pixyproxy.core.models.token import TokenOrder
+
+if TYPE_CHECKING:
+    from pixyproxy.service.composition import Services
+    from pixyproxy.service.private.audit import AuditVerdict
+
+TENANT_COLUMNS = (
+    "guid",
+    "name",
+    "status",
+    "default_visibility",
+    "images_per_minute",
+    "monthly_budget_usd",
+    "allowed_models",
+    "created_at",
+)
+ENTRY_COLUMNS = ("sequence", "at", "action", "actor_type", "actor", "target", "address", "details")
+
+tenant_app = typer.Typer(no_args_is_help=True, help="Tenants of this server.")
+token_app = typer.Typer(no_args_is_help=True, help="Access tokens.")
+signing_key_app = typer.Typer(no_args_is_help=True, help="The keys that access tokens are signed with.")
+audit_app = typer.Typer(no_args_is_help=True, help="The audit log.")
+
+NameOrGuid = Annotated[str, typer.Argument(help="Name or GUID of the tenant.")]
+VisibilityOption = Annotated[Visibility | None, typer.Option(help="Of pictures that do not say theirs.")]
+ImagesPerMinuteOption = Annotated[int | None, typer.Option(help="Pictures that it may ask for in a minute.")]
+BudgetOption = Annotated[float | None, typer.Option(help="US dollars that it may spend in a month.")]
+ModelsOption = Annotated[list[str] | None, typer.Option("--model", help="A model that it may use; repeat for more.")]
+
+
+class Limit(StrEnum):
+    """What of a tenant can be unset."""
+
+    IMAGES_PER_MINUTE = "images_per_minute"
+    MONTHLY_BUDGET_USD = "monthly_budget_usd"
+    ALLOWED_MODELS = "allowed_models"
+
+
+class Status(StrEnum):
+    """What an operator may set."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@tenant_app.command("create")
+def create_tenant(
+    name: Annotated[str, typer.Argument(help="A name that no other tenant has.")],
+    *,
+    visibility: VisibilityOption = None,
+    images_per_minute: ImagesPerMinuteOption = None,
+    monthly_budget_usd: BudgetOption = None,
+    model: ModelsOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a tenant."""
+    settings = _tenant_settings(visibility, images_per_minute, monthly_budget_usd, model)
+
+    async def create(services: "Services") -> Any:  # noqa: ANN401  (shown as any model is)
+        order = NewTenant.model_validate({"name": name} | settings)
+        return await services.tenants.create_tenant(order, actor=operator())
+
+    show([with_services(create)], TENANT_COLUMNS, as_json=as_json, one=True)
+
+
+@tenant_app.command("list")
+def list_tenants(*, as_json: AsJson = False) -> None:
+    """List the tenants, oldest first."""
+    show(with_services(lambda services: services.tenants.list_tenants()), TENANT_COLUMNS, as_json=as_json)
+
+
+@tenant_app.command("update")
+def update_tenant(
+    tenant: NameOrGuid,
+    *,
+    name: Annotated[str | None, typer.Option(help="A name that no other tenant has.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Whether it may act.")] = None,
+    visibility: VisibilityOption = None,
+    images_per_minute: ImagesPerMinuteOption = None,
+    monthly_budget_usd: BudgetOption = None,
+    model: ModelsOption = None,
+    unset: Annotated[list[Limit] | None, typer.Option(help="A limit to take away; repeat for more.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is named of a tenant."""
+    values = {"name": name, "status": status}
+    changes: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    changes |= _tenant_settings(visibility, images_per_minute, monthly_budget_usd, model)
+    changes |= dict.fromkeys(limit.value for limit in unset or ())
+
+    async def change(services: "Services") -> Any:  # noqa: ANN401  (shown as any model is)
+        order = TenantChange.model_validate(changes)
+        return await services.tenants.change_tenant(tenant, order, actor=operator())
+
+    show([with_services(change)], TENANT_COLUMNS, as_json=as_json, one=True)
+
+
+@tenant_app.command("delete")
+def delete_tenant(
+    tenant: NameOrGuid,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a tenant with all its pictures, keys and users, for good."""
+    if not yes:
+        typer.confirm(f"Delete {tenant} with all its pictures?", abort=True)
+    with_services(lambda services: services.tenants.delete_tenant(tenant, actor=operator()))
+    typer.echo("The tenant is deleted.")
+
+
+@token_app.command("issue")
+def issue_token(
+    *,
+    tenant: Annotated[str, typer.Option(help="Name or GUID of the tenant.")] = "default",
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for more.")] = None,
+    expires_in: Annotated[int, typer.Option(min=1, help="Seconds.")] = 3600,
+    as_json: AsJson = False,
+) -> None:
+    """Issue an access token that acts for a tenant. Without --scope it may read, make and manage images."""
+
+    async def issue(services: "Services") -> dict[str, Any]:
+        order = TokenOrder(tenant=tenant, scope=" ".join(scope) if scope else None, expires_in=expires_in)
+        issued = await services.tokens.issue_for_tenant(order, actor=operator())
+        return {
+            "access_token": issued.access_token.get_secret_value(),
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in,
+            "scope": " ".join(sorted(issued.scopes)),
+        }
+
+    token = with_services(issue)
+    if as_json:
+        print_json(token)
+    else:
+        typer.echo(token["access_token"])
+
+
+@signing_key_app.command("rotate")
+def rotate_signing_keys(
+    *,
+    now: Annotated[
+        bool, typer.Option("--now", help="For a key that leaked: every token that it signed is worthless at once.")
+    ] = False,
+) -> None:
+    """Make a new signing key; it is published now, signs in ten minutes, and the former stays while its tokens live."""
+
+    async def rotate(services: "Services") -> Any:  # noqa: ANN401  (of the signing key, what is shown)
+        return await services.tokens.rotate_signing_keys(actor=operator(), at_once=now)
+
+    key = with_services(rotate)
+    typer.echo(f"Key {key.kid} signs from {key.signs_from:%Y-%m-%d %H:%M:%S} UTC on.")
+
+
+@signing_key_app.command("list")
+def list_signing_keys(*, as_json: AsJson = False) -> None:
+    """List the public keys that are published just now."""
+    settings = load_settings()
+    from pixyproxy.service.private.signing_keys import open_key_ring  # noqa: PLC0415  (cryptography, only for this)
+
+    keys = or_exit(lambda: open_key_ring(settings).jwks(clock.now())["keys"])
+    if as_json:
+        print_json(keys)
+    else:
+        typer.echo("\n".join(key["kid"] for key in keys))
+
+
+@audit_app.command("list")
+def list_audit_entries(
+    *,
+    action: Annotated[AuditAction | None, typer.Option(help="Only this act.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only of this user, key or token.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at the most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest entries of the audit log."""
+
+    async def find(services: "Services") -> list[Any]:
+        page = await services.audit.list_entries(AuditFilter(action=action, actor=actor), limit=limit, cursor=None)
+        return page.entries
+
+    show(with_services(find), ENTRY_COLUMNS, as_json=as_json)
+
+
+@audit_app.command("verify")
+def verify_audit_log(*, as_json: AsJson = False) -> None:
+    """Prove that no entry of the audit log was changed or removed; exit code 1 where one was."""
+
+    async def verify(services: "Services") -> "AuditVerdict":
+        return await services.audit.verify()
+
+    verdict = with_services(verify)
+    if as_json:
+        print_json({"entries": verdict.entries, "head_sha256": verdict.head_sha256, "problem": verdict.problem})
+    elif verdict.problem is None:
+        typer.echo(f"All {verdict.entries} entries are as they were written. Head: {verdict.head_sha256}")
+    if verdict.problem is not None:
+        fail(f"The audit log was altered: {verdict.problem}.")
+
+
+def _tenant_settings(
+    visibility: Visibility | None, images_per_minute: int | None, budget: float | None, models: list[str] | None
+) -> dict[str, Any]:
+    """The settings that were named, as the models take them."""
+    values = {
+        "default_visibility": visibility,
+        "images_per_minute": images_per_minute,
+        "monthly_budget_usd": None if budget is None else Decimal(str(budget)),
+        "allowed_models": models or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,103 @@
+"""What commands share: settings, services, and how things are printed."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.logs import configure_logging
+from pixyproxy.core.models.principal import Actor
+from pixyproxy.core.settings import Settings
+
+if TYPE_CHECKING:
+    from pixyproxy.service.composition import Services
+
+Result = TypeVar("Result")
+UNWRAPPED = 1000
+"""Columns of a table that goes to a file or a pipe: enough that no line is broken."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TenantName = Annotated[str, typer.Option("--tenant", help="Name or GUID of the tenant.")]
+
+
+def load_settings() -> Settings:
+    """The settings, with logging set up for them; a wrong one ends the command with a sentence about it."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "\n".join(f"  {'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
+        fail(f"These settings are wrong (PIXYPROXY_ + name, see .env.example):\n{problems}")
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    return settings
+
+
+def with_services(work: "Callable[[Services], Coroutine[Any, Any, Result]]") -> Result:
+    """The result of ``work`` on open services, whose log lines only matter when something is wrong."""
+    # The database takes 0.25 s to load, which `generate`, a client, and `--help` go without.
+    from pixyproxy.service.composition import open_services  # noqa: PLC0415
+
+    settings = load_settings()
+    configure_logging(log_format=settings.log_format, level="WARNING")
+
+    async def run() -> Result:
+        async with open_services(settings) as services:
+            return await work(services)
+
+    return or_exit(lambda: asyncio.run(run()))
+
+
+def operator() -> Actor:
+    """Who runs the command, as the audit log names them."""
+    from pixyproxy.service.private.audit import command_actor  # noqa: PLC0415  (the database, likewise)
+
+    return command_actor()
+
+
+def or_exit(work: Callable[[], Result]) -> Result:
+    """The result of ``work``; an error of ours ends the command with its message instead of a traceback."""
+    try:
+        return work()
+    except PixyProxyException as error:
+        fail(error.message)
+    except ValidationError as error:
+        fail("\n".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()))
+    except OSError as error:
+        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with a message and exit code 1."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def show(models: list[Any], columns: tuple[str, ...], *, as_json: bool, one: bool = False) -> None:
+    """Print models as JSON without internal ids, or as a table."""
+    rows = [_without_ids(model) for model in models]
+    if as_json:
+        print_json(rows[0] if one else rows)
+        return
+    from rich.console import Console  # noqa: PLC0415  (rich takes 0.1 s, only for tables)
+    from rich.table import Table  # noqa: PLC0415  (likewise)
+    from rich.text import Text  # noqa: PLC0415  (likewise)
+
+    table = Table(*columns, box=None)
+    for row in rows:
+        # Text takes no markup, which a name might hold.
+        table.add_row(*(Text("" if row[column] is None else str(row[column])) for column in columns))
+    width = None if sys.stdout.isatty() else UNWRAPPED
+    Console(width=width).print(table)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON that people can read too."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _without_ids(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude={"id", "tenant_id"})

@@ -1,0 +1,73 @@
+"""The audit log: who did what, to what, from where."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pixyproxy.core.models.base import FrozenModel, Moment
+from pixyproxy.core.models.principal import SubjectType
+from pixyproxy.core.models.tenant import TenantGuid
+
+
+class AuditAction(StrEnum):
+    """What was done."""
+
+    TENANT_CREATED = "tenant.created"
+    TENANT_CHANGED = "tenant.changed"
+    TENANT_DELETED = "tenant.deleted"
+    KEY_ISSUED = "key.issued"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    USER_CREATED = "user.created"
+    USER_CHANGED = "user.changed"
+    USER_DELETED = "user.deleted"
+    SIGNED_IN = "sign_in.succeeded"
+    SIGN_IN_FAILED = "sign_in.failed"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105  (an act, no secret)
+    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105  (likewise)
+    TOKEN_REUSED = "token.reused"  # noqa: S105  (likewise)
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105  (likewise)
+    SIGNING_KEYS_ROTATED = "signing_keys.rotated"
+    SCOPE_REFUSED = "scope.refused"
+    GENERATION_RESOLVED = "generation.resolved"
+
+
+class NewAuditEntry(FrozenModel):
+    """An act that is about to be written down.
+
+    ``tenant_guid`` is the tenant that it concerns (None: the server), ``target`` the GUID of what it was done to,
+    ``address`` the client's, ``details`` further facts, none of them secret. Both hold after what they name is gone.
+    """
+
+    at: datetime
+    actor_type: SubjectType
+    actor: str
+    actor_tenant_guid: TenantGuid | None
+    action: AuditAction
+    tenant_guid: TenantGuid | None
+    target: str | None
+    address: str | None
+    request_id: str
+    details: dict[str, str]
+
+
+class AuditEntry(NewAuditEntry):
+    """A row of the audit log. ``sequence`` counts from 1 without a gap.
+
+    ``entry_sha256`` (64 hex digits) is the digest of all else in the row, ``previous_sha256`` among it, which is
+    the row before's.
+    """
+
+    sequence: int
+    previous_sha256: str
+    entry_sha256: str
+
+
+class AuditFilter(FrozenModel):
+    """Which entries to list."""
+
+    action: AuditAction | None = None
+    actor: str | None = None
+    tenant: TenantGuid | None = None
+    target: str | None = None
+    since: Moment | None = None
+    until: Moment | None = None

@@ -1,0 +1,97 @@
+"""OAuth 2 tokens: what is asked for, issued and kept of them."""
+
+from datetime import datetime
+from typing import Annotated, NewType
+
+from pydantic import Field, SecretStr, StringConstraints
+
+from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.user import UserGuid
+
+TokenId = NewType("TokenId", str)
+SessionGuid = NewType("SessionGuid", str)
+"""One sign-in: the family of its refresh tokens, and the ``sid`` of its access tokens."""
+
+_SCOPE = "|".join(Scope)
+SCOPES = f"^({_SCOPE})( ({_SCOPE}))*$"
+"""One or more of our scopes, separated by spaces (RFC 6749 §3.3)."""
+
+LONGEST_TOKEN_SECONDS = 86_400
+"""No access token lives longer, so no signing key has to be published longer after its last signature."""
+
+
+class TokenOrder(FrozenModel):
+    """What an operator sends for an access token of a tenant."""
+
+    tenant: str = Field(min_length=1, max_length=255, description="Name or GUID of the tenant.")
+    scope: Annotated[str, StringConstraints(pattern=SCOPES)] | None = Field(
+        default=None, description="Separated by spaces; what a member may do when left out."
+    )
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_TOKEN_SECONDS), REFUSE_COERCION] = Field(
+        default=3600, description="Seconds."
+    )
+
+
+class IssuedTokens(FrozenModel):
+    """The answer of a token endpoint (RFC 6749 §5.1), before it is shown."""
+
+    access_token: SecretStr
+    expires_in: int
+    scopes: frozenset[Scope]
+    refresh_token: SecretStr | None = None
+
+
+class TokenResponse(FrozenModel):
+    """A successful answer of the token endpoint (RFC 6749 §5.1); ``expires_in`` is in seconds."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105  (RFC 6749 §7.1's name of a kind)
+    expires_in: int
+    scope: str
+    refresh_token: str | None = None
+
+
+class Introspection(FrozenModel):
+    """What a token is, to whom may know (RFC 7662 §2.2); times in seconds since 1970."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    username: str | None = None
+    token_type: str | None = None
+    exp: int | None = None
+    iat: int | None = None
+    sub: str | None = None
+    aud: str | None = None
+    iss: str | None = None
+    jti: str | None = None
+    tenant: str | None = None
+
+
+class RefreshToken(FrozenModel):
+    """A refresh token as the database knows it: the SHA-256 (64 hex digits), never the token.
+
+    ``used_at`` is when it was exchanged for its successor: shown again after that, it was stolen from one side.
+    """
+
+    token_sha256: str
+    session_guid: SessionGuid
+    tenant_id: TenantId
+    user_guid: UserGuid
+    client_id: str | None
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class RevokedToken(FrozenModel):
+    """The id of an access token that was revoked before its time, kept until then."""
+
+    token_id: TokenId
+    tenant_id: TenantId
+    expires_at: datetime
+    revoked_at: datetime

@@ -1,0 +1,83 @@
+"""Users: people who sign in with a password."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, NewType
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.principal import Role
+from pixyproxy.core.models.tenant import TenantId
+
+UserGuid = NewType("UserGuid", str)
+
+Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$", to_lower=True)]
+"""Also an e-mail address; unique on the whole server, whatever the case, since people sign in without their tenant."""
+
+
+PASSWORD_LENGTHS = range(12, 257)
+"""Characters: length is what counts (NIST SP 800-63B, 3.1.1.2), and no more is hashed than this."""
+
+
+def _hashable(password: SecretStr) -> SecretStr:
+    """Refuse what is too short or long, and lone surrogates, which JSON can hold and no hash can take."""
+    if not PASSWORD_LENGTHS.start <= len(password) < PASSWORD_LENGTHS.stop:
+        problem = f"must have {PASSWORD_LENGTHS.start} to {PASSWORD_LENGTHS.stop - 1} characters"
+        raise ValueError(problem)
+    try:
+        password.get_secret_value().encode()
+    except UnicodeEncodeError:
+        problem = "must be text"
+        # Without its cause, which holds the password.
+        raise ValueError(problem) from None
+    return password
+
+
+Password = Annotated[
+    SecretStr,
+    AfterValidator(_hashable),
+    Field(json_schema_extra={"minLength": PASSWORD_LENGTHS.start, "maxLength": PASSWORD_LENGTHS.stop - 1}),
+]
+
+
+class UserStatus(StrEnum):
+    """Whether a user may sign in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class NewUser(FrozenModel):
+    """What is asked for in a new user."""
+
+    username: Username
+    password: Password
+    role: Role = Role.MEMBER
+
+
+class UserChange(FrozenModel):
+    """What is to change of a user; what is left out stays. A new password ends the sessions of the old one."""
+
+    password: Password | None = None
+    role: Role | None = None
+    status: UserStatus | None = None
+
+
+class UserDetail(FrozenModel):
+    """A user as it is listed."""
+
+    guid: UserGuid
+    username: str
+    role: Role
+    status: UserStatus
+    created_at: datetime
+    updated_at: datetime
+    last_sign_in_at: datetime | None
+
+
+class StoredUser(UserDetail):
+    """A user as the database knows it; the hash is argon2id's."""
+
+    tenant_id: TenantId
+    password_hash: SecretStr

@@ -1,0 +1,99 @@
+"""The ``refresh_tokens`` table."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.token import RefreshToken, SessionGuid
+from pixyproxy.core.models.user import UserGuid
+from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
+
+COLUMNS = (
+    "token_sha256",
+    "session_guid",
+    "tenant_id",
+    "user_guid",
+    "client_id",
+    "scopes",
+    "created_at",
+    "expires_at",
+    "used_at",
+    "revoked_at",
+)
+TIMES = ("created_at", "expires_at", "used_at", "revoked_at")
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM refresh_tokens"
+
+
+def to_row(token: RefreshToken) -> Parameters:
+    """The columns of a refresh token, by name."""
+    times = {name: to_timestamp(getattr(token, name)) for name in TIMES}
+    return token.model_dump() | times | {"scopes": to_names(token.scopes)}
+
+
+def from_row(row: Row) -> RefreshToken:
+    """The refresh token in a row of ``SELECT``."""
+    times = {name: from_timestamp(row[name]) for name in TIMES}
+    return RefreshToken.model_validate({**row, **times, "scopes": from_names(row["scopes"])})
+
+
+@dataclass(frozen=True)
+class RefreshTokens:
+    """The refresh tokens, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    def insert(self, token: RefreshToken) -> None:
+        """Add a refresh token."""
+        self.connection.execute(text(insert_statement("refresh_tokens", COLUMNS)), to_row(token))
+
+    def find(self, token_sha256: str) -> RefreshToken | None:
+        """The refresh token of this digest: who shows the token is known by it alone."""
+        statement = text(f"{SELECT} WHERE token_sha256 = :token_sha256")
+        row = self.connection.execute(statement, {"token_sha256": token_sha256}).mappings().one_or_none()
+        return None if row is None else from_row(row)
+
+    def use(self, token_sha256: str, *, tenant_id: TenantId, at: datetime) -> bool:
+        """Use a token up; True for the one caller, ever, who does."""
+        statement = """
+            UPDATE refresh_tokens SET used_at = :at
+             WHERE token_sha256 = :token_sha256 AND tenant_id = :tenant_id AND used_at IS NULL AND revoked_at IS NULL
+        """
+        parameters = {"at": to_timestamp(at), "token_sha256": token_sha256, "tenant_id": tenant_id}
+        return self.connection.execute(text(statement), parameters).rowcount == 1
+
+    def revoke_session(self, session_guid: SessionGuid, *, tenant_id: TenantId, at: datetime) -> bool:
+        """Revoke a sign-in with all its tokens; False where that was done before."""
+        return self._revoke("session_guid = :guid", session_guid, tenant_id, at)
+
+    def revoke_sessions_of_user(self, user_guid: UserGuid, *, tenant_id: TenantId, at: datetime) -> None:
+        """Revoke every sign-in of a user."""
+        self._revoke("user_guid = :guid", user_guid, tenant_id, at)
+
+    def is_session_revoked(self, session_guid: str, *, tenant_id: TenantId) -> bool:
+        """Whether a sign-in was revoked."""
+        statement = """
+            SELECT COUNT(*) FROM refresh_tokens
+             WHERE session_guid = :guid AND tenant_id = :tenant_id AND revoked_at IS NOT NULL
+        """
+        parameters = {"guid": session_guid, "tenant_id": tenant_id}
+        return bool(self.connection.execute(text(statement), parameters).scalar_one())
+
+    def delete_expired(self, *, before: datetime) -> None:
+        """Remove what expired long ago, of every tenant."""
+        statement = "DELETE FROM refresh_tokens WHERE expires_at < :before"
+        self.connection.execute(text(statement), {"before": to_timestamp(before)})
+
+    def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
+        """Remove every refresh token of the tenant."""
+        statement = "DELETE FROM refresh_tokens WHERE tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+
+    def _revoke(self, condition: str, guid: str, tenant_id: TenantId, at: datetime) -> bool:
+        statement = f"""
+            UPDATE refresh_tokens SET revoked_at = :at
+             WHERE {condition} AND tenant_id = :tenant_id AND revoked_at IS NULL
+        """
+        parameters = {"at": to_timestamp(at), "guid": guid, "tenant_id": tenant_id}
+        return self.connection.execute(text(statement), parameters).rowcount > 0

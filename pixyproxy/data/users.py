@@ -1,0 +1,100 @@
+"""The ``users`` table."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from pixyproxy.core.exceptions import UserExistsException
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.user import StoredUser, UserGuid
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+
+COLUMNS = (
+    "guid",
+    "tenant_id",
+    "username",
+    "password_hash",
+    "role",
+    "status",
+    "created_at",
+    "updated_at",
+    "last_sign_in_at",
+)
+TIMES = ("created_at", "updated_at", "last_sign_in_at")
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM users"
+
+
+def to_row(user: StoredUser) -> Parameters:
+    """The columns of a user, by name."""
+    times = {name: to_timestamp(getattr(user, name)) for name in TIMES}
+    return user.model_dump(mode="json") | times | {"password_hash": user.password_hash.get_secret_value()}
+
+
+def from_row(row: Row) -> StoredUser:
+    """The user in a row of ``SELECT``."""
+    return StoredUser.model_validate({**row, **{name: from_timestamp(row[name]) for name in TIMES}})
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    def insert(self, user: StoredUser) -> None:
+        """Add a user. Raises ``UserExistsException`` where the name is taken, in whatever tenant."""
+        try:
+            self.connection.execute(text(insert_statement("users", COLUMNS)), to_row(user))
+        except IntegrityError as error:
+            raise UserExistsException from error
+
+    def find_for_sign_in(self, username: str) -> StoredUser | None:
+        """The user of exactly this name: people sign in before their tenant is known."""
+        # MySQL cannot compare an ASCII column with more than ASCII, and takes no notice of spaces at the end.
+        found = self._one("username = :username", {"username": username}) if username.isascii() else None
+        return found if found is not None and found.username == username else None
+
+    def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredUser | None:
+        """The user if it is the tenant's own."""
+        return self._one("guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id})
+
+    def lock_own(self, guid: str, *, tenant_id: TenantId) -> StoredUser | None:
+        """The user if it is the tenant's own, which nobody else can change before this transaction ends."""
+        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        parameters = {"guid": guid, "tenant_id": tenant_id}
+        statement = "UPDATE users SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), parameters)
+        return self.get_own(guid, tenant_id=tenant_id)
+
+    def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredUser]:
+        """The tenant's users, oldest first."""
+        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
+        return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
+
+    def update(self, user: StoredUser, *, tenant_id: TenantId) -> None:
+        """Write what may change of the tenant's own user: password, role, status."""
+        statement = """
+            UPDATE users SET password_hash = :password_hash, role = :role, status = :status, updated_at = :updated_at
+             WHERE guid = :guid AND tenant_id = :tenant_id
+        """
+        self.connection.execute(text(statement), to_row(user) | {"tenant_id": tenant_id})
+
+    def note_sign_in(self, guid: UserGuid, *, tenant_id: TenantId, at: datetime) -> None:
+        """Note when the tenant's own user signed in last."""
+        statement = "UPDATE users SET last_sign_in_at = :at WHERE guid = :guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"at": to_timestamp(at), "guid": guid, "tenant_id": tenant_id})
+
+    def delete(self, guid: UserGuid, *, tenant_id: TenantId) -> None:
+        """Remove the tenant's own user."""
+        statement = "DELETE FROM users WHERE guid = :guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+
+    def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
+        """Remove every user of the tenant."""
+        self.connection.execute(text("DELETE FROM users WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+
+    def _one(self, condition: str, parameters: Parameters) -> StoredUser | None:
+        row = self.connection.execute(text(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
+        return None if row is None else from_row(row)

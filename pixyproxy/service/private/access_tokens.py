@@ -1,0 +1,111 @@
+"""Access tokens of our own: what they say (RFC 9068), and reading it back."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from pixyproxy.core import clock
+from pixyproxy.core.exceptions import CredentialInvalidException
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.principal import Actor, Scope, Subject, SubjectType
+from pixyproxy.core.models.tenant import TenantGuid
+from pixyproxy.core.models.token import SessionGuid, TokenId
+from pixyproxy.service.private.jwt import inspect_token, sign_token, verify_token
+from pixyproxy.service.private.signing_keys import KeyRing
+
+TYPES = frozenset({"at+jwt"})
+REQUIRED = frozenset({"iss", "aud", "sub", "client_id", "iat", "exp", "jti", "scope", "tenant", "sub_type"})
+"""RFC 9068 §2.2's, and what our own tokens have beside them."""
+
+
+class Holder(FrozenModel):
+    """Whom a token stands for. ``session`` is the sign-in that it came from, if it came from one."""
+
+    subject: Subject
+    subject_type: SubjectType
+    tenant_guid: TenantGuid
+    client_id: str
+    session: SessionGuid | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """The holder as the audit log names it."""
+        return Actor(type=self.subject_type, subject=self.subject, tenant_guid=self.tenant_guid)
+
+
+class AccessToken(Holder):
+    """What an access token says."""
+
+    scopes: frozenset[Scope]
+    token_id: TokenId
+    issued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class AccessTokens:
+    """Makes and reads the access tokens of one issuer; reading asks no database."""
+
+    keys: KeyRing
+    issuer: str
+
+    def new(self, holder: Holder, *, scopes: frozenset[Scope], seconds: int) -> AccessToken:
+        """A token that lives from now on for so many seconds; it is nothing before it is signed."""
+        moment = clock.now()
+        return AccessToken(
+            **holder.model_dump(),
+            scopes=scopes,
+            token_id=TokenId(str(uuid.uuid4())),
+            issued_at=moment,
+            expires_at=moment + timedelta(seconds=seconds),
+        )
+
+    def sign(self, token: AccessToken) -> SecretStr:
+        """The token as its bearer gets it."""
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "aud": self.issuer,
+            "sub": token.subject,
+            "client_id": token.client_id,
+            "iat": int(token.issued_at.timestamp()),
+            "exp": int(token.expires_at.timestamp()),
+            "jti": token.token_id,
+            "scope": " ".join(sorted(token.scopes)),
+            "tenant": token.tenant_guid,
+            "sub_type": token.subject_type.value,
+        }
+        if token.session is not None:
+            claims["sid"] = token.session
+        return SecretStr(sign_token(claims, self.keys.signing_key(clock.now())))
+
+    def read(self, presented: SecretStr) -> AccessToken:
+        """What a token of ours says. Raises ``CredentialInvalidException`` for any that is not, or not any more."""
+        text, moment = presented.get_secret_value(), clock.now()
+        header = inspect_token(text)
+        key = None if header.kid is None else self.keys.verification_key(header.kid, moment)
+        if key is None:
+            raise CredentialInvalidException
+        claims = verify_token(
+            text, key, issuer=self.issuer, audience=self.issuer, types=TYPES, required=REQUIRED, at=moment
+        )
+        try:
+            return _token(claims)
+        except (ValidationError, ValueError, TypeError, AttributeError) as error:
+            raise CredentialInvalidException from error
+
+
+def _token(claims: dict[str, Any]) -> AccessToken:
+    return AccessToken(
+        subject=claims["sub"],
+        subject_type=claims["sub_type"],
+        tenant_guid=claims["tenant"],
+        client_id=claims["client_id"],
+        scopes=claims["scope"].split(),
+        session=claims.get("sid"),
+        token_id=claims["jti"],
+        issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+    )

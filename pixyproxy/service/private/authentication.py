@@ -1,0 +1,167 @@
+"""Authentication: from an API key or an access token to the principal that it stands for."""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from pixyproxy.core import clock
+from pixyproxy.core.exceptions import CredentialInvalidException, DatabaseException
+from pixyproxy.core.models.api_key import StoredApiKey
+from pixyproxy.core.models.principal import Principal, Scope, Subject, SubjectType
+from pixyproxy.core.models.tenant import Tenant, TenantStatus
+from pixyproxy.core.models.user import UserStatus
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens
+from pixyproxy.service.private.api_keys import find_key, is_active
+from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.jwt import inspect_token
+from pixyproxy.service.private.key_format import PresentedKey, read_api_key
+from pixyproxy.service.private.recognized import RecognizedCredentials
+from pixyproxy.service.private.tenants import require_active
+from pixyproxy.service.private.trusted_issuers import ForeignClaims, TrustedIssuers
+
+logger = logging.getLogger(__name__)
+
+NOTED_EVERY = timedelta(minutes=1)
+"""How often a key's last use is written at the most."""
+TENANT_MISSING = "a trusted issuer named a tenant that is not here"
+
+
+@dataclass(frozen=True)
+class Authenticator:
+    """Recognizes callers. Every refusal of a credential is the same ``CredentialInvalidException``."""
+
+    database: Database
+    access_tokens: AccessTokens
+    trusted_issuers: TrustedIssuers
+    recognized: RecognizedCredentials
+    tasks: DetachedTasks
+
+    async def authenticate(self, presented: SecretStr) -> Principal:
+        """The principal of an API key or access token, as the database has it now.
+
+        Raises ``CredentialInvalidException``, ``TenantSuspendedException`` and ``IssuerUnavailableException``.
+        """
+        checked_at = time.monotonic()
+        if presented.get_secret_value().startswith("pxy_"):
+            key, tenant = await self._by_key(read_api_key(presented))
+            principal, expires_at = key_principal(key, tenant), key.expires_at
+            if key.former_secret_until is not None and key.former_secret_until > clock.now():
+                # It may be the former secret that was presented.
+                expires_at = min(key.former_secret_until, key.expires_at or key.former_secret_until)
+        elif inspect_token(presented.get_secret_value()).issuer == self.access_tokens.issuer:
+            token = self.access_tokens.read(presented)
+            principal = await self.database.read(lambda data: token_principal(data, token))
+            expires_at = token.expires_at
+        else:
+            claims = await self._foreign_claims(presented)
+            principal = await self.database.read(lambda data: _foreign_principal(data, claims))
+            expires_at = claims.expires_at
+        self.recognized.remember(presented, principal, expires_at=expires_at, checked_at=checked_at)
+        return principal
+
+    async def _by_key(self, presented: PresentedKey | None) -> tuple[StoredApiKey, Tenant]:
+        def find(data: Repositories) -> tuple[StoredApiKey, Tenant]:
+            key = find_key(data, presented)
+            if key is None:
+                raise CredentialInvalidException
+            return key, require_active(data.tenants.get_by_id(key.tenant_id))
+
+        key, tenant = await self.database.read(find)
+        moment = clock.now()
+        if key.last_used_at is None or moment - key.last_used_at >= NOTED_EVERY:
+            self.tasks.start(self._note_use(key))
+        return key, tenant
+
+    async def _note_use(self, key: StoredApiKey) -> None:
+        moment = clock.now()
+        try:
+            await self.database.write(
+                lambda data: data.api_keys.note_use(
+                    key.guid, tenant_id=key.tenant_id, at=moment, unless_since=moment - NOTED_EVERY
+                )
+            )
+        except DatabaseException:
+            logger.warning("the last use of key %s could not be noted", key.key_id)
+
+    async def _foreign_claims(self, presented: SecretStr) -> ForeignClaims:
+        text = presented.get_secret_value()
+        issuer = self.trusted_issuers.find(inspect_token(text).issuer or "")
+        if issuer is None:
+            raise CredentialInvalidException
+        return await self.trusted_issuers.verify(text, issuer, at=clock.now())
+
+
+def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
+    """The principal of an API key."""
+    models = [names for names in (key.allowed_models, tenant.allowed_models) if names is not None]
+    return _principal(
+        tenant, SubjectType.KEY, key.guid, key.scopes, key_images_per_minute=key.images_per_minute
+    ).model_copy(update={"allowed_models": frozenset.intersection(*models) if models else None})
+
+
+def token_principal(data: Repositories, token: AccessToken) -> Principal:
+    """The principal of an access token of ours: no more than its subject may do by now.
+
+    Raises ``CredentialInvalidException`` where the token, its sign-in or its subject is no longer good, and
+    ``TenantSuspendedException``.
+    """
+    tenant = data.tenants.get_by_guid(token.tenant_guid)
+    if tenant is None or tenant.status is TenantStatus.DELETING:
+        raise CredentialInvalidException
+    if data.revoked_tokens.find(token.token_id, tenant_id=tenant.id) is not None:
+        raise CredentialInvalidException
+    if token.session is not None and data.refresh_tokens.is_session_revoked(token.session, tenant_id=tenant.id):
+        raise CredentialInvalidException
+    principal = _subject_principal(data, token, tenant)
+    require_active(tenant)
+    return principal
+
+
+def _subject_principal(data: Repositories, token: AccessToken, tenant: Tenant) -> Principal:
+    if token.subject_type is SubjectType.TOKEN:
+        return _principal(tenant, SubjectType.TOKEN, token.subject, token.scopes)
+    if token.subject_type is SubjectType.KEY:
+        key = data.api_keys.get_own(token.subject, tenant_id=tenant.id)
+        if key is None or not is_active(key, at=clock.now()):
+            raise CredentialInvalidException
+        return key_principal(key, tenant).model_copy(update={"scopes": token.scopes & key.scopes})
+    user = data.users.get_own(token.subject, tenant_id=tenant.id)
+    if user is None or user.status is not UserStatus.ACTIVE:
+        raise CredentialInvalidException
+    return _principal(tenant, SubjectType.USER, token.subject, token.scopes & user.role.scopes)
+
+
+def _foreign_principal(data: Repositories, claims: ForeignClaims) -> Principal:
+    tenant = data.tenants.get_by_guid(claims.tenant) or data.tenants.get_by_name(claims.tenant)
+    if tenant is None:
+        logger.warning("%s: %s", TENANT_MISSING, claims.issuer)
+    return _principal(
+        require_active(tenant), SubjectType.FOREIGN, f"{claims.issuer}#{claims.subject}"[:255], claims.scopes
+    )
+
+
+def _principal(
+    tenant: Tenant,
+    subject_type: SubjectType,
+    subject: str,
+    scopes: frozenset[Scope],
+    *,
+    key_images_per_minute: int | None = None,
+) -> Principal:
+    return Principal(
+        tenant_id=tenant.id,
+        tenant_guid=tenant.guid,
+        tenant_name=tenant.name,
+        default_visibility=tenant.default_visibility,
+        subject_type=subject_type,
+        subject=Subject(subject),
+        scopes=scopes,
+        allowed_models=tenant.allowed_models,
+        tenant_images_per_minute=tenant.images_per_minute,
+        key_images_per_minute=key_images_per_minute,
+        has_budget=tenant.monthly_budget_usd is not None,
+    )

@@ -1,0 +1,62 @@
+"""Removing a tenant with all that it owns, in small steps of which each may be repeated."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from pixyproxy.core.models.image import StoredImage
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.store.local import LocalStore
+
+logger = logging.getLogger(__name__)
+
+IMAGES_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class TenantRemoval:
+    """Finishes what the status ``deleting`` has begun."""
+
+    database: Database
+    store: LocalStore
+
+    async def remove(self, tenant: Tenant) -> None:
+        """Remove pictures, then rows; a tenant that still waits for the upstream keeps its row until that is over.
+
+        A file goes before its record: what a crash leaves behind is found again. Raises ``ImageStorageException``
+        and ``DatabaseException``; recovery goes on from there.
+        """
+        while images := await self._some_images(tenant):
+            for image in images:
+                await self.store.delete(image.guid, image.media_type)
+            await self.database.write(partial(_forget, images=images))
+        if await self.database.write(lambda data: _remove_rows(data, tenant)):
+            logger.info("tenant %s removed", tenant.guid)
+
+    async def remove_all(self) -> None:
+        """Finish every deletion that has begun."""
+        for tenant in await self.database.read(lambda data: data.tenants.list_deleting()):
+            await self.remove(tenant)
+
+    async def _some_images(self, tenant: Tenant) -> list[StoredImage]:
+        return await self.database.read(lambda data: data.images.list_some(tenant_id=tenant.id, limit=IMAGES_AT_ONCE))
+
+
+def _forget(data: Repositories, *, images: list[StoredImage]) -> None:
+    for image in images:
+        data.images.delete(image.guid, tenant_id=image.tenant_id)
+
+
+def _remove_rows(data: Repositories, tenant: Tenant) -> bool:
+    """Remove the rest, the tenant last; False where a generation, or a picture of one, is still to come."""
+    if data.images.list_some(tenant_id=tenant.id, limit=1):
+        return False
+    data.refresh_tokens.delete_of_tenant(tenant_id=tenant.id)
+    data.revoked_tokens.delete_of_tenant(tenant_id=tenant.id)
+    data.users.delete_of_tenant(tenant_id=tenant.id)
+    data.api_keys.delete_of_tenant(tenant_id=tenant.id)
+    if not data.generations.delete_settled(tenant_id=tenant.id):
+        return False
+    data.tenants.delete(tenant.id)
+    return True

@@ -1,0 +1,134 @@
+"""Users: people of a tenant who sign in with a password."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from pixyproxy.core import clock
+from pixyproxy.core.exceptions import GrantException, PermissionException, UserNotFoundException
+from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.core.models.principal import Role
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.user import NewUser, StoredUser, UserChange, UserDetail, UserGuid, UserStatus
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.service.private import audit
+from pixyproxy.service.private.api_keys import Grantor
+from pixyproxy.service.private.passwords import PasswordHasher
+from pixyproxy.service.private.recognized import RecognizedCredentials
+from pixyproxy.service.revalidation import revalidate
+
+
+@dataclass(frozen=True)
+class UserService:
+    """Creates, changes and deletes users. Nobody makes or touches a user who may do more than they may."""
+
+    database: Database
+    passwords: PasswordHasher
+    recognized: RecognizedCredentials
+
+    async def create_user(self, incoming: NewUser, *, grantor: Grantor) -> UserDetail:
+        """A new user of the tenant. Raises ``UserExistsException`` and ``GrantException``."""
+        order = revalidate(incoming)
+        _require_grantable(order.role, grantor)
+        moment = clock.now()
+        user = StoredUser(
+            guid=UserGuid(str(uuid.uuid4())),
+            tenant_id=grantor.tenant_id,
+            username=order.username,
+            password_hash=await self.passwords.hash(order.password),
+            role=order.role,
+            status=UserStatus.ACTIVE,
+            created_at=moment,
+            updated_at=moment,
+            last_sign_in_at=None,
+        )
+
+        def create(data: Repositories) -> None:
+            data.users.insert(user)
+            _audit(data, AuditAction.USER_CREATED, user, grantor, {"role": user.role})
+
+        await self.database.write(create)
+        return _detail(user)
+
+    async def list_users(self, *, tenant_id: TenantId) -> list[UserDetail]:
+        """The tenant's users, oldest first."""
+        users = await self.database.read(lambda data: data.users.list_of_tenant(tenant_id=tenant_id))
+        return [_detail(user) for user in users]
+
+    async def change_user(self, guid: str, incoming: UserChange, *, grantor: Grantor) -> UserDetail:
+        """Change password, role or status; a new password or being disabled ends every sign-in of the user.
+
+        Raises ``UserNotFoundException``, and ``PermissionException`` for a user who may do more than the grantor.
+        """
+        change = revalidate(incoming)
+        if change.role is not None:
+            _require_grantable(change.role, grantor)
+        password_hash = None if change.password is None else await self.passwords.hash(change.password)
+
+        def apply(data: Repositories) -> StoredUser:
+            user = _require_governed(data, guid, grantor)
+            changed = user.model_copy(update=_update(change, password_hash))
+            data.users.update(changed, tenant_id=grantor.tenant_id)
+            if password_hash is not None or changed.status is UserStatus.DISABLED:
+                data.refresh_tokens.revoke_sessions_of_user(user.guid, tenant_id=grantor.tenant_id, at=clock.now())
+            details = change.model_dump(mode="json", exclude_none=True, exclude={"password"})
+            if password_hash is not None:
+                details |= {"password": "changed"}
+            _audit(data, AuditAction.USER_CHANGED, user, grantor, details)
+            return changed
+
+        changed = await self.database.write(apply)
+        self.recognized.forget_all()
+        return _detail(changed)
+
+    async def delete_user(self, guid: str, *, grantor: Grantor) -> None:
+        """Remove a user; their tokens are worthless from now on. Raises as ``change_user`` does."""
+
+        def remove(data: Repositories) -> None:
+            user = _require_governed(data, guid, grantor)
+            data.refresh_tokens.revoke_sessions_of_user(user.guid, tenant_id=grantor.tenant_id, at=clock.now())
+            data.users.delete(user.guid, tenant_id=grantor.tenant_id)
+            _audit(data, AuditAction.USER_DELETED, user, grantor, {})
+
+        await self.database.write(remove)
+        self.recognized.forget_all()
+
+
+def _update(change: UserChange, password_hash: SecretStr | None) -> dict[str, Any]:
+    wanted = {"role": change.role, "status": change.status, "password_hash": password_hash}
+    return {name: value for name, value in wanted.items() if value is not None} | {"updated_at": clock.now()}
+
+
+def _require_grantable(role: Role, grantor: Grantor) -> None:
+    if not role.scopes <= grantor.scopes:
+        raise GrantException(context={"role": role})
+
+
+def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredUser:
+    """The tenant's user, if the grantor may do all that they may: a new password would make the grantor them."""
+    user = data.users.lock_own(guid, tenant_id=grantor.tenant_id)
+    if user is None:
+        raise UserNotFoundException
+    if not user.role.scopes <= grantor.scopes:
+        raise PermissionException(context={"scope": " ".join(sorted(user.role.scopes - grantor.scopes))})
+    return user
+
+
+def _audit(
+    data: Repositories, action: AuditAction, user: StoredUser, grantor: Grantor, details: dict[str, str]
+) -> None:
+    data.audit_log.append(
+        audit.entry(
+            grantor.actor,
+            action,
+            tenant_guid=grantor.tenant_guid,
+            target=user.guid,
+            details={"username": user.username} | details,
+        )
+    )
+
+
+def _detail(user: StoredUser) -> UserDetail:
+    return UserDetail(**user.model_dump(include=set(UserDetail.model_fields)))

@@ -1,0 +1,78 @@
+"""The guard against guessing: failures are counted before anything is looked up, and all take the same time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from weakref import WeakValueDictionary
+
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import (
+    CredentialInvalidException,
+    OAuthClientException,
+    OAuthGrantException,
+    ServerBusyException,
+)
+from pixyproxy.web.limits import RateLimits, client_address
+
+FAILURE_SECONDS = 0.02
+"""How long a failure takes at least, so that a look-up that found a row is not told from one that found none."""
+PASSWORD_COST = 10
+"""Passwords can be guessed and keys cannot, so a wrong password counts as much as so many wrong keys."""
+TURN_SECONDS = 10
+"""How long a password waits for others of the same user to be checked."""
+
+_turns: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = WeakValueDictionary()
+
+
+@asynccontextmanager
+async def guarded(request: Request, limits: RateLimits, name: str | None, *, cost: int = 1) -> AsyncIterator[None]:
+    """Let a credential be checked within, unless too many of this address or ``name`` were wrong already.
+
+    Raises ``TooManyFailuresException`` instead, and counts what fails within.
+    """
+    address = client_address(request)
+    # What is still being checked is not counted yet, so a password may not be tried many times at once.
+    async with nullcontext() if name is None or cost == 1 else _turn(name):
+        await limits.refuse_guessing(address, name)
+        began = time.monotonic()
+        try:
+            yield
+        except (CredentialInvalidException, OAuthClientException, OAuthGrantException):
+            await limits.note_failure(address, name, cost=cost)
+            await asyncio.sleep(max(0.0, began + FAILURE_SECONDS - time.monotonic()))
+            raise
+
+
+@asynccontextmanager
+async def _turn(name: str) -> AsyncIterator[None]:
+    """One at a time of the same name in this process. Raises ``ServerBusyException`` where it takes too long."""
+    turn = _turns.setdefault((asyncio.get_running_loop(), name), asyncio.Lock())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await turn.acquire()
+    except TimeoutError as error:
+        raise ServerBusyException from error
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def key_name(credential: SecretStr) -> str | None:
+    """The bucket of an API key: its key id, which is no secret. A token has none."""
+    prefix, _, rest = credential.get_secret_value().partition("_")
+    key_id = rest.partition("_")[0]
+    return client_name(key_id) if prefix == "pxy" else None
+
+
+def client_name(key_id: str) -> str:
+    """The bucket of an API key that is presented as an OAuth client."""
+    return f"key:{key_id[:64]}"
+
+
+def user_name(username: str) -> str:
+    """The bucket of a user."""
+    return f"user:{username.lower()[:128]}"

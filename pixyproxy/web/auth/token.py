@@ -1,0 +1,184 @@
+"""The OAuth 2 endpoints: tokens (RFC 6749), their revocation (RFC 7009) and introspection (RFC 7662)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Response
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import (
+    OAuthClientException,
+    OAuthGrantTypeException,
+    OAuthRequestException,
+)
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.token import Introspection, IssuedTokens, TokenResponse
+from pixyproxy.service.private.key_format import PresentedKey, read_client
+from pixyproxy.service.private.tokens import RefreshingClient
+from pixyproxy.web.auth.client import Client, PresentedClient
+from pixyproxy.web.auth.guard import PASSWORD_COST, client_name, guarded, user_name
+from pixyproxy.web.auth.policies import recognized_caller
+from pixyproxy.web.dependencies import AllServices, Limits
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
+from pixyproxy.web.presentation import token_response
+
+NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+"""RFC 6749 §5.1."""
+
+
+class TokenForm(BaseModel):
+    """The parameters of a token request; unknown ones are ignored (RFC 6749 §3.2)."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    grant_type: str = Field(
+        max_length=100, json_schema_extra={"enum": ["password", "client_credentials", "refresh_token"]}
+    )
+    username: str | None = Field(default=None, max_length=128)
+    password: Annotated[SecretStr, Field(max_length=256)] | None = None
+    refresh_token: Annotated[SecretStr, Field(max_length=100)] | None = None
+    scope: str | None = Field(default=None, max_length=500, description="Separated by spaces; narrows what is given.")
+    client_id: str | None = Field(default=None, max_length=255)
+    client_secret: Annotated[SecretStr, Field(max_length=255)] | None = None
+
+
+class TokenStatusForm(BaseModel):
+    """A token to revoke or to ask about."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    token: Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
+    token_type_hint: str | None = Field(default=None, max_length=100)
+    client_id: str | None = Field(default=None, max_length=255)
+    client_secret: Annotated[SecretStr, Field(max_length=255)] | None = None
+
+
+async def issue_token(
+    request: Request,
+    response: Response,
+    form: Annotated[TokenForm, Form()],
+    client: PresentedClient,
+    services: AllServices,
+    limits: Limits,
+) -> TokenResponse:
+    """Give an access token for a password, an API key or a refresh token."""
+    if form.grant_type == "client_credentials":
+        issued = await _issue_to_client(request, form, client, services, limits)
+    elif form.grant_type == "password":
+        issued = await _sign_in(request, form, client, services, limits)
+    elif form.grant_type == "refresh_token":
+        issued = await _refresh(request, form, client, services, limits)
+    else:
+        raise OAuthGrantTypeException
+    response.headers.update(NOT_KEPT)
+    return token_response(issued)
+
+
+async def _issue_to_client(
+    request: Request, form: TokenForm, client: Client | None, services: AllServices, limits: RateLimits
+) -> IssuedTokens:
+    if client is None:
+        raise OAuthClientException
+    async with guarded(request, limits, client_name(client.id)):
+        return await services.tokens.issue_to_client(_key_of(client), scope=form.scope)
+
+
+async def _sign_in(
+    request: Request, form: TokenForm, client: Client | None, services: AllServices, limits: RateLimits
+) -> IssuedTokens:
+    if not form.username or form.password is None:
+        message = "username and password are needed."
+        raise OAuthRequestException(message)
+    await _authenticated_client(request, client, services, limits)
+    async with guarded(request, limits, user_name(form.username), cost=PASSWORD_COST):
+        return await services.tokens.sign_in(
+            form.username, form.password, scope=form.scope, client_id=None if client is None else client.id
+        )
+
+
+async def _refresh(
+    request: Request, form: TokenForm, client: Client | None, services: AllServices, limits: RateLimits
+) -> IssuedTokens:
+    if form.refresh_token is None:
+        message = "refresh_token is needed."
+        raise OAuthRequestException(message)
+    principal = await _authenticated_client(request, client, services, limits)
+    refreshing = RefreshingClient(None if client is None else client.id, is_authenticated=principal is not None)
+    async with guarded(request, limits, None):
+        return await services.tokens.refresh(form.refresh_token, scope=form.scope, client=refreshing)
+
+
+async def revoke_token(
+    request: Request,
+    form: Annotated[TokenStatusForm, Form()],
+    client: PresentedClient,
+    services: AllServices,
+    limits: Limits,
+) -> Response:
+    """Make an access or refresh token worthless; a refresh token takes its sign-in with it."""
+    principal = await _authenticated_client(request, client, services, limits)
+    await services.token_status.revoke(form.token, client=principal)
+    return Response(status_code=200, headers=NOT_KEPT)
+
+
+async def introspecting_caller(
+    request: Request, client: PresentedClient, services: AllServices, limits: Limits
+) -> Principal:
+    """Who asks about a token: a client with its secret, or whoever else has a credential."""
+    principal = await _authenticated_client(request, client, services, limits)
+    if principal is None and not request.headers.get("authorization", "").lower().startswith("basic "):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        bearer = SecretStr(token.strip()) if scheme.lower() == "bearer" else None
+        header = request.headers.get("x-api-key")
+        credential = bearer or (SecretStr(header) if header else None)
+        principal = await recognized_caller(request, services, limits, credential)
+    if principal is None:
+        raise OAuthClientException
+    return principal
+
+
+async def introspect_token(
+    response: Response,
+    form: Annotated[TokenStatusForm, Form()],
+    caller: Annotated[Principal, Depends(introspecting_caller)],
+    services: AllServices,
+) -> Introspection:
+    """Tell what a token of the caller's tenant is; of any other it only says that it is not active."""
+    response.headers.update(NOT_KEPT)
+    return await services.token_status.introspect(form.token, caller=caller)
+
+
+async def _authenticated_client(
+    request: Request, client: Client | None, services: AllServices, limits: RateLimits
+) -> Principal | None:
+    """The principal of a client that shows a secret, which must be right; None for a public one."""
+    if client is None or client.secret is None:
+        return None
+    async with guarded(request, limits, client_name(client.id)):
+        return await services.token_status.recognize_client(_key_of(client))
+
+
+def _key_of(client: Client) -> PresentedKey | None:
+    return None if client.secret is None else read_client(client.id, client.secret)
+
+
+def token_router(limits: RateLimits) -> APIRouter:
+    """The OAuth 2 endpoints."""
+    router = APIRouter(prefix="/auth", tags=["identity"])
+    router.post(
+        "/token",
+        responses=oauth_errors(400, 401, 403, 413, 429, 503),
+        response_model_exclude_none=True,
+        openapi_extra=OPEN_TO_EVERYONE,
+    )(limits.sign_in(issue_token))
+    router.post(
+        "/revoke",
+        response_class=Response,
+        responses=oauth_errors(400, 401, 403, 413, 429, 503),
+        openapi_extra=OPEN_TO_EVERYONE,
+    )(limits.sign_in(revoke_token))
+    router.post("/introspect", responses=oauth_errors(400, 401, 403, 413, 429, 503), response_model_exclude_none=True)(
+        limits.sign_in(introspect_token)
+    )
+    return router

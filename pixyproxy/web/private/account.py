@@ -1,0 +1,66 @@
+"""What a caller may know of itself: who it is, and what its tenant has used."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from pixyproxy.core.models.base import Day, FrozenModel
+from pixyproxy.core.models.generation import UsageRow
+from pixyproxy.core.models.principal import Principal, Scope, SubjectType
+from pixyproxy.core.models.tenant import TenantGuid
+from pixyproxy.web.auth.policies import AnyCaller, UsageRead
+from pixyproxy.web.dependencies import AllServices, Limits
+from pixyproxy.web.limits import RateLimits, RemainingLimit
+from pixyproxy.web.openapi import problems
+
+
+class OwnTenant(FrozenModel):
+    """The caller's tenant."""
+
+    guid: TenantGuid
+    name: str
+
+
+class Me(FrozenModel):
+    """Who a credential is; `limits` tells what is left of each just now."""
+
+    tenant: OwnTenant
+    subject: str
+    subject_type: SubjectType
+    scopes: list[Scope]
+    allowed_models: list[str] | None
+    limits: list[RemainingLimit]
+
+
+async def get_me(principal: AnyCaller, limits: Limits) -> Me:
+    """Who the credential is: tenant, subject, scopes, limits and what is left of them."""
+    return _me(principal, await limits.remaining_images(principal))
+
+
+async def get_usage(
+    principal: UsageRead,
+    services: AllServices,
+    since: Annotated[Day | None, Query(description="First day (UTC); the first of this month when left out.")] = None,
+    until: Annotated[Day | None, Query(description="Last day (UTC), included; today when left out.")] = None,
+) -> list[UsageRow]:
+    """How many pictures the tenant made, by day, model and who asked."""
+    return await services.operations.usage(tenant_id=principal.tenant_id, since=since, until=until)
+
+
+def _me(principal: Principal, remaining: list[RemainingLimit]) -> Me:
+    return Me(
+        tenant=OwnTenant(guid=principal.tenant_guid, name=principal.tenant_name),
+        subject=principal.subject,
+        subject_type=principal.subject_type,
+        scopes=sorted(principal.scopes),
+        allowed_models=None if principal.allowed_models is None else sorted(principal.allowed_models),
+        limits=remaining,
+    )
+
+
+def account_router(limits: RateLimits) -> APIRouter:
+    """The resources about the caller itself."""
+    router = APIRouter(tags=["identity"])
+    router.get("/me", responses=problems(401, 403, 429, 503))(limits.read(get_me))
+    router.get("/usage", responses=problems(401, 403, 422, 429, 503))(limits.read(get_usage))
+    return router

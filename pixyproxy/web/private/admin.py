@@ -1,0 +1,125 @@
+"""Administration of the server: tenants, tokens for them, the audit log, and outcomes that nobody knows yet."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from starlette.requests import Request
+
+from pixyproxy.core.models.audit import AuditEntry, AuditFilter
+from pixyproxy.core.models.generation import GenerationStatus, Resolution, UnresolvedGeneration
+from pixyproxy.core.models.tenant import NewTenant, TenantChange, TenantDetail
+from pixyproxy.core.models.token import TokenOrder, TokenResponse
+from pixyproxy.service.private.tenants import tenant_detail
+from pixyproxy.web.auth.policies import Operator
+from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.presentation import link_to_next, token_response
+
+
+class AuditQuery(AuditFilter):
+    """The query of a list: the filter, and which page of it."""
+
+    limit: Limit = 20
+    cursor: Cursor = None
+
+
+async def list_tenants(_operator: Operator, services: AllServices) -> list[TenantDetail]:
+    """Every tenant, oldest first."""
+    return await services.tenants.list_tenants()
+
+
+async def create_tenant(
+    response: Response, order: NewTenant, operator: Operator, services: AllServices
+) -> TenantDetail:
+    """Make a tenant."""
+    tenant = await services.tenants.create_tenant(order, actor=operator.actor)
+    response.headers["Location"] = f"/admin/tenant/{tenant.guid}"
+    return tenant_detail(tenant)
+
+
+async def get_tenant(_operator: Operator, guid: TenantGuidInPath, services: AllServices) -> TenantDetail:
+    """One tenant."""
+    return tenant_detail(await services.tenants.require_tenant(guid))
+
+
+async def change_tenant(
+    operator: Operator, guid: TenantGuidInPath, change: TenantChange, services: AllServices
+) -> TenantDetail:
+    """Change what is named; null unsets a limit. What a suspended tenant owns is hidden, and it may do nothing."""
+    return tenant_detail(await services.tenants.change_tenant(guid, change, actor=operator.actor))
+
+
+async def delete_tenant(operator: Operator, guid: TenantGuidInPath, services: AllServices) -> None:
+    """Remove a tenant with its pictures, keys, users and tokens, for good. Its audit entries stay."""
+    await services.tenants.delete_tenant(guid, actor=operator.actor)
+
+
+async def issue_tenant_token(
+    response: Response, order: TokenOrder, operator: Operator, services: AllServices
+) -> TokenResponse:
+    """Issue an access token that acts for a tenant."""
+    issued = await services.tokens.issue_for_tenant(order, actor=operator.actor)
+    response.headers["Cache-Control"] = "no-store"
+    return token_response(issued)
+
+
+async def list_audit_entries(
+    request: Request,
+    response: Response,
+    _operator: Operator,
+    query: Annotated[AuditQuery, Query()],
+    services: AllServices,
+) -> list[AuditEntry]:
+    """The audit log, newest first: who did what, to what, from where."""
+    wanted = AuditFilter.model_validate(query.model_dump(include=set(AuditFilter.model_fields)))
+    page = await services.audit.list_entries(wanted, limit=query.limit, cursor=query.cursor)
+    link_to_next(request, response, page.next_cursor)
+    return page.entries
+
+
+async def list_generations(
+    _operator: Operator,
+    services: AllServices,
+    status: Annotated[GenerationStatus, Query(description="`unknown`: what has to be resolved.")],
+    limit: Limit = 20,
+) -> list[UnresolvedGeneration]:
+    """The newest generations of all tenants in a status."""
+    return await services.operations.list_generations(status, limit=limit)
+
+
+async def resolve_generation(
+    operator: Operator, guid: GenerationGuidInPath, resolution: Resolution, services: AllServices
+) -> UnresolvedGeneration:
+    """Say whether an unknown generation was bought; if not, its Idempotency-Key may be used again."""
+    return await services.operations.resolve_generation(guid, resolution, actor=operator.actor)
+
+
+def admin_router(limits: RateLimits) -> APIRouter:
+    """The resources of operators."""
+    router = APIRouter(prefix="/admin", tags=["administration"])
+    router.get("/tenant", responses=problems(401, 403, 429, 503))(limits.read(list_tenants))
+    router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
+        limits.change(create_tenant)
+    )
+    router.get("/tenant/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(get_tenant))
+    router.patch("/tenant/{guid}", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(
+        limits.change(change_tenant)
+    )
+    router.delete(
+        "/tenant/{guid}",
+        status_code=204,
+        response_class=Response,
+        responses=problems(401, 403, 404, 409, 429, 503),
+    )(limits.change(delete_tenant))
+    router.post("/token", status_code=201, responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
+        limits.change(issue_tenant_token)
+    )
+    router.get("/audit", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(
+        limits.read(list_audit_entries)
+    )
+    router.get("/generation", responses=problems(401, 403, 422, 429, 503))(limits.read(list_generations))
+    router.post("/generation/{guid}/resolve", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(
+        limits.change(resolve_generation)
+    )
+    return router

@@ -1,0 +1,50 @@
+"""The tenant's API keys."""
+
+from fastapi import APIRouter, Response
+
+from pixyproxy.core.models.api_key import ApiKeyDetail, ApiKeyWithSecret, NewApiKey, Rotation
+from pixyproxy.web.auth.policies import KeyManage, grantor
+from pixyproxy.web.dependencies import AllServices, KeyGuid
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import problems
+from pixyproxy.web.presentation import api_key_with_secret
+
+
+async def list_keys(principal: KeyManage, services: AllServices) -> list[ApiKeyDetail]:
+    """The tenant's API keys, oldest first, revoked ones too; never a secret."""
+    return await services.api_keys.list_keys(tenant_id=principal.tenant_id)
+
+
+async def create_key(
+    response: Response, order: NewApiKey, principal: KeyManage, services: AllServices
+) -> ApiKeyWithSecret:
+    """Make an API key, with no more scopes than the caller's; `api_key` is shown only now."""
+    issued = await services.api_keys.issue_key(order, grantor=grantor(principal))
+    response.headers["Cache-Control"] = "no-store"
+    return api_key_with_secret(issued)
+
+
+async def rotate_key(
+    response: Response, principal: KeyManage, guid: KeyGuid, services: AllServices, rotation: Rotation | None = None
+) -> ApiKeyWithSecret:
+    """Give a key a new secret, shown only now; the former goes on working for `grace_seconds`."""
+    issued = await services.api_keys.rotate_key(guid, rotation or Rotation(), grantor=grantor(principal))
+    response.headers["Cache-Control"] = "no-store"
+    return api_key_with_secret(issued)
+
+
+async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices) -> None:
+    """Make a key, and every token that it got, worthless within a second."""
+    await services.api_keys.revoke_key(guid, grantor=grantor(principal))
+
+
+def key_router(limits: RateLimits) -> APIRouter:
+    """The key resource."""
+    router = APIRouter(prefix="/key", tags=["identity"])
+    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_keys))
+    router.post("", status_code=201, responses=problems(400, 401, 403, 413, 422, 429, 503))(limits.change(create_key))
+    router.post("/{guid}/rotate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(limits.change(rotate_key))
+    router.delete("/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503))(
+        limits.change(revoke_key)
+    )
+    return router

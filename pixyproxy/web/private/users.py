@@ -1,0 +1,45 @@
+"""The tenant's users."""
+
+from fastapi import APIRouter, Response
+
+from pixyproxy.core.models.user import NewUser, UserChange, UserDetail
+from pixyproxy.web.auth.policies import UserManage, grantor
+from pixyproxy.web.dependencies import AllServices, UserGuidInPath
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import problems
+
+
+async def list_users(principal: UserManage, services: AllServices) -> list[UserDetail]:
+    """The tenant's users, oldest first."""
+    return await services.users.list_users(tenant_id=principal.tenant_id)
+
+
+async def create_user(order: NewUser, principal: UserManage, services: AllServices) -> UserDetail:
+    """Make a user, with a role that may do no more than the caller."""
+    return await services.users.create_user(order, grantor=grantor(principal))
+
+
+async def change_user(
+    principal: UserManage, guid: UserGuidInPath, change: UserChange, services: AllServices
+) -> UserDetail:
+    """Change password, role or status; a new password ends every sign-in with the old one."""
+    return await services.users.change_user(guid, change, grantor=grantor(principal))
+
+
+async def delete_user(principal: UserManage, guid: UserGuidInPath, services: AllServices) -> None:
+    """Remove a user; what they made stays the tenant's."""
+    await services.users.delete_user(guid, grantor=grantor(principal))
+
+
+def user_router(limits: RateLimits) -> APIRouter:
+    """The user resource."""
+    router = APIRouter(prefix="/user", tags=["identity"])
+    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_users))
+    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
+        limits.change(create_user)
+    )
+    router.patch("/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(limits.change(change_user))
+    router.delete("/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503))(
+        limits.change(delete_user)
+    )
+    return router

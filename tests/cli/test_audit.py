@@ -1,0 +1,69 @@
+"""audit: what was done stands in the log, and what was done to the log is found."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+
+from tests.cli.conftest import Place
+from tests.support.databases import opened_engine
+
+PASSWORD = "correct horse battery staple"
+
+
+def alter(place: Place, statement: str) -> None:
+    """What somebody does who can write to the database."""
+    with (
+        opened_engine(place.settings.effective_database_url.get_secret_value()) as engine,
+        engine.begin() as connection,
+    ):
+        assert connection.execute(text(statement)).rowcount == 1
+
+
+def test_every_act_is_listed_newest_first_with_who_did_it(any_place: Place) -> None:
+    tenant = any_place.load("tenant", "create", "acme")
+    key = any_place.load("key", "create", "website", "--tenant", "acme")
+    user = any_place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
+    any_place.succeed("key", "revoke", key["guid"], "--tenant", "acme")
+    entries = any_place.load("audit", "list")
+    assert [(entry["sequence"], entry["action"], entry["target"]) for entry in entries] == [
+        (4, "key.revoked", key["guid"]),
+        (3, "user.created", user["guid"]),
+        (2, "key.issued", key["guid"]),
+        (1, "tenant.created", tenant["guid"]),
+    ]
+    assert {entry["actor_type"] for entry in entries} == {"command"}
+    (actor,) = {entry["actor"] for entry in entries}
+    assert any_place.load("audit", "list", "--action", "user.created", "--actor", actor) == [entries[1]]
+    assert any_place.load("audit", "list", "--limit", "2") == entries[:2]
+    assert any_place.load("audit", "list", "--actor", "nobody") == []
+    table = any_place.succeed("audit", "list").splitlines()
+    assert len(table) == 5
+    assert "key.revoked" in table[1]
+
+
+def test_a_log_as_it_was_written_is_proven(place: Place) -> None:
+    place.succeed("bootstrap")
+    proven = place.load("audit", "verify")
+    assert proven == {"entries": 2, "head_sha256": proven["head_sha256"], "problem": None}
+    told = place.succeed("audit", "verify")
+    assert told == f"All 2 entries are as they were written. Head: {proven['head_sha256']}\n"
+    place.succeed("tenant", "create", "acme")
+    assert place.load("audit", "verify")["head_sha256"] != proven["head_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE audit_log SET actor = 'somebody else' WHERE sequence = 2", "entry 2 was changed"),
+        ("DELETE FROM audit_log WHERE sequence = 1", "entry 1 is missing"),
+        ("DELETE FROM audit_log WHERE sequence = 2", "entry 2 is missing"),
+    ],
+)
+def test_what_was_done_to_the_log_is_found(statement: str, problem: str, place: Place) -> None:
+    place.succeed("bootstrap")
+    alter(place, statement)
+    assert place.fail("audit", "verify") == f"The audit log was altered: {problem}.\n"
+    done = place.run("audit", "verify", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["problem"] == problem

@@ -1,0 +1,182 @@
+"""key and user: who may act for a tenant, made and taken away from a shell."""
+
+import os
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import Place
+from tests.support.process import PROGRAM, environment_of
+
+API_KEY = re.compile(r"pxy_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
+PASSWORD = "correct horse battery staple"
+
+
+def seconds_from_now(moment: str) -> float:
+    """How far ahead a time lies that a command printed."""
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+
+
+def test_keys_are_created_listed_and_revoked(any_place: Place) -> None:
+    any_place.succeed("tenant", "create", "acme")
+    scopes = ("--scope", "image:generate", "--scope", "image:read")
+    limits = ("--expires-in-days", "90", "--model", "gpt-image-2", "--images-per-minute", "3")
+    made = any_place.load("key", "create", "website", "--tenant", "acme", *scopes, *limits)
+    assert API_KEY.fullmatch(made["api_key"])
+    assert made["scopes"] == ["image:generate", "image:read"]
+    assert (made["allowed_models"], made["images_per_minute"]) == (["gpt-image-2"], 3)
+    assert 0 < timedelta(days=90).total_seconds() - seconds_from_now(made["expires_at"]) < 60
+    (listed,) = any_place.load("key", "list", "--tenant", "acme")
+    assert listed == {name: value for name, value in made.items() if name != "api_key"}
+    assert made["api_key"].split("_")[2] not in any_place.succeed("key", "list", "--tenant", "acme")
+    assert any_place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
+    (listed,) = any_place.load("key", "list", "--tenant", "acme")
+    assert listed["revoked_at"] is not None
+    refused = any_place.fail("key", "rotate", made["guid"], "--tenant", "acme")
+    assert refused == "This API key is revoked or expired. Make a new one.\n"
+
+
+def test_a_key_without_scopes_named_is_for_images(place: Place) -> None:
+    place.succeed("bootstrap")
+    shown = place.succeed("key", "create", "website")
+    assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nKeep the key now", shown)
+    administrator, made = place.load("key", "list")
+    assert made["scopes"] == ["image:generate", "image:manage", "image:read"]
+    assert (made["expires_at"], made["allowed_models"], made["images_per_minute"]) == (None, None, None)
+    assert administrator["scopes"] == sorted(administrator["scopes"])
+
+
+def test_a_rotated_key_keeps_its_id_and_the_former_secret_for_a_while(place: Place) -> None:
+    place.succeed("bootstrap")
+    made = place.load("key", "create", "website")
+    rotated = place.load("key", "rotate", made["guid"].upper())
+    assert (rotated["guid"], rotated["key_id"]) == (made["guid"], made["key_id"])
+    assert API_KEY.fullmatch(rotated["api_key"])
+    assert rotated["api_key"] != made["api_key"]
+    assert 0 <= 86_400 - seconds_from_now(rotated["former_secret_until"]) < 60
+    again = place.load("key", "rotate", made["guid"], "--grace-seconds", "0")
+    assert seconds_from_now(again["former_secret_until"]) <= 0
+    assert place.fail("key", "rotate", made["guid"], "--grace-seconds", "2592001").startswith("grace_seconds: ")
+    secrets = [key["api_key"].split("_")[2] for key in (made, rotated, again)]
+    told = place.succeed("key", "list", "--json") + place.succeed("audit", "list", "--json")
+    assert not [secret for secret in secrets if secret in told]
+
+
+def test_a_key_of_another_tenant_is_neither_rotated_nor_revoked(place: Place) -> None:
+    place.succeed("bootstrap")
+    place.succeed("tenant", "create", "other")
+    (key,) = place.load("key", "list")
+    for command in ("revoke", "rotate"):
+        assert place.fail("key", command, key["guid"], "--tenant", "other") == "There is no such API key.\n"
+    assert place.load("key", "list") == [key]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(("--model", "no such\nmodel"), "allowed_models"), (("--tenant", "nobody"), "tenant")]
+)
+def test_a_key_that_cannot_be(options: tuple[str, ...], named: str, place: Place) -> None:
+    place.succeed("bootstrap")
+    (line,) = place.fail("key", "create", "x", *options).splitlines()
+    assert named in line
+    assert len(place.load("key", "list")) == 1
+
+
+def test_users_are_created_listed_changed_and_deleted(any_place: Place) -> None:
+    any_place.succeed("tenant", "create", "acme")
+    made = any_place.load("user", "create", "Ann@Example.org", "--tenant", "acme", typed=f"{PASSWORD}\n")
+    assert made == {
+        "guid": made["guid"],
+        "username": "ann@example.org",
+        "role": "member",
+        "status": "active",
+        "created_at": made["created_at"],
+        "updated_at": made["created_at"],
+        "last_sign_in_at": None,
+    }
+    changes = ("--role", "tenant_admin", "--status", "disabled", "--password")
+    changed = any_place.load("user", "update", made["guid"].upper(), "--tenant", "acme", *changes, typed="another one!")
+    told = {"role": "tenant_admin", "status": "disabled", "updated_at": changed["updated_at"]}
+    assert changed == made | told
+    assert any_place.load("user", "list", "--tenant", "acme") == [changed]
+    table = any_place.succeed("user", "list", "--tenant", "acme")
+    assert "ann@example.org" in table
+    assert "argon2" not in table
+    assert any_place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "The user is deleted.\n"
+    assert any_place.load("user", "list", "--tenant", "acme") == []
+
+
+def test_a_password_is_neither_shown_nor_written_down(place: Place) -> None:
+    place.succeed("bootstrap")
+    done = place.run("user", "create", "ann", typed=f"{PASSWORD}\r\n")
+    assert done.returncode == 0
+    assert PASSWORD not in done.stdout + done.stderr + place.succeed("audit", "list", "--json")
+    database = place.settings.data_dir / "pixyproxy.db"
+    for file in (database, database.with_name("pixyproxy.db-wal")):
+        assert not file.exists() or PASSWORD.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "eleven char\n", f"{'x' * 257}\n"])
+def test_a_password_needs_a_sensible_length(typed: str, place: Place) -> None:
+    place.succeed("bootstrap")
+    (line,) = place.fail("user", "create", "ann", typed=typed).splitlines()
+    assert line.startswith("password: ")
+    assert "eleven" not in line
+    assert place.load("user", "list") == []
+
+
+def test_a_name_is_a_users_alone_on_the_whole_server(place: Place) -> None:
+    for tenant in ("acme", "other"):
+        place.succeed("tenant", "create", tenant)
+    made = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
+    taken = place.fail("user", "create", "ANN", "--tenant", "other", typed=PASSWORD)
+    assert taken == "This user name is taken. Choose another.\n"
+    assert place.fail("user", "create", "no name", "--tenant", "acme", typed=PASSWORD).startswith("username: ")
+    assert place.load("user", "list", "--tenant", "acme") == [made]
+
+
+def test_a_user_of_another_tenant_is_neither_changed_nor_deleted(place: Place) -> None:
+    place.succeed("bootstrap")
+    place.succeed("tenant", "create", "other")
+    made = place.load("user", "create", "ann", typed=PASSWORD)
+    for command in (("update", made["guid"], "--role", "operator"), ("delete", made["guid"])):
+        assert place.fail("user", *command, "--tenant", "other") == "There is no such user.\n"
+    assert place.load("user", "list") == [made]
+
+
+def test_a_password_that_is_typed_is_asked_for_twice_and_not_shown(place: Place) -> None:
+    place.succeed("bootstrap")
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [PROGRAM, "user", "create", "ann"],
+        cwd=place.folder,
+        env=environment_of(place.settings),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        # Without a terminal of its own to open, the program talks to the one that it was given.
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = _read_until(ours, b"Password: ")
+        os.write(ours, f"{PASSWORD}\n".encode())
+        shown += _read_until(ours, b": ")
+        os.write(ours, f"{PASSWORD}\n".encode())
+        shown += _read_until(ours, None)
+    os.close(ours)
+    assert process.returncode == 0
+    assert PASSWORD.encode() not in shown
+    (user,) = place.load("user", "list")
+    assert user["username"] == "ann"
+
+
+def _read_until(terminal: int, text: bytes | None) -> bytes:
+    """What a program writes to its terminal, up to this text or to the end."""
+    shown = b""
+    while text is None or text not in shown:
+        try:
+            shown += os.read(terminal, 1024)
+        except OSError:  # so Linux says that nobody holds the other end any more
+            break
+    return shown

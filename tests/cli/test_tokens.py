@@ -1,0 +1,105 @@
+"""token and keys: access tokens that operators issue, and the keys that sign them."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.cli.conftest import Place
+from tests.support.problems import assert_problem
+from tests.support.server import RunningServer, make_settings, serving
+from tests.support.tokens import PEM
+
+KEY_ID = r"[A-Za-z0-9_-]{43}"
+PUBLIC_URL = "https://pictures.example.com"
+
+
+@pytest.fixture(params=[None, PUBLIC_URL], ids=["at its own address", "at a public one"])
+def serving_place(request: pytest.FixtureRequest, place: Place) -> Iterator[tuple[Place, RunningServer]]:
+    """A place with a tenant where a server runs; commands share its settings, and nothing else."""
+    settings = make_settings(place.folder, public_url=request.param)
+    with serving(settings) as server:
+        where = Place(place.folder, settings)
+        where.succeed("tenant", "create", "acme")
+        yield where, server
+
+
+def test_a_token_is_good_at_the_server_that_runs(serving_place: tuple[Place, RunningServer]) -> None:
+    place, server = serving_place
+    issued = place.load("token", "issue", "--tenant", "acme")
+    assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
+    assert issued["scope"] == "image:generate image:manage image:read"
+    with server.client(issued["access_token"]) as client:
+        me = client.get("/me").json()
+        assert sorted(me["scopes"]) == ["image:generate", "image:manage", "image:read"]
+        assert client.post("/image", json={"prompt": "a fox", "size": "64x64"}).status_code == 201
+        (tenant,) = place.load("tenant", "list")
+        assert tenant["guid"] in str(me)
+        place.succeed("keys", "rotate", "--now")
+        with server.client(_only_line(place, "--tenant", tenant["guid"], "--scope", "image:read")) as another:
+            assert another.get("/me").json()["scopes"] == ["image:read"]
+        assert_problem(client.get("/me"), 401, "credential_invalid")
+
+
+def test_a_token_that_was_issued_under_another_public_url_is_refused(place: Place) -> None:
+    place.succeed("tenant", "create", "acme")
+    token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_PUBLIC_URL=PUBLIC_URL).strip()
+    with serving(place.settings) as server, server.client(token) as client:
+        assert_problem(client.get("/me"), 401, "credential_invalid")
+
+
+def test_tokens_have_the_scopes_and_the_lifetime_that_were_asked_for(place: Place) -> None:
+    place.succeed("bootstrap")
+    issued = place.load("token", "issue", "--scope", "admin", "--scope", "usage:read", "--expires-in", "60")
+    assert (issued["scope"], issued["expires_in"]) == ("admin usage:read", 60)
+    assert place.fail("token", "issue", "--expires-in", "86401").startswith("expires_in: ")
+    place.succeed("tenant", "update", "default", "--status", "suspended")
+    assert place.fail("token", "issue") == "This tenant is suspended. Its operator can tell why.\n"
+    told = place.succeed("audit", "list", "--json")
+    assert told.count("token.issued") == 1
+    assert issued["access_token"] not in told
+
+
+def test_a_new_signing_key_is_published_before_it_signs(place: Place) -> None:
+    (first,) = place.succeed("keys", "list").splitlines()
+    assert re.fullmatch(KEY_ID, first)
+    rotated = re.fullmatch(
+        rf"Key ({KEY_ID}) signs from (\d+-\d+-\d+ \d+:\d+:\d+) UTC on.\n", place.succeed("keys", "rotate")
+    )
+    assert rotated is not None
+    ahead = datetime.fromisoformat(f"{rotated[2]}+00:00") - datetime.now(UTC)
+    assert 0 <= 600 - ahead.total_seconds() < 60
+    published = place.load("keys", "list")
+    assert [key["kid"] for key in published] == [first, rotated[1]]
+    assert {(key["kty"], key["crv"], key["alg"], "d" in key) for key in published} == {("EC", "P-256", "ES256", False)}
+    place.succeed("keys", "rotate", "--now")
+    (left,) = place.succeed("keys", "list").splitlines()
+    assert left not in {first, rotated[1]}
+    entries = place.load("audit", "list", "--action", "signing_keys.rotated")
+    assert [entry["details"] for entry in entries] == [{"at_once": "true"}, {"at_once": "false"}]
+
+
+def test_keys_that_are_set_are_rotated_where_they_are_set(place: Place) -> None:
+    told = place.fail("keys", "rotate", PIXYPROXY_SIGNING_KEYS=PEM)
+    assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate where it is set")
+    assert "PRIVATE KEY" not in told
+    (line,) = place.fail("keys", "list", PIXYPROXY_SIGNING_KEYS="hunter2").splitlines()
+    assert line.startswith("PIXYPROXY_SIGNING_KEYS must hold EC P-256 private keys in PEM")
+    assert "hunter2" not in line
+
+
+def test_a_damaged_file_of_keys_is_told_in_a_sentence(place: Place) -> None:
+    place.succeed("keys", "list")
+    (file,) = [file for file in place.settings.data_dir.iterdir() if "PRIVATE KEY" in file.read_text(errors="replace")]
+    file.write_text(file.read_text()[:100])
+    for command in (("keys", "list"), ("token", "issue")):
+        (line,) = place.fail(*command).splitlines()
+        assert "key" in line.lower()
+        assert "PRIVATE" not in line
+
+
+def _only_line(place: Place, *options: str) -> str:
+    """The token that a command prints, alone on a line so that a shell can take it."""
+    (line,) = place.succeed("token", "issue", *options).splitlines()
+    return line

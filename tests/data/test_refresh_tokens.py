@@ -1,0 +1,165 @@
+"""The ``refresh_tokens`` repository."""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.core.models.token import RefreshToken, SessionGuid
+from pixyproxy.core.models.user import UserGuid
+from pixyproxy.data.database import Database, Repositories
+from tests.support.builders import LATER, MOMENT, add_tenant, new_guid, new_refresh_token
+from tests.support.databases import TestDatabases, opened_database
+
+SECOND = timedelta(seconds=1)
+CALLERS = 8
+
+
+def _add(data: Repositories, tenant: Tenant, **changes: object) -> RefreshToken:
+    token = new_refresh_token(tenant.id, **changes)
+    data.refresh_tokens.insert(token)
+    return token
+
+
+def _revoked(token: RefreshToken) -> RefreshToken:
+    return token.model_copy(update={"revoked_at": LATER})
+
+
+@pytest.mark.parametrize("scopes", [frozenset(Scope), frozenset({Scope.IMAGE_READ}), frozenset()])
+def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
+    times = {"used_at": LATER - SECOND, "revoked_at": LATER + SECOND}
+    token = _add(data, tenant, client_id="c" * 255, scopes=scopes, **times)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+def test_what_is_none_comes_back_as_none(data: Repositories, tenant: Tenant) -> None:
+    token = _add(data, tenant, client_id=None, used_at=None, revoked_at=None)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+@pytest.mark.parametrize("unknown", ["", "0" * 64, "%", "A" * 64])
+def test_an_unknown_token_is_none(data: Repositories, tenant: Tenant, unknown: str) -> None:
+    _add(data, tenant, token_sha256="a" * 64)
+    assert data.refresh_tokens.find(unknown) is None
+
+
+def test_a_token_is_not_given_twice(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    token = _add(data, tenant)
+    with pytest.raises(IntegrityError):
+        _add(data, stranger, token_sha256=token.token_sha256)
+
+
+def test_a_token_is_used_once(data: Repositories, tenant: Tenant) -> None:
+    token, other = _add(data, tenant), _add(data, tenant)
+    assert data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER)
+    assert not data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER + SECOND)
+    assert data.refresh_tokens.find(token.token_sha256) == token.model_copy(update={"used_at": LATER})
+    assert data.refresh_tokens.find(other.token_sha256) == other
+
+
+def test_a_revoked_token_is_not_used(data: Repositories, tenant: Tenant) -> None:
+    token = _add(data, tenant, revoked_at=MOMENT)
+    assert not data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+def test_another_tenant_uses_no_token(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    token = _add(data, tenant)
+    assert not data.refresh_tokens.use(token.token_sha256, tenant_id=stranger.id, at=LATER)
+    assert not data.refresh_tokens.use("0" * 64, tenant_id=tenant.id, at=LATER)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+@pytest.mark.anyio
+async def test_of_many_callers_at_once_one_uses_the_token(
+    databases: TestDatabases, backend: str, database: Database, tmp_path: Path
+) -> None:
+    """All have read the token unused, where they can at once, before the first of them uses it."""
+    tenant = await database.write(add_tenant)
+    token = await database.write(lambda data: _add(data, tenant))
+    all_have_read = Barrier(CALLERS)
+
+    def use(number: int, data: Repositories) -> bool:
+        found = data.refresh_tokens.find(token.token_sha256)
+        assert found is not None
+        if backend == "mysql":
+            all_have_read.wait(20)
+            assert found.used_at is None
+        at = LATER + number * SECOND
+        return data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=at)
+
+    async with opened_database(databases.migrated(backend), tmp_path, pool_size=CALLERS) as wide:
+        used = await asyncio.gather(*(wide.write(partial(use, number)) for number in range(CALLERS)))
+    assert used.count(True) == 1
+    found = await database.read(lambda data: data.refresh_tokens.find(token.token_sha256))
+    assert found == token.model_copy(update={"used_at": LATER + used.index(True) * SECOND})
+
+
+def test_revoking_a_session_revokes_all_its_tokens_and_no_other(data: Repositories, tenant: Tenant) -> None:
+    session = SessionGuid(new_guid())
+    used = _add(data, tenant, session_guid=session, used_at=MOMENT)
+    current = _add(data, tenant, session_guid=session)
+    other = _add(data, tenant, user_guid=current.user_guid)
+    assert data.refresh_tokens.revoke_session(session, tenant_id=tenant.id, at=LATER)
+    assert data.refresh_tokens.find(used.token_sha256) == _revoked(used)
+    assert data.refresh_tokens.find(current.token_sha256) == _revoked(current)
+    assert data.refresh_tokens.find(other.token_sha256) == other
+    assert not data.refresh_tokens.use(current.token_sha256, tenant_id=tenant.id, at=LATER)
+
+
+def test_an_earlier_revocation_stands(data: Repositories, tenant: Tenant) -> None:
+    token = _add(data, tenant)
+    assert data.refresh_tokens.revoke_session(token.session_guid, tenant_id=tenant.id, at=LATER)
+    assert not data.refresh_tokens.revoke_session(token.session_guid, tenant_id=tenant.id, at=LATER + SECOND)
+    assert data.refresh_tokens.find(token.token_sha256) == _revoked(token)
+
+
+def test_another_tenant_revokes_no_session(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    token = _add(data, tenant)
+    assert not data.refresh_tokens.revoke_session(token.session_guid, tenant_id=stranger.id, at=LATER)
+    assert not data.refresh_tokens.revoke_session(SessionGuid(new_guid()), tenant_id=tenant.id, at=LATER)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+def test_every_session_of_a_user_is_revoked_and_of_no_other(data: Repositories, tenant: Tenant) -> None:
+    user = UserGuid(new_guid())
+    own = [_add(data, tenant, user_guid=user) for _ in range(2)]
+    other = _add(data, tenant)
+    data.refresh_tokens.revoke_sessions_of_user(user, tenant_id=tenant.id, at=LATER)
+    assert [data.refresh_tokens.find(token.token_sha256) for token in own] == [_revoked(token) for token in own]
+    assert data.refresh_tokens.find(other.token_sha256) == other
+
+
+def test_another_tenant_revokes_no_session_of_a_user(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    token = _add(data, tenant)
+    data.refresh_tokens.revoke_sessions_of_user(token.user_guid, tenant_id=stranger.id, at=LATER)
+    assert data.refresh_tokens.find(token.token_sha256) == token
+
+
+def test_a_session_is_revoked_for_its_own_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    revoked, open_ = _add(data, tenant, revoked_at=LATER), _add(data, tenant)
+    assert data.refresh_tokens.is_session_revoked(revoked.session_guid, tenant_id=tenant.id)
+    assert not data.refresh_tokens.is_session_revoked(revoked.session_guid, tenant_id=stranger.id)
+    assert not data.refresh_tokens.is_session_revoked(open_.session_guid, tenant_id=tenant.id)
+    assert not data.refresh_tokens.is_session_revoked(new_guid(), tenant_id=tenant.id)
+
+
+def test_what_expired_before_is_removed_of_every_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    expired = [_add(data, owner, expires_at=LATER - SECOND) for owner in (tenant, stranger)]
+    kept = [_add(data, owner, expires_at=LATER) for owner in (tenant, stranger)]
+    data.refresh_tokens.delete_expired(before=LATER)
+    assert [data.refresh_tokens.find(token.token_sha256) for token in expired] == [None, None]
+    assert [data.refresh_tokens.find(token.token_sha256) for token in kept] == kept
+
+
+def test_a_tenant_that_goes_takes_its_own_tokens_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    own, others = _add(data, tenant), _add(data, stranger)
+    data.refresh_tokens.delete_of_tenant(tenant_id=tenant.id)
+    assert data.refresh_tokens.find(own.token_sha256) is None
+    assert data.refresh_tokens.find(others.token_sha256) == others

@@ -1,0 +1,84 @@
+"""Ten thousand wrong keys from one address, each with another forged address, do not get far."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from tests.support.api_keys import forged_key, key_id_of
+from tests.support.problems import assert_problem
+from tests.support.process import new_api_key, running_server
+from tests.support.redis import RedisServer
+from tests.support.server import make_settings
+
+GUESSES = 10_000
+PER_ADDRESS = 200
+PER_NAME = 5
+AT_ONCE = 8
+
+
+def guesses_of(url: str, numbers: range) -> Counter[tuple[int, str]]:
+    """The answers to one wrong key a number, by status and code; every key and forged address is another."""
+    answers: Counter[tuple[int, str]] = Counter()
+    with httpx2.Client(base_url=url, timeout=30) as client:
+        for number in numbers:
+            key = forged_key(key_id=f"{number:012d}", secret=f"{number:043d}")
+            forged = f"203.0.{number // 256}.{number % 256}"
+            headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": forged, "Forwarded": f"for={forged}"}
+            answer = client.get("/image", headers=headers)
+            answers[answer.status_code, answer.json()["code"]] += 1
+            if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+                assert 1 <= int(answer.headers["retry-after"]) <= 60
+    return answers
+
+
+def test_ten_thousand_wrong_keys_are_limited(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, failures_per_address=PER_ADDRESS)
+    api_key = new_api_key(settings)
+    with running_server(settings, tmp_path) as server:
+        began = time.monotonic()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            each = GUESSES // AT_ONCE
+            parts = [range(number * each, (number + 1) * each) for number in range(AT_ONCE)]
+            answers = sum(pool.map(lambda part: guesses_of(server.url, part), parts), Counter[tuple[int, str]]())
+        windows = 1 + int((time.monotonic() - began) // 60)
+        assert answers.keys() == {(401, "credential_invalid"), (429, "too_many_failures")}
+        assert answers.total() == GUESSES
+        # Those that are looked at when the last failure is counted go on.
+        looked_at = answers[401, "credential_invalid"]
+        assert PER_ADDRESS <= looked_at <= (PER_ADDRESS + AT_ONCE) * windows
+        # A right key has to wait as well, or the refusals would tell it from the wrong ones; everyone else need not.
+        with server.client(api_key) as client, server.client() as anonymous:
+            assert_problem(client.get("/image"), 429, "too_many_failures")
+            assert anonymous.get("/image").status_code == 200
+        log = server.log.read_text()
+    assert "pxy_" not in log
+    assert "203.0." not in log
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["one process", "two processes"])
+def test_guessing_one_keys_secret_from_many_addresses_is_limited(
+    spread: bool,  # noqa: FBT001  (pytest's way)
+    redis: RedisServer,
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(tmp_path, failures_per_name=PER_NAME, redis_url=SecretStr(redis.url) if spread else None)
+    key_id = key_id_of(new_api_key(settings))
+    environment = {"PIXYPROXY_TRUSTED_PROXIES": "127.0.0.1"}
+    with (
+        running_server(settings, tmp_path, environment=environment) as one,
+        running_server(settings, tmp_path, environment=environment) as two,
+        one.client() as first,
+        two.client() as second,
+    ):
+        clients = [first, second] if spread else [first, first]
+        answers = []
+        for number in range(4 * PER_NAME):
+            key = forged_key(key_id=key_id, secret=f"{number:043d}")
+            headers = {"X-API-Key": key, "X-Forwarded-For": f"203.0.113.{number}"}
+            answers.append(clients[number % 2].get("/image", headers=headers).status_code)
+    assert answers == [401] * PER_NAME + [429] * 3 * PER_NAME

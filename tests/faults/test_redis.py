@@ -1,0 +1,138 @@
+"""Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
+from tests.support.redis import PASSWORD, RedisServer
+from tests.support.server import make_settings, upstream_settings
+from tests.support.upstream import FakeUpstream
+
+RECOVERY_SECONDS = 10
+"""From the end of a fault to the end of what it brought about."""
+ANSWER_SECONDS = 5
+"""No read takes longer, whatever becomes of Redis."""
+IMAGES = 60
+SIGN_INS = 30
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Two server processes that count in one Redis."""
+
+    redis: RedisServer
+    one: ServerProcess
+    two: ServerProcess
+    api_key: str
+
+
+@pytest.fixture
+def stage(tmp_path: Path, redis: RedisServer) -> Iterator[Stage]:
+    """All of it running."""
+    with FakeUpstream() as upstream:
+        settings = make_settings(
+            tmp_path,
+            # The load is heavy for an embedded database, and not what is tested.
+            database_wait_seconds=30,
+            images_per_minute=IMAGES,
+            reads_per_second=1_000_000,
+            sign_ins_per_minute=SIGN_INS,
+            redis_url=SecretStr(redis.url),
+            **upstream_settings(upstream),
+        )
+        api_key = new_api_key(settings)
+        with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
+            yield Stage(redis, one, two, api_key)
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Threads that read without a pause until they are told to stop, and what they were answered."""
+
+    stop: threading.Event
+    seen: Counter[int]
+
+    def read(self, server: ServerProcess, api_key: str) -> None:
+        """Read on; an answer that does not come in time ends the test."""
+        with server.client(api_key, timeout=ANSWER_SECONDS) as client:
+            while not self.stop.is_set():
+                self.seen[client.get("/image").status_code] += 1
+
+
+def limits_of(server: ServerProcess) -> object:
+    """Who holds the limits, as ``/readyz`` says."""
+    with server.client() as client:
+        return client.get("/readyz").raise_for_status().json()["limits"]
+
+
+def count_of(status: int, server: ServerProcess, api_key: str | None, path: str, attempts: int) -> int:
+    """How many of the attempts are answered with this status; the others have to be limited."""
+    with server.client(api_key) as client, ThreadPoolExecutor(4) as pool:
+
+        def ask(_: int) -> int:
+            if path == "/image":
+                return client.post(path, json={"prompt": "x"}).status_code
+            return client.post(path, data={"grant_type": "x"}).status_code
+
+        answers = Counter(pool.map(ask, range(attempts)))
+    assert set(answers) <= {status, httpx2.codes.TOO_MANY_REQUESTS}
+    return answers[status]
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
+    assert count_of(201, stage.one, stage.api_key, "/image", 5) == 5
+    assert [limits_of(server) for server in (stage.one, stage.two)] == ["shared", "shared"]
+    readers = Readers(threading.Event(), Counter())
+    with ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(readers.read, server, stage.api_key) for server in (stage.one, stage.two) * 2]
+        try:
+            wait_until(lambda: readers.seen.total() > 100, what="the load")
+            (stage.redis.kill if fault == "killed" else stage.redis.freeze)()
+            wait_until(lambda: {limits_of(stage.one), limits_of(stage.two)} == {"local"}, what="the loss")
+            for server in (stage.one, stage.two):
+                assert count_of(201, server, stage.api_key, "/image", IMAGES + 20) == IMAGES
+                assert count_of(400, server, None, "/auth/token", SIGN_INS + 20) == SIGN_INS
+            (stage.redis.start if fault == "killed" else stage.redis.thaw)()
+            wait_until(
+                lambda: {limits_of(stage.one), limits_of(stage.two)} == {"shared"},
+                seconds=RECOVERY_SECONDS,
+                what="the recovery",
+            )
+            before = readers.seen.total()
+            wait_until(lambda: readers.seen.total() > before + 100, what="the load")
+        finally:
+            readers.stop.set()
+        for future in reading:
+            future.result()
+    assert set(readers.seen) == {200}
+    for server in (stage.one, stage.two):
+        log = server.log.read_text()
+        assert log.count("Redis is lost") == log.count("Redis is back") == 1
+        assert "Traceback" not in log
+        assert PASSWORD not in log
+        assert "sesame" not in log
+    # From here on both count in Redis again, where what was killed begins anew and what was frozen goes on.
+    made = [count_of(201, server, stage.api_key, "/image", IMAGES) for server in (stage.one, stage.two)]
+    assert IMAGES - 5 - 5 <= sum(made) <= IMAGES
+
+
+def test_a_server_starts_without_its_redis(tmp_path: Path, redis: RedisServer) -> None:
+    redis.kill()
+    settings = make_settings(tmp_path, changes_per_minute=5, redis_url=SecretStr(redis.url))
+    api_key = new_api_key(settings)
+    with running_server(settings, tmp_path) as server, server.client(api_key) as client:
+        statuses = [client.delete("/image/00000000-0000-4000-8000-000000000000").status_code for _ in range(8)]
+        assert statuses == [404] * 5 + [429] * 3
+        assert limits_of(server) == "local"
+        redis.start()
+        wait_until(lambda: limits_of(server) == "shared", seconds=RECOVERY_SECONDS, what="the recovery")
+        assert server.terminate() == 0

@@ -1,0 +1,262 @@
+"""Removing a tenant: all of it goes, nothing else does, and what breaks off is finished."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from pixyproxy.core.exceptions import (
+    CredentialInvalidException,
+    GenerationDeletedException,
+    ImageStorageException,
+    TenantNotFoundException,
+)
+from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.core.models.generation import GenerationStatus
+from pixyproxy.core.models.image import ImageGuid, ImagePrompt, MediaType, StoredImage
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import NewTenant, Tenant
+from pixyproxy.core.models.token import RevokedToken, TokenId
+from pixyproxy.data.database import Repositories
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation import GenerationService
+from pixyproxy.service.private.recovery import Recovery
+from pixyproxy.service.private.removal import IMAGES_AT_ONCE, TenantRemoval
+from pixyproxy.service.private.tenants import TenantService
+from tests.service.private.identity import OPERATOR, Identity
+from tests.support import pictures
+from tests.support.builders import (
+    LATER,
+    MOMENT,
+    add_generation,
+    add_image,
+    new_api_key,
+    new_generation,
+    new_guid,
+    new_refresh_token,
+    new_user,
+)
+from tests.support.drawing import FakeDrawer
+
+pytestmark = pytest.mark.anyio
+TENANT_TABLES = ("images", "generations", "api_keys", "users", "refresh_tokens", "revoked_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FailingStore(LocalStore):
+    """A real store whose deletion of this number fails."""
+
+    failing: int
+    deleted: list[ImageGuid] = field(default_factory=list)
+
+    async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
+        self.deleted.append(guid)
+        if len(self.deleted) == self.failing:
+            raise ImageStorageException
+        await super().delete(guid, media_type)
+
+
+def _furnish(data: Repositories, tenant: Tenant) -> list[StoredImage]:
+    """Give a tenant some of all that it can own."""
+    data.api_keys.insert(new_api_key(tenant.id))
+    data.users.insert(new_user(tenant.id))
+    data.refresh_tokens.insert(new_refresh_token(tenant.id))
+    data.revoked_tokens.insert(
+        RevokedToken(token_id=TokenId(new_guid()), tenant_id=tenant.id, expires_at=LATER, revoked_at=MOMENT)
+    )
+    for status in (GenerationStatus.FAILED, GenerationStatus.UNKNOWN):
+        data.generations.claim(new_generation(tenant.id, status=status))
+    images = [add_image(data, tenant) for _ in range(3)]
+    for image in images:
+        data.generations.settle(image.generation_id, GenerationStatus.STORED, tenant_id=tenant.id, at=LATER)
+    return images
+
+
+async def _furnished(identity: Identity, tenant: Tenant) -> list[StoredImage]:
+    images = await identity.database.write(lambda data: _furnish(data, tenant))
+    for image in images:
+        await identity.removal.store.write(image.guid, image.media_type, b"picture")
+    return images
+
+
+async def _owned(identity: Identity, tenant: Tenant) -> dict[str, int]:
+    """How many rows of each table are the tenant's."""
+
+    def count(data: Repositories) -> dict[str, int]:
+        run = data.connection.exec_driver_sql
+        return {
+            table: run(f"SELECT COUNT(*) FROM {table} WHERE tenant_id = {tenant.id}").scalar_one()
+            for table in TENANT_TABLES
+        }
+
+    return await identity.database.read(count)
+
+
+async def _files(identity: Identity, images: list[StoredImage]) -> int:
+    return sum([await identity.removal.store.find(image.guid) is not None for image in images])
+
+
+async def _exists(identity: Identity, tenant: Tenant) -> bool:
+    """Whether the tenant's row is there."""
+    return await identity.database.read(lambda data: data.tenants.get_by_id(tenant.id)) is not None
+
+
+def _with_store(identity: Identity, store: LocalStore) -> TenantService:
+    return replace(identity.tenants, removal=TenantRemoval(database=identity.database, store=store))
+
+
+async def test_a_tenant_goes_with_rows_and_files(identity: Identity, tenant: Tenant) -> None:
+    images = await _furnished(identity, tenant)
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _owned(identity, tenant) == dict.fromkeys(TENANT_TABLES, 0)
+    assert not await _exists(identity, tenant)
+    assert await _files(identity, images) == 0
+
+
+async def test_what_is_another_tenants_stays(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+    await _furnished(identity, tenant)
+    images = await _furnished(identity, stranger)
+    before = await _owned(identity, stranger)
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _owned(identity, stranger) == before
+    assert await _exists(identity, stranger)
+    assert await _files(identity, images) == len(images)
+
+
+async def test_what_was_written_down_of_it_stays(identity: Identity, tenant: Tenant) -> None:
+    key = await identity.issue_key(tenant)
+    before = await identity.entries()
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    deleted, *rest = await identity.entries()
+    assert rest == before
+    assert rest[0].target == key.detail.guid
+    assert (deleted.action, deleted.target) == (AuditAction.TENANT_DELETED, tenant.guid)
+
+
+async def test_more_pictures_than_one_step_takes_all_go(identity: Identity, tenant: Tenant) -> None:
+    await identity.database.write(lambda data: _add_images(data, tenant, 2 * IMAGES_AT_ONCE + 1))
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert not await _exists(identity, tenant)
+
+
+def _add_images(data: Repositories, tenant: Tenant, count: int) -> None:
+    for _ in range(count):
+        image = add_image(data, tenant)
+        data.generations.settle(image.generation_id, GenerationStatus.STORED, tenant_id=tenant.id, at=LATER)
+
+
+async def test_its_name_is_free_at_once(identity: Identity, tenant: Tenant) -> None:
+    await identity.database.write(lambda data: add_generation(data, tenant.id))
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _exists(identity, tenant)
+    successor = await identity.tenants.create_tenant(NewTenant(name=tenant.name), actor=OPERATOR)
+    assert await identity.tenants.require_tenant(tenant.name) == successor
+    assert [found.guid for found in await identity.tenants.list_tenants()] == [successor.guid]
+
+
+async def test_while_it_goes_it_does_not_exist_for_anyone(identity: Identity, tenant: Tenant) -> None:
+    key = await identity.issue_key(tenant)
+    await identity.database.write(lambda data: add_generation(data, tenant.id))
+    assert await identity.principal(key.api_key)
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _exists(identity, tenant)
+    assert identity.recognized.recall(key.api_key) is None
+    with pytest.raises(CredentialInvalidException):
+        await identity.principal(key.api_key)
+    with pytest.raises(TenantNotFoundException):
+        await identity.tenants.require_tenant(tenant.guid)
+    with pytest.raises(TenantNotFoundException):
+        await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await identity.tenants.list_tenants() == []
+
+
+@pytest.mark.parametrize("failing", [1, 3])
+async def test_a_removal_that_breaks_off_is_finished_later(
+    identity: Identity, tenant: Tenant, store: LocalStore, failing: int
+) -> None:
+    images = await _furnished(identity, tenant)
+    broken = _FailingStore(store.folder, room_bytes=1, failing=failing)
+    await _with_store(identity, broken).delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _exists(identity, tenant)
+    assert await _files(identity, images) == len(images) - failing + 1
+    await identity.removal.remove_all()
+    assert await _files(identity, images) == 0
+    assert await _owned(identity, tenant) == dict.fromkeys(TENANT_TABLES, 0)
+    assert not await _exists(identity, tenant)
+
+
+async def test_a_picture_whose_file_remains_is_still_known(
+    identity: Identity, tenant: Tenant, store: LocalStore
+) -> None:
+    """A crash never leaves a file that nothing names."""
+    images = await _furnished(identity, tenant)
+    broken = _FailingStore(store.folder, room_bytes=1, failing=2)
+    await _with_store(identity, broken).delete_tenant(tenant.guid, actor=OPERATOR)
+    known = await identity.database.read(lambda data: data.images.list_some(tenant_id=tenant.id, limit=9))
+    for image in images:
+        if await store.find(image.guid) is not None:
+            assert image in known
+
+
+async def test_two_removals_at_once_remove_one_tenant(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+    images = await _furnished(identity, tenant)
+    deleting = identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    await asyncio.gather(deleting, identity.removal.remove_all(), identity.removal.remove_all())
+    await identity.removal.remove_all()
+    assert not await _exists(identity, tenant)
+    assert await _exists(identity, stranger)
+    assert await _files(identity, images) == 0
+
+
+async def test_a_generation_that_is_calling_is_waited_for_and_its_picture_goes_too(
+    identity: Identity, service: GenerationService, principal: Principal, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    drawer.gate = asyncio.Event()
+    prompt = ImagePrompt(prompt="a red fox")
+    caller = asyncio.create_task(service.generate_image(prompt, principal=principal, idempotency_key=None))
+    await drawer.drawing.wait()
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    await identity.removal.remove_all()
+    assert await _exists(identity, tenant)
+    drawer.open_gate()
+    made = await caller
+    assert await _files(identity, [made.image]) == 1
+    await identity.removal.remove_all()
+    assert await _files(identity, [made.image]) == 0
+    assert not await _exists(identity, tenant)
+
+
+async def test_a_picture_that_comes_when_its_generation_was_given_up_and_removed_is_not_kept(
+    identity: Identity, service: GenerationService, principal: Principal, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    drawer.gate = asyncio.Event()
+    prompt = ImagePrompt(prompt="a red fox")
+    caller = asyncio.create_task(service.generate_image(prompt, principal=principal, idempotency_key=None))
+    await drawer.drawing.wait()
+    await identity.run("UPDATE generations SET status = 'unknown'")
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert not await _exists(identity, tenant)
+    drawer.open_gate()
+    with pytest.raises(GenerationDeletedException):
+        await caller
+    assert list(service.store.folder.rglob("*.png")) == []
+
+
+async def test_recovery_records_what_a_crash_left_and_then_it_goes_too(
+    identity: Identity, recovery: Recovery, tenant: Tenant
+) -> None:
+    generation = await identity.database.write(lambda data: add_generation(data, tenant.id))
+    await recovery.store.write(generation.image_guid, "image/png", pictures.png(32, 16))
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert await _exists(identity, tenant)
+    await recovery.recover()
+    await recovery.removal.remove_all()
+    assert not await _exists(identity, tenant)
+    assert await recovery.store.find(generation.image_guid) is None
+
+
+async def test_a_tenant_that_is_not_being_deleted_is_left_alone(identity: Identity, tenant: Tenant) -> None:
+    images = await _furnished(identity, tenant)
+    await identity.removal.remove_all()
+    assert await _files(identity, images) == len(images)
+    assert (await identity.tenants.require_tenant(tenant.guid)).guid == tenant.guid

@@ -1,0 +1,116 @@
+"""Tenants, users, keys and tokens, made over HTTP by a client whose credential may make them."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+
+from pixyproxy.core.models.principal import Role, Scope
+from tests.support.process import wait_until
+
+PASSWORD = "correct horse battery staple"
+EVERY_SCOPE = frozenset(Scope)
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user, and what to sign in with."""
+
+    guid: str
+    username: str
+    password: str = PASSWORD
+
+    @property
+    def password_form(self) -> dict[str, str]:
+        """The form of the password grant."""
+        return {"grant_type": "password", "username": self.username, "password": self.password}
+
+
+def bearer(credential: str) -> dict[str, str]:
+    """The header that carries an API key or an access token."""
+    return {"Authorization": f"Bearer {credential}"}
+
+
+def make_user(owner: httpx2.Client, role: Role = Role.MEMBER) -> Account:
+    """A new user of the owner's tenant."""
+    username = f"{uuid.uuid4()}@example.org"
+    made = owner.post("/user", json={"username": username, "password": PASSWORD, "role": role})
+    assert made.status_code == 201, made.text
+    return Account(guid=made.json()["guid"], username=username)
+
+
+def make_key(owner: httpx2.Client, *scopes: Scope, **order: object) -> Json:
+    """A new key of the owner's tenant, its secret with it."""
+    made = owner.post("/key", json={"name": "a key", "scopes": sorted(scopes), **order})
+    assert made.status_code == 201, made.text
+    key: Json = made.json()
+    return key
+
+
+def make_tenant(operator: httpx2.Client, **order: object) -> Json:
+    """A new tenant, as operators see it."""
+    made = operator.post("/admin/tenant", json={"name": f"tenant {uuid.uuid4()}", **order})
+    assert made.status_code == 201, made.text
+    tenant: Json = made.json()
+    return tenant
+
+
+def order_token(operator: httpx2.Client, tenant: str, **order: object) -> str:
+    """An access token that acts for a tenant."""
+    issued = operator.post("/admin/token", json={"tenant": tenant, **order})
+    assert issued.status_code == 201, issued.text
+    token: str = issued.json()["access_token"]
+    return token
+
+
+def get_tokens(client: httpx2.Client, form: dict[str, str]) -> Json:
+    """The successful answer of the token endpoint."""
+    issued = client.post("/auth/token", data=form)
+    assert issued.status_code == 200, issued.text
+    tokens: Json = issued.json()
+    return tokens
+
+
+def sign_in(client: httpx2.Client, account: Account, **form: str) -> Json:
+    """The tokens of a user."""
+    return get_tokens(client, {**account.password_form, **form})
+
+
+def client_form(key: Json) -> dict[str, str]:
+    """The form of the client_credentials grant, with the key as the client's secret."""
+    return {"grant_type": "client_credentials", "client_id": key["key_id"], "client_secret": key["api_key"]}
+
+
+def expired_key(owner: httpx2.Client, *scopes: Scope) -> Json:
+    """A key that was good a moment ago."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    key = make_key(owner, *scopes, expires_at=soon.isoformat())
+    wait_until_refused(owner, key["api_key"])
+    return key
+
+
+def expired_token(operator: httpx2.Client, tenant: str, scope: str) -> str:
+    """An access token that was good a moment ago."""
+    token = order_token(operator, tenant, scope=scope, expires_in=1)
+    wait_until_refused(operator, token)
+    return token
+
+
+def wait_until_refused(client: httpx2.Client, credential: str, *, seconds: float = 15) -> None:
+    """Return once a credential is worthless to the client's server."""
+    wait_until(
+        lambda: client.get("/me", headers=bearer(credential)).status_code == httpx2.codes.UNAUTHORIZED,
+        seconds=seconds,
+        what="the refusal",
+    )
+
+
+def audit_entries(operator: httpx2.Client, **wanted: str) -> list[Json]:
+    """The newest entries of the audit log that fit."""
+    listed = operator.get("/admin/audit", params={"limit": "100", **wanted})
+    assert listed.status_code == 200, listed.text
+    entries: list[Json] = listed.json()
+    return entries

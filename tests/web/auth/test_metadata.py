@@ -1,0 +1,59 @@
+"""The well-known documents: true to the server, cacheable, and without a private part."""
+
+from pathlib import Path
+
+import httpx2
+
+from pixyproxy.core.models.principal import Scope
+from tests.support.process import run_command
+from tests.support.server import make_settings, serving
+
+METADATA = "/.well-known/oauth-authorization-server"
+KEYS = "/.well-known/jwks.json"
+
+
+def test_the_metadata_names_endpoints_that_are_there(anonymous: httpx2.Client) -> None:
+    answer = anonymous.get(METADATA)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    found = answer.json()
+    for name in ("token_endpoint", "revocation_endpoint", "introspection_endpoint"):
+        assert anonymous.post(found[name]).status_code in {400, 401}, name
+    for name in ("jwks_uri", "service_documentation"):
+        assert anonymous.get(found[name]).status_code == 200, name
+
+
+def test_the_metadata_tells_what_the_server_can(anonymous: httpx2.Client) -> None:
+    found = anonymous.get(METADATA).json()
+    assert found["grant_types_supported"] == ["client_credentials", "password", "refresh_token"]
+    assert found["scopes_supported"] == list(Scope)
+    assert found["response_types_supported"] == []
+    assert "none" not in found["introspection_endpoint_auth_methods_supported"]
+
+
+def test_the_public_url_is_the_issuer(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, public_url="https://pictures.example.com/")
+    with serving(settings) as server, server.client() as http:
+        found = http.get(METADATA).json()
+    assert found["issuer"] == "https://pictures.example.com"
+    assert found["jwks_uri"] == "https://pictures.example.com/.well-known/jwks.json"
+
+
+def test_the_keys_have_no_private_part(anonymous: httpx2.Client) -> None:
+    answer = anonymous.get(KEYS)
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    (key,) = answer.json()["keys"]
+    assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+    assert (key["kty"], key["crv"], key["use"], key["alg"]) == ("EC", "P-256", "sig", "ES256")
+
+
+def test_a_rotation_publishes_the_next_key_beside_the_one_that_signs(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    with serving(settings) as server, server.client() as http:
+        (former,) = http.get(KEYS).json()["keys"]
+    rotated = run_command("keys", "rotate", settings=settings, folder=tmp_path)
+    assert rotated.returncode == 0, rotated.stderr
+    with serving(settings) as server, server.client() as http:
+        published = http.get(KEYS).json()["keys"]
+    assert len(published) == 2
+    assert former in published

@@ -1,0 +1,115 @@
+"""What was revoked, in any way, is refused by every process within a second."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pixyproxy.core.models.principal import Role, Scope
+from pixyproxy.core.settings import Settings
+from tests.support.databases import TestDatabases
+from tests.support.identity import (
+    EVERY_SCOPE,
+    bearer,
+    client_form,
+    get_tokens,
+    make_key,
+    make_tenant,
+    make_user,
+    order_token,
+    sign_in,
+)
+from tests.support.process import new_api_key, run_command, running_server
+from tests.support.server import make_settings
+
+PROMISED_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two server processes on one database; ``first`` is where things are revoked, by an operator."""
+
+    settings: Settings
+    first: httpx2.Client
+    second: httpx2.Client
+
+    def codes(self, credential: str) -> list[str]:
+        """What both say to a credential: the code of a refusal, or nothing."""
+        answers = [http.get("/me", headers=bearer(credential)) for http in (self.first, self.second)]
+        return [answer.json().get("code", "") for answer in answers]
+
+
+@pytest.fixture
+def pair(backend: str, databases: TestDatabases, tmp_path: Path) -> Iterator[Pair]:
+    """Two processes that have the same settings and nothing else in common but the database and the folder."""
+    settings = make_settings(tmp_path, database_url=databases.new(backend))
+    operator = new_api_key(settings, scopes=EVERY_SCOPE, tenant="operators")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running_server(settings, tmp_path)) for _ in range(2)]
+        first, second = (stack.enter_context(server.client(operator)) for server in servers)
+        yield Pair(settings, first, second)
+
+
+def altered(credential: str) -> str:
+    """The credential with another character near its end, which still looks like one."""
+    return f"{credential[:-3]}{'A' if credential[-3] != 'A' else 'B'}{credential[-2:]}"
+
+
+def test_what_was_revoked_is_refused_by_every_process_within_a_second(pair: Pair) -> None:
+    http = pair.first
+    revoked_key, its_key, rotated = (make_key(http, Scope.IMAGE_READ) for _ in range(3))
+    disabled, deleted, renewed, revoked_user = (make_user(http) for _ in range(4))
+    tenant = make_tenant(http)
+    token = sign_in(http, revoked_user)["access_token"]
+    credentials = {
+        "revoked token": token,
+        "revoked key": revoked_key["api_key"],
+        "token of a revoked key": get_tokens(http, client_form(its_key))["access_token"],
+        "rotated key": rotated["api_key"],
+        "disabled user's token": sign_in(http, disabled)["access_token"],
+        "deleted user's token": sign_in(http, deleted)["access_token"],
+        "token from before a new password": sign_in(http, renewed)["access_token"],
+        "suspended tenant's token": order_token(http, tenant["guid"]),
+    }
+    for name, credential in credentials.items():
+        assert pair.codes(credential) == ["", ""], name
+    answers = [
+        http.post("/auth/revoke", data={"token": token}),
+        http.delete(f"/key/{revoked_key['guid']}"),
+        http.delete(f"/key/{its_key['guid']}"),
+        http.post(f"/key/{rotated['guid']}/rotate", json={"grace_seconds": 0}),
+        http.patch(f"/user/{disabled.guid}", json={"status": "disabled"}),
+        http.delete(f"/user/{deleted.guid}"),
+        http.patch(f"/user/{renewed.guid}", json={"password": "another long password"}),
+        http.patch(f"/admin/tenant/{tenant['guid']}", json={"status": "suspended"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 204, 204, 200, 200, 204, 200, 200]
+    expected = dict.fromkeys(credentials, "credential_invalid") | {"suspended tenant's token": "tenant_suspended"}
+    assert {name: pair.codes(credential)[0] for name, credential in credentials.items()} == expected
+    time.sleep(PROMISED_SECONDS)
+    for name, credential in credentials.items():
+        assert pair.codes(credential) == [expected[name]] * 2, name
+        assert pair.codes(altered(credential)) == ["credential_invalid"] * 2, name
+    assert pair.codes(answers[3].json()["api_key"]) == ["", ""]
+
+
+def test_a_key_that_expires_is_refused_by_every_process_from_then_on(pair: Pair) -> None:
+    token = order_token(pair.first, "operators", expires_in=1)
+    time.sleep(2)
+    assert pair.codes(token) == ["credential_invalid"] * 2
+
+
+def test_a_leaked_signing_key_is_worthless_to_every_process_within_a_second(pair: Pair, tmp_path: Path) -> None:
+    user = make_user(pair.first, Role.TENANT_ADMIN)
+    former = sign_in(pair.first, user)
+    assert pair.codes(former["access_token"]) == ["", ""]
+    rotated = run_command("keys", "rotate", "--now", settings=pair.settings, folder=tmp_path)
+    assert rotated.returncode == 0, rotated.stderr
+    time.sleep(PROMISED_SECONDS)
+    assert pair.codes(former["access_token"]) == ["credential_invalid"] * 2
+    assert pair.codes(altered(former["access_token"])) == ["credential_invalid"] * 2
+    assert pair.codes(sign_in(pair.second, user)["access_token"]) == ["", ""]

@@ -1,0 +1,126 @@
+"""The tenant's users over HTTP."""
+
+import uuid
+
+import pytest
+
+from pixyproxy.core.models.principal import Role
+from tests.support.identity import PASSWORD, Account, Json, audit_entries, bearer, make_user, sign_in
+from tests.support.problems import assert_problem
+from tests.support.server import TenantClient
+from tests.web.builders import ABSENT_GUID
+
+NEW_PASSWORD = "passwörter haben 🦊 darin"
+
+
+def listed(owner: TenantClient, account: Account) -> Json:
+    """A user as the list shows it."""
+    users: list[Json] = owner.http.get("/user").json()
+    return {user["guid"]: user for user in users}[account.guid]
+
+
+def test_a_user_is_made_and_listed_without_a_password(owner: TenantClient) -> None:
+    username = f"{uuid.uuid4()}@Example.ORG"
+    made = owner.http.post("/user", json={"username": username, "password": NEW_PASSWORD})
+    assert made.status_code == 201
+    user = made.json()
+    assert user.keys() == {"guid", "username", "role", "status", "created_at", "updated_at", "last_sign_in_at"}
+    assert (user["username"], user["role"], user["status"]) == (username.lower(), "member", "active")
+    answer = owner.http.get("/user")
+    assert answer.json() == [user]
+    assert "argon2" not in answer.text
+    account = Account(user["guid"], username, NEW_PASSWORD)
+    sign_in(owner.http, account)
+    assert listed(owner, account)["last_sign_in_at"] is not None
+
+
+def test_a_username_is_taken_on_the_whole_server(owner: TenantClient, stranger: TenantClient) -> None:
+    account = make_user(owner.http)
+    for http in (owner.http, stranger.http):
+        order = {"username": account.username.upper(), "password": PASSWORD}
+        assert_problem(http.post("/user", json=order), 409, "user_exists")
+    assert stranger.http.get("/user").json() == []
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"username": "a"},
+        {"username": "", "password": PASSWORD},
+        {"username": "with space", "password": PASSWORD},
+        {"username": "ünïcode", "password": PASSWORD},
+        {"username": "a\n", "password": PASSWORD},
+        {"username": "a" * 129, "password": PASSWORD},
+        {"username": "a", "password": "too short"},
+        {"username": "a", "password": "a" * 257},
+        {"username": "a", "password": PASSWORD, "role": "root"},
+    ],
+)
+def test_an_order_that_makes_no_sense_makes_no_user(order: Json, owner: TenantClient) -> None:
+    answer = owner.http.post("/user", json=order)
+    assert_problem(answer, 422, "invalid_request")
+    assert order.get("password", "nothing") not in answer.text
+    assert owner.http.get("/user").json() == []
+
+
+def test_a_new_role_counts_at_once_for_tokens_that_are_out(owner: TenantClient) -> None:
+    account = make_user(owner.http, Role.TENANT_ADMIN)
+    token = sign_in(owner.http, account)["access_token"]
+    assert owner.http.get("/user", headers=bearer(token)).status_code == 200
+    changed = owner.http.patch(f"/user/{account.guid}", json={"role": "viewer"})
+    assert (changed.status_code, changed.json()["role"]) == (200, "viewer")
+    assert_problem(owner.http.get("/user", headers=bearer(token)), 403, "scope_missing")
+
+
+def test_a_new_password_ends_every_sign_in_with_the_former(owner: TenantClient) -> None:
+    account = make_user(owner.http)
+    tokens = sign_in(owner.http, account)
+    changed = owner.http.patch(f"/user/{account.guid}", json={"password": NEW_PASSWORD})
+    assert changed.status_code == 200
+    assert NEW_PASSWORD not in changed.text
+    assert owner.http.get("/me", headers=bearer(tokens["access_token"])).status_code == 401
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    assert owner.http.post("/auth/token", data=form).status_code == 400
+    assert owner.http.post("/auth/token", data=account.password_form).status_code == 400
+    sign_in(owner.http, Account(account.guid, account.username, NEW_PASSWORD))
+
+
+def test_a_disabled_user_comes_in_no_more_until_enabled(owner: TenantClient) -> None:
+    account = make_user(owner.http)
+    token = sign_in(owner.http, account)["access_token"]
+    assert owner.http.patch(f"/user/{account.guid}", json={"status": "disabled"}).json()["status"] == "disabled"
+    assert owner.http.get("/me", headers=bearer(token)).status_code == 401
+    assert owner.http.post("/auth/token", data=account.password_form).status_code == 400
+    owner.http.patch(f"/user/{account.guid}", json={"status": "active"})
+    assert owner.http.get("/me", headers=bearer(token)).status_code == 401
+    sign_in(owner.http, account)
+
+
+def test_a_deleted_user_is_gone_and_the_name_is_free(owner: TenantClient) -> None:
+    account = make_user(owner.http)
+    token = sign_in(owner.http, account)["access_token"]
+    assert owner.http.delete(f"/user/{account.guid}").status_code == 204
+    assert owner.http.get("/me", headers=bearer(token)).status_code == 401
+    assert_problem(owner.http.delete(f"/user/{account.guid}"), 404, "user_not_found")
+    again = owner.http.post("/user", json={"username": account.username, "password": PASSWORD})
+    assert again.status_code == 201
+    assert again.json()["guid"] != account.guid
+
+
+def test_a_user_who_is_not_there_is_not_changed(owner: TenantClient) -> None:
+    for name in (ABSENT_GUID, "nonsense"):
+        assert_problem(owner.http.patch(f"/user/{name}", json={}), 404, "user_not_found")
+
+
+def test_every_act_on_a_user_is_written_down(owner: TenantClient) -> None:
+    account = make_user(owner.http)
+    sign_in(owner.http, account)
+    owner.http.post("/auth/token", data={**account.password_form, "password": NEW_PASSWORD})
+    owner.http.patch(f"/user/{account.guid}", json={"password": NEW_PASSWORD, "role": "viewer"})
+    owner.http.delete(f"/user/{account.guid}")
+    entries = audit_entries(owner.http, target=account.guid)
+    assert [entry["action"] for entry in entries] == [
+        *("user.deleted", "user.changed", "sign_in.failed", "sign_in.succeeded", "user.created")
+    ]
+    assert entries[1]["details"] == {"username": account.username, "role": "viewer", "password": "changed"}
+    assert NEW_PASSWORD not in str(entries)

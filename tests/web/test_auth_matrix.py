@@ -1,0 +1,268 @@
+"""Who may call what: every route of the OpenAPI document with every kind of credential.
+
+A route that is not in ``ROUTES`` fails here, and so does a row without a route.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from pixyproxy.core.models.principal import ROLE_SCOPES, Role, Scope
+from pixyproxy.web.app import create_app
+from tests.support.identity import (
+    EVERY_SCOPE,
+    Json,
+    audit_entries,
+    bearer,
+    expired_key,
+    expired_token,
+    make_key,
+    make_user,
+    sign_in,
+)
+from tests.support.problems import without_request_id
+from tests.support.server import RunningServer, make_settings
+from tests.support.upstream import FakeUpstream
+from tests.web.builders import ABSENT_GUID, make_image
+
+
+class Access(Enum):
+    """Who may call a route, where no scope says so."""
+
+    OPEN = auto()
+    """Everyone; a credential is not even read."""
+    VIEWER = auto()
+    """Everyone; a credential widens what is seen, so a bad one is refused."""
+    ANY_CREDENTIAL = auto()
+    CLIENT = auto()
+    """OAuth clients, which authenticate in a way of their own; a bearer's credential counts for nothing."""
+    ASKER = auto()
+    """OAuth clients, and any other credential."""
+
+
+ROUTES: dict[str, Access | Scope] = {
+    "GET /image": Access.VIEWER,
+    "GET /image/{guid}": Access.VIEWER,
+    "GET /image/{guid}/content": Access.VIEWER,
+    "HEAD /image/{guid}/content": Access.VIEWER,
+    "POST /image": Scope.IMAGE_GENERATE,
+    "PATCH /image/{guid}": Scope.IMAGE_MANAGE,
+    "DELETE /image/{guid}": Scope.IMAGE_MANAGE,
+    "POST /auth/token": Access.CLIENT,
+    "POST /auth/revoke": Access.OPEN,
+    "POST /auth/introspect": Access.ASKER,
+    "GET /.well-known/oauth-authorization-server": Access.OPEN,
+    "GET /.well-known/jwks.json": Access.OPEN,
+    "GET /key": Scope.KEY_MANAGE,
+    "POST /key": Scope.KEY_MANAGE,
+    "POST /key/{guid}/rotate": Scope.KEY_MANAGE,
+    "DELETE /key/{guid}": Scope.KEY_MANAGE,
+    "GET /user": Scope.USER_MANAGE,
+    "POST /user": Scope.USER_MANAGE,
+    "PATCH /user/{guid}": Scope.USER_MANAGE,
+    "DELETE /user/{guid}": Scope.USER_MANAGE,
+    "GET /me": Access.ANY_CREDENTIAL,
+    "GET /usage": Scope.USAGE_READ,
+    "GET /admin/tenant": Scope.ADMIN,
+    "POST /admin/tenant": Scope.ADMIN,
+    "GET /admin/tenant/{guid}": Scope.ADMIN,
+    "PATCH /admin/tenant/{guid}": Scope.ADMIN,
+    "DELETE /admin/tenant/{guid}": Scope.ADMIN,
+    "POST /admin/token": Scope.ADMIN,
+    "GET /admin/audit": Scope.ADMIN,
+    "GET /admin/generation": Scope.ADMIN,
+    "POST /admin/generation/{guid}/resolve": Scope.ADMIN,
+    "GET /healthz": Access.OPEN,
+    "GET /readyz": Access.OPEN,
+}
+OAUTH_FORMS = {
+    "POST /auth/token": {"grant_type": "client_credentials"},
+    "POST /auth/revoke": {"token": "nothing"},
+    "POST /auth/introspect": {"token": "nothing"},
+}
+OWNED = sorted(route for route in ROUTES if "{guid}" in route and "/admin/" not in route)
+"""Routes whose id names what a tenant owns."""
+ADMINISTRATION = sorted(route for route, access in ROUTES.items() if access is Scope.ADMIN)
+PASSES = (0, "passes authorization")
+INVALID = (401, "credential_invalid")
+SUSPENDED = (403, "tenant_suspended")
+Outcome = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A kind of caller; ``refusal`` is what its credential always gets, None for a good one."""
+
+    headers: dict[str, str]
+    scopes: frozenset[Scope] = frozenset()
+    refusal: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """Two tenants on one server: one whose things are asked for, and an operator's client in it; and all callers."""
+
+    http: httpx2.Client
+    operator: httpx2.Client
+    callers: dict[str, Caller]
+    strangers: dict[str, Caller]
+    owned: dict[str, str]
+
+    def ask(self, route: str, caller: Caller, guid: str = ABSENT_GUID) -> httpx2.Response:
+        """The answer to the smallest request of a route; nothing comes of it."""
+        method, path = route.replace("{guid}", guid).split()
+        body: Json = {"data": OAUTH_FORMS[route]} if route in OAUTH_FORMS else {"json": {}}
+        return self.http.request(
+            method, path, headers=caller.headers, **(body if method not in {"GET", "HEAD", "DELETE"} else {})
+        )
+
+
+@pytest.fixture(scope="session")
+def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[World]:
+    """One set of tenants and credentials for each server; no test of the matrix changes anything of it."""
+    session_upstream.reset()
+    with ExitStack() as stack:
+        ours, theirs = (
+            server.new_tenant(f"matrix {name} {uuid.uuid4()}", scopes=EVERY_SCOPE) for name in ("ours", "theirs")
+        )
+        for tenant in (ours, theirs):
+            stack.enter_context(tenant.http)
+        picture = make_image(ours, "a fox that nobody else sees", visibility="private")
+        owned = {
+            "image": picture["guid"],
+            "key": make_key(ours.http, Scope.IMAGE_READ)["guid"],
+            "user": make_user(ours.http).guid,
+        }
+        yield World(
+            http=stack.enter_context(server.client()),
+            operator=ours.http,
+            callers=good_callers(ours.http) | bad_callers(server, ours.http, ours.guid),
+            strangers=good_callers(theirs.http),
+            owned=owned,
+        )
+
+
+def good_callers(owner: httpx2.Client) -> dict[str, Caller]:
+    """Nobody, a user of each role, and a key of each single scope, of the owner's tenant."""
+    callers = {"anonymous": Caller({})}
+    for role in Role:
+        token = sign_in(owner, make_user(owner, role))["access_token"]
+        callers[f"role {role}"] = Caller(bearer(token), ROLE_SCOPES[role])
+    for scope in Scope:
+        callers[f"scope {scope}"] = Caller(bearer(make_key(owner, scope)["api_key"]), frozenset({scope}))
+    return callers
+
+
+def bad_callers(server: RunningServer, operator: httpx2.Client, tenant: str) -> dict[str, Caller]:
+    """Credentials that could do everything once."""
+    revoked = make_key(operator, *EVERY_SCOPE)
+    assert operator.delete(f"/key/{revoked['guid']}").status_code == 204
+    suspended = server.new_tenant(f"matrix suspended {uuid.uuid4()}", scopes=EVERY_SCOPE)
+    with suspended.http:
+        user_token = sign_in(suspended.http, make_user(suspended.http, Role.OPERATOR))["access_token"]
+    assert operator.patch(f"/admin/tenant/{suspended.guid}", json={"status": "suspended"}).status_code == 200
+    return {
+        "revoked key": Caller(bearer(revoked["api_key"]), EVERY_SCOPE, INVALID),
+        "expired key": Caller(bearer(expired_key(operator, *EVERY_SCOPE)["api_key"]), EVERY_SCOPE, INVALID),
+        "expired token": Caller(bearer(expired_token(operator, tenant, " ".join(Scope))), EVERY_SCOPE, INVALID),
+        "nonsense": Caller(bearer("nonsense"), EVERY_SCOPE, INVALID),
+        "suspended tenant's key": Caller(bearer(suspended.api_key), EVERY_SCOPE, SUSPENDED),
+        "suspended tenant's user": Caller(bearer(user_token), EVERY_SCOPE, SUSPENDED),
+    }
+
+
+def expected(access: Access | Scope, caller: Caller) -> Outcome:
+    """What the table says a caller gets."""
+    if access is Access.CLIENT:
+        return 401, "invalid_client"
+    if access is Access.OPEN or (access is Access.VIEWER and caller.refusal is None):
+        return PASSES
+    if not caller.headers:
+        return 401, "invalid_client" if access is Access.ASKER else "credential_missing"
+    if caller.refusal is None and isinstance(access, Scope) and access not in caller.scopes:
+        return 403, "scope_missing"
+    return caller.refusal or PASSES
+
+
+def outcome(answer: httpx2.Response) -> Outcome:
+    """What came of a request; an answer to HEAD has no code."""
+    if answer.status_code in {401, 403}:
+        return answer.status_code, answer.json()["code"] if answer.content else ""
+    assert answer.status_code < 500, answer.text
+    return PASSES
+
+
+def assert_challenge(answer: httpx2.Response, access: Access | Scope) -> None:
+    """Every refusal says what would help (RFC 6750 §3), but for a suspension: nothing would."""
+    challenge = answer.headers.get("www-authenticate", "")
+    if outcome(answer) == (403, "scope_missing"):
+        assert challenge == f'Bearer realm="pixyproxy", error="insufficient_scope", scope="{access}"'
+        assert answer.json()["scope"] == access
+    elif answer.status_code == 401:
+        assert challenge.startswith(("Bearer ", "Basic "))
+
+
+def as_shown(answer: httpx2.Response) -> tuple[int, Json, dict[str, str]]:
+    """An answer but for what names the one request or counts it."""
+    status, body, headers = without_request_id(answer)
+    headers.pop("ratelimit", None)
+    return status, body, headers
+
+
+def test_every_route_is_classified(tmp_path: Path) -> None:
+    document = create_app(make_settings(tmp_path)).openapi()
+    documented = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert documented == ROUTES.keys()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_takes_whom_it_should_and_nobody_else(route: str, world: World) -> None:
+    access, is_head = ROUTES[route], route.startswith("HEAD")
+    answers = {name: world.ask(route, caller) for name, caller in world.callers.items()}
+    wanted = {name: expected(access, caller) for name, caller in world.callers.items()}
+    if is_head:
+        wanted = {name: value if value == PASSES else (value[0], "") for name, value in wanted.items()}
+    assert {name: outcome(answer) for name, answer in answers.items()} == wanted
+    for answer in answers.values():
+        assert_challenge(answer, access)
+
+
+@pytest.mark.parametrize("route", OWNED)
+def test_what_another_tenant_owns_is_as_absent_to_everyone(route: str, world: World) -> None:
+    guid = world.owned[route.split("/")[1]]
+    for name, caller in world.strangers.items():
+        theirs, absent = world.ask(route, caller, guid), world.ask(route, caller)
+        if "HEAD" in route:
+            assert (theirs.status_code, absent.status_code) == (404, 404), name
+            continue
+        assert as_shown(theirs) == as_shown(absent), name
+        assert outcome(theirs) == expected(ROUTES[route], caller), name
+        if outcome(theirs) == PASSES:
+            assert theirs.status_code == 404, name
+
+
+def test_what_another_tenant_owns_was_there_all_along(world: World) -> None:
+    assert world.operator.get(f"/image/{world.owned['image']}").status_code == 200
+    keys = {key["guid"]: key for key in world.operator.get("/key").json()}
+    assert keys[world.owned["key"]]["revoked_at"] is None
+    assert keys[world.owned["key"]]["former_secret_until"] is None
+    assert world.owned["user"] in {user["guid"] for user in world.operator.get("/user").json()}
+
+
+@pytest.mark.parametrize("route", ADMINISTRATION)
+def test_a_refusal_of_administration_is_written_down_once(route: str, world: World) -> None:
+    refused = {name: caller for name, caller in world.callers.items() if expected(Scope.ADMIN, caller)[0] == 403}
+    refused = {name: caller for name, caller in refused.items() if caller.refusal is None}
+    assert len(refused) == len(Role) + len(Scope) - 2
+    for name, caller in refused.items():
+        answer = world.ask(route, caller)
+        subject = world.http.get("/me", headers=caller.headers).json()["subject"]
+        written = audit_entries(world.operator, actor=subject, action="scope.refused")
+        ours = [entry for entry in written if entry["request_id"] == answer.headers["x-request-id"]]
+        assert [(entry["target"], entry["details"]["scope"]) for entry in ours] == [(route, "admin")], name
