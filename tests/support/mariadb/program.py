@@ -8,9 +8,7 @@ from pathlib import Path
 
 from tests.support.debian import find_or_install
 from tests.support.mariadb.databases import PASSWORD, PREFIX, URL_VARIABLE, USER
-
-LOG_TAIL = 3_000
-"""How many characters of its log tell why a server did not start."""
+from tests.support.private_server import LOG_TAIL, log_of
 
 _DEBIAN_PACKAGE = "mariadb-server-core"
 # Debian's mariadb-install-db needs a program of another package, and takes longer;
@@ -136,10 +134,6 @@ def launch(program: MariaDbProgram, folder: Path, *, port: int) -> subprocess.Po
 
 def _data_of(folder: Path) -> Path:
     return folder / "data"
-
-
-def log_of(folder: Path) -> Path:
-    return folder / "server.log"
 
 
 def _accounts_of(folder: Path) -> Path:

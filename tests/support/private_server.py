@@ -1,0 +1,152 @@
+"""A real server program that tests may kill, freeze and start again: what MariaDB and Redis have in common."""
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+LOG_TAIL = 3_000
+"""How many characters of its log tell why a server did not start."""
+STOP_SECONDS = 20.0
+
+
+class PrivateServer(ABC):
+    """One server process on one port, with a temporary folder of its own.
+
+    The process dies with this one, however this one ends: by ``close``, by an exit hook, or, after SIGKILL, by a
+    watcher that holds a pipe to us.
+    """
+
+    error: type[Exception]
+    """What is raised where the server does not start or does not run."""
+
+    def __init__(self) -> None:
+        """Choose a port; nothing runs before ``start`` or ``with``."""
+        self.port = _free_port()
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start, and close where that fails."""
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start, on the same port as before, and wait until it answers."""
+
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        return self._require_process().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process exists, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Shut down in order (SIGTERM), frozen or not, and wait for the end."""
+        if self._process:
+            self.thaw()
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            finally:
+                self.kill()
+
+    def kill(self) -> None:
+        """End at once (SIGKILL), frozen or not; what it has on disk outlives it."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._watcher:
+            self._watcher.kill()
+            self._watcher.communicate()
+            self._watcher = None
+
+    def freeze(self) -> None:
+        """Halt (SIGSTOP): connections are still taken in, and nothing answers."""
+        process = self._require_process()
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """Go on (SIGCONT) as if nothing had been."""
+        self._require_process().send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the server and remove its folder. A closed server may start anew."""
+        self.kill()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        atexit.unregister(self.close)
+
+    def _make_folder(self) -> Path:
+        self._folder = Path(tempfile.mkdtemp(prefix="pixyproxy-server-"))
+        atexit.register(self.close)
+        return self._folder
+
+    def _run(
+        self, process: subprocess.Popen[bytes], folder: Path, *, answers: Callable[[], bool], seconds: float
+    ) -> None:
+        """Take on a process that was just started, and wait until it answers."""
+        self._process = process
+        self._watcher = _watch(process, folder)
+        deadline = time.monotonic() + seconds
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                log = log_of(folder).read_text(errors="replace")[-LOG_TAIL:]
+                message = f"The server did not start (exit {process.returncode}):\n{log}"
+                raise self.error(message)
+            time.sleep(0.01)
+
+    def _require_process(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            message = "the server is not running"
+            raise self.error(message)
+        return self._process
+
+
+def log_of(folder: Path) -> Path:
+    """What the server with this folder has written."""
+    return folder / "server.log"
+
+
+def _watch(process: subprocess.Popen[bytes], folder: Path) -> subprocess.Popen[bytes]:
+    """Start a shell that outlives this process just long enough to clean up after it.
+
+    Only the death of this process closes the pipe that it reads.
+    """
+    script = 'read -r _; kill -KILL "$0"; rm -rf -- "$1"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, str(process.pid), str(folder)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
