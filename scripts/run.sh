@@ -40,6 +40,6 @@ if [ -n "$key" ]; then
   make_first_picture &
 else
   printf '\nData and pictures are kept from the last run. Gallery: %s\n' "$url"
-  printf 'Is the key lost? Make another: .venv/bin/pixyproxy key create NAME\n\n'
+  printf 'Is the key lost? .venv/bin/pixyproxy key list, then key rotate GUID, which gives it a new secret.\n\n'
 fi
 exec $bin/pixyproxy serve --host "$host" --port "$port"

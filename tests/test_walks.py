@@ -41,6 +41,7 @@ WITHOUT_TENANT = {
     "Users.find_for_sign_in": "comes before the tenant is known",
     "RefreshTokens.insert": "RefreshToken carries the tenant",
     "RefreshTokens.find": "comes before the tenant is known",
+    "RefreshTokens.lock": "comes before the tenant is known",
     "RefreshTokens.delete_expired": "recovery forgets what expired in every tenant",
     "RevokedTokens.insert": "RevokedToken carries the tenant",
     "RevokedTokens.delete_expired": "recovery forgets what expired in every tenant",

@@ -146,6 +146,7 @@ def issue_token(
         print_json(token)
     else:
         typer.echo(token["access_token"])
+        typer.echo(f"For the server that is {load_settings().issuer} (PIXYPROXY_PUBLIC_URL).", err=True)
 
 
 @signing_key_app.command("rotate")
@@ -155,7 +156,7 @@ def rotate_signing_keys(
         bool, typer.Option("--now", help="For a key that leaked: every token that it signed is worthless at once.")
     ] = False,
 ) -> None:
-    """Make a new signing key; it is published now, signs in ten minutes, and the former stays while its tokens live."""
+    """Make a new signing key, published now and used in ten minutes; the former stays while its tokens live."""
 
     async def rotate(services: "Services") -> Any:  # noqa: ANN401  (of the signing key, what is shown)
         return await services.tokens.rotate_signing_keys(actor=operator(), at_once=now)

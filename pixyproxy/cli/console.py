@@ -2,24 +2,24 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.logs import configure_logging
 from pixyproxy.core.models.principal import Actor
-from pixyproxy.core.settings import Settings
+from pixyproxy.core.settings import Settings, problems_of
 
 if TYPE_CHECKING:
     from pixyproxy.service.composition import Services
 
 Result = TypeVar("Result")
 UNWRAPPED = 1000
-"""Columns of a table that goes to a file or a pipe: enough that no line is broken."""
+"""Columns of a table: enough that nothing is cut, since a GUID that is cut is of no use."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TenantName = Annotated[str, typer.Option("--tenant", help="Name or GUID of the tenant.")]
@@ -30,8 +30,10 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
+        problems = "\n".join(f"  {problem}" for problem in problems_of(error, upper=True))
         fail(f"These settings are wrong (PIXYPROXY_ + name, see .env.example):\n{problems}")
+    except SettingsError as error:
+        fail(f"A setting is not the JSON that it has to be ({error}). See .env.example and docs/identity.md.")
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     return settings
 
@@ -65,7 +67,7 @@ def or_exit(work: Callable[[], Result]) -> Result:
     except PixyProxyException as error:
         fail(error.message)
     except ValidationError as error:
-        fail("\n".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()))
+        fail("\n".join(problems_of(error)))
     except OSError as error:
         fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
 
@@ -90,8 +92,7 @@ def show(models: list[Any], columns: tuple[str, ...], *, as_json: bool, one: boo
     for row in rows:
         # Text takes no markup, which a name might hold.
         table.add_row(*(Text("" if row[column] is None else str(row[column])) for column in columns))
-    width = None if sys.stdout.isatty() else UNWRAPPED
-    Console(width=width).print(table)
+    Console(width=UNWRAPPED).print(table)
 
 
 def print_json(value: object) -> None:

@@ -36,11 +36,13 @@ def serve(
 ) -> None:
     """Serve HTTP until stopped."""
     from pixyproxy.service.composition import migrate_database  # noqa: PLC0415  (0.25 s that `generate` goes without)
+    from pixyproxy.service.private.signing_keys import open_key_ring  # noqa: PLC0415  (likewise)
     from pixyproxy.web.server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands go without)
 
     settings = load_settings()
     # Now, once for all workers, and with a sentence where it cannot be done; a worker could only log a traceback.
     or_exit(lambda: asyncio.run(migrate_database(settings)))
+    or_exit(lambda: open_key_ring(settings))
     or_exit(lambda: serve_http(settings, host=host, port=port, workers=workers))
 
 
@@ -72,7 +74,7 @@ def bootstrap(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"tenant": tenant.guid, "api_key": secret})
     elif secret is None:
-        typer.echo("There is an administrator's key already. `pixyproxy key create` makes more, `key list` shows them.")
+        typer.echo("There is an administrator's key already. Is it lost? `pixyproxy key list`, then `key rotate GUID`.")
     else:
         typer.echo(
             f"Tenant:  {tenant.name} ({tenant.guid})\nAPI key: {secret}\nKeep the key now: it is not shown again."

@@ -34,6 +34,7 @@
     ├── DatabaseException                      the database answered with something unforeseen
     │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
     │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
+    │   ├── SignInUnrecordedException          a failed sign-in, and no way to write it down
     │   └── SchemaException                    newer, half-applied or foreign schema
     └── ImageException
         ├── ImageNotFoundException             absent, or not visible to the caller: never told apart
@@ -323,6 +324,14 @@ class DatabaseBusyException(DatabaseException):
     code = "database_busy"
     default_message = "The database is too busy just now. Nothing was changed; try again shortly."
     retry_after_seconds = 1
+
+
+class SignInUnrecordedException(DatabaseException):
+    """A failed sign-in could not be written to the audit log, so it is not even told that it failed."""
+
+    code = "sign_in_unrecorded"
+    default_message = "The sign-in could not be written down, so it is not answered. Try again shortly."
+    retry_after_seconds = 5
 
 
 class SchemaException(DatabaseException):

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, field_validator
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pixyproxy.core.models.tenant import Visibility
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     images: Path = Field(default=Path("images"), description="Folder of the pictures.")
     public_url: HttpUrl | None = Field(
-        default=None, description="Where clients reach this server; taken from each request when empty."
+        default=None, description="Where clients reach this server: in links, and as the issuer of access tokens."
     )
     secret_key: SecretStr | None = Field(
         default=None,
@@ -197,3 +197,10 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> SecretStr:
         """The database to use: the one that was set, or SQLite in the data folder."""
         return self.database_url or SecretStr(f"sqlite:///{self.data_dir.resolve() / 'pixyproxy.db'}")
+
+
+def problems_of(error: ValidationError, *, upper: bool = False) -> list[str]:
+    """What is wrong with which field, a line each; ``upper`` for settings, whose names are variables."""
+    names = (".".join(map(str, item["loc"])) for item in error.errors())
+    messages = (item["msg"].removeprefix("Value error, ") for item in error.errors())
+    return [f"{name.upper() if upper else name}: {message}" for name, message in zip(names, messages, strict=True)]

@@ -6,6 +6,7 @@ database holds them. Each entry names the digest of the one before; the head hol
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -36,6 +37,8 @@ DETAIL_LENGTH = 500
 """Characters of one detail. Twenty of them fit the column, however JSON has to write them."""
 NO_SHA256 = "0" * 64
 """What the first entry names as the digest before it."""
+logger = logging.getLogger(__name__)
+
 HEAD_MISSING = "The row of audit_head is missing. Nothing is done that cannot be audited: put it back."
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit_log"
 
@@ -145,7 +148,8 @@ class AuditLog:
         advanced = self.connection.execute(statement).rowcount == 1
         head = self.head() if advanced else None
         if head is None:
-            raise DatabaseException(HEAD_MISSING)
+            logger.error(HEAD_MISSING)
+            raise DatabaseException
         return AuditHead(head.sequence - 1, head.entry_sha256)
 
 

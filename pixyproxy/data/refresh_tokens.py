@@ -54,6 +54,13 @@ class RefreshTokens:
         row = self.connection.execute(statement, {"token_sha256": token_sha256}).mappings().one_or_none()
         return None if row is None else from_row(row)
 
+    def lock(self, token_sha256: str) -> RefreshToken | None:
+        """The refresh token of this digest, which nobody else can use before this transaction ends."""
+        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        statement = "UPDATE refresh_tokens SET token_sha256 = token_sha256 WHERE token_sha256 = :token_sha256"
+        self.connection.execute(text(statement), {"token_sha256": token_sha256})
+        return self.find(token_sha256)
+
     def use(self, token_sha256: str, *, tenant_id: TenantId, at: datetime) -> bool:
         """Use a token up; True for the one caller, ever, who does."""
         statement = """

@@ -5,12 +5,15 @@ from collections.abc import Awaitable, Callable
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
+from pixyproxy.core import clock
 from pixyproxy.core.exceptions import PixyProxyException
-from pixyproxy.core.settings import Settings
+from pixyproxy.core.settings import Settings, problems_of
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.composition import migrate_database, open_upstream
+from pixyproxy.service.private.signing_keys import open_key_ring
 
 
 class Finding(BaseModel):
@@ -22,17 +25,21 @@ class Finding(BaseModel):
 
 
 async def examine() -> list[Finding]:
-    """Look at settings, data folder, database, store and upstream; each goes on whatever the others say."""
+    """Look at settings and at all that a server needs; each look is taken whatever the others say."""
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(problems_of(error, upper=True))
         return [Finding(subject="settings", ok=False, message=f"{problems}. Compare them with .env.example.")]
+    except SettingsError as error:
+        message = f"one is not the JSON that it has to be ({error}). See .env.example and docs/identity.md."
+        return [Finding(subject="settings", ok=False, message=message)]
     return [
         _examine_names(),
         await _examined("data folder", lambda: _use_data_folder(settings)),
         await _examined("database", lambda: _use_database(settings)),
         await _examined("picture store", lambda: _use_store(settings)),
+        await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("upstream", lambda: _use_upstream(settings)),
     ]
 
@@ -73,6 +80,11 @@ async def _use_database(settings: Settings) -> str:
 async def _use_store(settings: Settings) -> str:
     await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
     return f"{settings.images.resolve()} can be written"
+
+
+async def _use_signing_keys(settings: Settings) -> str:
+    key = open_key_ring(settings).signing_key(clock.now())
+    return f"tokens of {settings.issuer} are signed with {key.kid}"
 
 
 async def _use_upstream(settings: Settings) -> str:

@@ -87,6 +87,7 @@ def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
         async with open_services(settings) as services:
             app.state.services = services
             logger.info("pictures come from: %s", services.upstream.name)
+            await app.state.limits.ask_storage()
             recovery = asyncio.create_task(services.recovery.run_forever())
             try:
                 yield

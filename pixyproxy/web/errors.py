@@ -60,6 +60,7 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.DatabaseException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.DatabaseUnavailableException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.DatabaseBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.SignInUnrecordedException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.SchemaException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.ImageException: HTTPStatus.BAD_REQUEST,
     core.ImageNotFoundException: HTTPStatus.NOT_FOUND,
@@ -137,9 +138,11 @@ async def _written_down(request: Request, refusal: core.PermissionException) -> 
 
 def _as_oauth(problem: Problem) -> Problem:
     """What cannot be read is 400 at OAuth's endpoints (RFC 6749 §5.2), where it is 422 elsewhere."""
-    if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        return replace(problem, status=HTTPStatus.BAD_REQUEST)
-    return problem
+    if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return problem
+    names = ", ".join(dict.fromkeys(str(error["loc"][-1]) for error in problem.members.get("errors", ())))
+    detail = f"Send a form (application/x-www-form-urlencoded). Missing or not acceptable: {names or 'its parameters'}."
+    return replace(problem, status=HTTPStatus.BAD_REQUEST, detail=detail)
 
 
 def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
@@ -244,6 +247,9 @@ def _describe_validation(exception: RequestValidationError) -> Problem:
     if any(error["loc"] == ("body",) for error in errors):
         detail = "Send a JSON object, with `Content-Type: application/json`."
         return Problem(422, core.InvalidRequestException.code, detail, {}, {})
-    listed = [{"loc": list(error["loc"]), "type": error["type"], "msg": error["msg"]} for error in errors]
+    listed = [
+        {"loc": list(error["loc"]), "type": error["type"], "msg": error["msg"].removeprefix("Value error, ")}
+        for error in errors
+    ]
     detail = "Some fields of the request are not acceptable; `errors` lists them."
     return Problem(422, core.InvalidRequestException.code, detail, {"errors": listed}, {})

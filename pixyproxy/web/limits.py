@@ -50,6 +50,7 @@ __all__ = [
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 Result = TypeVar("Result")
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+TOO_MANY_REFUSALS = "This credential was refused too often. Wait as long as `Retry-After` says, and use another."
 REFUSALS_PER_MINUTE = 120
 """How often a subject may be refused for want of a scope; each refusal is a row of the audit log."""
 
@@ -116,11 +117,15 @@ class RateLimits:
         """Count a refusal for want of a scope; raise ``TooManyFailuresException`` where there were too many."""
         bucket = Bucket("refusals", digest(subject), RateLimitItemPerMinute(REFUSALS_PER_MINUTE))
         if not await self._run(lambda: self._spend(bucket, 1)):
-            self._refuse(await self._run(lambda: self._measure((bucket,))))
+            self._refuse(await self._run(lambda: self._measure((bucket,))), TOO_MANY_REFUSALS)
 
     async def remaining_images(self, principal: Principal) -> list[RemainingLimit]:
         """What is left of the principal's limits of images; counts nothing."""
         return list(await self._run(lambda: self._measure(self._image_buckets(principal))))
+
+    async def ask_storage(self) -> None:
+        """Ask once, so that the log tells at the start, not with the first request, where Redis is away."""
+        await self._run(lambda: self.limiter.limiter.storage.get("start"))
 
     @property
     def held(self) -> Literal["shared", "local"] | None:
@@ -193,10 +198,10 @@ class RateLimits:
             pass
         return False
 
-    def _refuse(self, remaining: tuple[RemainingLimit, ...]) -> None:
+    def _refuse(self, remaining: tuple[RemainingLimit, ...], message: str | None = None) -> None:
         used_up = [each.reset_seconds for each in remaining if each.remaining == 0]
         if used_up:
-            raise TooManyFailuresException(retry_after_seconds=max(used_up))
+            raise TooManyFailuresException(message, retry_after_seconds=max(used_up))
 
     def _failure_buckets(self, address: str, name: str | None) -> tuple[Bucket, ...]:
         size = RateLimitItemPerMinute(self.settings.failures_per_address)

@@ -9,7 +9,7 @@ from tests.cli.conftest import Place
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream, refusing_base_url
 
-SUBJECTS = ["settings", "data folder", "database", "picture store", "upstream"]
+SUBJECTS = ["settings", "data folder", "database", "picture store", "signing keys", "upstream"]
 
 
 def examine(place: Place, **environment: str) -> dict[str, Any]:
@@ -104,3 +104,16 @@ def test_a_good_upstream_is_asked_for_nothing_that_costs(place: Place) -> None:
         Place(place.folder, settings).run("doctor", "--json")
         assert all(request.method == "GET" for request in upstream.requests)
         assert upstream.requests
+
+
+def test_a_setting_that_is_not_the_json_that_it_has_to_be(place: Place) -> None:
+    findings = examine(place, PIXYPROXY_TRUSTED_ISSUERS="nonsense")
+    assert failing(findings) == ["settings"]
+    assert "trusted_issuers" in findings["settings"]["message"]
+
+
+def test_signing_keys_that_are_none(place: Place) -> None:
+    findings = examine(place, PIXYPROXY_SIGNING_KEYS="hunter2")
+    assert failing(findings) == ["signing keys"]
+    assert "EC P-256" in findings["signing keys"]["message"]
+    assert "hunter2" not in str(findings)

@@ -88,3 +88,22 @@ def test_a_data_folder_that_cannot_be_used_is_told(place: Place) -> None:
     done = place.run("serve", "--port", "0", PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"Not a directory: {place.folder / 'file' / 'below'}"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("name", ["SIGNING_KEYS", "TRUSTED_ISSUERS"])
+def test_a_setting_that_cannot_work_is_told_in_a_sentence(place: Place, name: str, workers: str) -> None:
+    done = place.run("serve", "--port", "0", "--workers", workers, **{f"PIXYPROXY_{name}": "nonsense"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_a_redis_that_is_away_is_told_at_the_start(place: Place) -> None:
+    environment = {"PIXYPROXY_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
+    with running_server(place.settings, place.folder, environment=environment) as server:
+        log = server.log.read_text()
+        with server.client() as client:
+            assert client.get("/readyz").json() == {"status": "ok", "limits": "local"}
+    assert log.index("Redis is lost") < log.index("Application startup complete")
+    assert "hunter2" not in log

@@ -11,7 +11,7 @@ WHOLE = {"issuer": "https://login.example.com", "audience": "https://pictures.ex
 
 def test_what_is_left_out_is_the_careful_choice() -> None:
     issuer = TrustedIssuer.model_validate(WHOLE)
-    assert issuer.allowed_scopes == frozenset(Scope) - {Scope.ADMIN, Scope.USER_MANAGE}
+    assert issuer.allowed_scopes == frozenset(Scope) - {Scope.ADMIN, Scope.USER_MANAGE, Scope.KEY_MANAGE}
     assert issuer.algorithms == {"RS256", "ES256"}
     assert (issuer.scope_claim, issuer.scope_map, issuer.jwks_url) == ("scope", {}, None)
 

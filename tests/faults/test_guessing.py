@@ -82,3 +82,16 @@ def test_guessing_one_keys_secret_from_many_addresses_is_limited(
             headers = {"X-API-Key": key, "X-Forwarded-For": f"203.0.113.{number}"}
             answers.append(clients[number % 2].get("/image", headers=headers).status_code)
     assert answers == [401] * PER_NAME + [429] * 3 * PER_NAME
+
+
+def test_wrong_secrets_for_a_key_lock_nobody_out(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, failures_per_name=PER_NAME)
+    api_key = new_api_key(settings)
+    wrong = [forged_key(key_id=key_id_of(api_key), secret=f"{number:043d}") for number in range(2 * PER_NAME)]
+    with running_server(settings, tmp_path) as server:
+        for number, guess in enumerate(wrong):
+            with server.client(guess) as client:
+                status, code = (401, "credential_invalid") if number < PER_NAME else (429, "too_many_failures")
+                assert_problem(client.get("/me"), status, code)
+        with server.client(api_key) as client:
+            assert client.get("/me").status_code == 200

@@ -1,5 +1,6 @@
 """Who acts: scopes, the roles that bundle them, and the principal that a credential stands for."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
@@ -69,7 +70,7 @@ class Principal(FrozenModel):
     """Who is asking, whatever the credential: a tenant, the subject within it, scopes and limits.
 
     ``allowed_models`` is None where any model may be asked for. The limits are per minute; None stands for the
-    server's own.
+    server's own. What begins with ``key_`` are an API key's own limits, which it passes on to keys that it makes.
     """
 
     tenant_id: TenantId
@@ -82,6 +83,8 @@ class Principal(FrozenModel):
     allowed_models: frozenset[str] | None = None
     tenant_images_per_minute: int | None = None
     key_images_per_minute: int | None = None
+    key_allowed_models: frozenset[str] | None = None
+    key_expires_at: datetime | None = None
     has_budget: bool = False
 
     @property

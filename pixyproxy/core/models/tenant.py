@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 
 from pydantic import Field, PlainSerializer, StringConstraints, WithJsonSchema
 
@@ -85,15 +85,20 @@ class NewTenant(FrozenModel):
     allowed_models: AllowedModels | None = Field(default=None, description="Any model when left out.")
 
 
+def _leave_out_default(schema: dict[str, Any]) -> None:
+    """What is left out stays as it is, so a client that sends defaults must find none."""
+    schema.pop("default", None)
+
+
 class TenantChange(FrozenModel):
     """What is to change of a tenant: a field that is left out stays, one that is null is unset."""
 
-    name: TenantName = ""
-    status: SettableStatus = TenantStatus.ACTIVE
-    default_visibility: Visibility = Visibility.PUBLIC
-    images_per_minute: ImagesPerMinute | None = None
-    monthly_budget_usd: BudgetUsd | None = None
-    allowed_models: AllowedModels | None = None
+    name: TenantName = Field(default="", json_schema_extra=_leave_out_default)
+    status: SettableStatus = Field(default=TenantStatus.ACTIVE, json_schema_extra=_leave_out_default)
+    default_visibility: Visibility = Field(default=Visibility.PUBLIC, json_schema_extra=_leave_out_default)
+    images_per_minute: ImagesPerMinute | None = Field(default=None, json_schema_extra=_leave_out_default)
+    monthly_budget_usd: BudgetUsd | None = Field(default=None, json_schema_extra=_leave_out_default)
+    allowed_models: AllowedModels | None = Field(default=None, json_schema_extra=_leave_out_default)
 
 
 class TenantDetail(TenantSettings):

@@ -57,8 +57,12 @@ class TrustedIssuer(FrozenModel):
     tenant_claim: Name | None = None
     scope_claim: Name = "scope"
     scope_map: Mapping[str, frozenset[Scope]] = Field(default_factory=dict)
-    # Whoever runs the issuer should not come to run this server by a slip in its settings.
-    allowed_scopes: frozenset[Scope] = frozenset(Scope) - {Scope.ADMIN, Scope.USER_MANAGE}
+    # Whoever runs the issuer should not come to run this server, or a tenant of it for good, by a slip in the settings.
+    allowed_scopes: frozenset[Scope] = frozenset(Scope) - {
+        Scope.ADMIN,
+        Scope.USER_MANAGE,
+        Scope.KEY_MANAGE,
+    }
     algorithms: Annotated[frozenset[Algorithm], Field(min_length=1)] = frozenset({"RS256", "ES256"})
 
     @model_validator(mode="after")

@@ -20,6 +20,9 @@ TYPES = frozenset({"at+jwt"})
 REQUIRED = frozenset({"iss", "aud", "sub", "client_id", "iat", "exp", "jti", "scope", "tenant", "sub_type"})
 """RFC 9068 §2.2's, and what our own tokens have beside them."""
 
+LEEWAY_SECONDS = 30
+"""By how much the clock that a token was issued by may be ahead of ours; it lives no longer for that."""
+
 
 class Holder(FrozenModel):
     """Whom a token stands for. ``session`` is the sign-in that it came from, if it came from one."""
@@ -89,7 +92,14 @@ class AccessTokens:
         if key is None:
             raise CredentialInvalidException
         claims = verify_token(
-            text, key, issuer=self.issuer, audience=self.issuer, types=TYPES, required=REQUIRED, at=moment
+            text,
+            key,
+            issuer=self.issuer,
+            audience=self.issuer,
+            types=TYPES,
+            required=REQUIRED,
+            at=moment,
+            leeway_seconds=LEEWAY_SECONDS,
         )
         try:
             return _token(claims)

@@ -36,12 +36,28 @@ ABSENT_SHA256 = "0" * 64
 
 @dataclass(frozen=True)
 class Grantor:
-    """Who acts on a tenant's keys or users, and the most that they may grant."""
+    """Who acts on a tenant's keys or users, and the most that they may grant: None is no limit."""
 
     actor: Actor
     tenant_id: TenantId
     tenant_guid: TenantGuid
     scopes: frozenset[Scope]
+    allowed_models: frozenset[str] | None = None
+    images_per_minute: int | None = None
+    expires_at: datetime | None = None
+
+    def inherited(self, order: NewApiKey) -> NewApiKey:
+        """The order with the grantor's own limits where it names none."""
+        names = ("allowed_models", "images_per_minute", "expires_at")
+        return order.model_copy(update={name: getattr(self, name) for name in names if getattr(order, name) is None})
+
+    def covers(self, key: NewApiKey | StoredApiKey) -> bool:
+        """Whether a key's limits are no wider than the grantor's own."""
+        return (
+            (self.allowed_models is None or (key.allowed_models or frozenset({""})) <= self.allowed_models)
+            and (self.images_per_minute is None or 0 < (key.images_per_minute or 0) <= self.images_per_minute)
+            and (self.expires_at is None or (key.expires_at is not None and key.expires_at <= self.expires_at))
+        )
 
 
 @dataclass(frozen=True)
@@ -54,14 +70,17 @@ class ApiKeyService:
     async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
         """A new key of the tenant; its secret is in the answer and nowhere else.
 
-        Raises ``GrantException`` for scopes that the grantor lacks.
+        Where the grantor is a key with limits of its own, the new one has them as well, or narrower ones. Raises
+        ``GrantException`` for scopes that the grantor lacks, and for wider limits.
         """
-        order = revalidate(incoming)
+        order = grantor.inherited(revalidate(incoming))
         if order.expires_at is not None and order.expires_at <= clock.now():
             message = "expires_at: must be in the future"
             raise InvalidRequestException(message)
         if not order.scopes <= grantor.scopes:
             raise GrantException(context={"scope": " ".join(sorted(order.scopes - grantor.scopes))})
+        if not grantor.covers(order):
+            raise GrantException
         return await self.database.write(lambda data: issue_key(data, order, grantor=grantor))
 
     async def list_keys(self, *, tenant_id: TenantId) -> list[ApiKeyDetail]:
@@ -157,6 +176,8 @@ def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> Stored
         raise ApiKeyNotFoundException
     if not key.scopes <= grantor.scopes:
         raise PermissionException(context={"scope": " ".join(sorted(key.scopes - grantor.scopes))})
+    if not grantor.covers(key):
+        raise GrantException
     return key
 
 

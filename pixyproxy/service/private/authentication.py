@@ -18,7 +18,7 @@ from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens
 from pixyproxy.service.private.api_keys import find_key, is_active
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.jwt import inspect_token
-from pixyproxy.service.private.key_format import PresentedKey, read_api_key
+from pixyproxy.service.private.key_format import PresentedKey, read_api_key, sha256
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.tenants import require_active
 from pixyproxy.service.private.trusted_issuers import ForeignClaims, TrustedIssuers
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 NOTED_EVERY = timedelta(minutes=1)
 """How often a key's last use is written at the most."""
+SUBJECT_LENGTH = 255
 TENANT_MISSING = "a trusted issuer named a tenant that is not here"
 
 
@@ -98,9 +99,14 @@ class Authenticator:
 def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
     """The principal of an API key."""
     models = [names for names in (key.allowed_models, tenant.allowed_models) if names is not None]
-    return _principal(
-        tenant, SubjectType.KEY, key.guid, key.scopes, key_images_per_minute=key.images_per_minute
-    ).model_copy(update={"allowed_models": frozenset.intersection(*models) if models else None})
+    return _principal(tenant, SubjectType.KEY, key.guid, key.scopes).model_copy(
+        update={
+            "allowed_models": frozenset.intersection(*models) if models else None,
+            "key_allowed_models": key.allowed_models,
+            "key_images_per_minute": key.images_per_minute,
+            "key_expires_at": key.expires_at,
+        }
+    )
 
 
 def token_principal(data: Repositories, token: AccessToken) -> Principal:
@@ -138,10 +144,14 @@ def _subject_principal(data: Repositories, token: AccessToken, tenant: Tenant) -
 def _foreign_principal(data: Repositories, claims: ForeignClaims) -> Principal:
     tenant = data.tenants.get_by_guid(claims.tenant) or data.tenants.get_by_name(claims.tenant)
     if tenant is None:
-        logger.warning("%s: %s", TENANT_MISSING, claims.issuer)
-    return _principal(
-        require_active(tenant), SubjectType.FOREIGN, f"{claims.issuer}#{claims.subject}"[:255], claims.scopes
-    )
+        logger.warning("%s: %s of %s", TENANT_MISSING, claims.tenant, claims.issuer)
+    return _principal(require_active(tenant), SubjectType.FOREIGN, _foreign_subject(claims), claims.scopes)
+
+
+def _foreign_subject(claims: ForeignClaims) -> str:
+    """Issuer and subject, of which what is too long for its column ends in a digest of all of it."""
+    subject = f"{claims.issuer}#{claims.subject}"
+    return subject if len(subject) <= SUBJECT_LENGTH else f"{subject[:180]}…{sha256(subject)}"
 
 
 def _principal(
@@ -149,8 +159,6 @@ def _principal(
     subject_type: SubjectType,
     subject: str,
     scopes: frozenset[Scope],
-    *,
-    key_images_per_minute: int | None = None,
 ) -> Principal:
     return Principal(
         tenant_id=tenant.id,
@@ -162,6 +170,5 @@ def _principal(
         scopes=scopes,
         allowed_models=tenant.allowed_models,
         tenant_images_per_minute=tenant.images_per_minute,
-        key_images_per_minute=key_images_per_minute,
         has_budget=tenant.monthly_budget_usd is not None,
     )

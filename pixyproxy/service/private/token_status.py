@@ -42,14 +42,15 @@ class TokenStatusService:
         """
         digest = read_refresh_token(presented)
         if digest is not None:
-            await self.database.write(lambda data: _revoke_session(data, digest, client))
+            revoked = await self.database.write(lambda data: _revoke_session(data, digest, client))
         else:
             try:
                 token = self.access_tokens.read(presented)
             except CredentialInvalidException:
                 return
-            await self.database.write(lambda data: _revoke_access_token(data, token, client))
-        self.recognized.forget_all()
+            revoked = await self.database.write(lambda data: _revoke_access_token(data, token, client))
+        if revoked:
+            self.recognized.forget_all()
 
     async def introspect(self, presented: SecretStr, *, caller: Principal) -> Introspection:
         """What a token of the caller's tenant is; operators may ask about any tenant's."""
@@ -109,12 +110,14 @@ class TokenStatusService:
         )
 
 
-def _revoke_session(data: Repositories, digest: str, client: Principal | None) -> None:
+def _revoke_session(data: Repositories, digest: str, client: Principal | None) -> bool:
     known = data.refresh_tokens.find(digest)
     if known is None or (client is not None and client.tenant_id != known.tenant_id):
-        return
-    if data.refresh_tokens.revoke_session(known.session_guid, tenant_id=known.tenant_id, at=clock.now()):
-        _audit(data, known, client)
+        return False
+    if not data.refresh_tokens.revoke_session(known.session_guid, tenant_id=known.tenant_id, at=clock.now()):
+        return False
+    _audit(data, known, client)
+    return True
 
 
 def _audit(data: Repositories, known: RefreshToken, client: Principal | None) -> None:
@@ -130,15 +133,15 @@ def _audit(data: Repositories, known: RefreshToken, client: Principal | None) ->
     )
 
 
-def _revoke_access_token(data: Repositories, token: AccessToken, client: Principal | None) -> None:
+def _revoke_access_token(data: Repositories, token: AccessToken, client: Principal | None) -> bool:
     tenant = data.tenants.get_by_guid(token.tenant_guid)
     if tenant is None or (client is not None and client.tenant_id != tenant.id):
-        return
+        return False
     revocation = RevokedToken(
         token_id=token.token_id, tenant_id=tenant.id, expires_at=token.expires_at, revoked_at=clock.now()
     )
     if not data.revoked_tokens.insert(revocation):
-        return
+        return False
     details = {"token_id": token.token_id, "subject_type": token.subject_type.value}
     data.audit_log.append(
         audit.entry(
@@ -149,6 +152,7 @@ def _revoke_access_token(data: Repositories, token: AccessToken, client: Princip
             details=details,
         )
     )
+    return True
 
 
 def _actor(client: Principal | None) -> Actor:

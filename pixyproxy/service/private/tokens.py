@@ -8,16 +8,19 @@ from pydantic import SecretStr
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
+    DatabaseException,
+    GrantException,
     OAuthClientException,
     OAuthGrantException,
     OAuthScopeException,
     OAuthUnauthorizedException,
+    SignInUnrecordedException,
     TenantNotFoundException,
     TenantSuspendedException,
 )
 from pixyproxy.core.models.api_key import StoredApiKey
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Actor, Role, Scope, Subject, SubjectType
+from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, Subject, SubjectType
 from pixyproxy.core.models.signing_key import SigningKey
 from pixyproxy.core.models.tenant import Tenant, TenantStatus
 from pixyproxy.core.models.token import IssuedTokens, RefreshToken, SessionGuid, TokenOrder
@@ -82,20 +85,31 @@ class TokenService:
     recognized: RecognizedCredentials
 
     async def sign_in(
-        self, username: str, password: SecretStr, *, scope: str | None, client_id: str | None
+        self,
+        username: str,
+        password: SecretStr,
+        *,
+        scope: str | None,
+        client_id: str | None,
+        client: Principal | None = None,
     ) -> IssuedTokens:
-        """Tokens for a user's password (RFC 6749 §4.3).
+        """Tokens for a user's password (RFC 6749 §4.3). ``client`` is who has shown the secret of ``client_id``.
 
         Raises ``OAuthUnauthorizedException`` where that is switched off, ``OAuthGrantException`` for a wrong name
-        or password, which are not told apart, and ``OAuthScopeException``.
+        or password, which are not told apart, ``OAuthScopeException``, and ``OAuthClientException`` for the id of a
+        key whose secret was not shown, or of another tenant's.
         """
         if not self.password_sign_in:
             raise OAuthUnauthorizedException
         user = await self.database.read(lambda data: data.users.find_for_sign_in(username.lower()))
+        if client is None and await self.database.read(lambda data: _has_secret(data, client_id)):
+            raise OAuthClientException
         is_right = await self.passwords.verify(password, None if user is None else user.password_hash)
         if user is None or not is_right or user.status is not UserStatus.ACTIVE:
             await self._note_failed_sign_in(user)
             raise OAuthGrantException
+        if client is not None and client.tenant_id != user.tenant_id:
+            raise OAuthClientException
         scopes = _narrow(scope, user.role.scopes)
         return await self.database.write(lambda data: self._begin_session(data, user, scopes, client_id))
 
@@ -134,9 +148,13 @@ class TokenService:
     async def issue_for_tenant(self, incoming: TokenOrder, *, actor: Actor) -> IssuedTokens:
         """An access token that acts for a tenant, at an operator's wish.
 
-        Raises ``TenantNotFoundException``, ``TenantSuspendedException`` and ``OAuthScopeException``.
+        Raises ``TenantNotFoundException``, ``TenantSuspendedException``, ``OAuthScopeException``, and
+        ``GrantException`` for an operator who is such a token.
         """
         order = revalidate(incoming)
+        if actor.type is SubjectType.TOKEN:
+            # Such a token would live for ever, and outlive whoever ordered the first.
+            raise GrantException
         scopes = Role.MEMBER.scopes if order.scope is None else _narrow(order.scope, frozenset(Scope))
 
         def issue(data: Repositories) -> IssuedTokens:
@@ -185,7 +203,7 @@ class TokenService:
     ) -> IssuedTokens | None:
         """The successors of a refresh token, or None; a revocation that this brings about has to be committed."""
         digest, moment = read_refresh_token(presented), clock.now()
-        known = None if digest is None else data.refresh_tokens.find(digest)
+        known = None if digest is None else data.refresh_tokens.lock(digest)
         if known is None or not _may_refresh(data, known, client):
             return None
         if known.used_at is not None or known.revoked_at is not None:
@@ -275,15 +293,23 @@ class TokenService:
                 )
             )
 
-        await self.database.write(note)
+        try:
+            await self.database.write(note)
+        except DatabaseException as error:
+            # An exception of its own, which the guard against guessing counts as it counts a wrong password.
+            raise SignInUnrecordedException from error
 
 
 def _may_refresh(data: Repositories, known: RefreshToken, client: RefreshingClient) -> bool:
     """Whether a client may use a refresh token: one that has a secret must have shown it (RFC 6749 §6)."""
     if client.id is not None and client.id != known.client_id:
         return False
-    has_secret = known.client_id is not None and data.api_keys.find_for_authentication(known.client_id) is not None
-    return client.is_authenticated or not has_secret
+    return client.is_authenticated or not _has_secret(data, known.client_id)
+
+
+def _has_secret(data: Repositories, client_id: str | None) -> bool:
+    """Whether this is the id of an API key: who says to be it has to show its secret (RFC 6749 §3.2.1)."""
+    return client_id is not None and data.api_keys.find_for_authentication(client_id) is not None
 
 
 def require_client(data: Repositories, presented: PresentedKey | None) -> tuple[StoredApiKey, Tenant]:

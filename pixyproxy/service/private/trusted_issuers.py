@@ -34,8 +34,10 @@ FETCH_SECONDS = 5.0
 """How long one answer of an issuer may take, from the connection to the last byte."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
+LONGEST_SECONDS = 86_400
+"""How long keys are believed of an issuer that cannot be reached; who withdrew one may want no longer."""
 FRESH_SECONDS = 3600
-"""How long keys are used without asking, so also how long a key that its issuer withdrew is still believed."""
+"""How long keys are used without asking; a key that its issuer withdrew is believed as long, if it can be reached."""
 PAUSE_SECONDS = 60
 """Between two fetches: whoever sends made-up key ids must not make this server hammer the issuer."""
 FIRST_PAUSE_SECONDS = 5
@@ -116,7 +118,7 @@ class TrustedIssuers:
         if (key is None or is_stale) and (state.fetching is not None or self._may_ask(state)):
             await self._refresh(state, issuer)
             key = _pick(state.keys, token)
-        if not state.keys:
+        if not state.keys or self.monotonic() - state.fetched_at >= LONGEST_SECONDS:
             raise IssuerUnavailableException
         if key is None:
             raise CredentialInvalidException

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from pydantic import SecretStr
@@ -13,7 +13,9 @@ from pixyproxy.core.exceptions import (
     CredentialInvalidException,
     OAuthClientException,
     OAuthGrantException,
+    OAuthScopeException,
     ServerBusyException,
+    SignInUnrecordedException,
 )
 from pixyproxy.web.limits import RateLimits, client_address
 
@@ -23,27 +25,52 @@ PASSWORD_COST = 10
 """Passwords can be guessed and keys cannot, so a wrong password counts as much as so many wrong keys."""
 TURN_SECONDS = 10
 """How long a password waits for others of the same user to be checked."""
+COUNTED_OF_PASSWORDS = (
+    CredentialInvalidException,
+    OAuthGrantException,
+    OAuthScopeException,
+    ServerBusyException,
+    SignInUnrecordedException,
+)
+"""All that a check of a password costs, or tells: a scope is only looked at when the password was right."""
 
 _turns: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = WeakValueDictionary()
 
 
 @asynccontextmanager
-async def guarded(request: Request, limits: RateLimits, name: str | None, *, cost: int = 1) -> AsyncIterator[None]:
-    """Let a credential be checked within, unless too many of this address or ``name`` were wrong already.
+async def guarded(request: Request, limits: RateLimits, name: str | None) -> AsyncIterator[None]:
+    """Let a key or token be checked within, unless too many from this address were wrong already.
 
-    Raises ``TooManyFailuresException`` instead, and counts what fails within.
+    Raises ``TooManyFailuresException`` instead, and for a wrong one where too many of ``name`` were wrong. A right
+    one always passes its name's limit: key ids are no secret, and nobody may lock another's key out.
     """
     address = client_address(request)
-    # What is still being checked is not counted yet, so a password may not be tried many times at once.
-    async with nullcontext() if name is None or cost == 1 else _turn(name):
+    await limits.refuse_guessing(address, None)
+    began = time.monotonic()
+    try:
+        yield
+    except (CredentialInvalidException, OAuthClientException, OAuthGrantException):
         await limits.refuse_guessing(address, name)
-        began = time.monotonic()
-        try:
+        await limits.note_failure(address, name)
+        await asyncio.sleep(max(0.0, began + FAILURE_SECONDS - time.monotonic()))
+        raise
+
+
+@asynccontextmanager
+async def guarded_password(request: Request, limits: RateLimits, username: str) -> AsyncIterator[None]:
+    """Let a password be checked within, unless too many of this address or user were wrong already.
+
+    Raises ``TooManyFailuresException`` instead: a password can be guessed, so a right one has to wait as well.
+    """
+    address, name = client_address(request), user_name(username)
+    try:
+        # What is still being checked is not counted yet, so a password may not be tried many times at once.
+        async with _turn(name):
+            await limits.refuse_guessing(address, name)
             yield
-        except (CredentialInvalidException, OAuthClientException, OAuthGrantException):
-            await limits.note_failure(address, name, cost=cost)
-            await asyncio.sleep(max(0.0, began + FAILURE_SECONDS - time.monotonic()))
-            raise
+    except COUNTED_OF_PASSWORDS:
+        await limits.note_failure(address, name, cost=PASSWORD_COST)
+        raise
 
 
 @asynccontextmanager

@@ -41,7 +41,9 @@ class JsonWebKeySet(FrozenModel):
 
 async def get_server_metadata(response: Response, services: AllServices, public_url: PublicUrl) -> ServerMetadata:
     """The endpoints and abilities of the authorization server."""
-    response.headers["Cache-Control"] = f"public, max-age={CACHE_SECONDS}"
+    # Without the setting the address is what this client wrote into its Host: for nobody else.
+    whose = "private" if services.settings.public_url is None else "public"
+    response.headers["Cache-Control"] = f"{whose}, max-age={CACHE_SECONDS}"
     password = ("password", "refresh_token") if services.settings.password_sign_in else ("refresh_token",)
     return ServerMetadata(
         issuer=services.settings.issuer,

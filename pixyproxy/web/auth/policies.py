@@ -108,6 +108,9 @@ def grantor(principal: Principal) -> Grantor:
         tenant_id=principal.tenant_id,
         tenant_guid=principal.tenant_guid,
         scopes=principal.scopes,
+        allowed_models=principal.key_allowed_models,
+        images_per_minute=principal.key_images_per_minute,
+        expires_at=principal.key_expires_at,
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import (
+    CredentialInvalidException,
     OAuthClientException,
     OAuthGrantTypeException,
     OAuthRequestException,
@@ -16,7 +17,7 @@ from pixyproxy.core.models.token import Introspection, IssuedTokens, TokenRespon
 from pixyproxy.service.private.key_format import PresentedKey, read_client
 from pixyproxy.service.private.tokens import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
-from pixyproxy.web.auth.guard import PASSWORD_COST, client_name, guarded, user_name
+from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
 from pixyproxy.web.auth.policies import recognized_caller
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.limits import RateLimits
@@ -90,10 +91,14 @@ async def _sign_in(
     if not form.username or form.password is None:
         message = "username and password are needed."
         raise OAuthRequestException(message)
-    await _authenticated_client(request, client, services, limits)
-    async with guarded(request, limits, user_name(form.username), cost=PASSWORD_COST):
+    principal = await _authenticated_client(request, client, services, limits)
+    async with guarded_password(request, limits, form.username):
         return await services.tokens.sign_in(
-            form.username, form.password, scope=form.scope, client_id=None if client is None else client.id
+            form.username,
+            form.password,
+            scope=form.scope,
+            client_id=None if client is None else client.id,
+            client=principal,
         )
 
 
@@ -129,7 +134,9 @@ async def introspecting_caller(
     principal = await _authenticated_client(request, client, services, limits)
     if principal is None and not request.headers.get("authorization", "").lower().startswith("basic "):
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        bearer = SecretStr(token.strip()) if scheme.lower() == "bearer" else None
+        if scheme and scheme.lower() != "bearer":
+            raise CredentialInvalidException
+        bearer = SecretStr(token.strip()) if scheme else None
         header = request.headers.get("x-api-key")
         credential = bearer or (SecretStr(header) if header else None)
         principal = await recognized_caller(request, services, limits, credential)

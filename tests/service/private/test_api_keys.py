@@ -1,5 +1,6 @@
 """API keys: who may issue, rotate and revoke which, and that all of it is written down."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -310,3 +311,27 @@ async def test_what_cannot_be_written_down_changes_no_key(
         await _act(identity, act, issued.detail.guid, grantor_of(tenant))
     assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
     assert await identity.principal(issued.api_key)
+
+
+async def test_a_key_with_limits_makes_only_keys_that_have_them_too(identity: Identity, tenant: Tenant) -> None:
+    ends = clock.now() + timedelta(days=1)
+    wide = await identity.issue_key(tenant)
+    limited = replace(grantor_of(tenant), allowed_models=frozenset({"cheap"}), images_per_minute=5, expires_at=ends)
+    made = await identity.api_keys.issue_key(NewApiKey(name="heir"), grantor=limited)
+    assert made.detail.allowed_models == frozenset({"cheap"})
+    assert made.detail.images_per_minute == 5
+    assert made.detail.expires_at == ends
+    for wider in (
+        NewApiKey(name="wider", allowed_models=frozenset({"cheap", "dear"})),
+        NewApiKey(name="wider", images_per_minute=6),
+        NewApiKey(name="wider", expires_at=ends + timedelta(days=1)),
+    ):
+        with pytest.raises(GrantException):
+            await identity.api_keys.issue_key(wider, grantor=limited)
+    for act in (
+        identity.api_keys.rotate_key(wide.detail.guid, Rotation(), grantor=limited),
+        identity.api_keys.revoke_key(wide.detail.guid, grantor=limited),
+    ):
+        with pytest.raises(GrantException):
+            await act
+    assert await identity.api_keys.rotate_key(made.detail.guid, Rotation(), grantor=limited)

@@ -14,6 +14,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     CredentialInvalidException,
     DatabaseException,
+    GrantException,
     InvalidRequestException,
     OAuthClientException,
     OAuthException,
@@ -33,7 +34,7 @@ from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.tokens import FIRST_PARTY, RefreshingClient
 from tests.service.private.identity import CHEAP, OPERATOR, PASSWORD, Identity, grantor_of
 from tests.support.api_keys import secret_of
-from tests.support.builders import new_guid
+from tests.support.builders import new_guid, principal_of
 
 pytestmark = pytest.mark.anyio
 MEMBER = Role.MEMBER.scopes
@@ -56,12 +57,32 @@ async def test_a_client_that_has_a_secret_must_show_it_to_refresh(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
-    _, refresh_token = await identity.sign_in(user, client_id=key.detail.key_id)
+    issued = await identity.tokens.sign_in(
+        user.username, PASSWORD, scope=None, client_id=key.detail.key_id, client=principal_of(tenant)
+    )
+    assert issued.refresh_token is not None
     for client in (RefreshingClient(), RefreshingClient(key.detail.key_id)):
         with pytest.raises(OAuthGrantException):
-            await identity.tokens.refresh(refresh_token, scope=None, client=client)
+            await identity.tokens.refresh(issued.refresh_token, scope=None, client=client)
     shown = RefreshingClient(key.detail.key_id, is_authenticated=True)
-    assert await identity.tokens.refresh(refresh_token, scope=None, client=shown)
+    assert await identity.tokens.refresh(issued.refresh_token, scope=None, client=shown)
+
+
+async def test_nobody_signs_in_through_a_key_whose_secret_they_have_not_shown(
+    identity: Identity, tenant: Tenant, stranger: Tenant, user: UserDetail
+) -> None:
+    key = await identity.issue_key(tenant)
+    for client in (None, principal_of(stranger)):
+        with pytest.raises(OAuthClientException):
+            await identity.tokens.sign_in(
+                user.username, PASSWORD, scope=None, client_id=key.detail.key_id, client=client
+            )
+
+
+async def test_a_token_that_an_operator_ordered_orders_no_other(identity: Identity, tenant: Tenant) -> None:
+    ordered = Actor(type=SubjectType.TOKEN, subject=new_guid(), tenant_guid=tenant.guid)
+    with pytest.raises(GrantException):
+        await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=ordered)
 
 
 async def _cannot_refresh(identity: Identity, token: SecretStr) -> None:

@@ -15,7 +15,7 @@ KEYS = "/.well-known/jwks.json"
 def test_the_metadata_names_endpoints_that_are_there(anonymous: httpx2.Client) -> None:
     answer = anonymous.get(METADATA)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert answer.headers["cache-control"] == "private, max-age=300"
     found = answer.json()
     for name in ("token_endpoint", "revocation_endpoint", "introspection_endpoint"):
         assert anonymous.post(found[name]).status_code in {400, 401}, name
