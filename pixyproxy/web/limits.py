@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends
@@ -36,7 +36,10 @@ from pixyproxy.web.buckets import (
     owner_of_caller,
     slowapi_counter,
 )
-from pixyproxy.web.shared_storage import SharedStorage
+from pixyproxy.web.process_storage import ProcessStorage
+
+if TYPE_CHECKING:
+    from pixyproxy.web.shared_storage import SharedStorage
 
 __all__ = [
     "RateLimitHeaders",
@@ -65,7 +68,7 @@ class RateLimits:
 
     settings: Settings
     limiter: Limiter
-    shared: SharedStorage | None
+    shared: "SharedStorage | None"
     counters: dict[tuple[str, ...], Counter]
     # slowapi keeps the request on an object that all requests share while it works out a limit of its own for
     # each, so it may not run twice at once; and it waits for Redis, so it may not run in the event loop.
@@ -225,6 +228,9 @@ class RateLimits:
 def create_rate_limits(settings: Settings) -> RateLimits:
     """The limits of these settings, with nothing counted yet in this process. Redis is not asked before the first."""
     shared = {} if settings.redis_url is None else {"redis_url": settings.redis_url}
+    if shared:
+        # It registers its scheme as it loads, which takes the time of the client of Redis.
+        import pixyproxy.web.shared_storage  # noqa: F401, PLC0415
     limiter = Limiter(
         key_func=client_address,
         key_style="endpoint",
@@ -244,7 +250,12 @@ def create_rate_limits(settings: Settings) -> RateLimits:
         slowapi_counter(limiter, {"sign-in": f"{settings.sign_ins_per_minute}/minute"}),
         slowapi_counter(limiter, {"probe": per_second}),
     ]
-    return RateLimits(settings, limiter, storage if isinstance(storage, SharedStorage) else None, dict(counters))
+    return RateLimits(
+        settings,
+        limiter,
+        None if isinstance(storage, ProcessStorage) else cast("SharedStorage", storage),
+        dict(counters),
+    )
 
 
 def seconds_until_reset(request: Request) -> int:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from pixyproxy.core.exceptions import ConfigurationException
-from pixyproxy.web.shared_storage import ProcessStorage, SharedStorage
+from pixyproxy.web.process_storage import ProcessStorage
+from pixyproxy.web.shared_storage import SharedStorage
 from tests.support.process import wait_until
 from tests.support.redis import PASSWORD, RedisServer
 
