@@ -20,12 +20,12 @@ def alter(place: Place, statement: str) -> None:
         assert connection.execute(text(statement)).rowcount == 1
 
 
-def test_every_act_is_listed_newest_first_with_who_did_it(any_place: Place) -> None:
-    tenant = any_place.load("tenant", "create", "acme")
-    key = any_place.load("key", "create", "website", "--tenant", "acme")
-    user = any_place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
-    any_place.succeed("key", "revoke", key["guid"], "--tenant", "acme")
-    entries = any_place.load("audit", "list")
+def test_every_act_is_listed_newest_first_with_who_did_it(place: Place) -> None:
+    tenant = place.load("tenant", "create", "acme")
+    key = place.load("key", "create", "website", "--tenant", "acme")
+    user = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
+    place.succeed("key", "revoke", key["guid"], "--tenant", "acme")
+    entries = place.load("audit", "list")
     assert [(entry["sequence"], entry["action"], entry["target"]) for entry in entries] == [
         (4, "key.revoked", key["guid"]),
         (3, "user.created", user["guid"]),
@@ -34,10 +34,10 @@ def test_every_act_is_listed_newest_first_with_who_did_it(any_place: Place) -> N
     ]
     assert {entry["actor_type"] for entry in entries} == {"command"}
     (actor,) = {entry["actor"] for entry in entries}
-    assert any_place.load("audit", "list", "--action", "user.created", "--actor", actor) == [entries[1]]
-    assert any_place.load("audit", "list", "--limit", "2") == entries[:2]
-    assert any_place.load("audit", "list", "--actor", "nobody") == []
-    table = any_place.succeed("audit", "list").splitlines()
+    assert place.load("audit", "list", "--action", "user.created", "--actor", actor) == [entries[1]]
+    assert place.load("audit", "list", "--limit", "2") == entries[:2]
+    assert place.load("audit", "list", "--actor", "nobody") == []
+    table = place.succeed("audit", "list").splitlines()
     assert len(table) == 5
     assert "key.revoked" in table[1]
 

@@ -19,22 +19,22 @@ def seconds_from_now(moment: str) -> float:
     return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
-def test_keys_are_created_listed_and_revoked(any_place: Place) -> None:
-    any_place.succeed("tenant", "create", "acme")
+def test_keys_are_created_listed_and_revoked(place: Place) -> None:
+    place.succeed("tenant", "create", "acme")
     scopes = ("--scope", "image:generate", "--scope", "image:read")
     limits = ("--expires-in-days", "90", "--model", "gpt-image-2", "--images-per-minute", "3")
-    made = any_place.load("key", "create", "website", "--tenant", "acme", *scopes, *limits)
+    made = place.load("key", "create", "website", "--tenant", "acme", *scopes, *limits)
     assert API_KEY.fullmatch(made["api_key"])
     assert made["scopes"] == ["image:generate", "image:read"]
     assert (made["allowed_models"], made["images_per_minute"]) == (["gpt-image-2"], 3)
     assert 0 < timedelta(days=90).total_seconds() - seconds_from_now(made["expires_at"]) < 60
-    (listed,) = any_place.load("key", "list", "--tenant", "acme")
+    (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed == {name: value for name, value in made.items() if name != "api_key"}
-    assert made["api_key"].split("_")[2] not in any_place.succeed("key", "list", "--tenant", "acme")
-    assert any_place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
-    (listed,) = any_place.load("key", "list", "--tenant", "acme")
+    assert made["api_key"].split("_")[2] not in place.succeed("key", "list", "--tenant", "acme")
+    assert place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
+    (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed["revoked_at"] is not None
-    refused = any_place.fail("key", "rotate", made["guid"], "--tenant", "acme")
+    refused = place.fail("key", "rotate", made["guid"], "--tenant", "acme")
     assert refused == "This API key is revoked or expired. Make a new one.\n"
 
 
@@ -83,9 +83,9 @@ def test_a_key_that_cannot_be(options: tuple[str, ...], named: str, place: Place
     assert len(place.load("key", "list")) == 1
 
 
-def test_users_are_created_listed_changed_and_deleted(any_place: Place) -> None:
-    any_place.succeed("tenant", "create", "acme")
-    made = any_place.load("user", "create", "Ann@Example.org", "--tenant", "acme", typed=f"{PASSWORD}\n")
+def test_users_are_created_listed_changed_and_deleted(place: Place) -> None:
+    place.succeed("tenant", "create", "acme")
+    made = place.load("user", "create", "Ann@Example.org", "--tenant", "acme", typed=f"{PASSWORD}\n")
     assert made == {
         "guid": made["guid"],
         "username": "ann@example.org",
@@ -96,15 +96,15 @@ def test_users_are_created_listed_changed_and_deleted(any_place: Place) -> None:
         "last_sign_in_at": None,
     }
     changes = ("--role", "tenant_admin", "--status", "disabled", "--password")
-    changed = any_place.load("user", "update", made["guid"].upper(), "--tenant", "acme", *changes, typed="another one!")
+    changed = place.load("user", "update", made["guid"].upper(), "--tenant", "acme", *changes, typed="another one!")
     told = {"role": "tenant_admin", "status": "disabled", "updated_at": changed["updated_at"]}
     assert changed == made | told
-    assert any_place.load("user", "list", "--tenant", "acme") == [changed]
-    table = any_place.succeed("user", "list", "--tenant", "acme")
+    assert place.load("user", "list", "--tenant", "acme") == [changed]
+    table = place.succeed("user", "list", "--tenant", "acme")
     assert "ann@example.org" in table
     assert "argon2" not in table
-    assert any_place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "The user is deleted.\n"
-    assert any_place.load("user", "list", "--tenant", "acme") == []
+    assert place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "The user is deleted.\n"
+    assert place.load("user", "list", "--tenant", "acme") == []
 
 
 def test_a_password_is_neither_shown_nor_written_down(place: Place) -> None:
