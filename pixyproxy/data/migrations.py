@@ -111,18 +111,22 @@ def _current_revision(connection: Connection) -> str | None:
 def _locked(engine: Engine) -> Iterator[Connection]:
     """A transaction that only one process has at a time.
 
-    In SQLite the writer's lock is that already. In MySQL a named lock, freed with the connection, is taken.
+    In SQLite the writer's lock is that already. In MySQL a named lock, freed with the connection, is taken; it is
+    given back only after the commit, or the next one would read the schema as it was before.
     """
-    with engine.connect() as connection, connection.begin():
+    with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            yield connection
+            with connection.begin():
+                yield connection
             return
         statement = text("SELECT GET_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())), :seconds)")
         if connection.execute(statement, {"seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
             message = "Another process is migrating the database and does not come to an end. Look at its log."
             raise SchemaException(message)
+        connection.commit()
         try:
-            yield connection
+            with connection.begin():
+                yield connection
         finally:
             connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())))"))
 

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, event, inspect, text
 
 from pixyproxy.core.exceptions import SchemaException
 from pixyproxy.core.models.tenant import TenantStatus
@@ -155,6 +156,20 @@ def test_threads_that_migrate_at_once_make_one_schema(databases: TestDatabases, 
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         assert sorted(threads.map(migrate_alone, range(AT_ONCE))) == [False] * (AT_ONCE - 1) + [True]
+
+
+def test_the_next_in_line_waits_for_the_commit(databases: TestDatabases, backend: str) -> None:
+    url = databases.new(backend)
+
+    def migrate_alone(_: int) -> bool:
+        with opened_engine(url) as engine:
+            event.listen(engine, "commit", lambda _: time.sleep(0.3))
+            changed = migrate(engine)
+            verify_schema(engine)
+            return changed
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(migrate_alone, range(2))) == [False, True]
 
 
 def test_processes_that_migrate_at_once_make_one_schema(databases: TestDatabases, backend: str) -> None:
