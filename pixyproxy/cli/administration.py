@@ -134,12 +134,7 @@ def issue_token(
     async def issue(services: "Services") -> dict[str, Any]:
         order = TokenOrder(tenant=tenant, scope=" ".join(scope) if scope else None, expires_in=expires_in)
         issued = await services.tokens.issue_for_tenant(order, actor=operator())
-        return {
-            "access_token": issued.access_token.get_secret_value(),
-            "token_type": "Bearer",
-            "expires_in": issued.expires_in,
-            "scope": " ".join(sorted(issued.scopes)),
-        }
+        return issued.as_response().model_dump(exclude_none=True)
 
     token = with_services(issue)
     if as_json:

@@ -72,6 +72,10 @@ class Tenants:
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         statement = "UPDATE tenants SET guid = guid WHERE guid = :value OR name = :value"
         self.connection.execute(text(statement), {"value": name_or_guid})
+        return self.find(name_or_guid)
+
+    def find(self, name_or_guid: str) -> Tenant | None:
+        """The tenant of this GUID, or else of this name."""
         return self.get_by_guid(name_or_guid) or self.get_by_name(name_or_guid)
 
     def update(self, tenant: Tenant) -> None:

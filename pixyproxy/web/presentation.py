@@ -5,7 +5,6 @@ from starlette.requests import Request
 
 from pixyproxy.core.models.api_key import ApiKeyWithSecret, IssuedApiKey
 from pixyproxy.core.models.image import ImageDetail, ImageGuid, StoredImage
-from pixyproxy.core.models.token import IssuedTokens, TokenResponse
 
 SHOWN = set(ImageDetail.model_fields) - {"content_url"}
 
@@ -23,17 +22,6 @@ def image_detail(image: StoredImage, *, public_url: str) -> ImageDetail:
 def api_key_with_secret(issued: IssuedApiKey) -> ApiKeyWithSecret:
     """The answer that shows a key's secret, once."""
     return ApiKeyWithSecret(**issued.detail.model_dump(), api_key=issued.api_key.get_secret_value())
-
-
-def token_response(issued: IssuedTokens) -> TokenResponse:
-    """Tokens as a token endpoint gives them (RFC 6749 §5.1)."""
-    refresh_token = issued.refresh_token
-    return TokenResponse(
-        access_token=issued.access_token.get_secret_value(),
-        expires_in=issued.expires_in,
-        scope=" ".join(sorted(issued.scopes)),
-        refresh_token=None if refresh_token is None else refresh_token.get_secret_value(),
-    )
 
 
 def link_to_next(request: Request, response: Response, cursor: str | None) -> None:

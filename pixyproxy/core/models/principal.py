@@ -1,5 +1,6 @@
 """Who acts: scopes, the roles that bundle them, and the principal that a credential stands for."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
@@ -45,6 +46,11 @@ ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
     Role.TENANT_ADMIN: _MEMBER_SCOPES | {Scope.USAGE_READ, Scope.KEY_MANAGE, Scope.USER_MANAGE},
     Role.OPERATOR: frozenset(Scope),
 }
+
+
+def scope_text(scopes: Iterable[Scope]) -> str:
+    """Scopes as one text, in order and separated by spaces (RFC 6749 §3.3)."""
+    return " ".join(sorted(scopes))
 
 
 class SubjectType(StrEnum):

@@ -31,12 +31,13 @@ class TenantStatus(StrEnum):
 SettableStatus = Literal[TenantStatus.ACTIVE, TenantStatus.SUSPENDED]
 """What an operator may set; ``deleting`` comes of DELETE alone."""
 
-TenantName = Annotated[
+DisplayName = Annotated[
     str,
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
     ),
 ]
+"""A name to show: one line, without control characters."""
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 AllowedModels = Annotated[
     frozenset[ModelName],
@@ -77,7 +78,7 @@ class Tenant(TenantSettings):
 class NewTenant(FrozenModel):
     """What an operator sends to make a tenant."""
 
-    name: TenantName
+    name: DisplayName
     status: SettableStatus = TenantStatus.ACTIVE
     default_visibility: Visibility | None = Field(default=None, description="The server's default when left out.")
     images_per_minute: ImagesPerMinute | None = Field(default=None, description="The server's limit when left out.")
@@ -93,7 +94,7 @@ def _leave_out_default(schema: dict[str, Any]) -> None:
 class TenantChange(FrozenModel):
     """What is to change of a tenant: a field that is left out stays, one that is null is unset."""
 
-    name: TenantName = Field(default="", json_schema_extra=_leave_out_default)
+    name: DisplayName = Field(default="", json_schema_extra=_leave_out_default)
     status: SettableStatus = Field(default=TenantStatus.ACTIVE, json_schema_extra=_leave_out_default)
     default_visibility: Visibility = Field(default=Visibility.PUBLIC, json_schema_extra=_leave_out_default)
     images_per_minute: ImagesPerMinute | None = Field(default=None, json_schema_extra=_leave_out_default)

@@ -6,7 +6,7 @@ from typing import Annotated, NewType
 from pydantic import Field, SecretStr, StringConstraints
 
 from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
-from pixyproxy.core.models.principal import Scope
+from pixyproxy.core.models.principal import Scope, scope_text
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.user import UserGuid
 
@@ -34,15 +34,6 @@ class TokenOrder(FrozenModel):
     )
 
 
-class IssuedTokens(FrozenModel):
-    """The answer of a token endpoint (RFC 6749 §5.1), before it is shown."""
-
-    access_token: SecretStr
-    expires_in: int
-    scopes: frozenset[Scope]
-    refresh_token: SecretStr | None = None
-
-
 class TokenResponse(FrozenModel):
     """A successful answer of the token endpoint (RFC 6749 §5.1); ``expires_in`` is in seconds."""
 
@@ -51,6 +42,24 @@ class TokenResponse(FrozenModel):
     expires_in: int
     scope: str
     refresh_token: str | None = None
+
+
+class IssuedTokens(FrozenModel):
+    """The answer of a token endpoint (RFC 6749 §5.1), before it is shown."""
+
+    access_token: SecretStr
+    expires_in: int
+    scopes: frozenset[Scope]
+    refresh_token: SecretStr | None = None
+
+    def as_response(self) -> TokenResponse:
+        """The tokens as they are shown, once."""
+        return TokenResponse(
+            access_token=self.access_token.get_secret_value(),
+            expires_in=self.expires_in,
+            scope=scope_text(self.scopes),
+            refresh_token=None if self.refresh_token is None else self.refresh_token.get_secret_value(),
+        )
 
 
 class Introspection(FrozenModel):

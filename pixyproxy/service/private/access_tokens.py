@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import CredentialInvalidException
 from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.core.models.principal import Actor, Scope, Subject, SubjectType
+from pixyproxy.core.models.principal import Actor, Scope, Subject, SubjectType, scope_text
 from pixyproxy.core.models.tenant import TenantGuid
 from pixyproxy.core.models.token import SessionGuid, TokenId
 from pixyproxy.service.private.jwt import inspect_token, sign_token, verify_token
@@ -76,7 +76,7 @@ class AccessTokens:
             "iat": int(token.issued_at.timestamp()),
             "exp": int(token.expires_at.timestamp()),
             "jti": token.token_id,
-            "scope": " ".join(sorted(token.scopes)),
+            "scope": scope_text(token.scopes),
             "tenant": token.tenant_guid,
             "sub_type": token.subject_type.value,
         }

@@ -22,7 +22,7 @@ from pixyproxy.core.models.api_key import (
     StoredApiKey,
 )
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Actor, Scope
+from pixyproxy.core.models.principal import Actor, Scope, scope_text
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
@@ -78,7 +78,7 @@ class ApiKeyService:
             message = "expires_at: must be in the future"
             raise InvalidRequestException(message)
         if not order.scopes <= grantor.scopes:
-            raise GrantException(context={"scope": " ".join(sorted(order.scopes - grantor.scopes))})
+            raise GrantException(context={"scope": scope_text(order.scopes - grantor.scopes)})
         if not grantor.covers(order):
             raise GrantException
         return await self.database.write(lambda data: issue_key(data, order, grantor=grantor))
@@ -175,14 +175,14 @@ def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> Stored
     if key is None:
         raise ApiKeyNotFoundException
     if not key.scopes <= grantor.scopes:
-        raise PermissionException(context={"scope": " ".join(sorted(key.scopes - grantor.scopes))})
+        raise PermissionException(context={"scope": scope_text(key.scopes - grantor.scopes)})
     if not grantor.covers(key):
         raise GrantException
     return key
 
 
 def _audit(data: Repositories, action: AuditAction, key: StoredApiKey, grantor: Grantor) -> None:
-    details = {"key_id": key.key_id, "scopes": " ".join(sorted(key.scopes))}
+    details = {"key_id": key.key_id, "scopes": scope_text(key.scopes)}
     data.audit_log.append(
         audit.entry(grantor.actor, action, tenant_guid=grantor.tenant_guid, target=key.guid, details=details)
     )

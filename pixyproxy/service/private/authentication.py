@@ -53,12 +53,12 @@ class Authenticator:
             if key.former_secret_until is not None and key.former_secret_until > clock.now():
                 # It may be the former secret that was presented.
                 expires_at = min(key.former_secret_until, key.expires_at or key.former_secret_until)
-        elif inspect_token(presented.get_secret_value()).issuer == self.access_tokens.issuer:
+        elif (issuer := inspect_token(presented.get_secret_value()).issuer) == self.access_tokens.issuer:
             token = self.access_tokens.read(presented)
             principal = await self.database.read(lambda data: token_principal(data, token))
             expires_at = token.expires_at
         else:
-            claims = await self._foreign_claims(presented)
+            claims = await self._foreign_claims(presented, issuer or "")
             principal = await self.database.read(lambda data: _foreign_principal(data, claims))
             expires_at = claims.expires_at
         self.recognized.remember(presented, principal, expires_at=expires_at, checked_at=checked_at)
@@ -88,12 +88,11 @@ class Authenticator:
         except DatabaseException:
             logger.warning("the last use of key %s could not be noted", key.key_id)
 
-    async def _foreign_claims(self, presented: SecretStr) -> ForeignClaims:
-        text = presented.get_secret_value()
-        issuer = self.trusted_issuers.find(inspect_token(text).issuer or "")
+    async def _foreign_claims(self, presented: SecretStr, unverified_issuer: str) -> ForeignClaims:
+        issuer = self.trusted_issuers.find(unverified_issuer)
         if issuer is None:
             raise CredentialInvalidException
-        return await self.trusted_issuers.verify(text, issuer, at=clock.now())
+        return await self.trusted_issuers.verify(presented.get_secret_value(), issuer, at=clock.now())
 
 
 def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
@@ -142,7 +141,7 @@ def _subject_principal(data: Repositories, token: AccessToken, tenant: Tenant) -
 
 
 def _foreign_principal(data: Repositories, claims: ForeignClaims) -> Principal:
-    tenant = data.tenants.get_by_guid(claims.tenant) or data.tenants.get_by_name(claims.tenant)
+    tenant = data.tenants.find(claims.tenant)
     if tenant is None:
         logger.warning("%s: %s of %s", TENANT_MISSING, claims.tenant, claims.issuer)
     return _principal(require_active(tenant), SubjectType.FOREIGN, _foreign_subject(claims), claims.scopes)

@@ -61,9 +61,7 @@ class TenantService:
 
     async def require_tenant(self, name_or_guid: str) -> Tenant:
         """The tenant of this GUID or name. Raises ``TenantNotFoundException``."""
-        return await self.database.read(
-            lambda data: _require(data.tenants.get_by_guid(name_or_guid) or data.tenants.get_by_name(name_or_guid))
-        )
+        return await self.database.read(lambda data: require_known(data.tenants.find(name_or_guid)))
 
     async def change_tenant(self, guid: str, incoming: TenantChange, *, actor: Actor) -> Tenant:
         """Change what is named, and return the tenant as it is now.
@@ -75,7 +73,7 @@ class TenantService:
         fields = change.model_fields_set
 
         def apply(data: Repositories) -> Tenant:
-            tenant = _require(data.tenants.lock(guid))
+            tenant = require_known(data.tenants.lock(guid))
             if "status" in fields and change.status is TenantStatus.SUSPENDED:
                 _refuse_own(tenant, actor)
             changed = tenant.model_copy(update={name: getattr(change, name) for name in fields})
@@ -97,7 +95,7 @@ class TenantService:
         """
 
         def begin(data: Repositories) -> Tenant:
-            tenant = _require(data.tenants.lock(guid))
+            tenant = require_known(data.tenants.lock(guid))
             _refuse_own(tenant, actor)
             # The name is free at once for another tenant.
             deleting = tenant.model_copy(update={"status": TenantStatus.DELETING, "name": f"{tenant.guid} (deleted)"})
@@ -161,7 +159,8 @@ def tenant_detail(tenant: Tenant) -> TenantDetail:
     return TenantDetail(**tenant.model_dump(include=set(TenantDetail.model_fields)))
 
 
-def _require(tenant: Tenant | None) -> Tenant:
+def require_known(tenant: Tenant | None) -> Tenant:
+    """The tenant that was asked for. Raises ``TenantNotFoundException`` where it is not there, or not any more."""
     if tenant is None or tenant.status is TenantStatus.DELETING:
         raise TenantNotFoundException
     return tenant

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import CredentialInvalidException, PermissionException
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Actor, Principal, Scope
+from pixyproxy.core.models.principal import Actor, Principal, Scope, scope_text
 from pixyproxy.core.models.tenant import TenantStatus
 from pixyproxy.core.models.token import Introspection, RefreshToken, RevokedToken
 from pixyproxy.core.models.user import UserStatus
@@ -73,7 +73,7 @@ class TokenStatusService:
         user = data.users.get_own(token.subject, tenant_id=principal.tenant_id)
         return Introspection(
             active=True,
-            scope=" ".join(sorted(principal.scopes)),
+            scope=scope_text(principal.scopes),
             client_id=token.client_id,
             username=None if user is None else user.username,
             token_type="Bearer",  # noqa: S106  (RFC 6749 §7.1's name of a kind)
@@ -99,7 +99,7 @@ class TokenStatusService:
             return INACTIVE
         return Introspection(
             active=True,
-            scope=" ".join(sorted(known.scopes & user.role.scopes)),
+            scope=scope_text(known.scopes & user.role.scopes),
             client_id=known.client_id,
             username=user.username,
             exp=int(known.expires_at.timestamp()),

@@ -15,14 +15,12 @@ from pixyproxy.core.exceptions import (
     OAuthScopeException,
     OAuthUnauthorizedException,
     SignInUnrecordedException,
-    TenantNotFoundException,
-    TenantSuspendedException,
 )
 from pixyproxy.core.models.api_key import StoredApiKey
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, Subject, SubjectType
+from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, Subject, SubjectType, scope_text
 from pixyproxy.core.models.signing_key import SigningKey
-from pixyproxy.core.models.tenant import Tenant, TenantStatus
+from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.token import IssuedTokens, RefreshToken, SessionGuid, TokenOrder
 from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
@@ -38,7 +36,7 @@ from pixyproxy.service.private.key_format import (
 )
 from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.recognized import RecognizedCredentials
-from pixyproxy.service.private.tenants import require_active
+from pixyproxy.service.private.tenants import require_active, require_known
 from pixyproxy.service.revalidation import revalidate
 
 FIRST_PARTY = "pixyproxy"
@@ -158,11 +156,7 @@ class TokenService:
         scopes = Role.MEMBER.scopes if order.scope is None else _narrow(order.scope, frozenset(Scope))
 
         def issue(data: Repositories) -> IssuedTokens:
-            tenant = data.tenants.get_by_guid(order.tenant) or data.tenants.get_by_name(order.tenant)
-            if tenant is None or tenant.status is TenantStatus.DELETING:
-                raise TenantNotFoundException
-            if tenant.status is TenantStatus.SUSPENDED:
-                raise TenantSuspendedException
+            tenant = require_active(require_known(data.tenants.find(order.tenant)))
             holder = Holder(
                 subject=Subject(str(uuid.uuid4())),
                 subject_type=SubjectType.TOKEN,
@@ -270,7 +264,7 @@ class TokenService:
         details = {
             "grant": grant,
             "token_id": token.token_id,
-            "scope": " ".join(sorted(token.scopes)),
+            "scope": scope_text(token.scopes),
             "expires_at": token.expires_at.isoformat(),
         }
         data.audit_log.append(

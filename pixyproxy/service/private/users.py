@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import GrantException, PermissionException, UserNotFoundException
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Role
+from pixyproxy.core.models.principal import Role, scope_text
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.user import NewUser, StoredUser, UserChange, UserDetail, UserGuid, UserStatus
 from pixyproxy.data.database import Database, Repositories
@@ -112,7 +112,7 @@ def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> Stored
     if user is None:
         raise UserNotFoundException
     if not user.role.scopes <= grantor.scopes:
-        raise PermissionException(context={"scope": " ".join(sorted(user.role.scopes - grantor.scopes))})
+        raise PermissionException(context={"scope": scope_text(user.role.scopes - grantor.scopes)})
     return user
 
 

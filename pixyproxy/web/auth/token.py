@@ -22,7 +22,6 @@ from pixyproxy.web.auth.policies import recognized_caller
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
-from pixyproxy.web.presentation import token_response
 
 NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 """RFC 6749 §5.1."""
@@ -73,7 +72,7 @@ async def issue_token(
     else:
         raise OAuthGrantTypeException
     response.headers.update(NOT_KEPT)
-    return token_response(issued)
+    return issued.as_response()
 
 
 async def _issue_to_client(

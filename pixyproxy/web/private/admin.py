@@ -14,7 +14,7 @@ from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import LIST_RESPONSES, problems
-from pixyproxy.web.presentation import link_to_next, token_response
+from pixyproxy.web.presentation import link_to_next
 
 
 class AuditQuery(AuditFilter):
@@ -61,7 +61,7 @@ async def issue_tenant_token(
     """Issue an access token that acts for a tenant."""
     issued = await services.tokens.issue_for_tenant(order, actor=operator.actor)
     response.headers["Cache-Control"] = "no-store"
-    return token_response(issued)
+    return issued.as_response()
 
 
 async def list_audit_entries(
