@@ -1,12 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint fmt bench schema lock clean
+.PHONY: help install run test faults lint fmt bench bench-peers schema lock clean
 
 PORT ?= 8000
 HOST ?= 127.0.0.1
+KILLS ?= 250
 BIN := .venv/bin
 
 help: ## Show these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 install: .venv/.installed ## Make the environment in .venv, .venv/bin/pixyproxy in it
 
@@ -15,6 +16,9 @@ run: .venv/.installed ## Set everything up, make a first picture and serve (PORT
 
 test: .venv/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+faults: .venv/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250)
+	KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py
 
 lint: .venv/.developed ## Check style, types and layers
 	$(BIN)/ruff check .
@@ -29,6 +33,9 @@ fmt: .venv/.developed ## Format the code and mend what can be mended
 bench: .venv/.developed ## Measure start, memory and generation beside the bare upstream call
 	$(BIN)/python -m benchmarks
 
+bench-peers: .venv/.developed .venv-peers/.installed ## Measure beside LiteLLM, in an environment of its own
+	$(BIN)/python -m benchmarks.peers
+
 schema: .venv/.installed ## Render sql/schema.*.sql and docs/openapi.json
 	$(BIN)/pixyproxy migrate --sql mysql > sql/schema.mysql.sql
 	$(BIN)/pixyproxy migrate --sql sqlite > sql/schema.sqlite.sql
@@ -41,7 +48,7 @@ lock: .venv/.developed ## Pin the newest releases in requirements*.lock
 	  --no-emit-find-links --python-version 3.11 --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove the environment and caches; data and pictures stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 .venv/.installed: requirements.lock pyproject.toml
 	@scripts/install.sh requirements.lock
@@ -50,3 +57,10 @@ clean: ## Remove the environment and caches; data and pictures stay
 .venv/.developed: requirements-dev.lock pyproject.toml
 	@scripts/install.sh requirements-dev.lock
 	@touch $@ .venv/.installed
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt | .venv/.developed
+	@echo "Installing $< …"
+	@$(BIN)/python -m venv .venv-peers
+	@echo '*' > .venv-peers/.gitignore
+	@.venv-peers/bin/pip install -qq --disable-pip-version-check -r $<
+	@touch $@

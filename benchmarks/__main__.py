@@ -18,7 +18,8 @@ from benchmarks.authentication import (
 from benchmarks.figures import Target, target_table
 from benchmarks.generation import (
     PICTURE_BYTES,
-    Generations,
+    SQLITE,
+    Door,
     bare_call,
     durable_mariadb,
     generating,
@@ -31,6 +32,7 @@ from benchmarks.generation import (
 from benchmarks.processes import Server, fake_upstream
 from benchmarks.serving import measure_serving, serving_table
 from benchmarks.start import measure_starts, start_table, start_targets
+from benchmarks.waiting import measure_waiting, waiting_table, waiting_targets
 from tests.support.mariadb import MariaDbError
 
 
@@ -47,7 +49,7 @@ def main() -> int:
     began = time.monotonic()
     busy = os.getloadavg()[0]
     reports = []
-    for measure in (_report_starts, _report_pictures, _report_authentication):
+    for measure in (_report_starts, _report_pictures, _report_waiting, _report_authentication):
         with tempfile.TemporaryDirectory(prefix="pixyproxy-bench-") as folder:
             reports.append(measure(Path(folder)))
     targets = [target for report in reports for target in report.targets]
@@ -68,17 +70,22 @@ def _report_pictures(folder: Path) -> Report:
         bare = bare_call(upstream)
         home = folder / "sqlite"
         home.mkdir()
-        with generating(home, upstream) as (server, call):
-            generations = [measure_generation("embedded SQLite", server, call, bare=bare)]
-            served = measure_serving(call)
+        with generating(home, upstream) as proxy:
+            generations = measure_generation(SQLITE, proxy, bare=bare)
+            served = measure_serving(proxy.image)
         generations += _with_mariadb(folder, upstream)
         bare_loads = measure_bare_loads(bare)
     tables = [generation_table(generations), load_table(generations, bare_loads), serving_table(served)]
     return Report(tables, generation_targets(generations))
 
 
+def _report_waiting(folder: Path) -> Report:
+    measured = measure_waiting(folder)
+    return Report([waiting_table(measured)], waiting_targets(measured))
+
+
 def _report_authentication(folder: Path) -> Report:
-    measured = _authentication("embedded SQLite", folder)
+    measured = _authentication(SQLITE, folder)
     try:
         with durable_mariadb() as url:
             measured += _authentication("MariaDB", folder, database_url=url)
@@ -94,13 +101,13 @@ def _authentication(database: str, folder: Path, *, database_url: str | None = N
         return measure_authentication(database, server, key, call)
 
 
-def _with_mariadb(folder: Path, upstream: Server) -> list[Generations]:
+def _with_mariadb(folder: Path, upstream: Server) -> list[Door]:
     """The same with MariaDB, where there is one."""
     home = folder / "mariadb"
     home.mkdir()
     try:
-        with durable_mariadb() as url, generating(home, upstream, database_url=url) as (server, call):
-            return [measure_generation("MariaDB", server, call, bare=bare_call(upstream))]
+        with durable_mariadb() as url, generating(home, upstream, database_url=url) as proxy:
+            return measure_generation("MariaDB", proxy, bare=bare_call(upstream))
     except MariaDbError as error:
         print(f"Without MariaDB: {error}", file=sys.stderr)
         return []

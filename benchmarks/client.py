@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from typing import Any
 
 from benchmarks.figures import Sample
 from benchmarks.processes import HOST, BenchmarkError
@@ -34,6 +35,11 @@ class Call:
         if response.status != self.status:
             message = f"{self.method} {self.path}: {response.status} {content[:300].decode(errors='replace')}"
             raise BenchmarkError(message)
+        return content
+
+    def answer(self, connection: HTTPConnection) -> dict[str, Any]:
+        """The answer's JSON object."""
+        content: dict[str, Any] = json.loads(self.send(connection))
         return content
 
     def timed(self, connection: HTTPConnection) -> float:
@@ -69,14 +75,15 @@ def interleave_all(kinds: Sequence[Sequence[Call]], *, rounds: int, warm_up: int
     return [Sample(taken[warm_up:], sum(taken[warm_up:]) / 1e3) for taken in times]
 
 
-def interleave(first: Call, second: Call, *, rounds: int, warm_up: int) -> tuple[Sample, Sample]:
-    """Both calls in turn, on one connection each: whatever else the machine does meets both alike."""
-    times: list[tuple[float, float]] = []
-    with connected(first) as to_first, connected(second) as to_second:
+def interleave(calls: Sequence[Call], *, rounds: int, warm_up: int) -> list[Sample]:
+    """The calls in turn, on one connection each: whatever else the machine does meets all of them alike."""
+    times: list[list[float]] = [[] for _ in calls]
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(call)) for call in calls]
         for _ in range(warm_up + rounds):
-            times.append((first.timed(to_first), second.timed(to_second)))  # noqa: PERF401  (a measured loop, kept plain)
-    ours, theirs = zip(*times[warm_up:], strict=True)
-    return Sample(ours, sum(ours) / 1e3), Sample(theirs, sum(theirs) / 1e3)
+            for call, connection, taken in zip(calls, connections, times, strict=True):
+                taken.append(call.timed(connection))
+    return [Sample(taken[warm_up:], sum(taken[warm_up:]) / 1e3) for taken in times]
 
 
 def load(call: Call, *, clients: int, seconds: float) -> Sample:

@@ -29,19 +29,25 @@ class Sample:
         return len(self.milliseconds) / self.elapsed_seconds
 
 
+def pooled(samples: Sequence[Sample]) -> Sample:
+    """The requests of several rounds as one sample."""
+    return Sample([each for one in samples for each in one.milliseconds], sum(one.elapsed_seconds for one in samples))
+
+
 @dataclass(frozen=True)
 class Target:
-    """A figure and the most that it may be."""
+    """A figure and the most that it may be, or the least where ``at_least``."""
 
     name: str
     measured: float
-    most: float
+    limit: float
     unit: str
+    at_least: bool = False
 
     @property
     def met(self) -> bool:
         """Whether the figure is within the target."""
-        return self.measured <= self.most
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,7 +59,12 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def target_table(targets: Sequence[Target]) -> str:
     """Every target, and whether it was met."""
     rows = [
-        (item.name, f"{item.measured:.2f} {item.unit}", f"{item.most:g} {item.unit}", "pass" if item.met else "FAIL")
+        (
+            item.name,
+            f"{item.measured:.2f} {item.unit}",
+            f"{'≥' if item.at_least else '≤'} {item.limit:g} {item.unit}",
+            "pass" if item.met else "FAIL",
+        )
         for item in targets
     ]
-    return markdown_table(("target", "measured", "at the most", ""), rows)
+    return markdown_table(("claim", "measured", "target", ""), rows)

@@ -1,4 +1,4 @@
-"""Generation of one 1.47 MB picture, storing included, beside the bare call of the same upstream."""
+"""Generation of a picture by both of its doors, and the bare call to the upstream that PixyProxy makes for each."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,13 +14,16 @@ from tests.support.mariadb import MariaDbServer
 from tests.support.upstream import API_KEY, GENERATIONS_PATH
 
 PICTURE_BYTES = 1_470_000
-ROUNDS = 300
+ROUNDS = 250
 WARM_UP = 25
 CLIENTS = (4, 16)
 LOAD_SECONDS = 4.0
 BARE_LOAD_SECONDS = 1.5
-MOST_MILLISECONDS = 20.0
-ORDER = {"prompt": "a red fox in the snow"}
+ADDED_MILLISECONDS = 8.0
+"""The most that PixyProxy may add at the median: what a client of the upstream would hardly notice."""
+SQLITE = "embedded SQLite"
+PROMPT = {"prompt": "a red fox in the snow"}
+ORDER = {**PROMPT, "model": "gpt-image-2.5-flare"}
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,46 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Generations:
-    """What was measured of generation with one database."""
+class Door:
+    """What was measured of one way to ask for a picture, with one database, in turn with the bare call."""
 
-    database: str
+    name: str
     proxied: Sample
     bare: Sample
     loads: list[Load]
 
+    @property
+    def added(self) -> float:
+        """Milliseconds at the median."""
+        return self.proxied.p50 - self.bare.p50
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A PixyProxy that asks a fake upstream, with high limits, and an administrator's API key."""
+
+    server: Server
+    key: str
+
+    @property
+    def image(self) -> Call:
+        """Makes a picture, and answers with its details."""
+        return post_json(self.server.port, "/image", PROMPT, key=self.key, status=201)
+
+    @property
+    def generation(self) -> Call:
+        """Orders a picture, and answers at once."""
+        return post_json(self.server.port, "/generation", PROMPT, key=self.key, status=202)
+
+    @property
+    def openai(self) -> Call:
+        """Makes a picture, and answers with it in base64, as the upstream does."""
+        return post_json(self.server.port, GENERATIONS_PATH, ORDER, key=self.key, status=200)
+
 
 @contextlib.contextmanager
-def generating(folder: Path, upstream: Server, *, database_url: str | None = None) -> Iterator[tuple[Server, Call]]:
-    """A PixyProxy that asks ``upstream``, with a high rate limit, and the call that makes a picture."""
+def generating(folder: Path, upstream: Server, *, database_url: str | None = None) -> Iterator[Proxy]:
+    """Serve a PixyProxy of its own, with everything that it keeps in ``folder``."""
     settings = {
         "OPENAI_API_KEY": API_KEY,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
@@ -55,7 +86,7 @@ def generating(folder: Path, upstream: Server, *, database_url: str | None = Non
     installation = Installation(folder, settings)
     key = installation.bootstrap()
     with installation.serve() as server:
-        yield server, post_json(server.port, "/image", ORDER, key=key, status=201)
+        yield Proxy(server, key)
 
 
 @contextlib.contextmanager
@@ -72,18 +103,17 @@ def durable_mariadb() -> Iterator[str]:
 
 def bare_call(upstream: Server) -> Call:
     """The upstream's own call, which PixyProxy makes for each picture."""
-    order = {**ORDER, "model": "gpt-image-2.5-flare"}
-    return post_json(upstream.port, GENERATIONS_PATH, order, key=API_KEY, status=200)
+    return post_json(upstream.port, GENERATIONS_PATH, ORDER, key=API_KEY, status=200)
 
 
-def measure_generation(database: str, server: Server, call: Call, *, bare: Call) -> Generations:
-    """One client in turn with the bare call, then several clients."""
-    proxied, direct = interleave(call, bare, rounds=ROUNDS, warm_up=WARM_UP)
-    loads = [
-        Load(clients, load(call, clients=clients, seconds=LOAD_SECONDS), server.resident_megabytes())
-        for clients in CLIENTS
+def measure_generation(database: str, proxy: Proxy, *, bare: Call) -> list[Door]:
+    """One client takes both doors and the bare call in turn, then several clients take each door."""
+    calls = {"POST /image": proxy.image, "POST /v1/images/generations": proxy.openai}
+    *proxied, direct = interleave([*calls.values(), bare], rounds=ROUNDS, warm_up=WARM_UP)
+    return [
+        Door(f"{name}, {database}", sample, direct, _loads(proxy.server, call))
+        for (name, call), sample in zip(calls.items(), proxied, strict=True)
     ]
-    return Generations(database, proxied, direct, loads)
 
 
 def measure_bare_loads(bare: Call) -> dict[int, Sample]:
@@ -91,18 +121,18 @@ def measure_bare_loads(bare: Call) -> dict[int, Sample]:
     return {clients: load(bare, clients=clients, seconds=BARE_LOAD_SECONDS) for clients in CLIENTS}
 
 
-def generation_table(measured: list[Generations]) -> str:
+def generation_table(measured: list[Door]) -> str:
     """The report on one client."""
     columns = ("one client", "p50 ms", "p99 ms", "bare call p50 ms", "bare p99 ms", "added p50 ms", "ratio p50")
     return markdown_table(columns, [_row(item) for item in measured])
 
 
-def load_table(measured: list[Generations], bare: dict[int, Sample]) -> str:
+def load_table(measured: list[Door], bare: dict[int, Sample]) -> str:
     """The report on several clients."""
     columns = ("several clients", "requests/s", "p50 ms", "p99 ms", "memory after MB", "bare requests/s")
     rows = [
         (
-            f"{item.database}, {one.clients} clients",
+            f"{item.name}, {one.clients} clients",
             f"{one.sample.per_second:.1f}",
             f"{one.sample.p50:.1f}",
             f"{one.sample.p99:.1f}",
@@ -115,18 +145,29 @@ def load_table(measured: list[Generations], bare: dict[int, Sample]) -> str:
     return markdown_table(columns, rows)
 
 
-def generation_targets(measured: list[Generations]) -> list[Target]:
-    """One for each database."""
-    return [Target(f"generation, {item.database}, p50", item.proxied.p50, MOST_MILLISECONDS, "ms") for item in measured]
+def generation_targets(measured: list[Door]) -> list[Target]:
+    """One for each door; a database of another process is for information."""
+    return [
+        Target(f"added by {item.name}, p50", item.added, ADDED_MILLISECONDS, "ms")
+        for item in measured
+        if item.name.endswith(SQLITE)
+    ]
 
 
-def _row(item: Generations) -> tuple[str, ...]:
+def _loads(server: Server, call: Call) -> list[Load]:
+    return [
+        Load(clients, load(call, clients=clients, seconds=LOAD_SECONDS), server.resident_megabytes())
+        for clients in CLIENTS
+    ]
+
+
+def _row(item: Door) -> tuple[str, ...]:
     return (
-        item.database,
+        item.name,
         f"{item.proxied.p50:.1f}",
         f"{item.proxied.p99:.1f}",
         f"{item.bare.p50:.1f}",
         f"{item.bare.p99:.1f}",
-        f"{item.proxied.p50 - item.bare.p50:.1f}",
+        f"{item.added:.1f}",
         f"{item.proxied.p50 / item.bare.p50:.1f}",
     )

@@ -1,4 +1,4 @@
-"""The processes that are measured: PixyProxy's and the upstream's. Each ends with the block that started it."""
+"""The processes that are measured: PixyProxy's, a peer's and the upstream's. Each ends with its block."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Not resolved: the environment's python is a link to one outside of it.
 PIXYPROXY = Path(sys.executable).parent / "pixyproxy"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.002
 LOG_TAIL = 2_000
@@ -33,12 +33,19 @@ class Server:
     process: "subprocess.Popen[bytes]"
     port: int
     start_seconds: float = 0.0
-    """From exec to the first 200 of /healthz."""
+    """From exec to the first 200 of its health check."""
 
     def resident_megabytes(self) -> float:
         """The process's resident memory (VmRSS) in units of 10^6 bytes."""
+        return self._megabytes("VmRSS:")
+
+    def peak_megabytes(self) -> float:
+        """The most that its resident memory has ever been (VmHWM)."""
+        return self._megabytes("VmHWM:")
+
+    def _megabytes(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+        kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
         return kibibytes * 1024 / 1e6
 
 
@@ -67,37 +74,52 @@ class Installation:
     @contextlib.contextmanager
     def serve(self) -> Iterator[Server]:
         """One serving process, from its first 200 on; its log goes to a file, as a supervisor's would."""
-        port = _free_port()
-        log = self.folder / "serve.log"
-        with log.open("wb") as output:
-            began = time.perf_counter()
-            process = subprocess.Popen(
-                [PIXYPROXY, "serve", "--host", HOST, "--port", str(port)],
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        with _ended(process):
-            _wait_until_healthy(process, port, log=log)
-            yield Server(process, port, start_seconds=time.perf_counter() - began)
+        command = [str(PIXYPROXY), "serve", "--host", HOST]
+        with serving(command, self.folder, self._environment(), health="/healthz") as server:
+            yield server
 
     def _environment(self) -> dict[str, str]:
-        # An empty folder as cwd has no .env; a short environment has no settings and no HTTP proxy in it.
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.folder),
+            **bare_environment(self.folder),
             "PIXYPROXY_DATA_DIR": str(self.folder / "var"),
             "PIXYPROXY_IMAGES": str(self.folder / "images"),
             **self.settings,
         }
 
 
+def bare_environment(home: Path) -> dict[str, str]:
+    """The environment of a process whose cwd is ``home``.
+
+    An empty folder as cwd has no .env; a short environment has no settings and no HTTP proxy in it.
+    """
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home)}
+
+
 @contextlib.contextmanager
-def fake_upstream(*, picture_bytes: int) -> Iterator[Server]:
-    """The tests' upstream, which answers at once with one picture in base64."""
+def serving(command: Sequence[str], folder: Path, environment: Mapping[str, str], *, health: str) -> Iterator[Server]:
+    """The command with a free ``--port``, from the first 200 of its path ``health`` on."""
+    port = _free_port()
+    log = folder / "serve.log"
+    with log.open("wb") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    with _ended(process):
+        _wait_until_healthy(process, port, path=health, log=log)
+        yield Server(process, port, start_seconds=time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def fake_upstream(*, picture_bytes: int, delay_seconds: float = 0.0) -> Iterator[Server]:
+    """The tests' upstream, which answers with one picture in base64, at once unless ``delay_seconds`` says later."""
     command = [sys.executable, "-m", "tests.support.upstream", "--picture-bytes", str(picture_bytes)]
+    command += ["--delay", str(delay_seconds)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     with _ended(process):
         base_url = process.stdout.readline().decode().strip() if process.stdout else ""
@@ -123,19 +145,19 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
             process.stdout.close()
 
 
-def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, *, log: Path) -> None:
+def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, *, path: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _is_healthy(port):
+    while not _is_healthy(port, path):
         if process.poll() is not None or time.monotonic() > deadline:
-            message = f"PixyProxy did not start: {log.read_text(errors='replace')[-LOG_TAIL:]}"
+            message = f"it did not start: {log.read_text(errors='replace')[-LOG_TAIL:]}"
             raise BenchmarkError(message)
         time.sleep(POLL_SECONDS)
 
 
-def _is_healthy(port: int) -> bool:
+def _is_healthy(port: int, path: str) -> bool:
     connection = HTTPConnection(HOST, port, timeout=START_SECONDS)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200  # noqa: PLR2004  (HTTP's OK)
     except OSError:
         return False

@@ -1,6 +1,5 @@
 """Serving of a stored picture; informative, without a target."""
 
-import json
 from dataclasses import dataclass
 
 from benchmarks.client import Call, connected, load
@@ -23,7 +22,7 @@ class Served:
 def measure_serving(generate: Call) -> list[Served]:
     """Make one picture with ``generate``, then get it again and again, without a credential."""
     with connected(generate) as connection:
-        guid = json.loads(generate.send(connection))["guid"]
+        guid = generate.answer(connection)["guid"]
         call = Call(generate.port, "GET", f"/image/{guid}/content", 200)
         size = len(call.send(connection))
     if not size:

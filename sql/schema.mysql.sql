@@ -163,3 +163,69 @@ CREATE TABLE audit_head (
 INSERT INTO audit_head (id, sequence, entry_sha256) VALUES (1, 0, '0000000000000000000000000000000000000000000000000000000000000000');
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
+-- Running upgrade 0002 -> 0003
+
+ALTER TABLE generations
+    CHANGE COLUMN image_guid image_guids VARCHAR(400) NOT NULL,
+    ADD COLUMN terms MEDIUMTEXT NULL,
+    ADD COLUMN upstream VARCHAR(64) NULL,
+    ADD COLUMN lease_owner VARCHAR(36) NULL,
+    ADD COLUMN lease_until DATETIME NULL,
+    ADD COLUMN budget_month CHAR(7) NULL,
+    ADD COLUMN reserved_micro_usd BIGINT NULL,
+    ADD COLUMN cost_micro_usd BIGINT NULL,
+    ADD COLUMN image_count INT NOT NULL DEFAULT 1,
+    ADD COLUMN answer MEDIUMTEXT NULL,
+    ADD COLUMN error TEXT NULL,
+    ADD COLUMN finished_at DATETIME NULL;
+
+CREATE TABLE budgets (
+    tenant_id INT NOT NULL,
+    month CHAR(7) NOT NULL,
+    reserved_micro_usd BIGINT NOT NULL DEFAULT 0,
+    spent_micro_usd BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant_id, month),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
+-- Running upgrade 0003 -> 0004
+
+CREATE TABLE webhooks (
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    guid VARCHAR(36) NOT NULL UNIQUE,
+    tenant_id INT NOT NULL,
+    url VARCHAR(2000) NOT NULL,
+    events VARCHAR(255) NOT NULL,
+    version INT NOT NULL,
+    former_secret_until DATETIME NULL,
+    created_at DATETIME NOT NULL,
+    disabled_at DATETIME NULL,
+    KEY webhooks_tenant (tenant_id),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE webhook_deliveries (
+    id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    guid VARCHAR(36) NOT NULL UNIQUE,
+    tenant_id INT NOT NULL,
+    webhook_guid VARCHAR(36) NOT NULL,
+    event VARCHAR(64) NOT NULL,
+    payload MEDIUMTEXT NOT NULL,
+    status VARCHAR(16) NOT NULL,
+    attempts INT NOT NULL,
+    next_attempt_at DATETIME NULL,
+    response_status INT NULL,
+    problem VARCHAR(64) NULL,
+    created_at DATETIME NOT NULL,
+    finished_at DATETIME NULL,
+    KEY webhook_deliveries_due (next_attempt_at, tenant_id),
+    KEY webhook_deliveries_tenant (tenant_id, next_attempt_at),
+    KEY webhook_deliveries_webhook (webhook_guid),
+    KEY webhook_deliveries_age (created_at),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';

@@ -171,3 +171,81 @@ CREATE TABLE audit_head (
 INSERT INTO audit_head (id, sequence, entry_sha256) VALUES (1, 0, '0000000000000000000000000000000000000000000000000000000000000000');
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
+-- Running upgrade 0002 -> 0003
+
+ALTER TABLE generations RENAME COLUMN image_guid TO image_guids;
+
+ALTER TABLE generations ADD COLUMN terms TEXT NULL;
+
+ALTER TABLE generations ADD COLUMN upstream VARCHAR(64) NULL;
+
+ALTER TABLE generations ADD COLUMN lease_owner VARCHAR(36) NULL;
+
+ALTER TABLE generations ADD COLUMN lease_until DATETIME NULL;
+
+ALTER TABLE generations ADD COLUMN budget_month CHAR(7) NULL;
+
+ALTER TABLE generations ADD COLUMN reserved_micro_usd BIGINT NULL;
+
+ALTER TABLE generations ADD COLUMN cost_micro_usd BIGINT NULL;
+
+ALTER TABLE generations ADD COLUMN image_count INTEGER NOT NULL DEFAULT 1;
+
+ALTER TABLE generations ADD COLUMN answer TEXT NULL;
+
+ALTER TABLE generations ADD COLUMN error TEXT NULL;
+
+ALTER TABLE generations ADD COLUMN finished_at DATETIME NULL;
+
+CREATE TABLE budgets (
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    month CHAR(7) NOT NULL,
+    reserved_micro_usd BIGINT NOT NULL DEFAULT 0,
+    spent_micro_usd BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant_id, month)
+);
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
+-- Running upgrade 0003 -> 0004
+
+CREATE TABLE webhooks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    guid VARCHAR(36) NOT NULL UNIQUE,
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    url VARCHAR(2000) NOT NULL,
+    events VARCHAR(255) NOT NULL,
+    version INTEGER NOT NULL,
+    former_secret_until DATETIME NULL,
+    created_at DATETIME NOT NULL,
+    disabled_at DATETIME NULL
+);
+
+CREATE INDEX webhooks_tenant ON webhooks (tenant_id);
+
+CREATE TABLE webhook_deliveries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    guid VARCHAR(36) NOT NULL UNIQUE,
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    webhook_guid VARCHAR(36) NOT NULL,
+    event VARCHAR(64) NOT NULL,
+    payload TEXT NOT NULL,
+    status VARCHAR(16) NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_attempt_at DATETIME NULL,
+    response_status INTEGER NULL,
+    problem VARCHAR(64) NULL,
+    created_at DATETIME NOT NULL,
+    finished_at DATETIME NULL
+);
+
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_attempt_at, tenant_id);
+
+CREATE INDEX webhook_deliveries_tenant ON webhook_deliveries (tenant_id, next_attempt_at);
+
+CREATE INDEX webhook_deliveries_webhook ON webhook_deliveries (webhook_guid);
+
+CREATE INDEX webhook_deliveries_age ON webhook_deliveries (created_at);
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';

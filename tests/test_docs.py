@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pictures import png
 from tests.support.server import RunningServer, TenantClient
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,8 @@ def blocks_in(language: str) -> list[Block]:
 
 
 def test_every_block_is_in_a_language_that_is_tested() -> None:
-    assert {block.language for block in BLOCKS} <= {"sh", "json", "ini"}
+    # Drawings are `text`: there is nothing in them to run.
+    assert {block.language for block in BLOCKS} <= {"sh", "python", "json", "ini", "text"}
 
 
 @pytest.mark.parametrize("block", blocks_in("sh"), ids=str)
@@ -73,6 +75,19 @@ def test_a_shell_block_runs(block: Block, server: RunningServer, tenant: TenantC
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "problem" not in done.stdout
+
+
+@pytest.mark.usefixtures("upstream")
+@pytest.mark.parametrize("block", blocks_in("python"), ids=str)
+def test_a_python_block_runs(block: Block, server: RunningServer, tenant: TenantClient, tmp_path: Path) -> None:
+    (tmp_path / "fox.png").write_bytes(png(256, 256))
+    code = block.code.replace("http://127.0.0.1:8000", server.url)
+    environment = os.environ | {"PIXYPROXY_API_KEY": tenant.api_key}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("block", blocks_in("json"), ids=str)

@@ -13,13 +13,28 @@ import pytest
 from pixyproxy.core import exceptions
 from pixyproxy.core.exceptions import OAuthException, PixyProxyException
 from pixyproxy.core.settings import Settings
-from pixyproxy.data import api_keys, audit_log, generations, images, refresh_tokens, revoked_tokens, tenants, users
+from pixyproxy.data import (
+    api_keys,
+    audit_log,
+    budgets,
+    generations,
+    images,
+    refresh_tokens,
+    revoked_tokens,
+    tenants,
+    users,
+    webhook_deliveries,
+    webhooks,
+)
 from pixyproxy.data.api_keys import ApiKeys
+from pixyproxy.data.budgets import Budgets
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
 from pixyproxy.data.refresh_tokens import RefreshTokens
 from pixyproxy.data.revoked_tokens import RevokedTokens
 from pixyproxy.data.users import Users
+from pixyproxy.data.webhook_deliveries import WebhookDeliveries
+from pixyproxy.data.webhooks import Webhooks
 from pixyproxy.web.app import create_app
 from pixyproxy.web.errors import FRAMEWORK_CODES, STATUS
 from tests.support.server import make_settings
@@ -31,12 +46,14 @@ EXCEPTIONS = [
 WITHOUT_TENANT = {
     "Images.record": "NewImage carries the tenant",
     "Generations.claim": "NewGeneration carries the tenant",
-    "Generations.list_calling": "recovery finishes what died in every tenant",
+    "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
+    "Generations.list_abandoned": "recovery finishes what died in every tenant",
+    "Generations.release_leases": "a process works for every tenant",
+    "Generations.renew_leases": "a process works for every tenant",
     "ApiKeys.insert": "StoredApiKey carries the tenant",
     "ApiKeys.find_for_authentication": "comes before the tenant is known",
     "ApiKeys.active_administrator_exists": "bootstrap asks for the whole server",
     "Generations.list_of_status": "operators look at every tenant's",
-    "Generations.find_for_operator": "operators resolve those of every tenant",
     "Users.insert": "StoredUser carries the tenant",
     "Users.find_for_sign_in": "comes before the tenant is known",
     "RefreshTokens.insert": "RefreshToken carries the tenant",
@@ -45,13 +62,41 @@ WITHOUT_TENANT = {
     "RefreshTokens.delete_expired": "recovery forgets what expired in every tenant",
     "RevokedTokens.insert": "RevokedToken carries the tenant",
     "RevokedTokens.delete_expired": "recovery forgets what expired in every tenant",
+    "Webhooks.insert": "StoredWebhook carries the tenant",
+    "WebhookDeliveries.insert": "StoredDelivery carries the tenant",
+    "WebhookDeliveries.list_due_tenants": "deliveries are made for every tenant, and this says for which",
+    "WebhookDeliveries.delete_old": "old deliveries of every tenant are forgotten",
 }
+REPOSITORIES = (
+    Images,
+    Generations,
+    Budgets,
+    ApiKeys,
+    Users,
+    RefreshTokens,
+    RevokedTokens,
+    Webhooks,
+    WebhookDeliveries,
+)
+"""Those of what tenants own."""
 
-MADE_IN_CODE = {"where", "number", "column", "columns", "condition", "conditions", "name"}
+MADE_IN_CODE = {"where", "number", "column", "columns", "condition", "conditions", "name", "names", "otherwise"}
 """What SQL may be put together from beside a module's constants: names and conditions that stand in the code."""
 
 
-MODULES = [api_keys, audit_log, generations, images, refresh_tokens, revoked_tokens, tenants, users]
+MODULES = [
+    api_keys,
+    audit_log,
+    budgets,
+    generations,
+    images,
+    refresh_tokens,
+    revoked_tokens,
+    tenants,
+    users,
+    webhook_deliveries,
+    webhooks,
+]
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
@@ -100,7 +145,7 @@ def test_the_documented_status_is_the_one_given(kind: type[PixyProxyException]) 
 
 
 def _methods() -> Iterator[tuple[str, Callable[..., object]]]:
-    for repository in (Images, Generations, ApiKeys, Users, RefreshTokens, RevokedTokens):
+    for repository in REPOSITORIES:
         for name, method in inspect.getmembers(repository, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{repository.__name__}.{name}", method

@@ -31,6 +31,10 @@
     ├── UserException
     │   ├── UserNotFoundException
     │   └── UserExistsException
+    ├── WebhookException
+    │   ├── WebhookNotFoundException
+    │   ├── WebhookTargetException             an address that the server must not, or cannot, call
+    │   └── WebhookLimitException
     ├── DatabaseException                      the database answered with something unforeseen
     │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
     │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
@@ -39,11 +43,17 @@
     └── ImageException
         ├── ImageNotFoundException             absent, or not visible to the caller: never told apart
         ├── ImagePromptException               the prompt, or what came with it, is not acceptable
+        │   └── InputPictureException          a picture to be edited is none, or not the caller's
         ├── ImageStorageException              the picture store failed
         │   ├── StorageFullException
         │   └── PictureMissingException        details exist, their file does not
         └── ImageGenerationException           no picture came of it
             ├── BudgetUnpricedException        a budget, and no price to keep it by
+            ├── BudgetExceededException        what is left of the month's budget is not enough
+            ├── ImageLimitException            more pictures at once than the limit of a minute has left
+            ├── QueueFullException             too many of the tenant wait already
+            ├── QueueTimeoutException          no upstream had a place in time
+            ├── ModelUnknownException          no upstream offers the model
             ├── GenerationNotFoundException    absent, or not the caller's
             ├── GenerationResolvedException    there is nothing to resolve any more
             ├── PromptRefusedException         the upstream said no to the request (4xx)
@@ -303,6 +313,34 @@ class UserExistsException(UserException):
     default_message = "This user name is taken. Choose another."
 
 
+class WebhookException(PixyProxyException):
+    """Something about a webhook."""
+
+    code = "webhook_error"
+    default_message = "The webhook cannot be used that way."
+
+
+class WebhookNotFoundException(WebhookException):
+    """There is no such webhook in this tenant."""
+
+    code = "webhook_not_found"
+    default_message = "There is no such webhook."
+
+
+class WebhookTargetException(WebhookException):
+    """The address is not one that the server may call."""
+
+    code = "webhook_target_refused"
+    default_message = "This URL cannot be called: it must be https, and its host must resolve to public addresses."
+
+
+class WebhookLimitException(WebhookException):
+    """The tenant has as many webhooks as it may have."""
+
+    code = "webhook_limit"
+    default_message = "This tenant has as many webhooks as it may have. Delete one first."
+
+
 class DatabaseException(PixyProxyException):
     """An error of the database that no rule foresees."""
 
@@ -362,6 +400,15 @@ class ImagePromptException(ImageException):
     default_message = "The prompt is not acceptable."
 
 
+class InputPictureException(ImagePromptException):
+    """A picture that came with the order, or the image that it names, cannot be used."""
+
+    code = "invalid_input_picture"
+    default_message = (
+        "A picture to be edited cannot be used: send PNG, JPEG, WebP or GIF files, or GUIDs of images of this tenant."
+    )
+
+
 class ImageStorageException(ImageException):
     """The picture store failed."""
 
@@ -400,6 +447,47 @@ class BudgetUnpricedException(ImageGenerationException):
         "This tenant has a monthly budget, but no price is known for the model. Nothing was bought. "
         "The operator must set a price or take the budget away."
     )
+
+
+class BudgetExceededException(ImageGenerationException):
+    """The order could cost more than is left of the tenant's budget of this month."""
+
+    code = "budget_exceeded"
+    default_message = (
+        "What is left of this tenant's monthly budget is less than this order may cost. Nothing was bought. "
+        "/me tells what is left; the budget begins anew with the month (UTC)."
+    )
+
+
+class ImageLimitException(ImageGenerationException):
+    """An order for several pictures, and fewer are left of the limit of a minute."""
+
+    code = "rate_limited"
+    default_message = "Too many pictures at once: fewer are left of the limit. Nothing was bought. Ask for fewer."
+    retry_after_seconds = 60
+
+
+class QueueFullException(ImageGenerationException):
+    """As many orders of the tenant wait as may; none was accepted."""
+
+    code = "queue_full"
+    default_message = "Too many orders of this tenant wait already. Nothing was bought. Try again later."
+    retry_after_seconds = 10
+
+
+class QueueTimeoutException(ImageGenerationException):
+    """The order waited for a place at an upstream for as long as it may."""
+
+    code = "queue_timeout"
+    default_message = "The image service had no place for this order in time. Nothing was bought. Try again later."
+    retry_after_seconds = 10
+
+
+class ModelUnknownException(ImageGenerationException):
+    """No upstream is configured for the model."""
+
+    code = "model_not_found"
+    default_message = "No image service here offers this model. /v1/models lists those that there are."
 
 
 class GenerationNotFoundException(ImageGenerationException):
@@ -459,22 +547,22 @@ class UpstreamUnreachableException(ImageGenerationException):
 
 
 class UpstreamAnswerException(ImageGenerationException):
-    """The upstream answered in full, but without a picture."""
+    """The upstream answered in full, but without a picture. It is not asked again; nothing is charged here."""
 
     code = "upstream_answer_invalid"
     default_message = (
-        "The image service answered with something that is no picture. Nothing was stored. "
-        "Repeating the request may buy a picture again."
+        "The image service answered with something that is no picture. Nothing was stored or charged. "
+        "Use a new Idempotency-Key, or none, to try again."
     )
 
 
 class PictureUnusableException(UpstreamAnswerException):
-    """The upstream made something that is not kept: no PNG, JPEG, WebP or GIF, or too large. It was paid for."""
+    """The upstream made something that is not kept: no PNG, JPEG, WebP or GIF, or too large."""
 
     code = "upstream_picture_unusable"
     default_message = (
         "The image service made something that PixyProxy does not keep: no PNG, JPEG, WebP or GIF, or one that is "
-        "too large. Nothing was stored. Repeating the same request may buy the same again."
+        "too large. Nothing was stored or charged. Repeating the same request may make the same again."
     )
 
 
@@ -535,6 +623,6 @@ class RecordPendingException(ImageGenerationException):
     code = "record_pending"
     default_message = (
         "The picture was made and is safe, but the database cannot record it just now. Do not make it again: "
-        "it will appear under the GUID in `image`."
+        "it will appear under the GUID in `image`, and the generation in `generation` will be stored."
     )
     retry_after_seconds = 10

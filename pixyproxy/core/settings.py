@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.core.models.trusted_issuer import TrustedIssuer
+from pixyproxy.core.models.upstream import UpstreamSettings
 
 Seconds = Annotated[float, Field(gt=0)]
 MEBIBYTE = 1024 * 1024
@@ -55,7 +56,10 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None,
-        description="Protects cursors; made in the data folder when empty. Set it when several machines serve.",
+        description=(
+            "Protects cursors, and the secrets of webhooks come of it; made in the data folder when empty. "
+            "Set it when several machines serve."
+        ),
     )
 
     openai_api_key: SecretStr | None = Field(
@@ -75,6 +79,17 @@ class Settings(BaseSettings):
         default=300, description="How long one generation may take, from the connection to the last byte."
     )
     upstream_connect_seconds: Seconds = Field(default=10, description="How long a connection to the upstream may take.")
+    upstreams: tuple[UpstreamSettings, ...] = Field(
+        default=(),
+        description="Several upstreams in place of OPENAI_API_KEY's one, as a JSON list; see docs/upstreams.md.",
+    )
+    queue_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="How many orders of a tenant may wait for an upstream before it gets 503."
+    )
+    queue_seconds: Seconds = Field(default=600, description="How long an order may wait for a place at an upstream.")
+    prices: Path | None = Field(
+        default=None, description="A file of prices that replace or extend ours; see docs/prices.md."
+    )
     max_picture_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=64 * MEBIBYTE, description="The largest picture that is accepted from the upstream."
     )
@@ -133,6 +148,12 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=MEBIBYTE, description="The largest request body that is read."
     )
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=64 * MEBIBYTE, description="The largest request with pictures to be edited that is read."
+    )
+    webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Hosts or networks that webhooks may call though they are private, or by http."
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         default=4000, description="Connections and requests per process beyond which new ones get 503."
     )
@@ -187,6 +208,12 @@ class Settings(BaseSettings):
             for name in names:
                 ip_network(name)
         return names
+
+    @field_validator("webhook_allowed_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        """Take a list separated by commas."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @property
     def issuer(self) -> str:

@@ -5,15 +5,15 @@ connection is never held across a call to the upstream. And once begun it runs t
 hangs up cancels the wait for an answer, not the transaction.
 """
 
-import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, WouldBlock
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,15 +26,21 @@ from pixyproxy.core.exceptions import (
 )
 from pixyproxy.data.api_keys import ApiKeys
 from pixyproxy.data.audit_log import AuditLog
+from pixyproxy.data.budgets import Budgets
 from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
 from pixyproxy.data.refresh_tokens import RefreshTokens
 from pixyproxy.data.revoked_tokens import RevokedTokens
 from pixyproxy.data.tenants import Tenants
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.data.users import Users
+from pixyproxy.data.webhook_deliveries import WebhookDeliveries
+from pixyproxy.data.webhooks import Webhooks
 
 Result = TypeVar("Result")
+MOST_THREADS = 100
+"""The largest pool that may be set; as many are made as there are transactions at once."""
 DEADLOCK_ATTEMPTS = 3
 """How often a transaction that lost a deadlock is run; it left nothing behind, so repeating it is safe."""
 
@@ -54,6 +60,11 @@ class Repositories:
     def generations(self) -> Generations:
         """The generations."""
         return Generations(self.connection)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What tenants have reserved and spent."""
+        return Budgets(self.connection)
 
     @cached_property
     def tenants(self) -> Tenants:
@@ -81,6 +92,16 @@ class Repositories:
         return RevokedTokens(self.connection)
 
     @cached_property
+    def webhooks(self) -> Webhooks:
+        """The webhooks."""
+        return Webhooks(self.connection)
+
+    @cached_property
+    def webhook_deliveries(self) -> WebhookDeliveries:
+        """What webhooks were told, and are to be told."""
+        return WebhookDeliveries(self.connection)
+
+    @cached_property
     def audit_log(self) -> AuditLog:
         """The audit log."""
         return AuditLog(self.connection)
@@ -101,7 +122,7 @@ class Database:
     slots: CapacityLimiter
     writers: CapacityLimiter
     wait_seconds: float
-    threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(math.inf))
+    threads: Executor = field(default_factory=partial(ThreadPoolExecutor, MOST_THREADS, "database"))
 
     async def read(self, work: UnitOfWork[Result]) -> Result:
         """What ``work`` finds, in one consistent snapshot.
@@ -125,28 +146,28 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await to_thread.run_sync(self.engine.dispose)
+        await run_in_thread(self.engine.dispose)
+        self.threads.shutdown()
 
     async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
+        limiters = (self.writers, self.slots) if writes else (self.slots,)
         async with AsyncExitStack() as held:
-            if writes:
-                await held.enter_async_context(self._place(self.writers))
-            await held.enter_async_context(self._place(self.slots))
-            return await to_thread.run_sync(self._transact, work, writes, limiter=self.threads)
+            for limiter in limiters:
+                await self._take_place(limiter, held)
+            return await run_in_thread(self._transact, work, writes, executor=self.threads)
 
-    @asynccontextmanager
-    async def _place(self, limiter: CapacityLimiter) -> AsyncIterator[None]:
-        """A place of the limiter, for which callers wait in turn and no longer than ``wait_seconds``."""
+    async def _take_place(self, limiter: CapacityLimiter, held: AsyncExitStack) -> None:
+        """Hold a place of the limiter, for which callers wait in turn and no longer than ``wait_seconds``."""
         borrower = object()
         try:
-            with anyio.fail_after(self.wait_seconds):
-                await limiter.acquire_on_behalf_of(borrower)
-        except TimeoutError as error:
-            raise DatabaseBusyException from error
-        try:
-            yield
-        finally:
-            limiter.release_on_behalf_of(borrower)
+            limiter.acquire_on_behalf_of_nowait(borrower)
+        except WouldBlock:
+            try:
+                with anyio.fail_after(self.wait_seconds):
+                    await limiter.acquire_on_behalf_of(borrower)
+            except TimeoutError as error:
+                raise DatabaseBusyException from error
+        held.callback(limiter.release_on_behalf_of, borrower)
 
     def _transact(self, work: UnitOfWork[Result], writes: bool) -> Result:  # noqa: FBT001  (called by position in a thread)
         for attempt in range(1, DEADLOCK_ATTEMPTS + 1):

@@ -131,6 +131,8 @@ def _open_sqlite(parsed: URL, *, pool_size: int, wait_seconds: float) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=wait_seconds,
+        # The connection that was used last has the pages that the next transaction reads.
+        pool_use_lifo=True,
         hide_parameters=True,
         connect_args={"timeout": wait_seconds, "check_same_thread": False, "isolation_level": None},
     )

@@ -5,16 +5,42 @@ import errno
 import os
 import time
 import uuid
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from pixyproxy.core.exceptions import ImageStorageException, StorageFullException
+from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException, StorageFullException
 
 STAGING = ".incoming"
+COPIED_BYTES = 1024 * 1024
 STAGED_AGE_SECONDS = 3600
 """A write takes seconds at the most, so that an older staged file belongs to no one."""
 
 
-def write_durably(path: Path, content: bytes, *, root: Path) -> None:
+def move_into(path: Path, source: Path, *, root: Path) -> None:
+    """Move a durable file to a path below ``root``; a reader sees it there whole or not at all.
+
+    Its new name is durable once its folder is synced; until then a power cut may leave it under the old one. From
+    another file system it is copied, durably. Again is as good as once. Raises as ``write_durably`` does, and
+    ``PictureMissingException`` where the file is in neither place.
+    """
+    try:
+        make_folder(path.parent)
+        try:
+            source.replace(path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Said of a file that is gone, too.
+            _copy_into(path, source, root=root)
+    except FileNotFoundError as error:
+        if not path.is_file():
+            raise PictureMissingException from error
+    except OSError as error:
+        raise as_storage_exception(error) from error
+
+
+def write_durably(path: Path, pieces: Iterable[bytes], *, root: Path) -> None:
     """Write a file below ``root`` that survives a power cut once this returns.
 
     Written under a temporary name in ``root/.incoming``, synced, renamed, and its folder synced, so that a
@@ -23,9 +49,9 @@ def write_durably(path: Path, content: bytes, *, root: Path) -> None:
     """
     temporary = root / STAGING / uuid.uuid4().hex
     try:
-        _make_folder(temporary.parent)
-        _make_folder(path.parent)
-        _write_and_sync(temporary, content)
+        make_folder(temporary.parent)
+        make_folder(path.parent)
+        _write_and_sync(temporary, pieces)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -54,6 +80,15 @@ def remove_staged(root: Path) -> None:
                 left.unlink()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable in the one above."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -69,18 +104,16 @@ def as_storage_exception(error: OSError) -> ImageStorageException:
     return StorageFullException() if full else ImageStorageException()
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durable in the one above."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+def _copy_into(path: Path, source: Path, *, root: Path) -> None:
+    with source.open("rb") as file:
+        write_durably(path, iter(partial(file.read, COPIED_BYTES), b""), root=root)
+    source.unlink(missing_ok=True)
 
 
-def _write_and_sync(path: Path, content: bytes) -> None:
+def _write_and_sync(path: Path, pieces: Iterable[bytes]) -> None:
     with path.open("xb", buffering=0) as file:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
         os.fsync(file.fileno())

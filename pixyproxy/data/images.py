@@ -1,5 +1,6 @@
 """The ``images`` table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,12 +86,15 @@ class Images:
             f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id}
         )
 
-    def get_of_generation(self, generation_id: GenerationId, *, tenant_id: TenantId) -> StoredImage | None:
-        """The image that a generation of the tenant made, unless it was deleted."""
-        return self._one(
-            f"{SELECT} WHERE generation_id = :generation_id AND tenant_id = :tenant_id",
-            {"generation_id": generation_id, "tenant_id": tenant_id},
-        )
+    def list_of_generations(self, generations: Sequence[GenerationId], *, tenant_id: TenantId) -> list[StoredImage]:
+        """The images that generations of the tenant made, oldest first, but for those that were deleted."""
+        parameters: Parameters = {f"id_{number}": each for number, each in enumerate(generations)}
+        if not parameters:
+            return []
+        names = ", ".join(f":{name}" for name in parameters)
+        statement = f"{SELECT} WHERE generation_id IN ({names}) AND tenant_id = :tenant_id ORDER BY id"
+        rows = self.connection.execute(text(statement), parameters | {"tenant_id": tenant_id}).mappings()
+        return [from_row(row) for row in rows]
 
     def list_visible(
         self, wanted: ImageFilter, *, tenant_id: TenantId | None, before: ImageId | None, limit: int

@@ -2,7 +2,7 @@
 
 import math
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from sqlalchemy import Engine
 
 from pixyproxy.core.exceptions import ConfigurationException, PixyProxyException
@@ -10,6 +10,7 @@ from pixyproxy.core.settings import Settings
 from pixyproxy.data.database import Database, as_database_exception
 from pixyproxy.data.engine import is_refusal, open_engine
 from pixyproxy.data.migrations import migrate, verify_schema
+from pixyproxy.data.threads import run_in_thread
 
 REFUSED = "The database refuses the user, the password or the database name in PIXYPROXY_DATABASE_URL."
 
@@ -26,7 +27,7 @@ async def open_database(settings: Settings) -> Database:
         wait_seconds=settings.database_wait_seconds,
         timeout_seconds=settings.database_timeout_seconds,
     )
-    await to_thread.run_sync(_initialize, engine)
+    await run_in_thread(_initialize, engine)
     return Database(
         engine=engine,
         slots=CapacityLimiter(settings.database_pool_size),

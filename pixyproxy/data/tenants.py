@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.exceptions import TenantExistsException
+from pixyproxy.core.models.budget import MICRO
 from pixyproxy.core.models.tenant import Tenant, TenantId
 from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
 
@@ -20,7 +21,6 @@ COLUMNS = (
     "allowed_models",
     "created_at",
 )
-MICRO = 1_000_000
 SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM tenants"
 
 

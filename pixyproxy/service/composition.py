@@ -1,17 +1,21 @@
 """The composition root: which object gets which. Nothing else builds services."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
-from anyio import CapacityLimiter
 
+from pixyproxy.core.memory import keep_freed_memory
+from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings
 from pixyproxy.data.database import Database
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
+from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.access_tokens import AccessTokens
@@ -19,28 +23,41 @@ from pixyproxy.service.private.api_keys import ApiKeyService
 from pixyproxy.service.private.audit import AuditService
 from pixyproxy.service.private.authentication import Authenticator
 from pixyproxy.service.private.detached import DetachedTasks
-from pixyproxy.service.private.generation import GenerationService
+from pixyproxy.service.private.generation.engine import Engine
+from pixyproxy.service.private.generation.inputs import InputReceiver
+from pixyproxy.service.private.generation.jobs import Jobs
+from pixyproxy.service.private.generation.received import PictureLimits
+from pixyproxy.service.private.generation.service import GenerationService
+from pixyproxy.service.private.generation.settlement import Settlement
+from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.images import ImageEditor
+from pixyproxy.service.private.model_catalog import ModelCatalog
 from pixyproxy.service.private.operations import OperationsService
 from pixyproxy.service.private.passwords import PasswordHasher
+from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import TenantRemoval
+from pixyproxy.service.private.safe_targets import SafeTargets, open_safe_targets
 from pixyproxy.service.private.signing_keys import KeyRing, open_key_ring
 from pixyproxy.service.private.tenants import TenantService
 from pixyproxy.service.private.token_status import TokenStatusService
 from pixyproxy.service.private.tokens import TokenLifetimes, TokenService
 from pixyproxy.service.private.trusted_issuers import TrustedIssuers, open_trusted_issuers
-from pixyproxy.service.private.upstream.picture import PictureLimits, Upstream
+from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
 from pixyproxy.service.private.users import UserService
+from pixyproxy.service.private.webhook_delivery import WebhookDelivery
+from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService
 from pixyproxy.service.public.images import ImageReader
 
 logger = logging.getLogger(__name__)
 
-RECOVERY_MARGIN_SECONDS = 60
-"""Beyond the upstream's time: what storing and committing may take at the worst."""
+DEFAULT_UPSTREAM = "default"
+OFFLINE_MODEL = "offline-sketch"
 LAST_SECONDS = 1
 """For work under way when the HTTP server has waited ``shutdown_seconds`` for it already."""
+FILE_THREADS = 40
+"""Files that are read or written at once; the event loop's own default on two cores is 6."""
 SKETCHES_AT_ONCE = 2
 
 
@@ -51,12 +68,15 @@ class Services:
     settings: Settings
     database: Database
     store: LocalStore
-    upstream: Upstream
+    spool: Spool
+    pool: UpstreamPool
     tasks: DetachedTasks
     recovery: Recovery
     image_reader: ImageReader
     image_editor: ImageEditor
     generation: GenerationService
+    watcher: GenerationWatcher
+    models: ModelCatalog
     operations: OperationsService
     api_keys: ApiKeyService
     users: UserService
@@ -67,6 +87,8 @@ class Services:
     tokens: TokenService
     token_status: TokenStatusService
     audit: AuditService
+    webhooks: WebhookService
+    webhook_delivery: WebhookDelivery
 
 
 @asynccontextmanager
@@ -75,16 +97,21 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
     Raises ``DatabaseException`` where the database cannot be used.
     """
+    keep_freed_memory()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, "files"))
     database = await open_database(settings)
-    upstream = open_upstream(settings)
+    pool = open_pool(settings)
     trusted_issuers = open_trusted_issuers(settings.trusted_issuers)
-    services = _compose(settings, database, upstream, trusted_issuers)
+    targets = open_safe_targets(settings.webhook_allowed_hosts)
+    services = _compose(settings, database, pool, trusted_issuers, targets)
     try:
         yield services
     finally:
         await services.tasks.drain(LAST_SECONDS)
-        await upstream.close()
+        await services.recovery.close()
+        await pool.close()
         await trusted_issuers.close()
+        await targets.close()
         await database.close()
 
 
@@ -94,51 +121,106 @@ async def migrate_database(settings: Settings) -> None:
     await database.close()
 
 
-def open_upstream(settings: Settings) -> Upstream:
-    """The OpenAI Images API where a key is set, the offline generator where none is: never one for the other."""
-    limits = _limits(settings)
-    if settings.openai_api_key is None:
-        from pixyproxy.service.private.upstream.offline import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
+def open_pool(settings: Settings) -> UpstreamPool:
+    """The upstreams that are configured, or the offline generator where there is none: never one for the other."""
+    if settings.upstreams:
+        return UpstreamPool([_pooled(each, settings) for each in settings.upstreams], queue_size=settings.queue_size)
+    if settings.openai_api_key is not None:
+        only = UpstreamSettings(
+            name=DEFAULT_UPSTREAM, base_url=settings.openai_base_url, api_key=settings.openai_api_key
+        )
+        return UpstreamPool([_pooled(only, settings)], queue_size=settings.queue_size)
+    from pixyproxy.service.private.upstream.offline import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
 
-        return OfflineUpstream(limits=limits, threads=CapacityLimiter(SKETCHES_AT_ONCE))
+    offline = PooledUpstream(
+        name="offline",
+        upstream=OfflineUpstream(),
+        models=None,
+        weight=1,
+        concurrency=SKETCHES_AT_ONCE,
+        requests_per_minute=None,
+    )
+    return UpstreamPool([offline], queue_size=settings.queue_size)
+
+
+def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
     # The SDK takes 0.4 s and 25 MB to load, which a server without a key never needs.
     from pixyproxy.service.private.upstream.openai_images import open_openai_upstream  # noqa: PLC0415
 
-    return open_openai_upstream(settings, api_key=settings.openai_api_key.get_secret_value(), limits=limits)
+    return PooledUpstream(
+        upstream=open_openai_upstream(
+            name=upstream.name,
+            base_url=str(upstream.base_url),
+            api_key=upstream.api_key.get_secret_value(),
+            timeout_seconds=settings.upstream_timeout_seconds,
+            connect_seconds=settings.upstream_connect_seconds,
+            max_connections=upstream.concurrency,
+        ),
+        **upstream.model_dump(include={"name", "models", "weight", "concurrency", "requests_per_minute"}),
+    )
 
 
 def _limits(settings: Settings) -> PictureLimits:
     return PictureLimits(max_bytes=settings.max_picture_bytes, max_pixels=settings.max_picture_pixels)
 
 
-def _compose(settings: Settings, database: Database, upstream: Upstream, trusted_issuers: TrustedIssuers) -> Services:
+def _compose(
+    settings: Settings,
+    database: Database,
+    pool: UpstreamPool,
+    trusted_issuers: TrustedIssuers,
+    targets: SafeTargets,
+) -> Services:
     store = LocalStore(settings.images, room_bytes=settings.max_picture_bytes)
     tasks = DetachedTasks()
     secret = settings.secret_key or load_or_create_secret(settings.data_dir, "secret_key")
     cursors = CursorCodec(secret)
+    webhook_secrets = WebhookSecrets(secret)
     key_ring = open_key_ring(settings)
     access_tokens = AccessTokens(keys=key_ring, issuer=settings.issuer)
     recognized = RecognizedCredentials()
     passwords = PasswordHasher(anyio.Semaphore(settings.password_checks_at_once))
     removal = TenantRemoval(database=database, store=store)
+    spool = Spool(settings.data_dir / "spool")
+    jobs = Jobs()
+    prices = load_prices(settings.prices)
+    engine = Engine(
+        database=database,
+        spool=spool,
+        store=store,
+        pool=pool,
+        jobs=jobs,
+        settlement=Settlement(prices=prices),
+        limits=_limits(settings),
+        queue_seconds=settings.queue_seconds,
+    )
+    generation = GenerationService(
+        database=database,
+        store=store,
+        pool=pool,
+        engine=engine,
+        jobs=jobs,
+        prices=prices,
+        tasks=tasks,
+        inputs=InputReceiver(database=database, store=store, limits=_limits(settings)),
+        default_model=settings.default_model,
+        only_model=None if settings.upstreams or settings.openai_api_key else OFFLINE_MODEL,
+    )
     return Services(
         settings=settings,
         database=database,
         store=store,
-        upstream=upstream,
+        spool=spool,
+        pool=pool,
         tasks=tasks,
         recovery=Recovery(
-            database=database,
-            store=store,
-            removal=removal,
-            limits=_limits(settings),
-            longest_call_seconds=settings.upstream_timeout_seconds + RECOVERY_MARGIN_SECONDS,
+            database=database, store=store, spool=spool, engine=engine, generation=generation, removal=removal
         ),
         image_reader=ImageReader(database=database, store=store, cursors=cursors),
         image_editor=ImageEditor(database=database, store=store),
-        generation=GenerationService(
-            database=database, store=store, upstream=upstream, tasks=tasks, default_model=settings.default_model
-        ),
+        generation=generation,
+        watcher=GenerationWatcher(database=database, store=store, spool=spool, jobs=jobs, cursors=cursors),
+        models=ModelCatalog(pool),
         operations=OperationsService(database),
         api_keys=ApiKeyService(database=database, recognized=recognized),
         users=UserService(database=database, passwords=passwords, recognized=recognized),
@@ -168,4 +250,6 @@ def _compose(settings: Settings, database: Database, upstream: Upstream, trusted
         ),
         token_status=TokenStatusService(database=database, access_tokens=access_tokens, recognized=recognized),
         audit=AuditService(database=database, cursors=cursors),
+        webhooks=WebhookService(database=database, secrets=webhook_secrets, targets=targets),
+        webhook_delivery=WebhookDelivery(database=database, secrets=webhook_secrets, targets=targets),
     )

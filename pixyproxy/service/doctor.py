@@ -12,7 +12,7 @@ from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.settings import Settings, problems_of
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.composition import migrate_database, open_upstream
+from pixyproxy.service.composition import migrate_database, open_pool
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 
@@ -88,9 +88,9 @@ async def _use_signing_keys(settings: Settings) -> str:
 
 
 async def _use_upstream(settings: Settings) -> str:
-    upstream = open_upstream(settings)
+    pool = open_pool(settings)
     try:
-        await upstream.check()
+        await pool.check()
     finally:
-        await upstream.close()
-    return upstream.name
+        await pool.close()
+    return pool.name

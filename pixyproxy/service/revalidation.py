@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pixyproxy.core.exceptions import ImagePromptException, InvalidRequestException, PixyProxyException
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.image import ImagePrompt
+from pixyproxy.core.models.order import NewOrder
 
 Model = TypeVar("Model", bound=FrozenModel)
 
@@ -14,7 +15,7 @@ Model = TypeVar("Model", bound=FrozenModel)
 def revalidate(incoming: Model) -> Model:
     """The same model, proven valid: an instance may have been built without validation.
 
-    Raises ``ImagePromptException`` for an ``ImagePrompt`` and ``InvalidRequestException`` for others; the
+    Raises ``ImagePromptException`` for an order and ``InvalidRequestException`` for others; the
     message names the fields and what is wrong with them, never what was in them.
     """
     try:
@@ -22,6 +23,6 @@ def revalidate(incoming: Model) -> Model:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         kind: type[PixyProxyException] = (
-            ImagePromptException if isinstance(incoming, ImagePrompt) else InvalidRequestException
+            ImagePromptException if isinstance(incoming, ImagePrompt | NewOrder) else InvalidRequestException
         )
         raise kind(problems) from error

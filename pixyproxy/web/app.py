@@ -21,13 +21,16 @@ from pixyproxy.web.auth.token import token_router
 from pixyproxy.web.body_limit import BodyLimitMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
 from pixyproxy.web.limits import RateLimitHeaders, create_rate_limits
+from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
 from pixyproxy.web.pages.router import page_router
 from pixyproxy.web.private.account import account_router
 from pixyproxy.web.private.admin import admin_router
+from pixyproxy.web.private.generations import generation_router
 from pixyproxy.web.private.images import private_image_router
 from pixyproxy.web.private.keys import key_router
 from pixyproxy.web.private.users import user_router
+from pixyproxy.web.private.webhooks import webhook_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
@@ -57,7 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
             Middleware(RateLimitHeaders),
             Middleware(ErrorBoundary),
-            Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
+            Middleware(
+                BodyLimitMiddleware,
+                max_bytes=settings.max_body_bytes,
+                max_bytes_of={"/v1/images/edits": settings.max_upload_bytes},
+            ),
         ],
         exception_handlers=dict.fromkeys((PixyProxyException, HTTPException, RequestValidationError), answer_exception),
     )
@@ -65,10 +72,13 @@ def create_app(settings: Settings) -> FastAPI:
     routers = [
         public_image_router(limits),
         private_image_router(limits),
+        generation_router(limits),
+        openai_router(limits),
         token_router(limits),
         metadata_router(limits),
         key_router(limits),
         user_router(limits),
+        webhook_router(limits),
         account_router(limits),
         admin_router(limits),
         health_router(limits),
@@ -86,15 +96,16 @@ def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings) as services:
             app.state.services = services
-            logger.info("pictures come from: %s", services.upstream.name)
+            logger.info("pictures come from: %s", services.pool.name)
             await app.state.limits.ask_storage()
-            recovery = asyncio.create_task(services.recovery.run_forever())
+            loops = [services.recovery.run_forever(), services.webhook_delivery.run_forever()]
+            background = asyncio.gather(*loops)
             try:
                 yield
             finally:
-                recovery.cancel()
+                background.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await recovery
+                    await background
                 await asyncio.to_thread(app.state.limits.close)
 
     return lifespan

@@ -1,4 +1,4 @@
-"""The one exception handler: every exception becomes RFC 9457 problem JSON.
+"""The one exception handler: every exception becomes RFC 9457 problem JSON, or OpenAI's envelope under ``/v1``.
 
 The table gives each core exception its status; a test fails when a class is missing. What is not ours
 (the framework's, the unforeseen) goes through the same function.
@@ -21,6 +21,7 @@ from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.service.private.audit import entry
 from pixyproxy.web.limits import seconds_until_reset
+from pixyproxy.web.openai.envelope import PREFIX, openai_response
 from pixyproxy.web.problem import OAUTH_PATHS, Problem, oauth_response, problem_response
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.UserException: HTTPStatus.BAD_REQUEST,
     core.UserNotFoundException: HTTPStatus.NOT_FOUND,
     core.UserExistsException: HTTPStatus.CONFLICT,
+    core.WebhookException: HTTPStatus.BAD_REQUEST,
+    core.WebhookNotFoundException: HTTPStatus.NOT_FOUND,
+    core.WebhookTargetException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.WebhookLimitException: HTTPStatus.CONFLICT,
     core.DatabaseException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.DatabaseUnavailableException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.DatabaseBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -65,11 +70,17 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.ImageException: HTTPStatus.BAD_REQUEST,
     core.ImageNotFoundException: HTTPStatus.NOT_FOUND,
     core.ImagePromptException: HTTPStatus.UNPROCESSABLE_ENTITY,
+    core.InputPictureException: HTTPStatus.UNPROCESSABLE_ENTITY,
     core.ImageStorageException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.StorageFullException: HTTPStatus.INSUFFICIENT_STORAGE,
     core.PictureMissingException: HTTPStatus.INTERNAL_SERVER_ERROR,
     core.ImageGenerationException: HTTPStatus.BAD_GATEWAY,
     core.BudgetUnpricedException: HTTPStatus.PAYMENT_REQUIRED,
+    core.BudgetExceededException: HTTPStatus.PAYMENT_REQUIRED,
+    core.ImageLimitException: HTTPStatus.TOO_MANY_REQUESTS,
+    core.QueueFullException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.QueueTimeoutException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.ModelUnknownException: HTTPStatus.NOT_FOUND,
     core.GenerationNotFoundException: HTTPStatus.NOT_FOUND,
     core.GenerationResolvedException: HTTPStatus.CONFLICT,
     core.PromptRefusedException: HTTPStatus.BAD_REQUEST,
@@ -106,7 +117,9 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
     """The answer to any exception. It never echoes input, and names the request that the log tells more of."""
     if isinstance(exception, core.PermissionException):
         exception = await _written_down(request, exception)
-    problem = _describe(request, exception)
+    problem = describe(request, exception)
+    if request.scope.get("path", "").startswith(PREFIX):
+        return openai_response(problem)
     if request.scope.get("path") in OAUTH_PATHS:
         return oauth_response(_as_oauth(problem))
     return problem_response(problem)
@@ -182,7 +195,8 @@ class ErrorBoundary:
             await response(scope, receive, send)
 
 
-def _describe(request: Request, exception: Exception) -> Problem:
+def describe(request: Request, exception: Exception) -> Problem:
+    """What an exception is to a client; what is the server's own fault is written to the log."""
     if isinstance(exception, core.PixyProxyException):
         return _describe_core(exception)
     if isinstance(exception, RequestValidationError):

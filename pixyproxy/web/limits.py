@@ -18,7 +18,7 @@ from slowapi import Limiter
 from starlette.requests import Request
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import TooManyFailuresException
+from pixyproxy.core.exceptions import ImageLimitException, TooManyFailuresException
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.settings import Settings
 from pixyproxy.web.buckets import (
@@ -126,6 +126,27 @@ class RateLimits:
         """What is left of the principal's limits of images; counts nothing."""
         return list(await self._run(lambda: self._measure(self._image_buckets(principal))))
 
+    async def count_more_images(self, request: Request, principal: Principal, more: int) -> None:
+        """Count the further pictures of an order, all or none of them; the request itself counts as the first.
+
+        Raises ``ImageLimitException`` where fewer are left.
+        """
+        if more < 1:
+            return
+        buckets = self._image_buckets(principal)
+
+        def count() -> bool:
+            if any(self._remaining(bucket).remaining < more for bucket in buckets):
+                return False
+            # Another process may have been quicker, so that there is room no more.
+            return all(self._hit(bucket, more) for bucket in buckets)
+
+        counted = await self._run(count)
+        remaining = await self._run(lambda: self._measure(buckets))
+        request.scope[SCOPE_KEY] = Counted(buckets, remaining)
+        if not counted:
+            raise ImageLimitException(retry_after_seconds=max(each.reset_seconds for each in remaining))
+
     async def ask_storage(self) -> None:
         """Ask once, so that the log tells at the start, not with the first request, where Redis is away."""
         await self._run(lambda: self.limiter.limiter.storage.get("start"))
@@ -195,11 +216,14 @@ class RateLimits:
     def _spend(self, bucket: Bucket, cost: int) -> bool:
         """Count ``cost``, or as much of it as there is room for; whether there was room for all."""
         strategy = self.limiter.limiter
-        if strategy.hit(bucket.size, bucket.owner, bucket.policy, cost=cost):
+        if self._hit(bucket, cost):
             return True
         while strategy.hit(bucket.size, bucket.owner, bucket.policy):
             pass
         return False
+
+    def _hit(self, bucket: Bucket, cost: int) -> bool:
+        return self.limiter.limiter.hit(bucket.size, bucket.owner, bucket.policy, cost=cost)
 
     def _refuse(self, remaining: tuple[RemainingLimit, ...], message: str | None = None) -> None:
         used_up = [each.reset_seconds for each in remaining if each.remaining == 0]

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from pixyproxy.core.models.image import ImageContent
+from pixyproxy.core.models.image import GUID_PATTERN, ImageContent
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -52,6 +52,81 @@ PICTURE_CONTENT = {
     for media_type in ("image/png", "image/jpeg", "image/webp", "image/gif")
 }
 
+OPENAI_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "An error as OpenAI's clients know it.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code", "request_id"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong, and what to do."},
+                "type": {"type": "string", "examples": ["invalid_request_error"]},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string", "description": "As in problem details, or the upstream's own."},
+                "request_id": {"type": "string", "description": "Names the request in the server's log."},
+            },
+        }
+    },
+}
+OPENAI_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+IMAGES_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "What the upstream answered, with permanent names for the pictures.",
+    "required": ["created", "data", "generation"],
+    "properties": {
+        "created": {"type": "integer"},
+        "generation": {"type": "string", "description": "GUID of the generation."},
+        "usage": {"type": "object"},
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["guid"],
+                "properties": {
+                    "guid": {"type": "string", "description": "GUID of the image."},
+                    "b64_json": {"type": "string"},
+                    "url": {"type": "string", "description": "Permanent."},
+                    "revised_prompt": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+EDIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt"],
+                    "anyOf": [{"required": ["image"]}, {"required": ["image_guid"]}],
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+                        "image_guid": {
+                            "type": "string",
+                            "format": "uuid",
+                            "pattern": GUID_PATTERN,
+                            "description": "An earlier image of the tenant.",
+                        },
+                        "mask": {"type": "string", "format": "binary"},
+                        "prompt": {"type": "string", "minLength": 1, "maxLength": 32000},
+                        "model": {"type": "string"},
+                        "n": {"type": "integer", "minimum": 1, "maximum": 10},
+                        "size": {"type": "string"},
+                        "quality": {"type": "string"},
+                        "response_format": {"type": "string", "enum": ["url", "b64_json"]},
+                        "stream": {"type": "boolean"},
+                        "partial_images": {"type": "integer", "minimum": 0, "maximum": 3},
+                    },
+                }
+            }
+        },
+    }
+}
+
 OPEN_TO_EVERYONE: dict[str, Any] = {"security": [{}]}
 """Beside the credentials that a route takes: none at all."""
 
@@ -60,6 +135,17 @@ Responses = dict[int | str, dict[str, Any]]
 
 def _header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
+
+
+def _events(*names: str) -> dict[str, Any]:
+    """Server-sent events of these names, each of which has JSON for its data."""
+    properties = {
+        "event": {"type": "string", "enum": list(names)},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "Where to go on: what to send as `Last-Event-ID`."},
+    }
+    schema = {"type": "object", "required": ["event", "data"], "properties": properties}
+    return {"text/event-stream": {"schema": schema}}
 
 
 LIST_RESPONSES: Responses = {
@@ -77,6 +163,22 @@ CREATED_RESPONSES: Responses = {
         },
     }
 }
+ACCEPTED_RESPONSES: Responses = {
+    202: {
+        "description": "The order is taken in; `Location` tells what becomes of it.",
+        "headers": {
+            "Location": _header("The generation."),
+            "Idempotency-Replayed": _header("`true` where an earlier request was the same order."),
+            "Preference-Applied": _header("`respond-async` where that was asked for."),
+        },
+    }
+}
+EVENTS_RESPONSES: Responses = {
+    200: {
+        "description": "Events: `status`, `partial` (a preview in `b64_json`), and `stored` or `failed` in the end.",
+        "content": _events("status", "partial", "stored", "failed"),
+    }
+}
 CONTENT_RESPONSES: Responses = {
     200: {
         "description": "The picture.",
@@ -87,6 +189,23 @@ CONTENT_RESPONSES: Responses = {
     },
     206: {"description": "The ranges asked for.", "content": {**PICTURE_CONTENT, "multipart/byteranges": {}}},
     304: {"description": "The client has the picture already."},
+}
+
+
+IMAGES_RESPONSES: Responses = {
+    200: {
+        "description": "The pictures are made and kept; with `stream` as server-sent events.",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
+            **_events(
+                "image_generation.partial_image",
+                "image_generation.completed",
+                "image_edit.partial_image",
+                "image_edit.completed",
+                "error",
+            ),
+        },
+    }
 }
 
 
@@ -101,6 +220,14 @@ def oauth_errors(*statuses: int) -> Responses:
     """The errors of an OAuth endpoint (RFC 6749 §5.2)."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": OAUTH_ERROR_CONTENT}
+        for status in sorted(statuses)
+    }
+
+
+def openai_errors(*statuses: int) -> Responses:
+    """The errors of the OpenAI-compatible surface."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": OPENAI_ERROR_CONTENT}
         for status in sorted(statuses)
     }
 
@@ -121,6 +248,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas: dict[str, Any] = document["components"]["schemas"]
     schemas["Problem"] = PROBLEM_SCHEMA
     schemas["OAuthError"] = OAUTH_ERROR_SCHEMA
+    schemas["OpenAIError"] = OPENAI_ERROR_SCHEMA
+    schemas["Images"] = IMAGES_SCHEMA
     schemas["ImageContent"] = ImageContent.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

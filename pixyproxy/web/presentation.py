@@ -4,7 +4,10 @@ from fastapi import Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.api_key import ApiKeyWithSecret, IssuedApiKey
+from pixyproxy.core.models.budget import usd
+from pixyproxy.core.models.generation import GenerationDetail, ShownError
 from pixyproxy.core.models.image import ImageDetail, ImageGuid, StoredImage
+from pixyproxy.service.private.generation.watching import Standing
 
 SHOWN = set(ImageDetail.model_fields) - {"content_url"}
 
@@ -17,6 +20,26 @@ def content_path(guid: ImageGuid) -> str:
 def image_detail(image: StoredImage, *, public_url: str) -> ImageDetail:
     """What viewers see of an image; the internal id and the tenant are not in it."""
     return ImageDetail(**image.model_dump(include=SHOWN), content_url=public_url + content_path(image.guid))
+
+
+def generation_detail(standing: Standing, *, public_url: str) -> GenerationDetail:
+    """What a tenant sees of a generation."""
+    generation = standing.found.generation
+    error = generation.error
+    return GenerationDetail(
+        guid=generation.guid,
+        status=standing.status,
+        prompt=generation.order.prompt,
+        model=generation.order.model,
+        n=generation.order.count,
+        images=[image_detail(image, public_url=public_url) for image in standing.found.images],
+        error=None if error is None else ShownError(code=error.code, detail=error.detail),
+        cost_usd=usd(generation.cost_micro_usd),
+        created_at=generation.created_at,
+        finished_at=generation.finished_at,
+        position=standing.position,
+        estimate_seconds=standing.estimate_seconds,
+    )
 
 
 def api_key_with_secret(issued: IssuedApiKey) -> ApiKeyWithSecret:

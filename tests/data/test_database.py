@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import from_thread
 from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
@@ -34,12 +33,16 @@ class _Gate:
     """Holds a unit of work inside its thread until the test lets it go on."""
 
     def __init__(self) -> None:
-        self.entered = anyio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.entered = asyncio.Event()
         self.opened = threading.Event()
 
     def add_tenant(self, name: str, data: Repositories) -> None:
         add_tenant(data, name)
-        from_thread.run_sync(self.entered.set)
+        self.hold()
+
+    def hold(self) -> None:
+        self.loop.call_soon_threadsafe(self.entered.set)
         assert self.opened.wait(20)
 
 
@@ -86,7 +89,7 @@ async def test_the_wait_for_a_slot_is_bounded(
         anyio.create_task_group() as group,
     ):
         gate = _Gate()
-        group.start_soon(database.read, lambda _: (from_thread.run_sync(gate.entered.set), gate.opened.wait(20)))
+        group.start_soon(database.read, lambda _: gate.hold())
         await gate.entered.wait()
         with pytest.raises(DatabaseBusyException):
             await database.ping()
@@ -100,9 +103,7 @@ async def test_an_abandoned_wait_for_a_slot_leaves_the_slots_whole(
     folder = tmp_path_factory.mktemp("abandoned")
     async with opened_database(databases.migrated(backend), folder, pool_size=1) as database:
         gate = _Gate()
-        holder = asyncio.create_task(
-            database.read(lambda _: (from_thread.run_sync(gate.entered.set), gate.opened.wait(20)))
-        )
+        holder = asyncio.create_task(database.read(lambda _: gate.hold()))
         await gate.entered.wait()
         waiting = [asyncio.create_task(database.ping()) for _ in range(5)]
         await anyio.wait_all_tasks_blocked()
@@ -170,8 +171,7 @@ async def test_a_read_sees_one_snapshot(database: Database) -> None:
 
     def count_twice(data: Repositories) -> tuple[int, int]:
         before = len(data.tenants.list_all())
-        from_thread.run_sync(gate.entered.set)
-        assert gate.opened.wait(20)
+        gate.hold()
         return before, len(data.tenants.list_all())
 
     reading = asyncio.create_task(database.read(count_twice))

@@ -4,16 +4,18 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from pixyproxy.core.exceptions import ImageStorageException, StorageFullException
+from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException, StorageFullException
 from pixyproxy.data.files import (
     STAGED_AGE_SECONDS,
     STAGING,
     as_storage_exception,
+    move_into,
     remove_durably,
     remove_staged,
     write_durably,
@@ -43,7 +45,7 @@ for number in range(1, 100):
     path = root / "ab" / "cd" / "picture.png"
     left = number
     try:
-        write_durably(path, content, root=root)
+        write_durably(path, [content], root=root)
         outcome = "written"
     except ImageStorageException:
         outcome = "failed"
@@ -62,20 +64,20 @@ def _files(root: Path) -> list[Path]:
 
 def test_a_file_is_written_with_the_folders_above_it(tmp_path: Path) -> None:
     path = tmp_path / "root" / "ab" / "cd" / "picture.png"
-    write_durably(path, CONTENT, root=tmp_path / "root")
+    write_durably(path, [CONTENT], root=tmp_path / "root")
     assert path.read_bytes() == CONTENT
     assert _files(tmp_path) == [path]
 
 
 def test_an_empty_file_is_written(tmp_path: Path) -> None:
-    write_durably(tmp_path / "empty", b"", root=tmp_path)
+    write_durably(tmp_path / "empty", [b""], root=tmp_path)
     assert (tmp_path / "empty").read_bytes() == b""
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    write_durably(path, b"old and longer", root=tmp_path)
-    write_durably(path, b"new", root=tmp_path)
+    write_durably(path, [b"old and longer"], root=tmp_path)
+    write_durably(path, [b"new"], root=tmp_path)
     assert path.read_bytes() == b"new"
 
 
@@ -99,7 +101,7 @@ def test_a_write_that_stops_in_the_middle_leaves_nothing(tmp_path: Path) -> None
         "from pixyproxy.data.files import write_durably\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_durably(Path(sys.argv[1]) / 'picture.png', bytes(5000), root=Path(sys.argv[1]))\n"
+        "write_durably(Path(sys.argv[1]) / 'picture.png', [bytes(5000)], root=Path(sys.argv[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith(f"{ImageStorageException.__module__}.ImageStorageException")
@@ -114,11 +116,11 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
         "from pixyproxy.data.files import write_durably\n"
         "root = Path(sys.argv[1])\n"
         "try:\n"
-        "    write_durably(root / 'a' / 'big.png', bytes(500_000), root=root)\n"
+        "    write_durably(root / 'a' / 'big.png', [bytes(500_000)], root=root)\n"
         "except Exception as error:\n"
         "    print(type(error).__name__)\n"
         "print([path.name for path in root.rglob('*') if path.is_file()])\n"
-        "write_durably(root / 'a' / 'small.png', b'small', root=root)\n"
+        "write_durably(root / 'a' / 'small.png', [b'small'], root=root)\n"
     )
     mounted = 'mount -t tmpfs -o size=128k tmpfs "$2" && exec "$0" -c "$1" "$2"'
     command = ["unshare", "--mount", "sh", "-c", mounted, sys.executable, script, str(tmp_path)]
@@ -134,14 +136,14 @@ def test_a_file_where_a_folder_should_be_is_a_storage_exception(tmp_path: Path, 
     (tmp_path / obstacle).parent.mkdir(exist_ok=True)
     (tmp_path / obstacle).write_text("in the way")
     with pytest.raises(ImageStorageException):
-        write_durably(tmp_path / "root" / "ab" / "picture.png", CONTENT, root=tmp_path / "root")
+        write_durably(tmp_path / "root" / "ab" / "picture.png", [CONTENT], root=tmp_path / "root")
     assert _files(tmp_path) == [tmp_path / obstacle]
 
 
 def test_a_folder_where_the_file_should_be_is_a_storage_exception(tmp_path: Path) -> None:
     (tmp_path / "picture.png").mkdir()
     with pytest.raises(ImageStorageException):
-        write_durably(tmp_path / "picture.png", CONTENT, root=tmp_path)
+        write_durably(tmp_path / "picture.png", [CONTENT], root=tmp_path)
     assert _files(tmp_path) == []
 
 
@@ -181,3 +183,39 @@ def test_only_staged_files_older_than_an_hour_are_swept(tmp_path: Path) -> None:
 
 def test_sweeping_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     remove_staged(tmp_path / "absent")
+
+
+def test_a_file_that_moves_is_at_one_place_and_moves_again(tmp_path: Path) -> None:
+    source, path = tmp_path / "received", tmp_path / "root" / "ab" / "picture.png"
+    source.write_bytes(CONTENT)
+    for _ in range(2):
+        move_into(path, source, root=tmp_path / "root")
+    assert path.read_bytes() == CONTENT
+    assert _files(tmp_path) == [path]
+
+
+def test_a_file_that_is_nowhere_does_not_move(tmp_path: Path) -> None:
+    with pytest.raises(PictureMissingException):
+        move_into(tmp_path / "root" / "picture.png", tmp_path / "received", root=tmp_path / "root")
+
+
+def test_a_file_moves_from_one_file_system_to_another(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source, path = Path(folder) / "received", tmp_path / "root" / "ab" / "picture.png"
+        source.write_bytes(CONTENT)
+        if source.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("everything here is on one file system")
+        for _ in range(2):
+            move_into(path, source, root=tmp_path / "root")
+        assert path.read_bytes() == CONTENT
+        assert _files(tmp_path) == [path]
+        assert not source.exists()
+
+
+def test_a_file_does_not_move_to_where_no_folder_can_be(tmp_path: Path) -> None:
+    source, root = tmp_path / "received", tmp_path / "root"
+    source.write_bytes(CONTENT)
+    root.write_text("in the way")
+    with pytest.raises(ImageStorageException):
+        move_into(root / "ab" / "picture.png", source, root=root)
+    assert source.read_bytes() == CONTENT

@@ -6,20 +6,45 @@ import anyio
 import pytest
 from sqlalchemy import text
 
-from pixyproxy.core.models.generation import Generation, GenerationStatus, NewGeneration
+from pixyproxy.core.models.generation import (
+    Ending,
+    Generation,
+    GenerationError,
+    GenerationFilter,
+    GenerationStatus,
+    NewGeneration,
+    ProcessGuid,
+)
+from pixyproxy.core.models.image import ImageGuid
+from pixyproxy.core.models.order import InputPicture, Operation, UpstreamAnswer, UpstreamUsage
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data import generations
 from pixyproxy.data.database import Database, Repositories
-from tests.support.builders import LATER, MOMENT, add_generation, add_tenant, new_generation, new_guid
+from tests.support.builders import (
+    LATER,
+    MOMENT,
+    add_generation,
+    add_tenant,
+    new_generation,
+    new_guid,
+    new_order,
+    stored_ending,
+)
 
-CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+SECOND = timedelta(seconds=1)
+ME, OTHER = ProcessGuid(new_guid()), ProcessGuid(new_guid())
+
+
+def _ending(status: GenerationStatus) -> Ending:
+    return stored_ending(status=status, frees_key=status is FAILED)
 
 
 def _settle(data: Repositories, generation: Generation, *statuses: GenerationStatus) -> Generation:
     """The generation after it was settled so, one after the other."""
     for status in statuses:
-        data.generations.settle(generation.id, status, tenant_id=generation.tenant_id, at=LATER)
+        data.generations.settle(generation.id, _ending(status), tenant_id=generation.tenant_id)
     return _found(data, generation)
 
 
@@ -34,7 +59,30 @@ def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenan
     new = new_generation(tenant.id, idempotency_key=key)
     claimed = data.generations.claim(new)
     assert claimed is not None
-    assert claimed.model_dump(exclude={"id", "resolved_at"}) == new.model_dump()
+    assert claimed.model_dump(include=set(NewGeneration.model_fields)) == new.model_dump()
+    assert _found(data, new) == claimed
+
+
+def test_a_whole_order_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+    mask = InputPicture(field="mask", media_type="image/png", byte_size=7, sha256="e" * 64)
+    order = new_order(
+        operation=Operation.EDIT, count=10, previews=3, options={"size": "auto", "n": None, "é": [1]}, inputs=(mask,)
+    )
+    guids = tuple(ImageGuid(new_guid()) for _ in range(10))
+    new = new_generation(
+        tenant.id,
+        order=order,
+        image_guids=guids,
+        subject=Subject(new_guid()),
+        filename=None,
+        budget_month="2026-11",
+        reserved_micro_usd=2**53,
+        lease_owner=ME,
+        lease_until=LATER,
+    )
+    claimed = data.generations.claim(new)
+    assert claimed is not None
+    assert (claimed.order, claimed.image_guids, claimed.image_count) == (order, guids, 10)
     assert _found(data, new) == claimed
 
 
@@ -89,6 +137,24 @@ def test_a_call_ends_once(data: Repositories, tenant: Tenant, status: Generation
     assert (settled.status, settled.updated_at) == (status, LATER)
 
 
+def test_an_ending_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+    generation = add_generation(data, tenant.id)
+    ending = stored_ending(
+        cost_micro_usd=2**53,
+        image_count=3,
+        upstream="a",
+        answer=UpstreamAnswer(
+            facts={"created": 1}, usage=UpstreamUsage(output_image_tokens=9), revised_prompts=(None,)
+        ),
+        error=GenerationError(code="c", detail="é", context={"a": "b"}, retry_after_seconds=3),
+    )
+    assert data.generations.settle(generation.id, ending, tenant_id=tenant.id)
+    found = _found(data, generation)
+    same = ("cost_micro_usd", "image_count", "upstream", "answer", "error")
+    assert [getattr(found, name) for name in same] == [getattr(ending, name) for name in same]
+    assert found.finished_at == found.updated_at == LATER
+
+
 def test_a_failed_generation_sets_its_key_free(data: Repositories, tenant: Tenant) -> None:
     failed = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), FAILED)
     assert (failed.status, failed.idempotency_key) == (FAILED, None)
@@ -104,44 +170,43 @@ def test_what_was_or_may_have_been_bought_keeps_its_key(
     assert data.generations.claim(new_generation(tenant.id, idempotency_key="k")) is None
 
 
+def test_an_answer_that_was_no_picture_keeps_its_key(data: Repositories, tenant: Tenant) -> None:
+    generation = add_generation(data, tenant.id, idempotency_key="k")
+    assert data.generations.settle(generation.id, stored_ending(status=FAILED), tenant_id=tenant.id)
+    assert _found(data, generation).idempotency_key == "k"
+
+
 def test_a_picture_that_turns_up_makes_unknown_into_stored(data: Repositories, tenant: Tenant) -> None:
     assert _settle(data, add_generation(data, tenant.id), UNKNOWN, STORED).status is STORED
 
 
 @pytest.mark.parametrize(
     ("final", "later"),
-    [(STORED, FAILED), (STORED, UNKNOWN), (UNKNOWN, FAILED), (FAILED, STORED), (FAILED, UNKNOWN)],
+    [(STORED, FAILED), (STORED, UNKNOWN), (UNKNOWN, UNKNOWN), (FAILED, STORED), (FAILED, UNKNOWN)],
 )
 def test_what_has_ended_does_not_end_otherwise(
     data: Repositories, tenant: Tenant, final: GenerationStatus, later: GenerationStatus
 ) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), final)
-    assert _settle(data, generation, later) == generation
+    later_ending = _ending(later).model_copy(update={"at": LATER + SECOND})
+    assert not data.generations.settle(generation.id, later_ending, tenant_id=tenant.id)
+    assert _found(data, generation) == generation
 
 
 def test_another_tenant_settles_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = add_generation(data, tenant.id)
-    data.generations.settle(generation.id, FAILED, tenant_id=stranger.id, at=LATER)
+    assert not data.generations.settle(generation.id, _ending(FAILED), tenant_id=stranger.id)
     assert _found(data, generation) == generation
-
-
-def test_what_is_calling_is_listed_oldest_first(data: Repositories, tenant: Tenant) -> None:
-    young = data.generations.claim(new_generation(tenant.id, created_at=MOMENT + timedelta(seconds=1)))
-    old = add_generation(data, tenant.id)
-    _settle(data, add_generation(data, tenant.id), STORED)
-    assert data.generations.list_calling(limit=10) == [old, young]
-    assert data.generations.list_calling(limit=1) == [old]
 
 
 def test_it_is_told_whether_a_status_was_still_to_be_given(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
-    assert data.generations.settle(generation.id, STORED, tenant_id=tenant.id, at=LATER)
-    assert not data.generations.settle(generation.id, STORED, tenant_id=tenant.id, at=LATER)
+    assert data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert not data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
 
 
 def _stored(data: Repositories, tenant: Tenant, at: datetime, **changes: object) -> None:
-    new = new_generation(tenant.id, status=STORED, created_at=at).model_copy(update=changes)
-    assert data.generations.claim(new) is not None
+    add_generation(data, tenant.id, status=STORED, created_at=at, **changes)
 
 
 def _usage(
@@ -202,8 +267,8 @@ def test_what_is_in_a_status_and_open_is_listed_newest_first_with_its_tenant(
 
 def test_an_operator_finds_a_generation_of_any_tenant(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
-    assert data.generations.find_for_operator(generation.guid) == generation
-    assert data.generations.find_for_operator(new_guid()) is None
+    assert data.generations.find(generation.guid) == generation
+    assert data.generations.find(new_guid()) is None
 
 
 @pytest.mark.parametrize(("bought", "status", "key"), [(True, UNKNOWN, "k"), (False, FAILED, None)])
@@ -248,7 +313,174 @@ def test_a_tenant_that_goes_takes_what_is_over_and_waits_for_the_rest(
         _settle(data, add_generation(data, tenant.id), status)
     calling, other = add_generation(data, tenant.id), _settle(data, add_generation(data, stranger.id), STORED)
     assert not data.generations.delete_settled(tenant_id=tenant.id)
-    assert data.generations.list_calling(limit=9) == [calling]
+    assert data.generations.list_abandoned(at=LATER, limit=9) == [calling]
     _settle(data, calling, FAILED)
     assert data.generations.delete_settled(tenant_id=tenant.id)
     assert _found(data, other) == other
+
+
+def test_a_tenant_finds_its_own_by_guid_and_by_id(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    generation = add_generation(data, tenant.id)
+    assert data.generations.get_by_guid(generation.guid, tenant_id=tenant.id) == generation
+    assert data.generations.get(generation.id, tenant_id=tenant.id) == generation
+    assert data.generations.get_by_guid(generation.guid, tenant_id=stranger.id) is None
+    assert data.generations.get(generation.id, tenant_id=stranger.id) is None
+
+
+def test_a_tenants_own_are_listed_newest_first_by_status_and_in_pages(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    first, second = add_generation(data, tenant.id), add_generation(data, tenant.id)
+    failed = _settle(data, add_generation(data, tenant.id), FAILED)
+    add_generation(data, stranger.id)
+
+    def listed(before: Generation | None = None, limit: int = 9, **wanted: GenerationStatus) -> list[Generation]:
+        return data.generations.list_own(
+            GenerationFilter(**wanted), tenant_id=tenant.id, before=None if before is None else before.id, limit=limit
+        )
+
+    assert listed() == [failed, second, first]
+    assert listed(limit=1) == [failed]
+    assert listed(before=failed) == [second, first]
+    assert listed(status=CALLING, before=second) == [first]
+    assert listed(status=FAILED) == [failed]
+
+
+def _accepted(data: Repositories, tenant: Tenant, **changes: object) -> Generation:
+    lease = {"status": ACCEPTED, "lease_owner": ME, "lease_until": LATER}
+    return add_generation(data, tenant.id, **(lease | changes))
+
+
+def _begin_call(data: Repositories, generation: Generation, owner: ProcessGuid, tenant: Tenant) -> bool:
+    return data.generations.begin_call(
+        generation.id, owner, tenant_id=tenant.id, until=LATER + SECOND, at=MOMENT + SECOND
+    )
+
+
+def test_a_call_begins_once_and_by_its_owner_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    generation = _accepted(data, tenant)
+    assert not _begin_call(data, generation, OTHER, tenant)
+    assert not _begin_call(data, generation, ME, stranger)
+    assert _found(data, generation) == generation
+    assert _begin_call(data, generation, ME, tenant)
+    begun = _found(data, generation)
+    assert (begun.status, begun.lease_until, begun.updated_at) == (CALLING, LATER + SECOND, MOMENT + SECOND)
+    assert not _begin_call(data, generation, ME, tenant)
+
+
+@pytest.mark.parametrize("status", sorted(set(GenerationStatus) - {ACCEPTED}))
+def test_only_what_is_accepted_is_called_or_taken_over(
+    data: Repositories, tenant: Tenant, status: GenerationStatus
+) -> None:
+    generation = _accepted(data, tenant, status=status, lease_until=None)
+    assert not _begin_call(data, generation, ME, tenant)
+    assert not _take_over(data, generation, OTHER, tenant)
+
+
+def _take_over(data: Repositories, generation: Generation, owner: ProcessGuid, tenant: Tenant) -> bool:
+    at = LATER + SECOND
+    return data.generations.take_over(generation.id, owner, tenant_id=tenant.id, until=at + 60 * SECOND, at=at)
+
+
+@pytest.mark.parametrize(
+    ("until", "taken"),
+    [(None, True), (LATER, True), (LATER + SECOND, False), (LATER + 2 * SECOND, False)],
+    ids=["released", "over", "over now", "lasts"],
+)
+def test_a_lease_is_respected_until_it_is_over(
+    data: Repositories, tenant: Tenant, until: datetime | None, *, taken: bool
+) -> None:
+    generation = _accepted(data, tenant, lease_until=until)
+    assert (generation in data.generations.list_abandoned(at=LATER + SECOND, limit=9)) is taken
+    assert _take_over(data, generation, OTHER, tenant) is taken
+    assert _found(data, generation).lease_owner == (OTHER if taken else ME)
+    assert not _take_over(data, generation, ME, tenant)
+
+
+def test_what_was_taken_over_is_not_called_by_whoever_had_it(data: Repositories, tenant: Tenant) -> None:
+    generation = _accepted(data, tenant)
+    assert _take_over(data, generation, OTHER, tenant)
+    assert not _begin_call(data, generation, ME, tenant)
+    assert _begin_call(data, generation, OTHER, tenant)
+
+
+def test_another_tenants_is_not_taken_over(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    assert not _take_over(data, _accepted(data, tenant), OTHER, stranger)
+
+
+def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: Repositories, tenant: Tenant) -> None:
+    mine = [_accepted(data, tenant), _accepted(data, tenant, status=CALLING)]
+    other, over = _accepted(data, tenant, lease_owner=OTHER), _accepted(data, tenant, status=STORED)
+    data.generations.renew_leases(ME, until=LATER + SECOND)
+    assert [_found(data, each).lease_until for each in mine] == [LATER + SECOND, LATER + SECOND]
+    data.generations.release_leases(ME)
+    assert [_found(data, each).lease_until for each in mine] == [None, None]
+    assert [_found(data, each) for each in (other, over)] == [other, over]
+
+
+def test_what_dead_processes_left_is_listed_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    young = _accepted(data, tenant, lease_until=None, created_at=MOMENT + SECOND)
+    old = _accepted(data, stranger, lease_until=MOMENT, status=CALLING)
+    _accepted(data, tenant)
+    for status in (STORED, FAILED, UNKNOWN):
+        _accepted(data, tenant, lease_until=None, status=status)
+    assert data.generations.list_abandoned(at=LATER, limit=9) == [old, young]
+    assert data.generations.list_abandoned(at=LATER, limit=1) == [old]
+
+
+@pytest.mark.anyio
+async def test_of_twenty_that_take_over_or_call_at_once_exactly_one_wins(database: Database) -> None:
+    tenant = await database.write(add_tenant)
+    generation = await database.write(lambda data: _accepted(data, tenant))
+    won: list[bool] = []
+
+    async def take(owner: ProcessGuid) -> None:
+        won.append(await database.write(lambda data: _take_over(data, generation, owner, tenant)))
+
+    async def call(owner: ProcessGuid) -> None:
+        won.append(await database.write(lambda data: _begin_call(data, generation, owner, tenant)))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(take, ProcessGuid(new_guid()))
+    assert sum(won) == 1
+    owner = (await database.read(lambda data: _found(data, generation))).lease_owner
+    assert owner is not None
+    won.clear()
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(call, owner)
+    assert sum(won) == 1
+
+
+@pytest.mark.parametrize("bought", [True, False])
+def test_a_picture_that_turns_up_after_a_resolution_is_stored_once(
+    data: Repositories, tenant: Tenant, stranger: Tenant, *, bought: bool
+) -> None:
+    generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k", reserved_micro_usd=7), UNKNOWN)
+    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+    data.generations.resolve(generation.id, tenant_id=tenant.id, bought=bought, at=LATER)
+    assert _found(data, generation).cost_micro_usd == (7 if bought else 0)
+    assert not data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=stranger.id)
+    assert data.generations.settle_resolved(generation.id, stored_ending(cost_micro_usd=5), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+    stored = _found(data, generation)
+    assert (stored.status, stored.cost_micro_usd, stored.idempotency_key) == (STORED, 5, "k" if bought else None)
+
+
+def test_what_failed_by_itself_is_not_stored_later(data: Repositories, tenant: Tenant) -> None:
+    generation = _settle(data, add_generation(data, tenant.id), FAILED)
+    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+
+
+def test_usage_sums_pictures_and_what_they_cost(data: Repositories, tenant: Tenant) -> None:
+    for count, cost in ((1, 40_000), (3, 120_000)):
+        generation = add_generation(data, tenant.id, model="m")
+        data.generations.settle(
+            generation.id, stored_ending(image_count=count, cost_micro_usd=cost), tenant_id=tenant.id
+        )
+    unknown = _settle(data, add_generation(data, tenant.id, model="m", reserved_micro_usd=40_000), UNKNOWN)
+    data.generations.resolve(unknown.id, tenant_id=tenant.id, bought=True, at=LATER)
+    (row,) = data.generations.usage(tenant_id=tenant.id, since=MOMENT, until=LATER)
+    assert (row.images, row.cost_usd) == (4, 0.2)

@@ -91,8 +91,16 @@ def test_the_image_of_a_generation_is_found_by_its_tenant_alone(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     image = add_image(data, tenant)
-    assert data.images.get_of_generation(image.generation_id, tenant_id=tenant.id) == image
-    assert data.images.get_of_generation(image.generation_id, tenant_id=stranger.id) is None
+    assert data.images.list_of_generations([image.generation_id], tenant_id=tenant.id) == [image]
+    assert data.images.list_of_generations([image.generation_id], tenant_id=stranger.id) == []
+
+
+def test_the_images_of_generations_are_found_in_the_order_of_the_pictures(data: Repositories, tenant: Tenant) -> None:
+    generations = [add_generation(data, tenant.id) for _ in range(3)]
+    images = [data.images.record(new_image(tenant.id, generation.id)) for generation in generations for _ in range(2)]
+    wanted = [generation.id for generation in generations[:2]]
+    assert data.images.list_of_generations(wanted, tenant_id=tenant.id) == images[:4]
+    assert data.images.list_of_generations([], tenant_id=tenant.id) == []
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             database_url=database.create_database(),
             database_timeout_seconds=1,
             database_wait_seconds=1,
+            database_pool_size=4,
             images_per_minute=1_000,
             **upstream_settings(upstream),
         )
@@ -59,6 +60,8 @@ def every_database_route(stage: Stage) -> list[tuple[str, str, object]]:
         ("GET", f"/image/{stage.guid}", None),
         ("GET", f"/image/{stage.guid}/content", None),
         ("POST", "/image", {"prompt": "a fox"}),
+        ("POST", "/generation", {"prompt": "a fox"}),
+        ("GET", "/generation", None),
         ("PATCH", f"/image/{stage.guid}", {"filename": "x.png"}),
         ("DELETE", f"/image/{stage.guid}", None),
         ("GET", "/readyz", None),
@@ -99,17 +102,18 @@ def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
         return time.monotonic() - begun
 
     # More at once than the pool has connections: the wait for one is bounded too.
-    with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(ask, number) for number in range(20)]
+    with ThreadPoolExecutor(100) as pool:
+        asked = [pool.submit(ask, number) for number in range(200)]
         with stage.server.client(timeout=2) as client:
             for _ in range(10):
                 assert client.get("/healthz").status_code == 200
-        # A connection that is proven dead, then a new one tried: at most two timeouts, and some slack.
+        # A wait for a connection, one that is proven dead, then a new one tried: three timeouts, and some slack.
         assert max(future.result() for future in asked) < 15
     stage.database.thaw()
     wait_until(lambda: stage.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    # No connection of the pool is lost: five times as many callers as there are wait their turn.
     with ThreadPoolExecutor(20) as pool:
-        answers = pool.map(lambda _: stage.http.get(f"/image/{stage.guid}").status_code, range(40))
+        answers = pool.map(lambda _: stage.http.get(f"/image/{stage.guid}").status_code, range(200))
         assert set(answers) == {200}
 
 

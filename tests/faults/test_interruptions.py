@@ -1,8 +1,7 @@
 """Clients that hang up and processes that end in mid-generation: what is paid for is kept, and bought once."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tests.support.problems import assert_problem
 from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
 from tests.support.raw_http import connected, request_bytes
 from tests.support.server import make_settings, upstream_settings
-from tests.support.upstream import FakeUpstream
+from tests.support.upstream import HANG, FakeUpstream
 
 KEY = {"Idempotency-Key": "order-4711"}
 
@@ -85,32 +84,40 @@ def test_a_client_that_hangs_up_finds_its_picture_in_the_list(site: Site, tmp_pa
         assert len(site.upstream.requests) == 1
 
 
-def test_a_hundred_hang_ups_leave_the_server_as_it_was(site: Site, tmp_path: Path) -> None:
+def test_a_hundred_hang_ups_of_two_tenants_leave_the_server_as_it_was(site: Site, tmp_path: Path) -> None:
     site.upstream.delay = 0.2
-    headers = {"Authorization": f"Bearer {site.api_key}", "Content-Type": "application/json"}
+    keys = [site.api_key, new_api_key(site.settings, tenant="another")]
 
     def hang_up(number: int) -> None:
+        headers = {"Authorization": f"Bearer {keys[number % 2]}", "Content-Type": "application/json"}
         with connected(server.url) as connection:
-            request = request_bytes("POST", "/image", headers=headers, body=b'{"prompt": "%d"}' % number)
-            connection.sendall(request)
+            body = b'{"prompt": "tenant %d"}' % (number % 2)
+            connection.sendall(request_bytes("POST", "/image", headers=headers, body=body))
             site.upstream.wait_for_requests(number % 10)
 
     settings = site.settings.model_copy(update={"images_per_minute": 1_000, "database_pool_size": 2})
     settings.model_fields_set.update({"images_per_minute", "database_pool_size"})
-    with running_server(settings, tmp_path) as server, server.client(site.api_key) as client:
+    with (
+        running_server(settings, tmp_path) as server,
+        server.client(keys[0]) as first,
+        server.client(keys[1]) as second,
+    ):
         with ThreadPoolExecutor(20) as pool:
             list(pool.map(hang_up, range(100)))
 
         def all_kept() -> bool:
-            bought = len(site.upstream.requests)
-            listed = client.get("/image", params={"mine": "true", "limit": "100"}).json()
+            listed = [client.get("/image?mine=true&limit=100").json() for client in (first, second)]
+            for number, images in enumerate(listed):
+                assert {image["prompt"] for image in images} <= {f"tenant {number}"}
             log = server.log.read_text()
-            return len(listed) == bought and log.count("REQUEST START\n") == log.count("REQUEST END\n") + 1
+            done = log.count("REQUEST START\n") == log.count("REQUEST END\n")
+            return done and sum(map(len, listed)) == len(site.upstream.requests)
 
-        # The one request that asks is under way itself.
         wait_until(all_kept, what="every picture that was bought")
-        assert client.post("/image", json={"prompt": "after"}).status_code == 201
-        assert client.get("/readyz").status_code == 200
+        # Every connection of the pool is of use still.
+        with ThreadPoolExecutor(4) as pool:
+            answers = pool.map(lambda _: first.post("/image", json={"prompt": "tenant 0"}).status_code, range(4))
+            assert set(answers) == {201}
 
 
 def test_sigterm_in_mid_generation_finishes_it_and_answers(site: Site, tmp_path: Path) -> None:
@@ -125,6 +132,41 @@ def test_sigterm_in_mid_generation_finishes_it_and_answers(site: Site, tmp_path:
         assert answer.status_code == 201
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         assert_picture_is_kept(client, site)
+
+
+def test_sigterm_with_twenty_in_flight_answers_them_all(site: Site, tmp_path: Path) -> None:
+    site.upstream.delay = 2.0
+    with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
+        with ThreadPoolExecutor(20) as pool:
+            orders = [pool.submit(client.post, "/image", json={"prompt": f"fox {number}"}) for number in range(20)]
+            site.upstream.wait_for_requests(20)
+            server.process.send_signal(signal.SIGTERM)
+            guids = {order.result().raise_for_status().json()["guid"] for order in orders}
+        server.process.wait(timeout=site.settings.shutdown_seconds)
+        assert len(guids) == 20
+    with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
+        listed = client.get("/image", params={"mine": "true", "limit": "100"}).json()
+        assert {image["guid"] for image in listed} == guids
+        assert len(site.upstream.requests) == 20
+
+
+def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+    with FakeUpstream() as upstream:
+        upstream.behave(HANG)
+        settings = make_settings(tmp_path, shutdown_seconds=1, **upstream_settings(upstream))
+        api_key = new_api_key(settings)
+        with running_server(settings, tmp_path) as server, server.client(api_key) as client:
+            accepted = client.post("/generation", json={"prompt": "a fox"}, headers=KEY)
+            upstream.wait_for_requests(1)
+            assert server.terminate() == 0
+        with running_server(settings, tmp_path) as server, server.client(api_key) as client:
+            found = client.get(accepted.headers["location"]).json()
+            assert found["status"] == "unknown"
+            assert_problem(
+                client.post("/generation", json={"prompt": "a dog"}, headers=KEY), 422, "idempotency_mismatch"
+            )
+            assert client.post("/generation", json={"prompt": "a fox"}, headers=KEY).json()["guid"] == found["guid"]
+            assert len(upstream.requests) == 1
 
 
 def test_sigterm_without_work_ends_with_exit_code_0(tmp_path: Path) -> None:
@@ -162,29 +204,3 @@ def test_kill_in_mid_generation_never_buys_a_second_time(site: Site, tmp_path: P
         assert len(site.upstream.requests) == 1
         # The tenant is not locked out: a new key buys a new picture.
         assert client.post("/image", json={"prompt": "a fox"}, headers={"Idempotency-Key": "k2"}).status_code == 201
-
-
-@pytest.mark.parametrize("moment", ["staged", "stored", "answered"])
-def test_what_a_kill_leaves_is_finished_by_the_next_process(moment: str, site: Site, tmp_path: Path) -> None:
-    images = site.settings.images
-    reached: dict[str, Callable[[], bool]] = {
-        "staged": lambda: any((images / ".incoming").glob("*")),
-        "stored": lambda: any(images.rglob("*.png")),
-        "answered": lambda: False,
-    }
-    with ordering(site, tmp_path) as (server, order):
-        deadline = time.monotonic() + 10
-        while not (reached[moment]() or order.done()):
-            assert time.monotonic() < deadline
-        server.kill()
-        acknowledged = order.exception() is None and order.result().status_code == 201
-    with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
-        if acknowledged:
-            assert_picture_is_kept(client, site)
-        kept = {path.stem for path in images.rglob("*.png")}
-        wait_until(lambda: {image["guid"] for image in own_images(client)} == kept, what="the record of every picture")
-        if kept:
-            assert_picture_is_kept(client, site)
-        again = client.post("/image", json={"prompt": "a fox"}, headers=KEY)
-        assert again.status_code in ({201} if kept else {409})
-        assert len(site.upstream.requests) == 1

@@ -54,7 +54,7 @@ def test_a_full_disk_acknowledges_nothing_and_reads_go_on(small_disk: Path, tmp_
             assert_problem(answer, 507, "storage_full")
             assert_reads_work(http, picture)
             assert len([path for path in small_disk.rglob("*") if path.is_file()]) == 2
-            # What could not be kept was not bought, so that the same key may buy it later.
+            # What could not be kept is not bought, so that the same key may buy it later.
             assert len(upstream.requests) == 1
             (small_disk / "ballast").unlink()
             again = http.post("/image", json={"prompt": "too much"}, headers={"Idempotency-Key": "k"})

@@ -1,18 +1,21 @@
-"""Rows for tests that are about rows; whatever a test does not care for is filled in."""
+"""Rows, and the pictures of them, for tests that are about those; what a test does not care for is filled in."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import SecretStr
 
 from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration
-from pixyproxy.core.models.image import GenerationId, ImageGuid, NewImage, StoredImage
+from pixyproxy.core.models.generation import Ending, Generation, GenerationGuid, GenerationStatus, NewGeneration
+from pixyproxy.core.models.image import GenerationId, ImageGuid, MediaType, NewImage, StoredImage
+from pixyproxy.core.models.order import PictureOrder
 from pixyproxy.core.models.principal import Principal, Role, Scope, Subject, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantId, TenantStatus, Visibility
 from pixyproxy.core.models.token import RefreshToken, SessionGuid
 from pixyproxy.core.models.user import StoredUser, UserGuid, UserStatus
 from pixyproxy.data.database import Repositories
+from pixyproxy.data.store.local import LocalStore
 
 MOMENT = datetime(2026, 11, 21, 9, 15, 2, tzinfo=UTC)
 LATER = MOMENT + timedelta(hours=1)
@@ -38,33 +41,54 @@ def new_tenant(**changes: object) -> Tenant:
     return Tenant.model_validate(tenant.model_dump() | changes)
 
 
+def new_order(**changes: object) -> PictureOrder:
+    return PictureOrder.model_validate({"prompt": "a red fox 🦊", "model": "gpt-image-2"} | changes)
+
+
 def new_generation(
     tenant_id: TenantId,
     *,
-    idempotency_key: str | None = None,
     status: GenerationStatus = GenerationStatus.CALLING,
     created_at: datetime = MOMENT,
+    **changes: object,
 ) -> NewGeneration:
-    return NewGeneration(
+    """A generation of ``order``, or of one that differs by ``prompt`` and ``model``; its process is dead."""
+    named = {name: changes.pop(name) for name in ("prompt", "model") if name in changes}
+    generation = NewGeneration(
         guid=GenerationGuid(new_guid()),
         tenant_id=tenant_id,
-        idempotency_key=idempotency_key,
+        idempotency_key=None,
         fingerprint="f" * 64,
         status=status,
-        image_guid=ImageGuid(new_guid()),
-        prompt="a red fox 🦊",
+        image_guids=(ImageGuid(new_guid()),),
+        order=new_order(**named),
         filename="a-red-fox.png",
         visibility=Visibility.PUBLIC,
-        model="gpt-image-2",
         created_at=created_at,
         updated_at=created_at,
     )
+    return NewGeneration.model_validate(generation.model_dump() | changes)
 
 
-def add_generation(data: Repositories, tenant_id: TenantId, *, idempotency_key: str | None = None) -> Generation:
-    generation = data.generations.claim(new_generation(tenant_id, idempotency_key=idempotency_key))
+def add_generation(data: Repositories, tenant_id: TenantId, **changes: Any) -> Generation:  # noqa: ANN401  (any field)
+    generation = data.generations.claim(new_generation(tenant_id, **changes))
     assert generation is not None
     return generation
+
+
+def stored_ending(**changes: object) -> Ending:
+    """How a generation ends that gave its one picture."""
+    ending = Ending(status=GenerationStatus.STORED, at=LATER, image_count=1)
+    return Ending.model_validate(ending.model_dump() | changes)
+
+
+async def keep_picture(
+    store: LocalStore, guid: ImageGuid, media_type: MediaType = "image/png", content: bytes = b"picture"
+) -> None:
+    """Put a picture into the store, as one that was received is."""
+    source = store.folder.parent / new_guid()
+    source.write_bytes(content)
+    await store.adopt(source, guid, media_type)
 
 
 def new_image(tenant_id: TenantId, generation_id: GenerationId, **changes: object) -> NewImage:

@@ -18,6 +18,9 @@ from tests.support.server import make_settings
 
 TABLES = (
     "audit_log",
+    "webhook_deliveries",
+    "webhooks",
+    "budgets",
     "refresh_tokens",
     "revoked_tokens",
     "users",

@@ -1,47 +1,81 @@
 """An upstream inside the process whose state a test sees: for what the fake HTTP server is too far away."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from pixyproxy.core.models.image import ImagePrompt
-from pixyproxy.service.private.upstream.picture import PictureLimits, UpstreamPicture, inspect_picture
+from anyio import to_thread
+
+from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
+from pixyproxy.service.private.generation.received import PictureLimits
+from pixyproxy.service.private.upstream.pool import PooledUpstream
+from pixyproxy.service.private.upstream.upstream import PictureSink, PictureWriter
 from tests.support import pictures
 
 LIMITS = PictureLimits(max_bytes=10_000_000, max_pixels=100_000_000)
+ANY_NUMBER = 1000
 
 
 @dataclass
 class FakeDrawer:
-    """Draws a picture for each prompt; fails with ``error`` if there is one, and waits while ``gate`` is closed."""
+    """Draws the previews and pictures of each order, and waits between them while ``gate`` is closed.
 
-    error: BaseException | None = None
-    gate: asyncio.Event | None = None
-    asked: list[ImagePrompt] = field(default_factory=list)
-    drawing: asyncio.Event = field(default_factory=asyncio.Event)
+    With an ``error`` it gives the first ``given`` pictures and fails. ``content``: what every picture is.
+    """
+
     name: str = "a fake"
+    error: BaseException | None = None
+    given: int = 0
+    content: bytes | None = None
+    answer: UpstreamAnswer = field(default_factory=UpstreamAnswer)
+    gate: asyncio.Event | None = None
+    asked: list[PictureOrder] = field(default_factory=list)
+    inputs: list[list[bytes]] = field(default_factory=list)
+    drawing: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def model_for(self, prompt: ImagePrompt) -> str:
-        """The model that was asked for, or its own."""
-        return prompt.model or "fake"
+    @property
+    def prompts(self) -> list[str]:
+        """What it was asked for."""
+        return [order.prompt for order in self.asked]
+
+    def close_gate(self) -> None:
+        """Have everyone wait, from the previews on."""
+        self.gate = asyncio.Event()
 
     def open_gate(self) -> None:
         """Let everyone who waits go on."""
         assert self.gate is not None
         self.gate.set()
 
-    async def draw(self, prompt: ImagePrompt) -> UpstreamPicture:
-        """Remember the prompt, then draw or fail."""
-        self.asked.append(prompt)
+    async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
+        """Remember the order, then draw or fail."""
+        self.asked.append(order)
+        self.inputs.append([path.read_bytes() for path in inputs])
+        for index in range(order.previews):
+            await to_thread.run_sync(_put, sink.begin_preview(index), pictures.png(8, 8, seed=index))
         self.drawing.set()
         if self.gate is not None:
             await self.gate.wait()
+        for index in range(order.count if self.error is None else self.given):
+            content = self.content or pictures.png(32, 16, seed=10 * len(self.asked) + index)
+            await to_thread.run_sync(_put, sink.begin_picture(), content)
         if self.error is not None:
             raise self.error
-        content = pictures.png(32, 16, seed=len(self.asked))
-        return inspect_picture(content, limits=LIMITS)
+        return self.answer
 
-    async def check(self) -> None:
-        """It can always be used."""
+    async def list_models(self) -> list[str]:
+        """It does not tell."""
+        return []
 
     async def close(self) -> None:
         """It has no connections."""
+
+    def pooled(self, *, concurrency: int = ANY_NUMBER) -> PooledUpstream:
+        """It, as an upstream of a pool."""
+        return PooledUpstream(self.name, self, None, 1, concurrency, None)
+
+
+def _put(writer: PictureWriter, content: bytes) -> None:
+    writer.write(content)
+    writer.finish()

@@ -24,6 +24,13 @@ def png(width: int, height: int, *, seed: int = 0) -> bytes:
     return _encoded(_blocks(width, height, seed=seed), file_format="PNG")
 
 
+def transparent_png(width: int, height: int, *, seed: int = 0) -> bytes:
+    """Return a PNG of coloured blocks whose left half is fully transparent: a mask or markup."""
+    picture = _blocks(width, height, seed=seed).convert("RGBA")
+    picture.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+    return _encoded(picture, file_format="PNG")
+
+
 def jpeg(width: int, height: int, *, seed: int = 0) -> bytes:
     """Return a JPEG of coloured blocks."""
     return _encoded(_blocks(width, height, seed=seed), file_format="JPEG")

@@ -8,6 +8,7 @@ import schemathesis
 
 CURSOR_MAX_LENGTH = 500
 DATE = re.compile(r"\d{4}-\d\d-\d\dT")
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -26,6 +27,9 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:  # noqa: ANN401
             case.body.pop(name, None)
     if isinstance(case.body, dict) and DATE.match(str(case.body.get("expires_at"))):
         case.body["expires_at"] = "2099-01-01T00:00:00Z"
+    if case.path == "/webhook" and isinstance(case.body, dict) and URI.fullmatch(str(case.body.get("url"))):
+        # Which hosts may be called, no document can say; the server of the test allows this one, where nobody is.
+        case.body["url"] = "https://127.0.0.1:1/"
     cursor = (case.query or {}).get("cursor")
     if isinstance(cursor, str) and len(cursor) <= CURSOR_MAX_LENGTH:
         del case.query["cursor"]

@@ -26,6 +26,14 @@ def test_noise_png_has_the_size_asked_for(size: int) -> None:
         picture.load()
 
 
+def test_transparent_png_shows_only_its_right_half() -> None:
+    with Image.open(io.BytesIO(pictures.transparent_png(64, 48))) as picture:
+        assert (picture.mode, picture.size) == ("RGBA", (64, 48))
+        alpha = picture.getchannel("A")
+        assert alpha.crop((0, 0, 32, 48)).getextrema() == (0, 0)
+        assert alpha.crop((32, 0, 64, 48)).getextrema() == (255, 255)
+
+
 def test_claiming_png_has_a_valid_header() -> None:
     with PngImagePlugin.PngImageFile(io.BytesIO(pictures.png_claiming(50_000, 50_000))) as picture:
         assert picture.size == (50_000, 50_000)

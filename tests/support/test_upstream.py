@@ -128,7 +128,26 @@ def test_other_keys_and_unknown_paths_are_refused(fake: FakeUpstream) -> None:
         with pytest.raises(openai.AuthenticationError, match="Incorrect API key"):
             client.images.generate(prompt="a red fox")
         with pytest.raises(openai.NotFoundError, match="Invalid URL"):
-            client.models.list()
+            client.files.list()
+
+
+def test_models_are_listed_and_found(fake: FakeUpstream) -> None:
+    with _client(fake.base_url) as client:
+        listed = list(client.models.list())
+        assert [model.id for model in listed] == list(upstream.MODELS)
+        assert [client.models.retrieve(model.id) for model in listed] == listed
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.models.retrieve("gpt-image-0")
+    assert caught.value.code == "model_not_found"
+    with _client(fake.base_url, api_key="sk-other") as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+
+
+def test_every_behaviour_has_a_name() -> None:
+    exported = {name: getattr(upstream, name) for name in upstream.__all__ if name.isupper()}
+    behaviours = {name: value for name, value in exported.items() if hasattr(value, "answer")}
+
+    assert behaviours == upstream.BEHAVIOURS
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The fake upstream hangs, ends and serves as its own program as it is told to."""
 
 import base64
+import json
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from openai.types.images_response import ImagesResponse
 
 from tests.support import upstream
 from tests.support.upstream import FakeUpstream, refusing_base_url
+from tests.support.upstream.named import read_script
 
 _ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,16 @@ def test_close_waits_for_no_hung_request() -> None:
     assert time.monotonic() - started < 0.5
 
 
+def test_one_that_never_started_is_closed_too() -> None:
+    fake = FakeUpstream()
+
+    fake.close()
+    fake.close()
+
+    with _client(fake.base_url) as client, pytest.raises(openai.APIConnectionError):
+        client.models.list()
+
+
 def test_refusing_port_refuses() -> None:
     with (
         refusing_base_url() as base_url,
@@ -82,6 +94,54 @@ def test_command_line_serves_until_terminated() -> None:
         assert process.wait(5) == 0
 
     assert len(_pictures_of(response)[0]) == pytest.approx(300_000, rel=0.02)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", openai.OpenAI]]:
+    """A process of its own that has a script and a ledger in `tmp_path`, and a client of it."""
+    script = [
+        {"match": "a cat", "behaviour": "SERVER_ERROR", "times": 1},
+        {"match": "a dog", "behaviour": "STREAM_HANG"},
+    ]
+    (tmp_path / "script.json").write_text(json.dumps(script))
+    arguments = ["--script", str(tmp_path / "script.json"), "--ledger", str(tmp_path / "ledger.jsonl")]
+    arguments += ["--api-key", "sk-own"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.upstream", *arguments], cwd=_ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        base_url = process.stdout.readline().strip()
+        with _client(base_url, api_key="sk-own").with_options(timeout=10) as client:
+            yield process, client
+        process.terminate()
+        assert process.wait(5) == 0
+
+
+def test_process_misbehaves_by_its_script_and_keeps_a_ledger(
+    started: tuple["subprocess.Popen[str]", openai.OpenAI], tmp_path: Path
+) -> None:
+    process, client = started
+    with pytest.raises(openai.InternalServerError):
+        client.images.generate(prompt="a cat")
+    assert client.images.generate(prompt="a cat").data
+    events = iter(client.images.generate(prompt="a dog", stream=True, partial_images=1))
+    assert next(events).type == "image_generation.partial_image"
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [(line["prompt"], line["bought"]) for line in lines] == [
+        ("a cat", False),
+        ("a cat", True),
+        ("a dog", True),
+    ]
+    process.send_signal(signal.SIGUSR1)
+    assert [event.type for event in events] == ["image_generation.completed"]
+
+
+def test_script_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text('[{"match": "", "behaviour": "NO_SUCH"}]')
+
+    with pytest.raises(KeyError, match="NO_SUCH"):
+        list(read_script(script))
 
 
 def _pictures_of(response: ImagesResponse) -> list[bytes]:

@@ -113,18 +113,22 @@ class Situation:
 
     def send(self, method: str, path: str, *scopes: Scope, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
         """A request with one more key of the tenant, which carries these scopes or every one."""
-        with self.server.client(self.issue(*scopes).api_key.get_secret_value()) as client:
+        return self.send_with(self.issue(*scopes), method, path, **request)
+
+    def send_with(self, issued: IssuedApiKey, method: str, path: str, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
+        """A request with this key."""
+        with self.server.client(issued.api_key.get_secret_value()) as client:
             return client.request(method, path, **request)
 
     def post_with(self, issued: IssuedApiKey) -> httpx2.Response:
         """POST /image with this key."""
         return self.post_as(_bearer(issued.api_key.get_secret_value()))
 
-    def post_after(self, **change: object) -> httpx2.Response:
+    def post_after(self, *, order: dict[str, str] | None = None, **change: object) -> httpx2.Response:
         """POST /image after the tenant was changed so; it is as before in the end."""
         self.change_tenant(**change)
         try:
-            return self.post_as(_bearer(self.tenant.api_key))
+            return self.post(json={"prompt": "a fox", **(order or {})})
         finally:
             self.change_tenant(status="active", monthly_budget_usd=None, allowed_models=None)
 
@@ -308,7 +312,10 @@ TENANCY = [
          "model_not_allowed"),
     Case("model that the tenant may not use", lambda s: s.post_after(allowed_models=["another"]), 403,
          "model_not_allowed"),
-    Case("a budget and no price", lambda s: s.post_after(monthly_budget_usd=10), 402, "budget_unpriced"),
+    Case("a budget and no price", lambda s: s.post_after(order={"model": "unpriced"}, monthly_budget_usd=10), 402,
+         "budget_unpriced"),
+    Case("a budget that is too small", lambda s: s.post_after(monthly_budget_usd=0.000001), 402, "budget_exceeded"),
+    Case("a budget of nothing", lambda s: s.post_after(monthly_budget_usd=0), 402, "budget_exceeded"),
     Case("usage without the scope", lambda s: s.send("GET", "/usage", Scope.IMAGE_READ), *FORBIDDEN,
          (("www-authenticate", LACKS_SCOPE.format("usage:read")),)),
     Case("usage since no date", lambda s: s.send("GET", "/usage?since=yesterday"), *INVALID),
@@ -411,12 +418,82 @@ ADMINISTRATION = [
         "POST", f"/admin/generation/{ABSENT_GUID}/resolve", json={}), *INVALID),
 ]  # fmt: skip
 
-CASES = [*CREDENTIALS, *BODIES, *PATHS, *TENANCY, *KEYS, *USERS, *ADMINISTRATION]
+HOOK = {"url": "https://93.184.216.34/"}
+"""By its address, so that no name server is asked."""
+NO_WEBHOOK = (404, "webhook_not_found")
+
+GENERATIONS = [
+    Case("generations without the scope", lambda s: s.send("GET", "/generation", KEY_MANAGE), *FORBIDDEN,
+         (("www-authenticate", LACKS_SCOPE.format("image:read")),)),
+    Case("an order without a prompt", lambda s: s.send("POST", "/generation", json={"n": 2}), *INVALID),
+    Case("no pictures", lambda s: s.send("POST", "/generation", json={"prompt": "a", "n": 0}), *INVALID),
+    Case("11 pictures", lambda s: s.send("POST", "/generation", json={"prompt": "a", "n": 11}), *INVALID),
+    Case("a text for n", lambda s: s.send("POST", "/generation", json={"prompt": "a", "n": "2"}), *INVALID),
+    Case("4 previews", lambda s: s.send("POST", "/generation", json={"prompt": "a", "partial_images": 4}), *INVALID),
+    Case("n of a picture that is waited for", lambda s: s.post(json={"prompt": "a", "n": 2}), *INVALID),
+    Case("an unknown status", lambda s: s.send("GET", "/generation?status=lost"), *INVALID),
+    Case("a page of 101 generations", lambda s: s.send("GET", "/generation?limit=101"), *INVALID),
+    Case("a cursor of generations that is none", lambda s: s.send("GET", "/generation?cursor=x"), 400,
+         "invalid_cursor"),
+    Case("an unknown generation", lambda s: s.send("GET", f"/generation/{ABSENT_GUID}"), *NO_GENERATION),
+    Case("a number for a generation", lambda s: s.send("GET", "/generation/1"), *NO_GENERATION),
+    Case("events of an unknown generation", lambda s: s.send("GET", f"/generation/{ABSENT_GUID}/events"),
+         *NO_GENERATION),
+    Case("waiting for an unknown generation", lambda s: s.send(
+        "GET", f"/generation/{ABSENT_GUID}", headers={"Prefer": "wait=5"}), *NO_GENERATION),
+    Case("DELETE /generation/{guid}", lambda s: s.raw("DELETE", f"/generation/{ABSENT_GUID}"), *NOT_ALLOWED,
+         (("allow", "GET"),)),
+]  # fmt: skip
+
+WEBHOOKS = [
+    Case("webhooks without the scope", lambda s: s.send("GET", "/webhook", USER_MANAGE), *FORBIDDEN,
+         (("www-authenticate", LACKS_SCOPE.format("key:manage")),)),
+    Case("a webhook without a URL", lambda s: s.send("POST", "/webhook", json={}), *INVALID),
+    Case("a webhook of an unknown event", lambda s: s.send("POST", "/webhook", json=HOOK | {"events": ["all"]}),
+         *INVALID),
+    Case("a webhook into this machine", lambda s: s.send("POST", "/webhook", json={"url": "https://127.0.0.1/"}), 422,
+         "webhook_target_refused"),
+    Case("a webhook by http", lambda s: s.send("POST", "/webhook", json={"url": "http://93.184.216.34/"}), 422,
+         "webhook_target_refused"),
+    Case("rotation of an unknown webhook", lambda s: s.send("POST", f"/webhook/{ABSENT_GUID}/rotate"), *NO_WEBHOOK),
+    Case("deliveries to an unknown webhook", lambda s: s.send("GET", f"/webhook/{ABSENT_GUID}/delivery"), *NO_WEBHOOK),
+    Case("DELETE of an unknown webhook", lambda s: s.send("DELETE", f"/webhook/{ABSENT_GUID}"), *NO_WEBHOOK),
+    Case("DELETE of what is no webhook", lambda s: s.send("DELETE", "/webhook/1"), *NO_WEBHOOK),
+]  # fmt: skip
+
+CASES = [*CREDENTIALS, *BODIES, *PATHS, *TENANCY, *KEYS, *USERS, *ADMINISTRATION, *GENERATIONS, *WEBHOOKS]
+
+GENERATIONS_PATH, EDITS_PATH = "/v1/images/generations", "/v1/images/edits"
+NO_PICTURE_FILE = {"image": ("a.png", b"no picture", "image/png")}
+
+OPENAI_CASES = [
+    Case("/v1 without a key", lambda s: s.get_anonymously("/v1/models"), 401, "credential_missing"),
+    Case("/v1 without the scope", lambda s: s.send("POST", GENERATIONS_PATH, KEY_MANAGE, json={"prompt": "a"}),
+         *FORBIDDEN),
+    Case("/v1 without a prompt", lambda s: s.send("POST", GENERATIONS_PATH, json={}), 400, "invalid_request"),
+    Case("/v1 with malformed JSON", lambda s: s.send("POST", GENERATIONS_PATH, content=b"{", headers=JSON), *MALFORMED),
+    Case("/v1 with n=11", lambda s: s.send("POST", GENERATIONS_PATH, json={"prompt": "a", "n": 11}), 400,
+         "invalid_request"),
+    Case("/v1 with 20 MB", lambda s: s.send("POST", GENERATIONS_PATH, content=b" " * TWENTY_MEGABYTES, headers=JSON),
+         413, "body_too_large"),
+    Case("/v1 with a model that the key may not use", lambda s: s.send_with(
+        s.issue(allowed_models=["another"]), "POST", GENERATIONS_PATH, json={"prompt": "a"}), 403,
+         "model_not_allowed"),
+    Case("an edit without a picture", lambda s: s.send("POST", EDITS_PATH, data={"prompt": "a"}), 400,
+         "invalid_request"),
+    Case("an edit of what is no picture", lambda s: s.send(
+        "POST", EDITS_PATH, data={"prompt": "a"}, files=NO_PICTURE_FILE), 400, "invalid_input_picture"),
+    Case("an edit of an unknown image", lambda s: s.send(
+        "POST", EDITS_PATH, data={"prompt": "a", "image_guid": ABSENT_GUID}), 400, "invalid_input_picture"),
+    Case("an unknown path under /v1", lambda s: s.raw("GET", "/v1/nothing"), *NO_ROUTE),
+    Case("GET of /v1/images/generations", lambda s: s.raw("GET", GENERATIONS_PATH), *NOT_ALLOWED,
+         (("allow", "POST"),)),
+]  # fmt: skip
 
 
 def markdown() -> str:
     """The table, as the tests prove it."""
-    rows: list[tuple[str, int, str]] = [(case.name, case.status, case.code) for case in CASES]
+    rows: list[tuple[str, int, str]] = [(case.name, case.status, case.code) for case in CASES + OPENAI_CASES]
     rows += [(f"upstream: {fault.name}", fault.status, fault.code) for fault in FAULTS]
     lines = [f"| {name.replace('|', chr(92) + '|')} | {status} | {code} |" for name, status, code in rows]
     return "\n".join(["| input | status | code |", "|---|---|---|", *lines]) + "\n"

@@ -54,6 +54,14 @@ ROUTES: dict[str, Access | Scope] = {
     "POST /image": Scope.IMAGE_GENERATE,
     "PATCH /image/{guid}": Scope.IMAGE_MANAGE,
     "DELETE /image/{guid}": Scope.IMAGE_MANAGE,
+    "POST /generation": Scope.IMAGE_GENERATE,
+    "GET /generation": Scope.IMAGE_READ,
+    "GET /generation/{guid}": Scope.IMAGE_READ,
+    "GET /generation/{guid}/events": Scope.IMAGE_READ,
+    "POST /v1/images/generations": Scope.IMAGE_GENERATE,
+    "POST /v1/images/edits": Scope.IMAGE_GENERATE,
+    "GET /v1/models": Access.ANY_CREDENTIAL,
+    "GET /v1/models/{model}": Access.ANY_CREDENTIAL,
     "POST /auth/token": Access.CLIENT,
     "POST /auth/revoke": Access.OPEN,
     "POST /auth/introspect": Access.ASKER,
@@ -67,6 +75,11 @@ ROUTES: dict[str, Access | Scope] = {
     "POST /user": Scope.USER_MANAGE,
     "PATCH /user/{guid}": Scope.USER_MANAGE,
     "DELETE /user/{guid}": Scope.USER_MANAGE,
+    "GET /webhook": Scope.KEY_MANAGE,
+    "POST /webhook": Scope.KEY_MANAGE,
+    "GET /webhook/{guid}/delivery": Scope.KEY_MANAGE,
+    "POST /webhook/{guid}/rotate": Scope.KEY_MANAGE,
+    "DELETE /webhook/{guid}": Scope.KEY_MANAGE,
     "GET /me": Access.ANY_CREDENTIAL,
     "GET /usage": Scope.USAGE_READ,
     "GET /admin/tenant": Scope.ADMIN,
@@ -116,7 +129,7 @@ class World:
 
     def ask(self, route: str, caller: Caller, guid: str = ABSENT_GUID) -> httpx2.Response:
         """The answer to the smallest request of a route; nothing comes of it."""
-        method, path = route.replace("{guid}", guid).split()
+        method, path = route.replace("{guid}", guid).replace("{model}", "gpt-image-2").split()
         body: Json = {"data": OAUTH_FORMS[route]} if route in OAUTH_FORMS else {"json": {}}
         return self.http.request(
             method, path, headers=caller.headers, **(body if method not in {"GET", "HEAD", "DELETE"} else {})
@@ -136,6 +149,8 @@ def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[Wor
         picture = make_image(ours, "a fox that nobody else sees", visibility="private")
         owned = {
             "image": picture["guid"],
+            "generation": ours.http.get("/generation").json()[0]["guid"],
+            "webhook": make_webhook(ours.http)["guid"],
             "key": make_key(ours.http, Scope.IMAGE_READ)["guid"],
             "user": make_user(ours.http).guid,
         }
@@ -146,6 +161,15 @@ def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[Wor
             strangers=good_callers(theirs.http),
             owned=owned,
         )
+
+
+def make_webhook(owner: httpx2.Client) -> Json:
+    """A webhook of the owner's tenant, of events that never come; by its address, so that no name server is asked."""
+    order = {"url": "https://93.184.216.34/hook", "events": ["generation.failed"]}
+    made = owner.post("/webhook", json=order)
+    assert made.status_code == 201, made.text
+    webhook: Json = made.json()
+    return webhook
 
 
 def good_callers(owner: httpx2.Client) -> dict[str, Caller]:
@@ -190,10 +214,16 @@ def expected(access: Access | Scope, caller: Caller) -> Outcome:
     return caller.refusal or PASSES
 
 
+def members(answer: httpx2.Response) -> Json:
+    """What a refusal says: problem JSON, or what is in the envelope of OpenAI's errors."""
+    body: Json = answer.json()
+    return body.get("error", body) if answer.request.url.path.startswith("/v1/") else body
+
+
 def outcome(answer: httpx2.Response) -> Outcome:
     """What came of a request; an answer to HEAD has no code."""
     if answer.status_code in {401, 403}:
-        return answer.status_code, answer.json()["code"] if answer.content else ""
+        return answer.status_code, members(answer)["code"] if answer.content else ""
     assert answer.status_code < 500, answer.text
     return PASSES
 
@@ -203,7 +233,7 @@ def assert_challenge(answer: httpx2.Response, access: Access | Scope) -> None:
     challenge = answer.headers.get("www-authenticate", "")
     if outcome(answer) == (403, "scope_missing"):
         assert challenge == f'Bearer realm="pixyproxy", error="insufficient_scope", scope="{access}"'
-        assert answer.json()["scope"] == access
+        assert answer.request.url.path.startswith("/v1/") or answer.json()["scope"] == access
     elif answer.status_code == 401:
         assert challenge.startswith(("Bearer ", "Basic "))
 
@@ -253,6 +283,9 @@ def test_what_another_tenant_owns_was_there_all_along(world: World) -> None:
     assert keys[world.owned["key"]]["revoked_at"] is None
     assert keys[world.owned["key"]]["former_secret_until"] is None
     assert world.owned["user"] in {user["guid"] for user in world.operator.get("/user").json()}
+    assert world.operator.get(f"/generation/{world.owned['generation']}").json()["status"] == "stored"
+    webhooks = {webhook["guid"]: webhook for webhook in world.operator.get("/webhook").json()}
+    assert webhooks[world.owned["webhook"]]["former_secret_until"] is None
 
 
 @pytest.mark.parametrize("route", ADMINISTRATION)

@@ -11,8 +11,9 @@ from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream, Flood, refusing_base_url
 from tests.web.builders import make_image
-from tests.web.error_table import CASES, Case, Situation
-from tests.web.upstream_faults import FAULTS, MAYBE_PAID, Fault
+from tests.web.envelope import assert_openai_error
+from tests.web.error_table import CASES, OPENAI_CASES, Case, Situation
+from tests.web.upstream_faults import ANSWERED, FAULTS, MAYBE_PAID, Fault
 
 SECRETS = ("sk-fake", "Traceback", "sqlalchemy", str(Path(__file__).parent), "pxy_")
 """What stands in no answer: the upstream's key, code, paths, credentials."""
@@ -50,6 +51,19 @@ def test_a_bad_request_gets_its_problem(case: Case, situation: Situation, upstre
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("server", ["mysql"], indirect=True)
+@pytest.mark.parametrize("case", OPENAI_CASES, ids=str)
+def test_a_bad_request_of_an_openai_client_gets_its_error(
+    case: Case, situation: Situation, upstream: FakeUpstream
+) -> None:
+    with storing_nothing(situation.server, situation.tenant):
+        answer = case.send(situation)
+    error = assert_openai_error(answer, case.status, case.code)
+    assert answer.headers["x-should-retry"] == "false"
+    assert not any(secret in str(error).replace("pxy_…", "") for secret in SECRETS)
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_an_upstream_that_misbehaves_is_asked_once_and_nothing_is_stored(
@@ -75,6 +89,9 @@ def test_after_a_fault_of_the_upstream_the_same_key_buys_only_if_nothing_was_bou
     again = tenant.http.post("/image", json={"prompt": "a red fox"}, headers=headers)
     if fault.code in MAYBE_PAID:
         assert_problem(again, 409, "generation_unknown")
+        assert len(upstream.requests) == 1
+    elif fault.code in ANSWERED:
+        assert_problem(again, fault.status, fault.code)
         assert len(upstream.requests) == 1
     else:
         assert again.status_code == 201

@@ -77,7 +77,13 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantClient]:
     with FakeUpstream() as upstream:
         # Whatever was ordered: what an upstream refuses is not in the document.
         upstream.behave(Verbatim(body=b'{"data":[{"b64_json":"%b"}]}' % base64.b64encode(png(64, 64))))
-        settings = make_settings(tmp_path_factory.mktemp("fuzzed"), **UNLIMITED, **upstream_settings(upstream))
+        settings = make_settings(
+            tmp_path_factory.mktemp("fuzzed"),
+            # The hooks lead every webhook there, where nobody listens.
+            webhook_allowed_hosts="127.0.0.0/8",
+            **UNLIMITED,
+            **upstream_settings(upstream),
+        )
         with serving(settings) as server:
             tenant = server.new_tenant("fuzzed", scopes=frozenset(Scope))
             with tenant.http:
@@ -95,6 +101,8 @@ def test_schemathesis_finds_nothing(credential: str, fuzzed: TenantClient, tmp_p
         command += ["--header", f"Authorization: Bearer {fuzzed.api_key}"]
         # What it finds at /key is the very key that it has.
         command += ["--exclude-operation-id", "revoke_key", "--exclude-operation-id", "rotate_key"]
+        # Which bytes are a picture, and which image is the tenant's, no document can say.
+        command += ["--exclude-operation-id", "edit_openai_image"]
     else:
         # A fuzzer that has no key meets 401 at random; the systematic phase meets it everywhere.
         command += ["--phases", "examples,coverage"]

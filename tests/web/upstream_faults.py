@@ -26,8 +26,10 @@ class Fault:
 
 NO_PICTURE = (502, "upstream_answer_invalid")
 UNUSABLE = (502, "upstream_picture_unusable")
-MAYBE_PAID = {"upstream_silent", "upstream_timeout", "upstream_answer_invalid", "upstream_picture_unusable"}
-"""Codes after which the same Idempotency-Key never buys again."""
+MAYBE_PAID = {"upstream_silent", "upstream_timeout"}
+"""Codes after which nobody knows: the same Idempotency-Key never buys again."""
+ANSWERED = {NO_PICTURE[1], UNUSABLE[1]}
+"""Codes of whole answers: the same Idempotency-Key gets the same again, and never buys again either."""
 
 FAULTS = [
     Fault("400 moderation", fake.MODERATED, 400, "prompt_refused", upstream_code="moderation_blocked"),

@@ -29,6 +29,9 @@ class AuditAction(StrEnum):
     SIGNING_KEYS_ROTATED = "signing_keys.rotated"
     SCOPE_REFUSED = "scope.refused"
     GENERATION_RESOLVED = "generation.resolved"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_DELETED = "webhook.deleted"
+    WEBHOOK_ROTATED = "webhook.rotated"
 
 
 class NewAuditEntry(FrozenModel):

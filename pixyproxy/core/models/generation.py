@@ -1,4 +1,4 @@
-"""Generations: the truth about one logical request for a picture."""
+"""Generations: the truth about one logical request for pictures."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -7,32 +7,52 @@ from typing import NewType
 from pydantic import Field
 
 from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.core.models.image import GenerationId, ImageGuid
+from pixyproxy.core.models.image import GenerationId, ImageDetail, ImageGuid, StoredImage
+from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.core.models.tenant import TenantGuid, TenantId, Visibility
 
 GenerationGuid = NewType("GenerationGuid", str)
+ProcessGuid = NewType("ProcessGuid", str)
+"""Names a process for as long as it runs, as the one that works on a generation."""
 
 
 class GenerationStatus(StrEnum):
-    """Where a generation stands; the last three are final."""
+    """Where a generation stands; the last three are final, but for what is found out about an unknown one later."""
 
+    ACCEPTED = "accepted"
+    """Claimed, reserved, and waiting for a place at an upstream, which was not asked yet."""
     CALLING = "calling"
     """The upstream has been, or is about to be, asked."""
     STORED = "stored"
-    """The picture and its record are durable."""
+    """The pictures and their records are durable."""
     FAILED = "failed"
-    """The upstream said no, or was never reached; nothing was bought."""
+    """No picture came of it, and nothing is charged: refused, never reached, or answered with what is no picture."""
     UNKNOWN = "unknown"
     """Whether the upstream did the work cannot be known; never repeated silently."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody works on it any more."""
+        return self not in {GenerationStatus.ACCEPTED, GenerationStatus.CALLING}
+
+
+class GenerationError(FrozenModel):
+    """Why a generation gave no picture: an exception of ours, as far as it may be shown."""
+
+    code: str
+    detail: str
+    context: dict[str, str] = Field(default_factory=dict)
+    retry_after_seconds: int | None = None
 
 
 class NewGeneration(FrozenModel):
     """A logical request that claims its Idempotency-Key, if it has one.
 
     ``fingerprint`` is the SHA-256 (64 hex digits) of the request, so that a key cannot be reused for another.
-    ``subject`` is who asked. The rest is what the image will be: with the picture's file, it is all that a record
-    needs.
+    ``subject`` is who asked. ``image_guids`` are those that its pictures will have. ``reserved_micro_usd`` is what it
+    may cost at the most, taken from the budget of ``budget_month`` (``2026-11``); None where no price is known.
+    ``lease_owner`` is the process that works on it, and must be dead once ``lease_until`` is over.
     """
 
     guid: GenerationGuid
@@ -40,21 +60,84 @@ class NewGeneration(FrozenModel):
     idempotency_key: str | None
     fingerprint: str
     status: GenerationStatus
-    image_guid: ImageGuid
-    prompt: str
+    image_guids: tuple[ImageGuid, ...]
+    order: PictureOrder
     filename: str | None
     visibility: Visibility
-    model: str
     subject: Subject | None = None
+    budget_month: str | None = None
+    reserved_micro_usd: int | None = None
+    lease_owner: ProcessGuid | None = None
+    lease_until: datetime | None = None
     created_at: datetime
     updated_at: datetime
 
 
 class Generation(NewGeneration):
-    """A generation as the database knows it; ``resolved_at`` is when an operator decided on an unknown one."""
+    """A generation as the database knows it.
+
+    ``cost_micro_usd`` is what it was charged in the end, ``image_count`` how many pictures it gave or is to give,
+    ``resolved_at`` when an operator decided on an unknown one.
+    """
 
     id: GenerationId
+    upstream: str | None = None
+    cost_micro_usd: int | None = None
+    image_count: int = 1
+    answer: UpstreamAnswer | None = None
+    error: GenerationError | None = None
+    finished_at: datetime | None = None
     resolved_at: datetime | None = None
+
+
+class Ending(FrozenModel):
+    """How a generation ends. ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing."""
+
+    status: GenerationStatus
+    at: datetime
+    cost_micro_usd: int | None = None
+    image_count: int = 0
+    upstream: str | None = None
+    answer: UpstreamAnswer | None = None
+    error: GenerationError | None = None
+    frees_key: bool = False
+
+
+class GenerationWithImages(FrozenModel):
+    """A generation, and those of its images that were not deleted since."""
+
+    generation: Generation
+    images: tuple[StoredImage, ...]
+
+
+class GenerationFilter(FrozenModel):
+    """Which of a tenant's generations to list."""
+
+    status: GenerationStatus | None = None
+
+
+class ShownError(FrozenModel):
+    """Why a generation gave no picture; `code` is stable, for programs."""
+
+    code: str
+    detail: str
+
+
+class GenerationDetail(FrozenModel):
+    """What a tenant sees of a generation. `position` and `estimate_seconds` while it waits, as far as is known."""
+
+    guid: GenerationGuid
+    status: GenerationStatus
+    prompt: str
+    model: str
+    n: int
+    images: list[ImageDetail]
+    error: ShownError | None
+    cost_usd: float | None
+    created_at: datetime
+    finished_at: datetime | None
+    position: int | None = None
+    estimate_seconds: float | None = None
 
 
 class UnresolvedGeneration(FrozenModel):
@@ -65,6 +148,8 @@ class UnresolvedGeneration(FrozenModel):
     status: GenerationStatus
     model: str
     subject: str | None
+    reserved_usd: float | None
+    cost_usd: float | None
     created_at: datetime
     updated_at: datetime
     resolved_at: datetime | None
@@ -75,12 +160,15 @@ class Resolution(FrozenModel):
 
     bought: bool = Field(
         strict=True,
-        description="Whether the upstream did the work. False frees the Idempotency-Key, so that it may be repeated.",
+        description=(
+            "Whether the upstream did the work. True charges what was reserved; "
+            "false releases it and frees the Idempotency-Key, so that it may be repeated."
+        ),
     )
 
 
 class UsageRow(FrozenModel):
-    """Pictures that were stored on one day (UTC), by model and by who asked; cost is null while no price is known."""
+    """What was made on one day (UTC), by model and by who asked; cost is null where no price is known."""
 
     day: date
     model: str

@@ -30,10 +30,13 @@ UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")
 """Passed on as it is: what exists is the upstream's business, so no list of values stands here."""
 
 
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LENGTH, pattern=r"\S")]
+
+
 class ImagePrompt(FrozenModel):
     """What a client sends to make an image."""
 
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LENGTH, pattern=r"\S")] = Field(
+    prompt: Prompt = Field(
         description="What to draw, 1 to 32,000 characters, not only white space.", examples=["a red fox in the snow"]
     )
     model: ModelName | None = Field(
@@ -49,6 +52,15 @@ class ImagePrompt(FrozenModel):
     moderation: UpstreamOption | None = None
     visibility: Visibility | None = Field(default=None, description="The tenant's default when left out.")
     filename: Filename | None = Field(default=None, description="Made from the prompt when left out.")
+
+
+class GenerationPrompt(ImagePrompt):
+    """What a client sends to have images made while it does something else."""
+
+    n: Annotated[int, Field(ge=1, le=10), REFUSE_COERCION] = Field(default=1, description="How many pictures.")
+    partial_images: Annotated[int, Field(ge=0, le=3), REFUSE_COERCION] = Field(
+        default=0, description="How many previews to send as events while the picture is made."
+    )
 
 
 class ImageChange(FrozenModel):

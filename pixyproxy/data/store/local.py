@@ -2,15 +2,15 @@
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from anyio import to_thread
-
 from pixyproxy.core.exceptions import PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
-from pixyproxy.data.files import as_storage_exception, remove_durably, remove_staged, write_durably
+from pixyproxy.data.files import as_storage_exception, move_into, remove_durably, remove_staged, sync_folder
+from pixyproxy.data.threads import run_in_thread
 
 EXTENSIONS: dict[MediaType, str] = {
     "image/png": ".png",
@@ -31,9 +31,16 @@ class LocalStore:
     room_bytes: int
     """What has to be free before a picture is bought: the largest one that would be accepted."""
 
-    async def write(self, guid: ImageGuid, media_type: MediaType, content: bytes) -> None:
-        """Keep a picture; it is durable on return. Raises ``ImageStorageException``."""
-        await to_thread.run_sync(partial(write_durably, self.path(guid, media_type), content, root=self.folder))
+    async def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
+        """Take over the durable file of a picture; its name here is durable after ``sync``.
+
+        Again is as good as once. Raises ``ImageStorageException``.
+        """
+        await run_in_thread(partial(move_into, self.path(guid, media_type), source, root=self.folder))
+
+    async def sync(self, guids: Iterable[ImageGuid]) -> None:
+        """Make the names of pictures durable. Raises ``ImageStorageException``."""
+        await run_in_thread(self._sync, sorted({guid[:3] for guid in guids}))
 
     async def locate(self, guid: ImageGuid, media_type: MediaType) -> tuple[Path, os.stat_result]:
         """The file of a picture and its status. Raises ``PictureMissingException`` where there is none."""
@@ -49,7 +56,7 @@ class LocalStore:
         """The picture, byte for byte. Raises ``PictureMissingException`` where there is none."""
         path, _ = await self.locate(guid, media_type)
         try:
-            return await to_thread.run_sync(path.read_bytes)
+            return await run_in_thread(path.read_bytes)
         except OSError as error:
             raise as_storage_exception(error) from error
 
@@ -59,15 +66,22 @@ class LocalStore:
 
     async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
         """Remove a picture, if it is there."""
-        await to_thread.run_sync(remove_durably, self.path(guid, media_type))
+        await run_in_thread(remove_durably, self.path(guid, media_type))
 
     async def sweep(self) -> None:
         """Remove what interrupted writes have left."""
-        await to_thread.run_sync(remove_staged, self.folder)
+        await run_in_thread(remove_staged, self.folder)
 
     async def check(self) -> None:
         """Prove that a picture can be written. Raises ``ImageStorageException``."""
         _check_writable(self.folder, self.room_bytes)
+
+    def _sync(self, folders: list[str]) -> None:
+        try:
+            for name in folders:
+                sync_folder(self.folder / name)
+        except OSError as error:
+            raise as_storage_exception(error) from error
 
     def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
         """Where the picture of this GUID lies."""

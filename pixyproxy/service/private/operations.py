@@ -9,11 +9,13 @@ from pixyproxy.core.exceptions import (
     GenerationResolvedException,
 )
 from pixyproxy.core.models.audit import AuditAction
+from pixyproxy.core.models.budget import MICRO, BudgetDetail, month_of, usd
 from pixyproxy.core.models.generation import Generation, GenerationStatus, Resolution, UnresolvedGeneration, UsageRow
 from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.service.private import audit
+from pixyproxy.service.private import audit, webhooks
+from pixyproxy.service.private.generation.settlement import outcome_of
 from pixyproxy.service.revalidation import revalidate
 
 
@@ -33,6 +35,25 @@ class OperationsService:
             lambda data: data.generations.usage(tenant_id=tenant_id, since=begin, until=end)
         )
 
+    async def budget(self, *, tenant_id: TenantId) -> BudgetDetail:
+        """What the tenant has spent and reserved this month (UTC), and what is left. Raises ``DatabaseException``."""
+        month = month_of(clock.now())
+
+        def find(data: Repositories) -> BudgetDetail:
+            tenant = data.tenants.get_by_id(tenant_id)
+            spending = data.budgets.get(month, tenant_id=tenant_id)
+            limit = None if tenant is None or tenant.monthly_budget_usd is None else tenant.monthly_budget_usd
+            used = spending.spent_micro_usd + spending.reserved_micro_usd
+            return BudgetDetail(
+                month=month,
+                limit_usd=None if limit is None else float(limit),
+                spent_usd=spending.spent_micro_usd / MICRO,
+                reserved_usd=spending.reserved_micro_usd / MICRO,
+                left_usd=None if limit is None else max(0, int(limit * MICRO) - used) / MICRO,
+            )
+
+        return await self.database.read(find)
+
     async def list_generations(self, status: GenerationStatus, *, limit: int) -> list[UnresolvedGeneration]:
         """The newest generations of all tenants in this status that nobody has resolved."""
         found = await self.database.read(lambda data: data.generations.list_of_status(status, limit=limit))
@@ -46,12 +67,15 @@ class OperationsService:
         resolution = revalidate(incoming)
 
         def resolve(data: Repositories) -> UnresolvedGeneration:
-            found = data.generations.find_for_operator(guid)
+            found = data.generations.find(guid)
             tenant = None if found is None else data.tenants.get_by_id(found.tenant_id)
             if found is None or tenant is None:
                 raise GenerationNotFoundException
             if not data.generations.resolve(found.id, tenant_id=tenant.id, bought=resolution.bought, at=clock.now()):
                 raise GenerationResolvedException
+            _charge(data, found, bought=resolution.bought)
+            resolved = data.generations.find(guid) or found
+            webhooks.enqueue(data, outcome_of(resolved, at=clock.now()))
             details = {"bought": str(resolution.bought).lower()}
             data.audit_log.append(
                 audit.entry(
@@ -62,12 +86,25 @@ class OperationsService:
                     details=details,
                 )
             )
-            return _shown(data.generations.find_for_operator(guid) or found, tenant.guid)
+            return _shown(resolved, tenant.guid)
 
         return await self.database.write(resolve)
 
 
+def _charge(data: Repositories, generation: Generation, *, bought: bool) -> None:
+    """What was reserved is spent, or given back."""
+    reserved = generation.reserved_micro_usd
+    if reserved and generation.budget_month is not None:
+        spent = reserved if bought else 0
+        data.budgets.settle(generation.budget_month, released=reserved, spent=spent, tenant_id=generation.tenant_id)
+
+
 def _shown(generation: Generation, tenant: TenantGuid) -> UnresolvedGeneration:
+    same = {"guid", "status", "subject", "created_at", "updated_at", "resolved_at"}
     return UnresolvedGeneration(
-        tenant=tenant, **generation.model_dump(include=set(UnresolvedGeneration.model_fields) - {"tenant"})
+        tenant=tenant,
+        model=generation.order.model,
+        reserved_usd=usd(generation.reserved_micro_usd),
+        cost_usd=usd(generation.cost_micro_usd),
+        **generation.model_dump(include=same),
     )

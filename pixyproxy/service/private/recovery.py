@@ -1,23 +1,34 @@
-"""Recovery: finishing what a crash or a database outage left behind, without a restart."""
+"""Recovery: finishing what dead processes and outages left behind, without a restart."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from anyio import to_thread
-
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import DatabaseUnavailableException, PixyProxyException
-from pixyproxy.core.models.generation import Generation, GenerationStatus
+from pixyproxy.core.exceptions import (
+    DatabaseException,
+    DatabaseUnavailableException,
+    GenerationDeletedException,
+    InputPictureException,
+    ModelUnknownException,
+    PictureMissingException,
+    PixyProxyException,
+    QueueFullException,
+)
+from pixyproxy.core.fault_points import FaultPoint, reach
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.generation import record_picture
+from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
+from pixyproxy.service.private.generation.service import GenerationService
+from pixyproxy.service.private.generation.settlement import ending_of, settle
 from pixyproxy.service.private.removal import TenantRemoval
-from pixyproxy.service.private.upstream.picture import PictureLimits, inspect_picture
 
 logger = logging.getLogger(__name__)
 
@@ -30,28 +41,23 @@ TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 
 @dataclass(frozen=True)
 class Recovery:
-    """Looks every few seconds for pictures without a record, and for deletions that broke off.
+    """Looks every few seconds for what dead processes left: spool entries, generations, deletions that broke off.
 
     Any number of processes may do so at once.
-
-    ``longest_call_seconds`` is how long a generation may be ``calling`` before its process must have died.
     """
 
     database: Database
     store: LocalStore
+    spool: Spool
+    engine: Engine
+    generation: GenerationService
     removal: TenantRemoval
-    limits: PictureLimits
-    longest_call_seconds: float
 
     async def run_forever(self) -> None:
-        """Sweep what interrupted writes left and recover, again and again until cancelled."""
+        """Sweep and recover, again and again until cancelled."""
         for round_number in itertools.count():
             try:
-                await self.store.sweep()
-                await self.recover()
-                await self.removal.remove_all()
-                if round_number % ROUNDS_PER_HOUR == 0:
-                    await self.database.write(_forget_expired_tokens)
+                await self._round(round_number)
             except PixyProxyException as error:
                 logger.warning("recovery could not finish and will go on: %s", error.code)
             except Exception:
@@ -59,40 +65,122 @@ class Recovery:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def recover(self) -> None:
-        """Record every picture whose generation is still ``calling``, and give up calls that nobody can be making.
+        """Finish the spools of this machine's dead processes, and what dead processes anywhere had accepted.
 
-        Raises ``DatabaseUnavailableException``; a picture that fails in another way does not stop the others,
-        and stays ``calling``.
+        Raises ``DatabaseException``; an entry that fails in another way does not stop the others.
         """
-        calling = await self.database.read(lambda data: data.generations.list_calling(limit=GENERATIONS_AT_ONCE))
-        for generation in calling:
-            try:
-                await self._finish(generation)
-            except DatabaseUnavailableException:
-                raise
-            except PixyProxyException:
-                logger.exception("picture %s could not be recorded", generation.image_guid)
+        with self.spool.dead_folders() as folders:
+            for folder in folders:
+                await self._finish_folder(folder)
+        for generation in await self._abandoned():
+            # A database that was away for long lets the leases of the living end as well.
+            if generation.lease_owner is None or not self.spool.is_alive(generation.lease_owner):
+                await self._finish_abandoned(generation)
 
-    async def _finish(self, generation: Generation) -> None:
-        media_type = await self.store.find(generation.image_guid)
-        if media_type is None:
-            await self._give_up_if_old(generation)
+    async def close(self) -> None:
+        """Leave what this process has not finished to any other: it stops."""
+        if self.spool.is_held:
+            with contextlib.suppress(DatabaseException):
+                await self.database.write(lambda data: data.generations.release_leases(self.spool.owner))
+            await self.spool.close()
+
+    async def _round(self, round_number: int) -> None:
+        if self.engine.jobs.running:
+            until = clock.now() + timedelta(seconds=LEASE_SECONDS)
+            await self.database.write(lambda data: data.generations.renew_leases(self.spool.owner, until=until))
+        await self.store.sweep()
+        await self._end_doubtful()
+        await self.recover()
+        await self.removal.remove_all()
+        if round_number % ROUNDS_PER_HOUR == 0:
+            await self.database.write(_forget_expired_tokens)
+
+    async def _end_doubtful(self) -> None:
+        """End what this process claimed without knowing it: whoever ordered was told that nothing was changed."""
+        doubtful = self.engine.jobs.doubtful
+        for guid in list(doubtful):
+            generation = await self.database.read(partial(_find, guid=guid))
+            if generation is not None:
+                await self._fail(generation, DatabaseUnavailableException())
+            doubtful.discard(guid)
+
+    async def _fail(self, generation: Generation, error: PixyProxyException) -> None:
+        """End a generation for which no upstream was asked."""
+        ending = ending_of(error, asked=False)
+        await self.database.write(lambda data: settle(data, generation, ending))
+
+    async def _finish_folder(self, folder: SpoolFolder) -> None:
+        """Record every entry of a dead process, end or take over its generations, and remove its folder."""
+        finished = [await self._finish_entry(entry, folder) for entry in await folder.entries()]
+        if not all(finished):
             return
-        content = await self.store.read(generation.image_guid, media_type)
-        picture = await to_thread.run_sync(partial(inspect_picture, content, limits=self.limits))
-        await self.database.write(lambda data: record_picture(data, generation, picture))
-        logger.info("picture %s recorded", generation.image_guid)
+        await self.database.write(lambda data: data.generations.release_leases(folder.owner))
+        for generation in await self._abandoned():
+            if generation.lease_owner == folder.owner:
+                await self._finish_abandoned(generation)
+        await self.spool.remove_folder(folder)
 
-    async def _give_up_if_old(self, generation: Generation) -> None:
-        """Without a picture, someone may still be drawing it; after the longest call, nobody is."""
+    async def _abandoned(self) -> list[Generation]:
         moment = clock.now()
-        if moment - generation.created_at <= timedelta(seconds=self.longest_call_seconds):
-            return
-        status = GenerationStatus.UNKNOWN
-        await self.database.write(
-            lambda data: data.generations.settle(generation.id, status, tenant_id=generation.tenant_id, at=moment)
+        return await self.database.read(
+            lambda data: data.generations.list_abandoned(at=moment, limit=GENERATIONS_AT_ONCE)
         )
+
+    async def _finish_entry(self, entry: SpoolEntry, folder: SpoolFolder) -> bool:
+        """Record an entry; False where its turn has yet to come."""
+        generation = await self.database.read(lambda data: data.generations.find(entry.generation))
+        if generation is None:
+            # Its tenant was removed.
+            await folder.remove(entry.generation)
+            return True
+        await reach(FaultPoint.RECOVERING)
+        try:
+            stored = await self.engine.finish(generation, entry, folder)
+            await self.engine.clean(stored.generation, folder)
+        except (GenerationDeletedException, PictureMissingException):
+            # The images were deleted since, or whoever recorded them was about to clean up.
+            await folder.remove(entry.generation)
+        except PixyProxyException:
+            logger.exception("generation %s could not be recorded", entry.generation)
+            return False
+        else:
+            logger.info("generation %s recorded", entry.generation)
+        return True
+
+    async def _finish_abandoned(self, generation: Generation) -> None:
+        """Execute what a dead process had only accepted; what it had asked for cannot be known any more."""
+        if generation.status is GenerationStatus.ACCEPTED:
+            await self._take_over(generation)
+            return
+        ending = ending_of(asyncio.CancelledError(), asked=True)
+        await self.database.write(lambda data: settle(data, generation, ending))
         logger.warning("generation %s ended without a known outcome", generation.guid)
+
+    async def _take_over(self, generation: Generation) -> None:
+        """Execute it here. Its pictures come first: whoever dies in between has left them where the next one looks."""
+        moment = clock.now()
+        until = moment + timedelta(seconds=LEASE_SECONDS)
+        complete = await self.spool.take_inputs(generation.guid, count=len(generation.order.inputs))
+        taken = await self.database.write(
+            lambda data: data.generations.take_over(
+                generation.id, self.spool.owner, tenant_id=generation.tenant_id, until=until, at=moment
+            )
+        )
+        if not taken:
+            await self.spool.own.remove(generation.guid)
+            return
+        try:
+            if not complete:
+                # They are on another machine.
+                raise InputPictureException  # noqa: TRY301  (one way to end it)
+            self.generation.resume(generation.model_copy(update={"lease_owner": self.spool.owner}))
+            logger.info("generation %s taken over", generation.guid)
+        except (QueueFullException, ModelUnknownException, InputPictureException) as error:
+            await self._fail(generation, error)
+
+
+def _find(data: Repositories, *, guid: GenerationGuid) -> Generation | None:
+    return data.generations.find(guid)
 
 
 def _forget_expired_tokens(data: Repositories) -> None:

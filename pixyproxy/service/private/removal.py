@@ -58,5 +58,8 @@ def _remove_rows(data: Repositories, tenant: Tenant) -> bool:
     data.api_keys.delete_of_tenant(tenant_id=tenant.id)
     if not data.generations.delete_settled(tenant_id=tenant.id):
         return False
+    data.webhook_deliveries.delete_of_tenant(tenant_id=tenant.id)
+    data.webhooks.delete_of_tenant(tenant_id=tenant.id)
+    data.budgets.delete_all(tenant_id=tenant.id)
     data.tenants.delete(tenant.id)
     return True

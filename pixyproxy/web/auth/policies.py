@@ -48,7 +48,7 @@ OAUTH = OAuth2(
 )
 
 
-def presented_credential(
+async def presented_credential(
     request: Request,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
     _header: Annotated[str | None, Security(HEADER)],
@@ -116,6 +116,7 @@ def grantor(principal: Principal) -> Grantor:
 
 AnyViewer = Annotated[Principal | None, Depends(recognized_caller)]
 AnyCaller = Annotated[Principal, Depends(any_caller)]
+ImageRead = Annotated[Principal, Security(require(Scope.IMAGE_READ), scopes=[Scope.IMAGE_READ])]
 ImageGenerate = Annotated[Principal, Security(require(Scope.IMAGE_GENERATE), scopes=[Scope.IMAGE_GENERATE])]
 ImageManage = Annotated[Principal, Security(require(Scope.IMAGE_MANAGE), scopes=[Scope.IMAGE_MANAGE])]
 UsageRead = Annotated[Principal, Security(require(Scope.USAGE_READ), scopes=[Scope.USAGE_READ])]

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from pixyproxy.core.models.base import Day, FrozenModel
+from pixyproxy.core.models.budget import BudgetDetail
 from pixyproxy.core.models.generation import UsageRow
 from pixyproxy.core.models.principal import Principal, Scope, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
@@ -22,7 +23,7 @@ class OwnTenant(FrozenModel):
 
 
 class Me(FrozenModel):
-    """Who a credential is; `limits` tells what is left of each just now."""
+    """Who a credential is; `limits` and `budget` tell what is left just now."""
 
     tenant: OwnTenant
     subject: str
@@ -30,11 +31,13 @@ class Me(FrozenModel):
     scopes: list[Scope]
     allowed_models: list[str] | None
     limits: list[RemainingLimit]
+    budget: BudgetDetail
 
 
-async def get_me(principal: AnyCaller, limits: Limits) -> Me:
-    """Who the credential is: tenant, subject, scopes, limits and what is left of them."""
-    return _me(principal, await limits.remaining_images(principal))
+async def get_me(principal: AnyCaller, limits: Limits, services: AllServices) -> Me:
+    """Who the credential is: tenant, subject, scopes, limits, budget, and what is left of them."""
+    budget = await services.operations.budget(tenant_id=principal.tenant_id)
+    return _me(principal, await limits.remaining_images(principal), budget)
 
 
 async def get_usage(
@@ -43,11 +46,11 @@ async def get_usage(
     since: Annotated[Day | None, Query(description="First day (UTC); the first of this month when left out.")] = None,
     until: Annotated[Day | None, Query(description="Last day (UTC), included; today when left out.")] = None,
 ) -> list[UsageRow]:
-    """How many pictures the tenant made, by day, model and who asked."""
+    """How many pictures the tenant made and what they cost, by day, model and who asked."""
     return await services.operations.usage(tenant_id=principal.tenant_id, since=since, until=until)
 
 
-def _me(principal: Principal, remaining: list[RemainingLimit]) -> Me:
+def _me(principal: Principal, remaining: list[RemainingLimit], budget: BudgetDetail) -> Me:
     return Me(
         tenant=OwnTenant(guid=principal.tenant_guid, name=principal.tenant_name),
         subject=principal.subject,
@@ -55,6 +58,7 @@ def _me(principal: Principal, remaining: list[RemainingLimit]) -> Me:
         scopes=sorted(principal.scopes),
         allowed_models=None if principal.allowed_models is None else sorted(principal.allowed_models),
         limits=remaining,
+        budget=budget,
     )
 
 

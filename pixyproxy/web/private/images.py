@@ -1,13 +1,18 @@
 """Making and managing images: resources of a tenant."""
 
+from http import HTTPStatus
+
 from fastapi import APIRouter, Response
 
+from pixyproxy.core.exceptions import GenerationInFlightException
+from pixyproxy.core.models.generation import GenerationDetail
 from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
-from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl
+from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import CREATED_RESPONSES, problems
-from pixyproxy.web.presentation import image_detail
+from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, problems
+from pixyproxy.web.preferences import Prefer
+from pixyproxy.web.presentation import generation_detail, image_detail
 
 
 async def create_image(
@@ -15,15 +20,26 @@ async def create_image(
     prompt: ImagePrompt,
     principal: ImageGenerate,
     generation: Generator,
+    watcher: Watcher,
     public_url: PublicUrl,
+    prefer: Prefer,
     idempotency_key: IdempotencyKey = None,
-) -> ImageDetail:
-    """Make a picture from a prompt, keep it, and return its details."""
-    made = await generation.generate_image(prompt, principal=principal, idempotency_key=idempotency_key)
-    response.headers["Location"] = f"/image/{made.image.guid}"
-    if made.replayed:
+) -> ImageDetail | GenerationDetail:
+    """Make a picture from a prompt, keep it, and return its details; with `Prefer: respond-async` the generation."""
+    order = await generation.submit(prompt, principal=principal, idempotency_key=idempotency_key)
+    if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    return image_detail(made.image, public_url=public_url)
+    try:
+        stored = await watcher.outcome(order.guid, tenant_id=principal.tenant_id, seconds=prefer.seconds)
+    except TimeoutError as error:
+        if not prefer.respond_async:
+            raise GenerationInFlightException(context={"generation": order.guid}) from error
+        standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
+        response.status_code = HTTPStatus.ACCEPTED
+        response.headers.update({"Location": f"/generation/{order.guid}", "Preference-Applied": "respond-async"})
+        return generation_detail(standing, public_url=public_url)
+    response.headers["Location"] = f"/image/{stored.images[0].guid}"
+    return image_detail(stored.images[0], public_url=public_url)
 
 
 async def change_image(
@@ -45,7 +61,9 @@ def private_image_router(limits: RateLimits) -> APIRouter:
     router.post(
         "/image",
         status_code=201,
-        responses=CREATED_RESPONSES | problems(400, 401, 402, 403, 409, 413, 422, 429, 502, 503, 504, 507),
+        responses=CREATED_RESPONSES
+        | ACCEPTED_RESPONSES
+        | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504, 507),
     )(limits.generation(create_image))
     router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
         limits.change(change_image)

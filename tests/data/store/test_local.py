@@ -11,7 +11,7 @@ import pytest
 from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.data.store.local import EXTENSIONS, LocalStore
-from tests.support.builders import new_guid
+from tests.support.builders import keep_picture, new_guid
 
 pytestmark = pytest.mark.anyio
 MEDIA_TYPES: tuple[MediaType, ...] = get_args(MediaType)
@@ -30,7 +30,7 @@ def guid() -> ImageGuid:
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 async def test_a_picture_comes_back_byte_for_byte(store: LocalStore, guid: ImageGuid, media_type: MediaType) -> None:
     content = os.urandom(100_000)
-    await store.write(guid, media_type, content)
+    await keep_picture(store, guid, media_type, content)
     assert await store.find(guid) == media_type
     assert await store.read(guid, media_type) == content
     path, status = await store.locate(guid, media_type)
@@ -61,7 +61,7 @@ async def test_an_absent_picture_is_missing(store: LocalStore, guid: ImageGuid) 
 
 
 async def test_a_picture_of_another_media_type_is_missing(store: LocalStore, guid: ImageGuid) -> None:
-    await store.write(guid, "image/png", b"picture")
+    await keep_picture(store, guid)
     with pytest.raises(PictureMissingException):
         await store.read(guid, "image/webp")
 
@@ -69,7 +69,7 @@ async def test_a_picture_of_another_media_type_is_missing(store: LocalStore, gui
 async def test_a_deleted_picture_is_gone_and_may_be_deleted_again(store: LocalStore, guid: ImageGuid) -> None:
     other = ImageGuid(new_guid())
     for each in (guid, other):
-        await store.write(each, "image/png", b"picture")
+        await keep_picture(store, each)
     for _ in range(2):
         await store.delete(guid, "image/png")
         assert await store.find(guid) is None
@@ -79,7 +79,7 @@ async def test_a_deleted_picture_is_gone_and_may_be_deleted_again(store: LocalSt
 async def test_a_file_where_the_folder_should_be_is_a_storage_exception(store: LocalStore, guid: ImageGuid) -> None:
     store.folder.write_text("in the way")
     with pytest.raises(ImageStorageException):
-        await store.write(guid, "image/png", b"picture")
+        await keep_picture(store, guid)
     with pytest.raises(ImageStorageException):
         await store.check()
     assert store.folder.read_text() == "in the way"
@@ -91,13 +91,36 @@ async def test_check_makes_the_folder_and_is_content(store: LocalStore) -> None:
 
 
 async def test_sweep_removes_what_died_long_ago(store: LocalStore, guid: ImageGuid) -> None:
-    await store.write(guid, "image/png", b"picture")
+    await keep_picture(store, guid)
     staged = store.folder / ".incoming" / "dead"
+    staged.parent.mkdir()
     staged.write_bytes(b"half")
     os.utime(staged, (time.time() - 7200, time.time() - 7200))
     await store.sweep()
     assert not staged.exists()
     assert await store.read(guid, "image/png") == b"picture"
+
+
+async def test_a_picture_that_was_adopted_is_at_one_place_and_adopted_again(
+    store: LocalStore, guid: ImageGuid, tmp_path: Path
+) -> None:
+    source = tmp_path / "received"
+    source.write_bytes(b"picture")
+    for _ in range(2):
+        await store.adopt(source, guid, "image/png")
+    await store.sync([guid])
+    assert not source.exists()
+    assert await store.read(guid, "image/png") == b"picture"
+
+
+async def test_a_picture_that_is_nowhere_is_missing(store: LocalStore, guid: ImageGuid, tmp_path: Path) -> None:
+    with pytest.raises(PictureMissingException):
+        await store.adopt(tmp_path / "received", guid, "image/png")
+
+
+async def test_a_name_whose_folder_is_gone_cannot_be_made_durable(store: LocalStore, guid: ImageGuid) -> None:
+    with pytest.raises(ImageStorageException):
+        await store.sync([guid])
 
 
 async def test_a_name_that_the_system_refuses_is_a_missing_picture(store: LocalStore) -> None:

@@ -12,13 +12,10 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, UnitOfWork
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.detached import DetachedTasks
-from pixyproxy.service.private.generation import GenerationService
-from pixyproxy.service.private.recovery import Recovery
-from pixyproxy.service.private.removal import TenantRemoval
 from tests.service.private.identity import Identity, compose
+from tests.service.private.processes import Process, start_process
 from tests.support.builders import principal_of
-from tests.support.drawing import LIMITS, FakeDrawer
+from tests.support.drawing import FakeDrawer
 
 Result = TypeVar("Result")
 
@@ -55,27 +52,23 @@ def outage() -> Outage:
 
 
 @pytest.fixture
-def service(database: Database, store: LocalStore, drawer: FakeDrawer, outage: Outage) -> GenerationService:
-    """The service under test."""
-    failing = FailingDatabase(
+def shaky(database: Database, outage: Outage) -> FailingDatabase:
+    """``database``, away while the outage lasts."""
+    return FailingDatabase(
         engine=database.engine,
         slots=database.slots,
         writers=database.writers,
         wait_seconds=database.wait_seconds,
         outage=outage,
     )
-    return GenerationService(
-        database=failing, store=store, upstream=drawer, tasks=DetachedTasks(), default_model="fake"
-    )
 
 
 @pytest.fixture
-def recovery(service: GenerationService) -> Recovery:
-    """A recovery that shares everything with the service."""
-    removal = TenantRemoval(database=service.database, store=service.store)
-    return Recovery(
-        database=service.database, store=service.store, removal=removal, limits=LIMITS, longest_call_seconds=60
-    )
+async def process(shaky: FailingDatabase, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
+    """The process under test, which asks the drawer."""
+    started = start_process(shaky, store, drawer.pooled())
+    yield started
+    await started.stop()
 
 
 @pytest.fixture

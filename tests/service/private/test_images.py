@@ -14,7 +14,7 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.images import ImageEditor
-from tests.support.builders import MOMENT, add_image, new_guid
+from tests.support.builders import MOMENT, add_image, keep_picture, new_guid
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ def manager(database: Database, store: LocalStore) -> ImageEditor:
 @pytest.fixture
 async def image(database: Database, store: LocalStore, tenant: Tenant) -> StoredImage:
     stored = await database.write(lambda data: add_image(data, tenant))
-    await store.write(stored.guid, stored.media_type, b"picture")
+    await keep_picture(store, stored.guid)
     return stored
 
 

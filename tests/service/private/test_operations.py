@@ -1,34 +1,34 @@
 """Usage, and the resolution of outcomes that nobody knows."""
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import partial
 
 import pytest
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     DatabaseException,
-    GenerationDeletedException,
     GenerationNotFoundException,
     GenerationResolvedException,
     GenerationUnknownException,
+    UpstreamSilentException,
 )
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.generation import Generation, GenerationStatus, Resolution
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.core.models.tenant import Tenant
-from pixyproxy.data.database import Database
-from pixyproxy.service.private.generation import GenerationService, record_picture
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private.operations import OperationsService
-from pixyproxy.service.private.upstream.picture import inspect_picture
 from tests.service.private.identity import OPERATOR, Identity
-from tests.support import pictures
-from tests.support.builders import new_generation, new_guid
-from tests.support.drawing import LIMITS, FakeDrawer
+from tests.service.private.processes import PRICE, Process
+from tests.support.builders import add_generation, new_guid
+from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
 UNKNOWN = GenerationStatus.UNKNOWN
-FOX = ImagePrompt(prompt="a red fox")
+PRICED = ImagePrompt(prompt="a red fox", model="priced")
 
 
 @pytest.fixture
@@ -37,10 +37,8 @@ def operations(database: Database) -> OperationsService:
 
 
 async def _add(database: Database, tenant: Tenant, **changes: object) -> Generation:
-    new = new_generation(tenant.id, status=GenerationStatus.STORED).model_copy(update=changes)
-    claimed = await database.write(lambda data: data.generations.claim(new))
-    assert claimed is not None
-    return claimed
+    order = {"status": GenerationStatus.STORED} | changes
+    return await database.write(lambda data: add_generation(data, tenant.id, **order))
 
 
 async def _count(
@@ -142,36 +140,38 @@ async def test_what_is_open_is_listed_of_every_tenant(
     assert len(await operations.list_generations(UNKNOWN, limit=1)) == 1
 
 
-async def _unknown(service: GenerationService, principal: Principal, drawer: FakeDrawer) -> str:
+async def _unknown(process: Process, principal: Principal, drawer: FakeDrawer) -> str:
     """The GUID of a generation whose outcome nobody knows."""
-    drawer.error = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
-        await service.generate_image(FOX, principal=principal, idempotency_key="k")
+    drawer.error = UpstreamSilentException()
+    with pytest.raises(UpstreamSilentException):
+        await process.make(PRICED, principal=principal, key="k")
+    await process.finish()
     drawer.error = None
-    (found,) = await OperationsService(service.database).list_generations(UNKNOWN, limit=9)
+    (found,) = await OperationsService(process.database).list_generations(UNKNOWN, limit=9)
     return found.guid
 
 
 async def test_what_was_not_bought_frees_its_idempotency_key(
-    operations: OperationsService, service: GenerationService, principal: Principal, drawer: FakeDrawer
+    operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    guid = await _unknown(service, principal, drawer)
+    guid = await _unknown(process, principal, drawer)
     resolved = await operations.resolve_generation(guid, Resolution(bought=False), actor=OPERATOR)
     assert (resolved.guid, resolved.status) == (guid, GenerationStatus.FAILED)
     assert resolved.resolved_at is not None
-    made = await service.generate_image(FOX, principal=principal, idempotency_key="k")
-    assert not made.replayed
+    assert not (await process.submit(PRICED, principal=principal, key="k")).replayed
+    await process.finish()
+    assert len(drawer.asked) == 2
 
 
 async def test_what_was_bought_keeps_its_idempotency_key(
-    operations: OperationsService, service: GenerationService, principal: Principal, drawer: FakeDrawer
+    operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    guid = await _unknown(service, principal, drawer)
+    guid = await _unknown(process, principal, drawer)
     resolved = await operations.resolve_generation(guid, Resolution(bought=True), actor=OPERATOR)
     assert (resolved.guid, resolved.status) == (guid, UNKNOWN)
     assert resolved.resolved_at is not None
     with pytest.raises(GenerationUnknownException):
-        await service.generate_image(FOX, principal=principal, idempotency_key="k")
+        await process.make(PRICED, principal=principal, key="k")
     assert len(drawer.asked) == 1
 
 
@@ -202,24 +202,36 @@ async def test_an_absent_generation_is_told(operations: OperationsService) -> No
         await operations.resolve_generation(new_guid(), Resolution(bought=True), actor=OPERATOR)
 
 
-async def test_a_picture_that_turns_up_after_it_was_called_bought_is_kept(
-    operations: OperationsService, tenant: Tenant
+@pytest.mark.parametrize("bought", [True, False])
+async def test_what_was_held_is_charged_or_given_back(
+    operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer, *, bought: bool
 ) -> None:
-    generation = await _add(operations.database, tenant, status=UNKNOWN)
-    await operations.resolve_generation(generation.guid, Resolution(bought=True), actor=OPERATOR)
-    picture = inspect_picture(pictures.png(32, 16), limits=LIMITS)
-    image = await operations.database.write(lambda data: record_picture(data, generation, picture))
-    assert image.generation_id == generation.id
+    spent = PRICE if bought else 0
+    generation = await process.generation(await _unknown(process, principal, drawer))
+    assert (await process.spending(generation)).reserved_micro_usd == PRICE
+    resolved = await operations.resolve_generation(generation.guid, Resolution(bought=bought), actor=OPERATOR)
+    assert (resolved.reserved_usd, resolved.cost_usd) == (0.04, spent / 1_000_000)
+    spending = await process.spending(generation)
+    assert (spending.spent_micro_usd, spending.reserved_micro_usd) == (spent, 0)
 
 
-async def test_a_picture_that_turns_up_after_it_was_called_not_bought_is_not_recorded(
-    operations: OperationsService, tenant: Tenant
+def _update(data: Repositories, *, tenant: Tenant) -> None:
+    data.tenants.update(tenant)
+
+
+async def test_a_budget_is_told_with_what_is_left(
+    operations: OperationsService, process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    generation = await _add(operations.database, tenant, status=UNKNOWN)
-    await operations.resolve_generation(generation.guid, Resolution(bought=False), actor=OPERATOR)
-    picture = inspect_picture(pictures.png(32, 16), limits=LIMITS)
-    with pytest.raises(GenerationDeletedException):
-        await operations.database.write(lambda data: record_picture(data, generation, picture))
+    before = await operations.budget(tenant_id=tenant.id)
+    assert (before.month, before.limit_usd, before.left_usd) == (f"{clock.now():%Y-%m}", None, None)
+    await process.make(PRICED, principal=principal)
+    await _unknown(process, principal, drawer)
+    for limit, left in (("1.50", 1.42), ("0.05", 0)):
+        limited = tenant.model_copy(update={"monthly_budget_usd": Decimal(limit)})
+        await process.database.write(partial(_update, tenant=limited))
+        told = await operations.budget(tenant_id=tenant.id)
+        assert (told.limit_usd, told.left_usd) == (float(limit), left)
+        assert (told.spent_usd, told.reserved_usd) == (0.04, 0.04)
 
 
 @pytest.mark.parametrize("bought", [True, False])
@@ -243,5 +255,5 @@ async def test_a_resolution_that_cannot_be_written_down_is_not_made(
     await identity.break_audit_log()
     with pytest.raises(DatabaseException):
         await operations.resolve_generation(generation.guid, Resolution(bought=False), actor=OPERATOR)
-    found = await operations.database.read(lambda data: data.generations.find_for_operator(generation.guid))
+    found = await operations.database.read(lambda data: data.generations.find(generation.guid))
     assert found == generation

@@ -3,126 +3,365 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import pytest
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import DatabaseUnavailableException, GenerationDeletedException
-from pixyproxy.core.models.generation import Generation, GenerationStatus
-from pixyproxy.core.models.image import ImageFilter, StoredImage
+from pixyproxy.core.exceptions import DatabaseUnavailableException
+from pixyproxy.core.models.generation import Generation, GenerationStatus, ProcessGuid
+from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
+from pixyproxy.core.models.order import InputPicture, ReceivedPicture, UpstreamAnswer
 from pixyproxy.core.models.tenant import Tenant
-from pixyproxy.service.private.generation import record_picture
-from pixyproxy.service.private.recovery import Recovery
-from pixyproxy.service.private.upstream.picture import inspect_picture
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
+from pixyproxy.data.store.local import LocalStore
 from tests.service.private.conftest import Outage
+from tests.service.private.identity import OPERATOR, Identity
+from tests.service.private.processes import PRICE, Process, start_process
 from tests.support import pictures
-from tests.support.builders import new_generation
-from tests.support.drawing import LIMITS
+from tests.support.builders import MOMENT, add_generation, new_guid, new_order
+from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+MONTH = "2026-11"
 PICTURE = pictures.png(32, 16)
+MINUTE = timedelta(seconds=60)
 
 
-async def _claim(recovery: Recovery, tenant: Tenant, *, key: str = "k", seconds_ago: int = 0) -> Generation:
-    new = new_generation(tenant.id, idempotency_key=key, created_at=clock.now() - timedelta(seconds=seconds_ago))
-    generation = await recovery.database.write(lambda data: data.generations.claim(new))
-    assert generation is not None
+def _die(spool: Spool) -> SpoolFolder:
+    """The folder of a process of this machine that was killed: a lock that nobody holds."""
+    owner = ProcessGuid(new_guid())
+    folder = spool.folder_of(owner)
+    folder.path.mkdir(parents=True)
+    (spool.folder / f"{owner}.lock").touch()
+    return folder
+
+
+def _reserved(data: Repositories, tenant: Tenant, order: dict[str, object]) -> Generation:
+    data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    return add_generation(data, tenant.id, **order)
+
+
+async def _claim(process: Process, tenant: Tenant, owner: ProcessGuid, **changes: object) -> Generation:
+    """A generation of a process, whose lease lasts, with its budget reserved."""
+    order: dict[str, object] = {
+        "idempotency_key": new_guid(),
+        "model": "priced",
+        "budget_month": MONTH,
+        "reserved_micro_usd": PRICE,
+        "lease_owner": owner,
+        "lease_until": clock.now() + MINUTE,
+    }
+    return await process.database.write(lambda data: _reserved(data, tenant, order | changes))
+
+
+async def _leave(generation: Generation, folder: SpoolFolder, *contents: bytes) -> None:
+    """Put an answer with these pictures into a folder, as a process does before it records them."""
+    received = []
+    for index, content in enumerate(contents):
+        folder.picture(generation.guid, index).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        received.append(
+            ReceivedPicture(media_type="image/png", byte_size=len(content), sha256=digest, width=32, height=16)
+        )
+    entry = SpoolEntry(
+        generation=generation.guid, upstream="a", pictures=tuple(received), answer=UpstreamAnswer(facts={"created": 1})
+    )
+    await folder.commit(entry)
+
+
+async def _left_behind(process: Process, tenant: Tenant, folder: SpoolFolder | None = None) -> Generation:
+    """What a process leaves that is killed between the upstream's answer and the commit."""
+    folder = folder or _die(process.spool)
+    generation = await _claim(process, tenant, folder.owner)
+    await _leave(generation, folder, PICTURE)
     return generation
 
 
-async def _left_behind(recovery: Recovery, tenant: Tenant, *, key: str = "k", content: bytes = PICTURE) -> Generation:
-    """What a process leaves that dies between the upstream's answer and the commit."""
-    generation = await _claim(recovery, tenant, key=key)
-    await recovery.store.write(generation.image_guid, "image/png", content)
-    return generation
-
-
-async def _images(recovery: Recovery, tenant: Tenant) -> list[StoredImage]:
+async def _images(process: Process, tenant: Tenant) -> list[StoredImage]:
     wanted = ImageFilter(mine=True)
-    return await recovery.database.read(
+    return await process.database.read(
         lambda data: data.images.list_visible(wanted, tenant_id=tenant.id, before=None, limit=100)
     )
 
 
-async def _status(recovery: Recovery, tenant: Tenant) -> GenerationStatus:
-    generation = await recovery.database.read(
-        lambda data: data.generations.get_by_idempotency_key("k", tenant_id=tenant.id)
-    )
-    assert generation is not None
-    return generation.status
+async def _spent_and_reserved(process: Process, tenant: Tenant) -> tuple[int, int]:
+    spending = await process.database.read(lambda data: data.budgets.get(MONTH, tenant_id=tenant.id))
+    return spending.spent_micro_usd, spending.reserved_micro_usd
 
 
-async def test_a_picture_left_behind_is_recorded_as_what_it_is(recovery: Recovery, tenant: Tenant) -> None:
-    generation = await _left_behind(recovery, tenant)
-    await recovery.recover()
-    (image,) = await _images(recovery, tenant)
-    assert (image.guid, image.prompt, image.model) == (generation.image_guid, generation.prompt, generation.model)
+@pytest.fixture
+async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
+    """Another process of this machine."""
+    started = start_process(database, store, drawer.pooled())
+    yield started
+    await started.stop()
+
+
+async def test_a_picture_left_behind_is_recorded_as_what_it_is(process: Process, tenant: Tenant) -> None:
+    generation = await _left_behind(process, tenant)
+    await process.recovery.recover()
+    (image,) = await _images(process, tenant)
+    assert (image.guid, image.prompt, image.model) == (generation.image_guids[0], generation.order.prompt, "priced")
     assert (image.filename, image.visibility) == (generation.filename, generation.visibility)
     assert (image.width, image.height, image.byte_size) == (32, 16, len(PICTURE))
-    assert image.sha256 == hashlib.sha256(PICTURE).hexdigest()
-    assert await _status(recovery, tenant) is GenerationStatus.STORED
+    assert image.sha256 == hashlib.sha256(await process.store.read(image.guid, "image/png")).hexdigest()
+    stored = await process.generation(generation.guid)
+    assert (stored.status, stored.upstream, stored.cost_micro_usd) == (STORED, "a", PRICE)
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+    assert list(process.spool.folder.iterdir()) == []
 
 
-async def test_two_recoveries_at_once_record_one_image(recovery: Recovery, tenant: Tenant) -> None:
-    await _left_behind(recovery, tenant)
-    await asyncio.gather(*(recovery.recover() for _ in range(4)))
-    assert len(await _images(recovery, tenant)) == 1
-
-
-async def test_a_picture_whose_record_was_written_meanwhile_is_recorded_once(
-    recovery: Recovery, tenant: Tenant
+@pytest.mark.parametrize("moved", [0, 1, 2], ids=["none", "one", "both"])
+async def test_a_process_that_died_while_pictures_moved_to_the_store_lost_none(
+    process: Process, tenant: Tenant, moved: int
 ) -> None:
-    generation = await _left_behind(recovery, tenant)
-    picture = inspect_picture(PICTURE, limits=LIMITS)
-    stored = await recovery.database.write(lambda data: record_picture(data, generation, picture))
-    again = await recovery.database.write(lambda data: record_picture(data, generation, picture))
-    assert again == stored
-    await recovery.recover()
-    assert await _images(recovery, tenant) == [stored]
+    folder = _die(process.spool)
+    guids = (ImageGuid(new_guid()), ImageGuid(new_guid()))
+    generation = await _claim(process, tenant, folder.owner, order=new_order(count=2), image_guids=guids)
+    await _leave(generation, folder, PICTURE, PICTURE)
+    for index in range(moved):
+        await process.store.adopt(folder.picture(generation.guid, index), guids[index], "image/png")
+    await process.recovery.recover()
+    assert {image.guid for image in await _images(process, tenant)} == set(guids)
+    assert [await process.store.find(guid) for guid in guids] == ["image/png", "image/png"]
+
+
+async def test_recoveries_at_once_record_one_image_and_charge_it_once(
+    process: Process, other: Process, tenant: Tenant
+) -> None:
+    await _left_behind(process, tenant)
+    await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
+    assert len(await _images(process, tenant)) == 1
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+
+
+async def test_a_picture_whose_record_was_written_is_recorded_and_charged_once(
+    process: Process, tenant: Tenant
+) -> None:
+    folder = _die(process.spool)
+    generation = await _left_behind(process, tenant, folder)
+    (entry,) = await folder.entries()
+    stored = await process.engine.finish(generation, entry, folder)
+    await process.recovery.recover()
+    assert await _images(process, tenant) == list(stored.images)
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+    assert list(process.spool.folder.iterdir()) == []
 
 
 async def test_an_outage_leaves_the_picture_and_its_end_finishes_it(
-    recovery: Recovery, tenant: Tenant, outage: Outage
+    process: Process, tenant: Tenant, outage: Outage
 ) -> None:
-    await _left_behind(recovery, tenant)
+    await _left_behind(process, tenant)
     outage.lasts = True
     with pytest.raises(DatabaseUnavailableException):
-        await recovery.recover()
+        await process.recovery.recover()
     outage.lasts = False
-    await recovery.recover()
-    assert len(await _images(recovery, tenant)) == 1
+    await process.recovery.recover()
+    assert len(await _images(process, tenant)) == 1
 
 
 async def test_a_picture_that_cannot_be_recorded_does_not_keep_the_others_from_it(
-    recovery: Recovery, tenant: Tenant
+    process: Process, tenant: Tenant
 ) -> None:
-    damaged = await _left_behind(recovery, tenant, key="damaged", content=b"no picture")
-    whole = await _left_behind(recovery, tenant)
-    await recovery.recover()
-    assert [found.guid for found in await _images(recovery, tenant)] == [whole.image_guid]
-    assert await recovery.store.find(damaged.image_guid) == "image/png"
+    folder = _die(process.spool)
+    damaged, whole = [await _left_behind(process, tenant, folder) for _ in range(2)]
+    in_the_way = process.store.path(damaged.image_guids[0], "image/png")
+    in_the_way.mkdir(parents=True)
+    await process.recovery.recover()
+    assert [found.guid for found in await _images(process, tenant)] == list(whole.image_guids)
+    assert folder.picture(damaged.guid, 0).read_bytes() == PICTURE
+    assert (await process.generation(damaged.guid)).status is CALLING
+    in_the_way.rmdir()
+    await process.recovery.recover()
+    assert len(await _images(process, tenant)) == 2
+    assert await _spent_and_reserved(process, tenant) == (2 * PRICE, 0)
+    assert list(process.spool.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("seconds_ago", "status"), [(70, GenerationStatus.UNKNOWN), (30, GenerationStatus.CALLING)], ids=["long", "short"]
-)
-async def test_a_call_that_nobody_can_be_making_any_more_is_given_up(
-    recovery: Recovery, tenant: Tenant, seconds_ago: int, status: GenerationStatus
+async def test_an_entry_of_a_generation_that_nobody_knows_any_more_goes(process: Process, tenant: Tenant) -> None:
+    generation = await _left_behind(process, tenant)
+    await process.database.write(
+        lambda data: data.connection.exec_driver_sql(f"DELETE FROM generations WHERE id = {generation.id}")
+    )
+    await process.recovery.recover()
+    assert list(process.spool.folder.iterdir()) == []
+    assert list(process.store.folder.rglob("*.png")) == []
+
+
+async def test_recovery_records_what_a_crash_left_of_a_deleted_tenant_and_then_it_goes_too(
+    identity: Identity, process: Process, tenant: Tenant
 ) -> None:
-    await _claim(recovery, tenant, seconds_ago=seconds_ago)
-    await recovery.recover()
-    assert await _status(recovery, tenant) is status
+    generation = await _left_behind(process, tenant)
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    await process.recovery.recover()
+    await process.recovery.removal.remove_all()
+    assert await process.database.read(lambda data: data.tenants.get_by_id(tenant.id)) is None
+    assert await process.store.find(generation.image_guids[0]) is None
 
 
-async def test_a_picture_whose_call_took_too_long_is_recorded_and_not_given_up(
-    recovery: Recovery, tenant: Tenant
+async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(process: Process, tenant: Tenant) -> None:
+    folder = _die(process.spool)
+    generation = await _left_behind(process, tenant, folder)
+    (entry,) = await folder.entries()
+    (image,) = (await process.engine.finish(generation, entry, folder)).images
+    await process.database.write(lambda data: data.images.delete(image.guid, tenant_id=tenant.id))
+    await process.recovery.recover()
+    assert await _images(process, tenant) == []
+    assert await process.store.find(image.guid) is None
+    assert list(process.spool.folder.iterdir()) == []
+
+
+async def test_what_a_living_process_has_in_the_spool_is_its_own(
+    process: Process, other: Process, tenant: Tenant
 ) -> None:
-    generation = await _claim(recovery, tenant, seconds_ago=1000)
-    await recovery.store.write(generation.image_guid, "image/png", PICTURE)
-    await recovery.recover()
-    assert await _status(recovery, tenant) is GenerationStatus.STORED
+    generation = await _left_behind(process, tenant, other.spool.own)
+    await process.recovery.recover()
+    assert await _images(process, tenant) == []
+    assert (await process.generation(generation.guid)).status is CALLING
+
+
+async def test_a_call_that_its_process_did_not_survive_is_unknown_and_its_budget_held(
+    process: Process, tenant: Tenant
+) -> None:
+    generation = await _claim(process, tenant, _die(process.spool).owner)
+    await process.recovery.recover()
+    ended = await process.generation(generation.guid)
+    assert (ended.status, ended.idempotency_key) == (UNKNOWN, generation.idempotency_key)
+    assert await _spent_and_reserved(process, tenant) == (0, PRICE)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-2, UNKNOWN), (60, CALLING)], ids=["over", "lasts"])
+async def test_the_lease_of_another_machine_is_respected_until_it_is_over(
+    process: Process, tenant: Tenant, seconds: int, status: GenerationStatus
+) -> None:
+    until = clock.now() + timedelta(seconds=seconds)
+    generation = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=until)
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is status
+
+
+async def test_what_a_first_release_left_calling_is_unknown(process: Process, tenant: Tenant) -> None:
+    generation = await process.database.write(lambda data: add_generation(data, tenant.id, created_at=MOMENT))
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is UNKNOWN
+
+
+async def test_a_picture_whose_generation_was_given_up_meanwhile_is_stored(process: Process, tenant: Tenant) -> None:
+    """Its machine was away for longer than its lease."""
+    folder = process.spool.folder_of(ProcessGuid(new_guid()))
+    generation = await _claim(process, tenant, folder.owner, lease_until=clock.now() - MINUTE)
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is UNKNOWN
+    folder.path.mkdir(parents=True)
+    (process.spool.folder / f"{folder.owner}.lock").touch()
+    await _leave(generation, folder, PICTURE)
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is STORED
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+
+
+async def test_what_was_only_accepted_is_executed_once(
+    process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    generation = await _claim(process, tenant, _die(process.spool).owner, status=ACCEPTED)
+    await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
+    for each in (process, other):
+        await each.finish()
+    stored = await process.generation(generation.guid)
+    assert stored.status is STORED
+    assert stored.lease_owner in {process.spool.owner, other.spool.owner}
+    assert len(drawer.asked) == 1
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+
+
+async def _claim_edit(process: Process, tenant: Tenant, owner: ProcessGuid) -> Generation:
+    content = InputPicture(field="image", media_type="image/png", byte_size=len(PICTURE), sha256="a" * 64)
+    order = new_order(model="priced", inputs=(content,))
+    return await _claim(process, tenant, owner, status=ACCEPTED, order=order, lease_until=None)
+
+
+async def test_the_pictures_of_an_accepted_edit_come_along(
+    process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    folder = _die(process.spool)
+    generation = await _claim_edit(process, tenant, folder.owner)
+    folder.input(generation.guid, 0).write_bytes(PICTURE)
+    await process.recovery.recover()
+    await process.finish()
+    assert drawer.inputs == [[PICTURE]]
+    assert (await process.generation(generation.guid)).status is STORED
+    assert process.spooled == []
+
+
+async def test_an_edit_whose_pictures_are_on_another_machine_failed_and_costs_nothing(
+    process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    generation = await _claim_edit(process, tenant, ProcessGuid(new_guid()))
+    await process.recovery.recover()
+    ended = await process.generation(generation.guid)
+    assert (ended.status, ended.idempotency_key, drawer.asked) == (FAILED, None, [])
+    assert ended.error is not None
+    assert ended.error.code == "invalid_input_picture"
+    assert await _spent_and_reserved(process, tenant) == (0, 0)
+
+
+async def test_what_no_upstream_can_draw_any_more_failed_and_costs_nothing(
+    database: Database, store: LocalStore, tenant: Tenant
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    folder = _die(process.spool)
+    claimed = [await _claim(process, tenant, folder.owner, status=ACCEPTED) for _ in range(3)]
+    await process.recovery.recover()
+    statuses = [(await process.generation(each.guid)).status for each in claimed]
+    assert statuses[1:] == [ACCEPTED, FAILED]
+    drawer.open_gate()
+    await process.finish()
+    assert [(await process.generation(each.guid)).status for each in claimed] == [STORED, STORED, FAILED]
+    assert await _spent_and_reserved(process, tenant) == (2 * PRICE, 0)
+    await process.stop()
+
+
+async def test_a_process_that_stops_leaves_what_it_has_accepted_to_others_at_once(
+    database: Database, store: LocalStore, process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    stopping_drawer = FakeDrawer()
+    stopping_drawer.close_gate()
+    stopping = start_process(database, store, stopping_drawer.pooled(concurrency=1))
+    folder = _die(process.spool)
+    claimed = [await _claim(process, tenant, folder.owner, status=ACCEPTED) for _ in range(2)]
+    await stopping.recovery.recover()
+    await stopping_drawer.drawing.wait()
+    await stopping.stop()
+    await process.recovery.recover()
+    await process.finish()
+    assert [(await process.generation(each.guid)).status for each in claimed] == [UNKNOWN, STORED]
+    assert (len(stopping_drawer.asked), len(drawer.asked)) == (1, 1)
+    assert await _spent_and_reserved(process, tenant) == (PRICE, PRICE)
+
+
+async def test_a_process_does_not_give_up_what_it_works_on_itself(
+    process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    """A database that was away for longer than a lease kept it from being renewed."""
+    drawer.close_gate()
+    generation = await _claim(process, tenant, _die(process.spool).owner, status=ACCEPTED)
+    await process.recovery.recover()
+    await drawer.drawing.wait()
+    await process.database.write(
+        lambda data: data.connection.exec_driver_sql("UPDATE generations SET lease_until = '2026-01-01 00:00:00'")
+    )
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is CALLING
+    drawer.open_gate()
+    await process.finish()
+    assert (await process.generation(generation.guid)).status is STORED
+    assert len(drawer.asked) == 1
 
 
 async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -133,43 +372,25 @@ async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
-    recovery: Recovery, tenant: Tenant, outage: Outage
+    process: Process, tenant: Tenant, outage: Outage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await _left_behind(recovery, tenant)
-    staged = recovery.store.folder / ".incoming" / "dead"
+    await _left_behind(process, tenant)
+    staged = process.store.folder / ".incoming" / "dead"
+    staged.parent.mkdir(parents=True)
     staged.write_bytes(b"half")
     os.utime(staged, (0, 0))
 
-    async def swept() -> bool:
-        return not staged.exists()
+    async def failed() -> bool:
+        return not staged.exists() and "recovery could not finish and will go on: database_unavailable" in caplog.text
 
     async def recorded() -> bool:
-        return bool(await _images(recovery, tenant))
+        return bool(await _images(process, tenant))
 
     outage.lasts = True
-    running = asyncio.create_task(recovery.run_forever())
-    await _eventually(swept)
+    running = asyncio.create_task(process.recovery.run_forever())
+    await _eventually(failed)
     outage.lasts = False
     await _eventually(recorded)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-
-
-async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(
-    recovery: Recovery, tenant: Tenant
-) -> None:
-    generation = await _left_behind(recovery, tenant)
-    await recovery.recover()
-    await recovery.database.write(lambda data: data.images.delete(generation.image_guid, tenant_id=tenant.id))
-    picture = inspect_picture(PICTURE, limits=LIMITS)
-    with pytest.raises(GenerationDeletedException):
-        await recovery.database.write(lambda data: record_picture(data, generation, picture))
-    assert await _images(recovery, tenant) == []
-
-
-async def test_a_picture_that_cannot_be_recorded_just_now_is_not_given_up(recovery: Recovery, tenant: Tenant) -> None:
-    generation = await _claim(recovery, tenant, seconds_ago=1000)
-    await recovery.store.write(generation.image_guid, "image/png", b"damaged")
-    await recovery.recover()
-    assert await _status(recovery, tenant) is GenerationStatus.CALLING

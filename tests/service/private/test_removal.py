@@ -13,33 +13,44 @@ from pixyproxy.core.exceptions import (
 )
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.generation import GenerationStatus
-from pixyproxy.core.models.image import ImageGuid, ImagePrompt, MediaType, StoredImage
+from pixyproxy.core.models.image import ImageGuid, MediaType, StoredImage
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import NewTenant, Tenant
 from pixyproxy.core.models.token import RevokedToken, TokenId
 from pixyproxy.data.database import Repositories
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.generation import GenerationService
-from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import IMAGES_AT_ONCE, TenantRemoval
 from pixyproxy.service.private.tenants import TenantService
 from tests.service.private.identity import OPERATOR, Identity
-from tests.support import pictures
+from tests.service.private.processes import Process
 from tests.support.builders import (
     LATER,
     MOMENT,
     add_generation,
     add_image,
+    keep_picture,
     new_api_key,
     new_generation,
     new_guid,
     new_refresh_token,
     new_user,
+    stored_ending,
 )
 from tests.support.drawing import FakeDrawer
+from tests.support.webhook_receiver import new_delivery, new_webhook
 
 pytestmark = pytest.mark.anyio
-TENANT_TABLES = ("images", "generations", "api_keys", "users", "refresh_tokens", "revoked_tokens")
+TENANT_TABLES = (
+    "images",
+    "generations",
+    "budgets",
+    "webhook_deliveries",
+    "webhooks",
+    "api_keys",
+    "users",
+    "refresh_tokens",
+    "revoked_tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +77,19 @@ def _furnish(data: Repositories, tenant: Tenant) -> list[StoredImage]:
     )
     for status in (GenerationStatus.FAILED, GenerationStatus.UNKNOWN):
         data.generations.claim(new_generation(tenant.id, status=status))
+    data.budgets.reserve("2026-11", 1, tenant_id=tenant.id)
+    data.webhooks.insert(webhook := new_webhook(tenant.id))
+    data.webhook_deliveries.insert(new_delivery(webhook))
     images = [add_image(data, tenant) for _ in range(3)]
     for image in images:
-        data.generations.settle(image.generation_id, GenerationStatus.STORED, tenant_id=tenant.id, at=LATER)
+        data.generations.settle(image.generation_id, stored_ending(), tenant_id=tenant.id)
     return images
 
 
 async def _furnished(identity: Identity, tenant: Tenant) -> list[StoredImage]:
     images = await identity.database.write(lambda data: _furnish(data, tenant))
     for image in images:
-        await identity.removal.store.write(image.guid, image.media_type, b"picture")
+        await keep_picture(identity.removal.store, image.guid)
     return images
 
 
@@ -142,7 +156,7 @@ async def test_more_pictures_than_one_step_takes_all_go(identity: Identity, tena
 def _add_images(data: Repositories, tenant: Tenant, count: int) -> None:
     for _ in range(count):
         image = add_image(data, tenant)
-        data.generations.settle(image.generation_id, GenerationStatus.STORED, tenant_id=tenant.id, at=LATER)
+        data.generations.settle(image.generation_id, stored_ending(), tenant_id=tenant.id)
 
 
 async def test_its_name_is_free_at_once(identity: Identity, tenant: Tenant) -> None:
@@ -209,29 +223,28 @@ async def test_two_removals_at_once_remove_one_tenant(identity: Identity, tenant
 
 
 async def test_a_generation_that_is_calling_is_waited_for_and_its_picture_goes_too(
-    identity: Identity, service: GenerationService, principal: Principal, tenant: Tenant, drawer: FakeDrawer
+    identity: Identity, process: Process, principal: Principal, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
-    drawer.gate = asyncio.Event()
-    prompt = ImagePrompt(prompt="a red fox")
-    caller = asyncio.create_task(service.generate_image(prompt, principal=principal, idempotency_key=None))
+    drawer.close_gate()
+    caller = asyncio.create_task(process.make(principal=principal))
     await drawer.drawing.wait()
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     await identity.removal.remove_all()
     assert await _exists(identity, tenant)
     drawer.open_gate()
     made = await caller
-    assert await _files(identity, [made.image]) == 1
+    await process.finish()
+    assert await _files(identity, list(made.images)) == 1
     await identity.removal.remove_all()
-    assert await _files(identity, [made.image]) == 0
+    assert await _files(identity, list(made.images)) == 0
     assert not await _exists(identity, tenant)
 
 
 async def test_a_picture_that_comes_when_its_generation_was_given_up_and_removed_is_not_kept(
-    identity: Identity, service: GenerationService, principal: Principal, tenant: Tenant, drawer: FakeDrawer
+    identity: Identity, process: Process, principal: Principal, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
-    drawer.gate = asyncio.Event()
-    prompt = ImagePrompt(prompt="a red fox")
-    caller = asyncio.create_task(service.generate_image(prompt, principal=principal, idempotency_key=None))
+    drawer.close_gate()
+    caller = asyncio.create_task(process.make(principal=principal))
     await drawer.drawing.wait()
     await identity.run("UPDATE generations SET status = 'unknown'")
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
@@ -239,20 +252,9 @@ async def test_a_picture_that_comes_when_its_generation_was_given_up_and_removed
     drawer.open_gate()
     with pytest.raises(GenerationDeletedException):
         await caller
-    assert list(service.store.folder.rglob("*.png")) == []
-
-
-async def test_recovery_records_what_a_crash_left_and_then_it_goes_too(
-    identity: Identity, recovery: Recovery, tenant: Tenant
-) -> None:
-    generation = await identity.database.write(lambda data: add_generation(data, tenant.id))
-    await recovery.store.write(generation.image_guid, "image/png", pictures.png(32, 16))
-    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
-    assert await _exists(identity, tenant)
-    await recovery.recover()
-    await recovery.removal.remove_all()
-    assert not await _exists(identity, tenant)
-    assert await recovery.store.find(generation.image_guid) is None
+    await process.finish()
+    assert list(process.store.folder.rglob("*.png")) == []
+    assert process.spooled == []
 
 
 async def test_a_tenant_that_is_not_being_deleted_is_left_alone(identity: Identity, tenant: Tenant) -> None:

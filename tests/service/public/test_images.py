@@ -11,7 +11,7 @@ from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.public.images import ImageReader
-from tests.support.builders import add_image, new_guid, principal_of
+from tests.support.builders import add_image, keep_picture, new_guid, principal_of
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def test_an_invalid_filter_is_refused(reader: ImageReader) -> None:
 async def test_a_picture_is_read_byte_for_byte(
     reader: ImageReader, private: StoredImage, tenant: Tenant, store: LocalStore
 ) -> None:
-    await store.write(private.guid, private.media_type, b"picture")
+    await keep_picture(store, private.guid)
     picture = await reader.require_picture(private.guid, viewer=principal_of(tenant))
     assert picture.image == private
     assert picture.path.read_bytes() == b"picture"
@@ -109,7 +109,7 @@ async def test_what_a_tenant_that_is_not_active_made_public_does_not_exist(
     reader: ImageReader, database: Database, tenant: Tenant, stranger: Tenant, status: TenantStatus
 ) -> None:
     image = await database.write(lambda data: add_image(data, tenant))
-    await reader.store.write(image.guid, image.media_type, b"picture")
+    await keep_picture(reader.store, image.guid)
     await database.write(lambda data: data.tenants.update(tenant.model_copy(update={"status": status})))
     for viewer in (None, principal_of(stranger)):
         with pytest.raises(core.ImageNotFoundException):

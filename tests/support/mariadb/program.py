@@ -92,7 +92,8 @@ def _share_folders(server: str | None) -> list[Path]:
 
 def _command(program: MariaDbProgram, folder: Path) -> list[str]:
     """Return the command line that both the bootstrap and the server begin with."""
-    command = [str(program.server), "--no-defaults", f"--datadir={_data_of(folder)}"]
+    # In a folder that they share, servers that are made at the same time remove each other's temporary tables.
+    command = [str(program.server), "--no-defaults", f"--datadir={_data_of(folder)}", f"--tmpdir={folder}"]
     if os.geteuid() == 0:
         command.append("--user=root")
     return [*command, *_STORAGE_OPTIONS]

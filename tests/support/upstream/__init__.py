@@ -4,14 +4,33 @@ In a test::
 
     with FakeUpstream() as upstream:
         upstream.behave_once(RATE_LIMITED)
+        upstream.behave_for("a red fox", STREAM_CUT, times=1)
         ...  # point the code under test at upstream.base_url and upstream.api_key
         assert len(upstream.requests) == 1
+        assert upstream.posts_by_prompt["a red fox"] == 1
+        assert [line.prompt for line in upstream.ledger if line.bought] == ["a red fox"]
 
-For benchmarks, `python -m tests.support.upstream --picture-bytes 1470000` prints its
-base URL on the first line and serves until it is terminated.
+It answers POSTs to generations and edits, streamed where `stream` says so, and GETs of
+the models. What it answers and refuses follows the types of openai 3.52 and OpenAI's
+error envelope. Behaviours are for the POSTs alone; those for streams (`STREAM_...`)
+leave any other request its usual answer.
 
-What it answers and refuses follows the types of openai 3.52 and OpenAI's error
-envelope. It does not stream: `stream=true` is refused.
+`FakeUpstream.ledger` is the witness of what was bought. Every POST for pictures gets
+one line, written once it is decided to deliver, before a byte of the answer is sent:
+a client that has hung up pays nevertheless. An answer with an error status, an error
+event, or none at all is not bought. Where a connection is cut, a 2xx makes no sense or
+a stream lacks its end, the pictures count as made and paid for: the worst case.
+
+In a stream of several pictures, the usages of the completed events add up to the
+order's: the first one carries the input's tokens and those of the partial pictures.
+
+As a process of its own, `python -m tests.support.upstream` prints its base URL on the
+first line and serves until it is terminated; SIGUSR1 releases what hangs. Its options:
+`--picture-bytes 1470000`, `--delay SECONDS`, `--port`, `--api-key`, `--ledger FILE`
+(a line of JSON for every line of the ledger, flushed), and `--script FILE`: a JSON list
+of `{"match": part of a prompt, "behaviour": NAME, "times": optional}`, where a NAME is
+that of a constant below, such as `"STREAM_HANG"`. All connections share one thread, so
+that thousands of requests may wait at once.
 """
 
 from tests.support.upstream.behaviours import (
@@ -22,6 +41,7 @@ from tests.support.upstream.behaviours import (
     DATA_EMPTY,
     DATA_NULL,
     EMPTY_BODY,
+    FLOOD,
     FORBIDDEN,
     HANG,
     HANG_AFTER_HEADERS,
@@ -54,19 +74,50 @@ from tests.support.upstream.behaviours import (
     Refusal,
     Verbatim,
 )
-from tests.support.upstream.exchange import Exchange, UpstreamRequest
-from tests.support.upstream.server import API_KEY, GENERATIONS_PATH, FakeUpstream, refusing_base_url
+from tests.support.upstream.edits import EDIT_PARAMETERS
+from tests.support.upstream.exchange import EDITS_PATH, GENERATIONS_PATH, Exchange, UpstreamRequest
+from tests.support.upstream.forms import UploadedFile
+from tests.support.upstream.ledger import LedgerLine
+from tests.support.upstream.models import MODELS
+from tests.support.upstream.named import BEHAVIOURS
+from tests.support.upstream.server import API_KEY, FakeUpstream, refusing_base_url
+from tests.support.upstream.stream_behaviours import (
+    STREAM_BROKEN_DATA,
+    STREAM_CRLF,
+    STREAM_CRLF_HEARTBEATS,
+    STREAM_CUT,
+    STREAM_CUT_BEFORE_EVENTS,
+    STREAM_CUT_WITHIN,
+    STREAM_ERROR,
+    STREAM_FLOOD,
+    STREAM_GARBAGE_LINE,
+    STREAM_HANG,
+    STREAM_HEARTBEATS,
+    STREAM_INCOMPLETE,
+    StreamBehaviour,
+    StreamCut,
+    StreamError,
+    StreamFlood,
+    StreamHang,
+    StreamIncomplete,
+    StreamInsertion,
+    StreamVariant,
+)
 from tests.support.upstream.validation import KNOWN_PARAMETERS
 
 __all__ = [
     "API_KEY",
     "BAD_BASE64",
+    "BEHAVIOURS",
     "BROKEN_JSON",
     "CONFLICT",
     "CUT",
     "DATA_EMPTY",
     "DATA_NULL",
+    "EDITS_PATH",
+    "EDIT_PARAMETERS",
     "EMPTY_BODY",
+    "FLOOD",
     "FORBIDDEN",
     "GENERATIONS_PATH",
     "HANG",
@@ -77,6 +128,7 @@ __all__ = [
     "JSON_LIST",
     "JSON_STRING",
     "KNOWN_PARAMETERS",
+    "MODELS",
     "MODERATED",
     "NORMAL",
     "NOT_FOUND",
@@ -87,6 +139,18 @@ __all__ = [
     "RATE_LIMITED",
     "SERVER_ERROR",
     "SLOW_DRIP",
+    "STREAM_BROKEN_DATA",
+    "STREAM_CRLF",
+    "STREAM_CRLF_HEARTBEATS",
+    "STREAM_CUT",
+    "STREAM_CUT_BEFORE_EVENTS",
+    "STREAM_CUT_WITHIN",
+    "STREAM_ERROR",
+    "STREAM_FLOOD",
+    "STREAM_GARBAGE_LINE",
+    "STREAM_HANG",
+    "STREAM_HEARTBEATS",
+    "STREAM_INCOMPLETE",
     "SVG_AS_PNG",
     "TRUNCATED",
     "UNAUTHORIZED",
@@ -99,8 +163,18 @@ __all__ = [
     "FakeUpstream",
     "Flood",
     "Hang",
+    "LedgerLine",
     "Normal",
     "Refusal",
+    "StreamBehaviour",
+    "StreamCut",
+    "StreamError",
+    "StreamFlood",
+    "StreamHang",
+    "StreamIncomplete",
+    "StreamInsertion",
+    "StreamVariant",
+    "UploadedFile",
     "UpstreamRequest",
     "Verbatim",
     "refusing_base_url",

@@ -1,5 +1,6 @@
 """What a request to the fake upstream may get: the well-behaved answer, and every kind of fault."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -13,9 +14,9 @@ JSON = "application/json"
 
 
 class Behaviour(Protocol):
-    """What a request to the generations endpoint gets."""
+    """What a POST to the generations or edits endpoint gets."""
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Answer one recorded request."""
 
 
@@ -26,13 +27,13 @@ class Normal:
     picture: bytes | None = None
     """Served instead of the upstream's picture, whatever format was asked for."""
 
-    def answer(self, exchange: "Exchange") -> None:
-        """Refuse what the real API refuses, or send n pictures."""
+    async def answer(self, exchange: "Exchange") -> None:
+        """Refuse what the real API refuses, or deliver n pictures, streamed if that is asked for."""
         refusal = exchange.refusal()
         if refusal:
-            refusal.answer(exchange)
+            await refusal.answer(exchange)
         else:
-            exchange.send(*exchange.generation(self.picture))
+            await exchange.deliver(exchange.buy(self.picture))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Refusal:
     param: str | None = None
     retry_after: int | None = None
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Send the error."""
         error = {
             "message": self.message,
@@ -56,38 +57,44 @@ class Refusal:
         }
         headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
         body = json.dumps({"error": error}).encode()
-        exchange.send(body, status=self.status, headers=headers)
+        await exchange.send(body, status=self.status, headers=headers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verbatim:
-    """These very bytes, with a true Content-Length."""
+    """These very bytes, with a true Content-Length; a 2xx is paid for, be it of no use."""
 
     body: bytes
     status: int = 200
     content_type: str = JSON
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Send the bytes."""
-        exchange.send(self.body, status=self.status, content_type=self.content_type)
+        if 200 <= self.status < 300:
+            exchange.settle(bought=True, status=self.status, pictures=self.body.count(b'"b64_json"'))
+        await exchange.send(self.body, status=self.status, content_type=self.content_type)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hang:
-    """No answer before `FakeUpstream.release`, which lets the usual answer follow."""
+    """No answer before `FakeUpstream.release`, which lets the usual answer follow.
+
+    With the headers the pictures are bought; before them, only the release buys.
+    """
 
     after_headers: bool = False
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Wait, with or without having sent the headers."""
-        parts = exchange.generation()
-        if self.after_headers:
-            exchange.send_head(sum(map(len, parts)))
-            exchange.wait_for_release()
-            exchange.write(*parts)
-        else:
-            exchange.wait_for_release()
-            exchange.send(*parts)
+        if not self.after_headers:
+            await exchange.wait_for_release()
+            await NORMAL.answer(exchange)
+            return
+        usual = exchange.buy()
+        await exchange.send_head(usual.size, content_type=usual.content_type)
+        await exchange.wait_for_release()
+        await exchange.write(*usual.parts)
+        await exchange.end()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +104,33 @@ class Drip:
     piece: int = 16
     pause: float = 0.05
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Send piece by piece until all is sent, or the client or server is gone."""
-        body = b"".join(exchange.generation())
-        exchange.send_head(len(body))
+        usual = exchange.buy()
+        body = b"".join(usual.parts)
+        await exchange.send_head(usual.size, content_type=usual.content_type)
         for start in range(0, len(body), self.piece):
-            exchange.write(body[start : start + self.piece])
-            exchange.pause(self.pause)
+            await exchange.write(body[start : start + self.piece])
+            await asyncio.sleep(self.pause)
+        await exchange.end()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The connection closed after a share of the body, or before any byte at all."""
+    """The connection closed after a share of the body, or before any byte at all.
+
+    Either way it is the worst case: the pictures were made, and are paid for.
+    """
 
     share: float | None = None
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Promise the whole body where there is a share of it, then hang up."""
+        usual = exchange.buy()
         if self.share is not None:
-            body = b"".join(exchange.generation())
-            exchange.send_head(len(body))
-            exchange.write(body[: int(len(body) * self.share)])
+            body = b"".join(usual.parts)
+            await exchange.send_head(usual.size, content_type=usual.content_type)
+            await exchange.write(body[: int(len(body) * self.share)])
         exchange.hang_up()
 
 
@@ -131,21 +144,27 @@ class Flood:
     megabytes: int
     announced: bool = False
 
-    def answer(self, exchange: "Exchange") -> None:
+    async def answer(self, exchange: "Exchange") -> None:
         """Send the flood, never holding more than one piece of it."""
+        exchange.settle(bought=True, pictures=1)
         head, tail = b'{"created":1,"data":[{"b64_json":"', b'"}]}'
-        piece, count = b"A" * 100_000, self.megabytes * 10
-        size = len(head) + len(piece) * count + len(tail)
-        exchange.send_head(size if self.announced else None)
-        for part in (head, *[piece] * count, tail):
-            exchange.write(part if self.announced else _chunk(part))
-        if not self.announced:
-            exchange.write(_chunk(b""))
+        size = len(head) + len(FLOOD_PIECE) * self.megabytes * 10 + len(tail)
+        await exchange.send_head(size if self.announced else None)
+        await exchange.write(head)
+        await pour(exchange, megabytes=self.megabytes)
+        await exchange.write(tail)
+        await exchange.end()
 
 
-def _chunk(part: bytes) -> bytes:
-    """Return one chunk of HTTP/1.1's chunked coding; an empty one is the last."""
-    return b"%x\r\n%b\r\n" % (len(part), part)
+FLOOD_PIECE = b"A" * 100_000
+
+
+async def pour(exchange: "Exchange", *, megabytes: int) -> None:
+    """Send so many MB of base64."""
+    for _ in range(megabytes * 10):
+        await exchange.write(FLOOD_PIECE)
+        # A client that reads as fast as this sends must not keep the others waiting.
+        await asyncio.sleep(0)
 
 
 def _delivering(item: bytes) -> Verbatim:
@@ -193,6 +212,7 @@ HANG_AFTER_HEADERS = Hang(after_headers=True)
 SLOW_DRIP = Drip()
 CUT = Cut()
 TRUNCATED = Cut(share=0.5)
+FLOOD = Flood(megabytes=500)
 HTML = Verbatim(body=b"<html>A proxy's page</html>", content_type="text/html")
 EMPTY_BODY = Verbatim(body=b"")
 DATA_NULL = Verbatim(body=b'{"created":1,"data":null}')

@@ -1,21 +1,28 @@
-"""One connection to the fake upstream: requests read, recorded and answered."""
+"""One request to the fake upstream, and what a behaviour may answer it with."""
 
-import contextlib
+import asyncio
+import hashlib
+import http.client
 import json
-import socket
-import threading
-import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from tests.support.upstream.answers import generation_parts
+from tests.support.upstream.answers import order_of, usage_of, whole_answer
 from tests.support.upstream.behaviours import JSON, UNAUTHORIZED, Refusal
+from tests.support.upstream.connection import Connection, HttpRequest
+from tests.support.upstream.edits import refusal_of_edit
+from tests.support.upstream.events import EVENT_STREAM, Event, events_of
+from tests.support.upstream.forms import UploadedFile, form_of
+from tests.support.upstream.ledger import LedgerLine
 from tests.support.upstream.validation import refusal_of
 
 if TYPE_CHECKING:
-    from tests.support.upstream.server import FakeUpstream, Server
+    import concurrent.futures
+
+GENERATIONS_PATH = "/v1/images/generations"
+EDITS_PATH = "/v1/images/edits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,64 +33,122 @@ class UpstreamRequest:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
-    """The parsed JSON object, empty where the bytes are no JSON object."""
+    """The JSON object or the form's fields; empty where the bytes are neither."""
     raw: bytes
-
-
-class Exchange(BaseHTTPRequestHandler):
-    """One connection: reads a request, records it, lets a `Behaviour` answer it."""
-
-    protocol_version = "HTTP/1.1"
-    server_version = "FakeUpstream"
-    disable_nagle_algorithm = True
-    received: UpstreamRequest
-    _release: threading.Event
+    files: tuple[UploadedFile, ...] = ()
+    """Every file of a form, in order."""
 
     @property
-    def upstream(self) -> "FakeUpstream":
-        """The server that this exchange belongs to."""
-        return cast("Server", self.server).upstream
+    def prompt(self) -> str | None:
+        """The prompt, where there is one."""
+        prompt = self.body.get("prompt")
+        return prompt if isinstance(prompt, str) else None
 
-    def handle(self) -> None:
-        """Serve the connection until it ends; half of the faults end it early."""
-        with (
-            self.upstream.keeping(self.connection),
-            contextlib.suppress(ConnectionError),
-        ):
-            super().handle()
+    @property
+    def asks_for_pictures(self) -> bool:
+        """Whether it is a POST to generations or edits."""
+        return self.method == "POST" and self.path.partition("?")[0] in {GENERATIONS_PATH, EDITS_PATH}
 
-    def take_request(self) -> None:
-        """Record the request before anything else, then answer it."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.received = UpstreamRequest(
-            method=self.command,
-            path=self.path,
-            headers={name.lower(): value for name, value in self.headers.items()},
-            body=_object_of(raw),
-            raw=raw,
-        )
-        behaviour, self._release = self.upstream.record(self.received)
-        self.pause(self.upstream.delay)
-        behaviour.answer(self)
 
-    # The standard library chooses these names.
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = take_request  # noqa: N815
+def request_of(received: HttpRequest) -> UpstreamRequest:
+    """Return the request with its body parsed."""
+    form = form_of(received.body, received.headers.get("content-type", ""))
+    return UpstreamRequest(
+        method=received.method,
+        path=received.path,
+        headers=received.headers,
+        body=form.body if form else _object_of(received.body),
+        raw=received.body,
+        files=form.files if form else (),
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A successful answer, not yet sent; its large parts are shared with other answers."""
+
+    content_type: str
+    parts: tuple[bytes, ...]
+    size: int | None
+    """In bytes; `None` where it is sent in chunks, as streams are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What an exchange needs of the server that it belongs to."""
+
+    api_key: str
+    picture: bytes | None
+    released: "concurrent.futures.Future[None]"
+    write_line: Callable[[LedgerLine], None]
+
+
+class Exchange:
+    """Answers one recorded request; a `Behaviour` plays on it. Its first line in the ledger is its only one."""
+
+    def __init__(self, connection: Connection, request: UpstreamRequest, surroundings: Surroundings) -> None:
+        self.received = request
+        self.request_id = f"req_{uuid.uuid4().hex}"
+        self._connection = connection
+        self._around = surroundings
+        self._edits = request.path.partition("?")[0] == EDITS_PATH
+        self._in_chunks = False
+        self._is_settled = not request.asks_for_pictures
+        body = {} if self._bad_parameter() else request.body
+        inputs = sum(file.parameter == "image" for file in request.files)
+        self.order = order_of(body, input_pictures=inputs, edits=self._edits)
 
     def refusal(self) -> Refusal | None:
         """Return what the real API would refuse this request with, if anything."""
-        if self.received.headers.get("authorization") != f"Bearer {self.upstream.api_key}":
+        if self.received.headers.get("authorization") != f"Bearer {self._around.api_key}":
             return UNAUTHORIZED
-        return refusal_of(self.received.body)
+        return self._bad_parameter() if self.received.asks_for_pictures else None
 
-    def generation(self, picture: bytes | None = None) -> list[bytes]:
-        """Return the usual answer's body in parts, the large ones prebuilt.
+    def settle(self, *, bought: bool, status: int | None = 200, pictures: int | None = None) -> None:
+        """Write the request's line into the ledger, unless it has one; `pictures` is n where it is not said."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        made = self.order.count if pictures is None else pictures
+        model = self.received.body.get("model")
+        line = LedgerLine(
+            request_id=self.request_id,
+            path=self.received.path,
+            sha256=hashlib.sha256(self.received.raw).hexdigest(),
+            prompt=self.received.prompt,
+            model=model if isinstance(model, str) else None,
+            n=self.order.count,
+            bought=bought,
+            status=status,
+            pictures=made if bought else 0,
+            usage=usage_of(self.order) if bought else None,
+        )
+        self._around.write_line(line)
+
+    def buy(self, picture: bytes | None = None) -> Answer:
+        """Return the usual answer, streamed if that is asked for, which is bought from here on.
 
         For a request that ought to be refused, it is the answer to an empty one.
         """
-        body = {} if refusal_of(self.received.body) else self.received.body
-        return generation_parts(body, picture or self.upstream.picture)
+        if self.order.streams:
+            parts = tuple(part for event in self.buy_events(picture) for part in event.parts)
+            return Answer(EVENT_STREAM, parts, None)
+        self.settle(bought=True)
+        whole = whole_answer(self.order, picture or self._around.picture)
+        return Answer(JSON, tuple(whole), sum(map(len, whole)))
 
-    def send(
+    def buy_events(self, picture: bytes | None = None, *, line_end: bytes = b"\n") -> list[Event]:
+        """Return the usual events, which are bought from here on unless the ledger says otherwise already."""
+        self.settle(bought=True)
+        return events_of(self.order, picture or self._around.picture, line_end=line_end)
+
+    async def deliver(self, answer: Answer) -> None:
+        """Send a successful answer."""
+        await self.send_head(answer.size, content_type=answer.content_type)
+        await self.write(*answer.parts)
+        await self.end()
+
+    async def send(
         self,
         *parts: bytes,
         status: int = 200,
@@ -91,11 +156,10 @@ class Exchange(BaseHTTPRequestHandler):
         headers: Mapping[str, object] | None = None,
     ) -> None:
         """Send a whole answer whose body is `parts`."""
-        size = sum(map(len, parts))
-        self.send_head(size, status=status, content_type=content_type, headers=headers or {})
-        self.write(*parts)
+        await self.send_head(sum(map(len, parts)), status=status, content_type=content_type, headers=headers)
+        await self.write(*parts)
 
-    def send_head(
+    async def send_head(
         self,
         size: int | None,
         *,
@@ -103,45 +167,46 @@ class Exchange(BaseHTTPRequestHandler):
         content_type: str = JSON,
         headers: Mapping[str, object] | None = None,
     ) -> None:
-        """Send status and headers, promising `size` bytes, or chunks where `None`."""
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("x-request-id", f"req_{time.monotonic_ns():x}")
-        if size is None:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:
-            self.send_header("Content-Length", str(size))
-        for name, value in (headers or {}).items():
-            self.send_header(name, str(value))
-        self.end_headers()
+        """Send status and headers, promising `size` bytes, or chunks where `None`.
 
-    def write(self, *parts: bytes) -> None:
-        """Send bytes of the body."""
-        for part in parts:
-            self.wfile.write(part)
+        What has not been bought by now is not: the ledger says so before the client can know.
+        """
+        self.settle(bought=False, status=status)
+        self._in_chunks = size is None
+        length = ("Transfer-Encoding", "chunked") if size is None else ("Content-Length", size)
+        fields = [("Content-Type", content_type), ("x-request-id", self.request_id), length, *(headers or {}).items()]
+        lines = [
+            f"HTTP/1.1 {status} {http.client.responses.get(status, '')}",
+            *(f"{name}: {value}" for name, value in fields),
+        ]
+        await self._connection.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+    async def write(self, *parts: bytes) -> None:
+        """Send bytes of the body, as one chunk where it is sent in chunks."""
+        size = sum(map(len, parts))
+        if self._in_chunks and size:
+            await self._connection.send(b"%x\r\n" % size, *parts, b"\r\n")
+        else:
+            await self._connection.send(*parts)
+
+    async def end(self) -> None:
+        """End a body that is sent in chunks; any other is known to end."""
+        if self._in_chunks:
+            await self._connection.send(b"0\r\n\r\n")
 
     def hang_up(self) -> None:
         """Close the connection without another byte."""
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but never longer than the server lives."""
-        if self.upstream.closing.wait(seconds):
-            raise _ClosingError
-
-    def wait_for_release(self) -> None:
+    async def wait_for_release(self) -> None:
         """Wait for the `release` that follows this request."""
-        self._release.wait()
-        if self.upstream.closing.is_set():
-            raise _ClosingError
+        # Shielded, for a wait that ends with its connection must not end those of others.
+        await asyncio.shield(asyncio.wrap_future(self._around.released))
 
-    def log_message(self, *_: object) -> None:
-        """Stay silent; the recorded requests are the log."""
-
-
-class _ClosingError(ConnectionError):
-    """The server closes; whoever waits for an answer gets none."""
+    def _bad_parameter(self) -> Refusal | None:
+        if self._edits:
+            return refusal_of_edit(self.received.body, self.received.files)
+        return refusal_of(self.received.body)
 
 
 def _object_of(raw: bytes) -> dict[str, Any]:

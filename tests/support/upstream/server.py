@@ -1,46 +1,62 @@
-"""The fake upstream itself: its port, its threads, and what a test may tell it."""
+"""The fake upstream itself: its port, its event loop, and what a test may tell it."""
 
+import asyncio
+import collections
+import concurrent.futures
 import contextlib
+import functools
 import socket
-import socketserver
 import threading
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from tests.support.upstream.behaviours import NORMAL, Behaviour, Refusal
-from tests.support.upstream.exchange import Exchange, UpstreamRequest
+from tests.support.upstream.connection import Connection
+from tests.support.upstream.exchange import Exchange, Surroundings, UpstreamRequest, request_of
+from tests.support.upstream.ledger import Ledger, LedgerLine
+from tests.support.upstream.models import MODELS_PATH, models_answer
 
 API_KEY = "sk-fake-upstream-key"
 """The key that a `FakeUpstream` accepts unless it is given another."""
 
-GENERATIONS_PATH = "/v1/images/generations"
+# A burst of clients must find the server slow, not refusing.
+_BACKLOG = 4096
 
 
 class FakeUpstream:
-    """The Images API on a free port of 127.0.0.1, in a thread of its own.
+    """The Images API on a free port of 127.0.0.1, in one thread for all connections.
 
     `picture`, `delay` (seconds before any answer) and `api_key` may be changed while
-    it serves; every method may be called from any thread.
+    it serves; every method may be called from any thread. What is written into the
+    ledger is appended to `ledger_file` too. One that does not `remember` keeps neither
+    requests nor ledger in memory, for long runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all are named, and none is needed)
         self,
         *,
         port: int = 0,
         api_key: str = API_KEY,
         picture: bytes | None = None,
         delay: float = 0.0,
+        ledger_file: Path | None = None,
+        remember: bool = True,
     ) -> None:
         """Bind the port at once; serve from `start` or `with` on."""
         self.api_key = api_key
         self.picture = picture
         self.delay = delay
-        self.closing = threading.Event()
+        self._remember = remember
+        self._ledger = Ledger(ledger_file, remember=remember)
         self._state = _State()
-        self._server = Server(("127.0.0.1", port), upstream=self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._socket = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+        self._port: int = self._socket.getsockname()[1]
+        self._socket.setblocking(False)  # noqa: FBT003  (the standard library's signature)
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         """Start serving."""
@@ -53,8 +69,8 @@ class FakeUpstream:
 
     @property
     def base_url(self) -> str:
-        """The URL to give to the SDK: it ends in /v1."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        """The URL to give to the SDK: it ends in /v1, and outlives `close`."""
+        return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def requests(self) -> list[UpstreamRequest]:
@@ -62,18 +78,29 @@ class FakeUpstream:
         with self._state.changed:
             return list(self._state.requests)
 
+    @property
+    def ledger(self) -> list[LedgerLine]:
+        """What became of every POST that asked for pictures, from the moment when that was decided."""
+        return self._ledger.lines
+
+    @property
+    def posts_by_prompt(self) -> collections.Counter[str]:
+        """How many POSTs asked for pictures of each prompt, also those never answered."""
+        with self._state.changed:
+            return collections.Counter(self._state.posts)
+
     def start(self) -> None:
         """Serve until `close`."""
         self._thread.start()
 
     def close(self) -> None:
         """Stop at once: hung requests and idle connections are cut, none waited for."""
-        self.closing.set()
-        self.release()
-        self._server.shutdown()
-        self._cut_connections()
-        self._server.server_close()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
+        self._loop.close()
+        self._socket.close()
+        self._ledger.close()
 
     def behave(self, behaviour: Behaviour) -> None:
         """Give every later request `behaviour`, until told otherwise."""
@@ -85,20 +112,31 @@ class FakeUpstream:
         with self._state.changed:
             self._state.queued.append(behaviour)
 
+    def behave_for(self, prompt_part: str, behaviour: Behaviour, *, times: int | None = None) -> None:
+        """Give requests whose prompt contains `prompt_part` that behaviour, ahead of all others.
+
+        Of several that fit, the one told first goes first; after `times` requests it is forgotten.
+        """
+        with self._state.changed:
+            self._state.rules.append(_Rule(prompt_part, behaviour, times))
+
     def release(self) -> None:
         """Let every request that hangs now get its usual answer."""
         with self._state.changed:
-            self._state.release.set()
-            self._state.release = threading.Event()
+            released, self._state.released = self._state.released, concurrent.futures.Future()
+        released.set_result(None)
 
     def reset(self) -> None:
-        """Behave normally, release what hangs, forget all requests and settings."""
+        """Behave normally, release what hangs, forget all requests, the ledger and settings."""
         self.release()
         self.picture, self.delay = None, 0.0
+        self._ledger.clear()
         with self._state.changed:
             self._state.lasting = NORMAL
             self._state.queued.clear()
+            self._state.rules.clear()
             self._state.requests.clear()
+            self._state.posts.clear()
 
     def wait_for_requests(self, count: int, *, seconds: float = 5.0) -> None:
         """Return once `count` requests have arrived, or raise `TimeoutError`."""
@@ -108,60 +146,98 @@ class FakeUpstream:
                 message = f"{len(state.requests)} of {count} requests in {seconds} s"
                 raise TimeoutError(message)
 
-    @contextlib.contextmanager
-    def keeping(self, connection: socket.socket) -> Iterator[None]:
-        """Know an open connection while the block lasts, so that `close` can cut it."""
-        with self._state.changed:
-            self._state.connections.add(connection)
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        """Accept until `close`; then end every connection, whatever it waits for."""
+        accepting = asyncio.create_task(self._accept())
+        await self._closing.wait()
+        ending = [accepting, *self._state.connections]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        while True:
+            accepted, _ = await self._loop.sock_accept(self._socket)
+            connection = Connection(accepted)
+            task = asyncio.create_task(self._converse(connection))
+            self._state.connections.add(task)
+            # Not within the task: one that is cancelled before it begins would leave its socket open.
+            task.add_done_callback(functools.partial(self._end, connection))
+
+    def _end(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        connection.close()
+        self._state.connections.discard(task)
+
+    async def _converse(self, connection: Connection) -> None:
+        """Answer a connection's requests until it ends; half of the faults end it early."""
+        with contextlib.suppress(ConnectionError):
+            while connection.is_open and (received := await connection.read_request()):
+                await self._answer(connection, request_of(received))
+                if received.is_last:
+                    break
+
+    async def _answer(self, connection: Connection, request: UpstreamRequest) -> None:
+        """Record the request before anything else, then answer it."""
+        behaviour, released = self._record(request)
+        around = Surroundings(
+            api_key=self.api_key, picture=self.picture, released=released, write_line=self._ledger.pen()
+        )
+        exchange = Exchange(connection, request, around)
         try:
-            yield
+            await asyncio.sleep(self.delay)
+            await behaviour.answer(exchange)
         finally:
-            with self._state.changed:
-                self._state.connections.discard(connection)
+            exchange.settle(bought=False, status=None)
 
-    def _cut_connections(self) -> None:
-        """End the threads that wait for a next request or write to a slow client."""
-        with self._state.changed:
-            for connection in self._state.connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+    def _record(self, request: UpstreamRequest) -> "tuple[Behaviour, concurrent.futures.Future[None]]":
+        """Record a request; return what it gets, and what releases it."""
+        state = self._state
+        with state.changed:
+            if self._remember:
+                state.requests.append(request)
+            state.changed.notify_all()
+            if not request.asks_for_pictures:
+                return _beside_pictures(request), state.released
+            state.posts[request.prompt or ""] += 1
+            return state.next_behaviour(request.prompt or ""), state.released
 
-    def record(self, request: UpstreamRequest) -> tuple[Behaviour, threading.Event]:
-        """Record a request; return what it gets, and the event that releases it."""
-        with self._state.changed:
-            self._state.requests.append(request)
-            self._state.changed.notify_all()
-            if request.path != GENERATIONS_PATH or request.method != "POST":
-                return _unknown_url(request), self._state.release
-            queued = self._state.queued
-            behaviour = queued.popleft() if queued else self._state.lasting
-            return behaviour, self._state.release
+
+@dataclass
+class _Rule:
+    """What requests whose prompt contains `prompt_part` get, so many times more."""
+
+    prompt_part: str
+    behaviour: Behaviour
+    times: int | None
 
 
 @dataclass(kw_only=True)
 class _State:
-    """What requests and the test share, guarded by `changed`."""
+    """What requests and the test share, guarded by `changed`; only the event loop knows `connections`."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     requests: list[UpstreamRequest] = field(default_factory=list)
+    posts: collections.Counter[str] = field(default_factory=collections.Counter)
     lasting: Behaviour = NORMAL
-    queued: deque[Behaviour] = field(default_factory=deque)
-    release: threading.Event = field(default_factory=threading.Event)
-    connections: set[socket.socket] = field(default_factory=set)
+    queued: collections.deque[Behaviour] = field(default_factory=collections.deque)
+    rules: list[_Rule] = field(default_factory=list)
+    released: "concurrent.futures.Future[None]" = field(default_factory=concurrent.futures.Future)
+    connections: set[asyncio.Task[None]] = field(default_factory=set)
 
-
-class Server(socketserver.ThreadingTCPServer):
-    """Gives every connection a thread of its own."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-    # A burst of clients must find the server slow, not refusing.
-    request_queue_size = 1024
-
-    def __init__(self, address: tuple[str, int], *, upstream: FakeUpstream) -> None:
-        """Bind the address for `upstream`."""
-        self.upstream = upstream
-        super().__init__(address, Exchange)
+    def next_behaviour(self, prompt: str) -> Behaviour:
+        """Return what a request with this prompt gets, and count it."""
+        rule = next((rule for rule in self.rules if rule.prompt_part in prompt), None)
+        if rule is None:
+            return self.queued.popleft() if self.queued else self.lasting
+        if rule.times is not None:
+            rule.times -= 1
+            if not rule.times:
+                self.rules.remove(rule)
+        return rule.behaviour
 
 
 @contextlib.contextmanager
@@ -175,6 +251,21 @@ def refusing_base_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
 
 
-def _unknown_url(request: UpstreamRequest) -> Refusal:
+@dataclass(frozen=True)
+class _ForKeyHolders:
+    """An answer that only the right key gets."""
+
+    behaviour: Behaviour
+
+    async def answer(self, exchange: Exchange) -> None:
+        """Refuse, or answer."""
+        await (exchange.refusal() or self.behaviour).answer(exchange)
+
+
+def _beside_pictures(request: UpstreamRequest) -> Behaviour:
+    """Return the answer to whatever asks for no pictures."""
+    path = request.path.partition("?")[0]
+    if request.method == "GET" and (path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/")):
+        return _ForKeyHolders(models_answer(path))
     message = f"Invalid URL ({request.method} {request.path})"
     return Refusal(status=404, message=message, code="unknown_url")

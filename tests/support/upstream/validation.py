@@ -25,7 +25,7 @@ _CHOICES: Mapping[str, frozenset[object]] = {
     "moderation": frozenset({"low", "auto"}),
     "output_format": frozenset({"png", "webp", "jpeg", "gif", "svg"}),
     "quality": frozenset({*OUTPUT_TOKENS, "auto"}),
-    "stream": frozenset({False}),
+    "stream": frozenset({True, False}),
 }
 _RANGES: Mapping[str, range] = {
     "n": range(1, 11),
@@ -49,34 +49,33 @@ KNOWN_PARAMETERS = frozenset(
 """The parameters that GPT image models take; any other is a 400."""
 
 
-def refusal_of(body: dict[str, Any]) -> Refusal | None:
+def refusal_of(body: dict[str, Any], *, known: frozenset[str] = KNOWN_PARAMETERS) -> Refusal | None:
     """Return the first error that the real API would find in `body`, if any."""
     if not body:
         return Refusal(status=400, message="We could not parse the JSON body.")
+    unknown = next((name for name in body if name not in known), None)
+    if unknown:
+        return invalid(unknown, code="unknown_parameter")
     checks: tuple[Callable[[dict[str, Any]], Refusal | None], ...]
-    checks = (_bad_name, _bad_prompt, _bad_model, _bad_choice, _bad_number)
+    checks = (_bad_prompt, _bad_model, _bad_choice, _bad_number)
     checks += (_bad_size, _bad_combination)
     return next(filter(None, (check(body) for check in checks)), None)
 
 
-def _invalid(param: str, *, code: str = "invalid_value") -> Refusal:
+def invalid(param: str, *, code: str = "invalid_value") -> Refusal:
+    """Return the 400 about one parameter."""
     message = f"Invalid value for parameter: '{param}'."
     if code != "invalid_value":
         message = f"{code.replace('_', ' ').capitalize()}: '{param}'."
     return Refusal(status=400, message=message, code=code, param=param)
 
 
-def _bad_name(body: dict[str, Any]) -> Refusal | None:
-    unknown = next((name for name in body if name not in KNOWN_PARAMETERS), None)
-    return _invalid(unknown, code="unknown_parameter") if unknown else None
-
-
 def _bad_prompt(body: dict[str, Any]) -> Refusal | None:
     prompt = body.get("prompt")
     if prompt is None:
-        return _invalid("prompt", code="missing_required_parameter")
+        return invalid("prompt", code="missing_required_parameter")
     good = isinstance(prompt, str) and prompt and len(prompt) <= _MAX_PROMPT
-    return None if good else _invalid("prompt")
+    return None if good else invalid("prompt")
 
 
 def _bad_model(body: dict[str, Any]) -> Refusal | None:
@@ -84,7 +83,7 @@ def _bad_model(body: dict[str, Any]) -> Refusal | None:
     if model is None:
         return None
     if not isinstance(model, str):
-        return _invalid("model")
+        return invalid("model")
     if model in _RETIRED_MODELS or model.startswith("no-such"):
         message = f"The model '{model}' does not exist or you do not have access to it."
         return Refusal(status=404, message=message, code="model_not_found")
@@ -95,22 +94,23 @@ def _bad_choice(body: dict[str, Any]) -> Refusal | None:
     for name, choices in _CHOICES.items():
         value = body.get(name)
         if value is not None and (isinstance(value, list | dict) or value not in choices):
-            return _invalid(name)
-    return None
+            return invalid(name)
+    stream = body.get("stream")
+    return None if stream is None or isinstance(stream, bool) else invalid("stream")
 
 
 def _bad_number(body: dict[str, Any]) -> Refusal | None:
     for name, numbers in _RANGES.items():
         value = body.get(name)
         if value is not None and (type(value) is not int or value not in numbers):
-            return _invalid(name)
+            return invalid(name)
     return None
 
 
 def _bad_size(body: dict[str, Any]) -> Refusal | None:
     size = body.get("size")
     good = size is None or size == "auto" or parsed_size(size)
-    return None if good else _invalid("size")
+    return None if good else invalid("size")
 
 
 def _bad_combination(body: dict[str, Any]) -> Refusal | None:
@@ -123,10 +123,13 @@ def _bad_combination(body: dict[str, Any]) -> Refusal | None:
         ("svg", {"svg"}),
     ):
         if body.get(name) is not None and wanted not in formats:
-            return _invalid(name)
+            return invalid(name)
     if body.get("background") == "transparent" and wanted not in {"png", "webp"}:
-        return _invalid("background")
-    return _invalid("n") if wanted == "svg" and (body.get("n") or 1) > 1 else None
+        return invalid("background")
+    for name in ("stream", "partial_images"):
+        if body.get(name) and wanted in {"gif", "svg"}:
+            return invalid(name)
+    return invalid("n") if wanted == "svg" and (body.get("n") or 1) > 1 else None
 
 
 def parsed_size(size: object) -> tuple[int, int] | None:

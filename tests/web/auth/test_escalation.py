@@ -38,9 +38,11 @@ ASSIGNED: Json = {
 
 
 def json_bodies(document: Json) -> dict[str, Json]:
-    """Route → the schema of its JSON body, for every route that takes one."""
+    """Route → the schema of its JSON body, for every route that takes one; but for ``/v1``, which passes fields on."""
     found = {}
     for path, methods in document["paths"].items():
+        if path.startswith("/v1/"):
+            continue
         for method, operation in methods.items():
             schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if schema is not None:
@@ -87,10 +89,13 @@ def test_the_bodies_are_those_that_we_know(bodies: dict[str, Json]) -> None:
         "POST /admin/generation/{guid}/resolve",
         "POST /admin/tenant",
         "POST /admin/token",
+        "POST /generation",
         "POST /image",
         "POST /key",
         "POST /key/{guid}/rotate",
         "POST /user",
+        "POST /webhook",
+        "POST /webhook/{guid}/rotate",
     ]
 
 

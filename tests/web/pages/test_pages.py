@@ -59,4 +59,5 @@ def test_the_openapi_document_names_its_routes_and_nothing_elsewhere(anonymous: 
     answer = anonymous.get("/openapi.json")
     assert set(answer.json()["paths"]) >= {"/image", "/image/{guid}", "/image/{guid}/content", "/healthz", "/readyz"}
     assert "http://" not in answer.text
-    assert "https://" not in answer.text
+    # An example may lead to where nobody is (RFC 2606).
+    assert "https://" not in answer.text.replace("https://example.com/", "")

@@ -14,7 +14,7 @@ from tests.web.builders import make_image
 def test_me_tells_who_the_credential_is(owner: TenantClient) -> None:
     account = make_user(owner.http, Role.VIEWER)
     me = owner.http.get("/me", headers=bearer(sign_in(owner.http, account)["access_token"])).json()
-    assert me.keys() == {"tenant", "subject", "subject_type", "scopes", "allowed_models", "limits"}
+    assert me.keys() == {"tenant", "subject", "subject_type", "scopes", "allowed_models", "limits", "budget"}
     assert me["tenant"]["guid"] == owner.guid
     assert (me["subject"], me["subject_type"], me["scopes"]) == (account.guid, "user", ["image:read"])
     key = make_key(owner.http, Scope.USAGE_READ)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
-from tests.support.upstream import FakeUpstream
+from tests.support.upstream import HTML, FakeUpstream
 from tests.web.builders import make_image
 
 
@@ -26,24 +26,40 @@ def test_a_repetition_gets_the_same_picture_and_says_so(tenant: TenantClient, up
     assert len(upstream.requests) == 1
 
 
-def test_twenty_at_once_buy_one_picture(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
+def test_fifty_at_once_buy_one_picture_and_all_get_it(
+    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
+) -> None:
     upstream.delay = 0.3
 
     def post(_: int) -> httpx2.Response:
         with server.client(tenant.api_key) as client:
             return order(client)
 
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(post, range(20)))
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(post, range(50)))
     assert len(upstream.requests) == 1
-    made = [answer for answer in answers if answer.status_code == 201]
-    assert len({answer.json()["guid"] for answer in made}) == 1
-    assert sum("idempotency-replayed" not in answer.headers for answer in made) == 1
-    for answer in answers:
-        if answer not in made:
-            assert_problem(answer, 409, "generation_in_flight")
-    assert len(tenant.http.get("/image", params={"mine": "true"}).json()) == 1
+    assert [answer.status_code for answer in answers] == [201] * 50
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    assert tenant.http.get("/image", params={"mine": "true"}).json() == [answers[0].json()]
     assert order(tenant.http).headers["idempotency-replayed"] == "true"
+
+
+def test_fifty_at_once_get_one_refusal_each(
+    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
+) -> None:
+    upstream.delay = 0.3
+    upstream.behave(HTML)
+
+    def post(_: int) -> httpx2.Response:
+        with server.client(tenant.api_key) as client:
+            return order(client)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(post, range(50)))
+    for answer in answers:
+        assert_problem(answer, 502, "upstream_answer_invalid")
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("change", [{"prompt": "a dog"}, {"size": "512x512"}, {"visibility": "private"}], ids=str)
@@ -63,8 +79,13 @@ def test_another_order_is_refused_while_the_first_is_under_way(
         first = pool.submit(order, other)
         upstream.wait_for_requests(1)
         assert_problem(order(tenant.http, "a dog"), 422, "idempotency_mismatch")
-        assert_problem(order(tenant.http), 409, "generation_in_flight")
-        assert first.result().status_code == 201
+        waiting = {"Idempotency-Key": "order-4711", "Prefer": "wait=0"}
+        at_once = tenant.http.post("/image", json={"prompt": "a fox"}, headers=waiting)
+        assert_problem(at_once, 409, "generation_in_flight")
+        again = order(tenant.http)
+        assert again.json() == first.result().json()
+        assert again.headers["idempotency-replayed"] == "true"
+    assert len(upstream.requests) == 1
 
 
 def test_keys_of_two_tenants_do_not_meet(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:

@@ -11,20 +11,20 @@ from pixyproxy.core.exceptions import (
     UpstreamBusyException,
     UpstreamErrorException,
     UpstreamSilentException,
+    UpstreamTimeoutException,
     UpstreamUnreachableException,
 )
-from pixyproxy.service.private.upstream.openai_images import EXCEPTIONS, NOTHING_SENT, as_core_exception
+from pixyproxy.service.private.upstream.openai_errors import EXCEPTIONS, NOTHING_SENT, RAISED, as_core_exception
 
-SENT = [httpx2.ReadError("x"), httpx2.WriteError("x"), httpx2.RemoteProtocolError("x"), None]
 REQUEST = httpx2.Request("POST", "http://upstream.invalid/v1/images/generations")
 
 
-def _all_subclasses(kind: type[openai.OpenAIError]) -> set[type[openai.OpenAIError]]:
-    direct = {sub for sub in kind.__subclasses__() if sub.__module__.startswith("openai")}
+def _all_subclasses(kind: type[Exception]) -> set[type[Exception]]:
+    direct = {sub for sub in kind.__subclasses__() if sub.__module__.startswith(("openai", "httpx2"))}
     return direct.union(*(_all_subclasses(sub) for sub in direct))
 
 
-def _build(kind: type[openai.OpenAIError]) -> openai.OpenAIError:
+def _build(kind: type[Exception]) -> Exception:
     """An instance, made with the arguments that its class asks for."""
     given = {
         "message": "words",
@@ -45,10 +45,27 @@ SDK_ERRORS = sorted(_all_subclasses(openai.OpenAIError) | {openai.OpenAIError}, 
 
 
 @pytest.mark.parametrize("kind", SDK_ERRORS)
-def test_every_sdk_error_is_a_generation_exception(kind: type[openai.OpenAIError]) -> None:
+def test_every_sdk_error_is_a_generation_exception(kind: type[Exception]) -> None:
     meant = as_core_exception(_build(kind))
     assert isinstance(meant, ImageGenerationException)
     assert "words" not in str(meant)
+
+
+HTTP_ERRORS = sorted(_all_subclasses(httpx2.HTTPError) | {httpx2.HTTPError}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", HTTP_ERRORS)
+def test_what_breaks_off_an_answer_is_silence(kind: type[httpx2.HTTPError]) -> None:
+    assert issubclass(kind, RAISED)
+    error = kind.__new__(kind)
+    Exception.__init__(error, "words")
+    meant = as_core_exception(error)
+    assert isinstance(meant, UpstreamSilentException)
+    assert isinstance(meant, UpstreamTimeoutException) == issubclass(kind, httpx2.TimeoutException)
+
+
+def test_a_deadline_of_our_own_is_a_timeout() -> None:
+    assert type(as_core_exception(TimeoutError())) is UpstreamTimeoutException
 
 
 def test_every_http_status_class_is_listed() -> None:
@@ -102,3 +119,11 @@ def test_a_code_that_is_no_plain_word_is_not_told(code: object) -> None:
     response = httpx2.Response(400, request=REQUEST)
     error = openai.BadRequestError("words", response=response, body={"message": "words", "code": code})
     assert as_core_exception(error).context == {}
+
+
+@pytest.mark.parametrize("parameter", ["size", "image[0].file", "tools[1]", None, "", "two words", "x" * 65, "<b>", 5])
+def test_only_a_plain_parameter_is_told(parameter: object) -> None:
+    response = httpx2.Response(400, request=REQUEST)
+    error = openai.BadRequestError("words", response=response, body={"message": "words", "param": parameter})
+    plain = parameter in {"size", "image[0].file", "tools[1]"}
+    assert as_core_exception(error).context == ({"upstream_param": parameter} if plain else {})

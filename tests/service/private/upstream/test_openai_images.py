@@ -1,29 +1,25 @@
 """The OpenAI adapter against a server that plays the API: one POST for one call, whatever happens."""
 
 import asyncio
-import contextlib
-import hashlib
+import gzip
+import json
 from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pixyproxy.core import exceptions as core
-from pixyproxy.core.models.image import ImagePrompt
-from pixyproxy.core.models.tenant import Visibility
-from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, open_openai_upstream
-from pixyproxy.service.private.upstream.picture import PictureLimits
+from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
+from pixyproxy.service.private.upstream.openai_images import DEFAULT_NAME, OpenAIUpstream, open_openai_upstream
+from tests.service.private.upstream.adapters import LONG, SHORT, adapter_of, open_adapter, saying, whole
+from tests.service.private.upstream.sinks import FakeSink, answer_with, usage
 from tests.support import pictures
 from tests.support import upstream as fakes
-from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import Behaviour, FakeUpstream, refusing_base_url
 
 pytestmark = pytest.mark.anyio
-FOX = ImagePrompt(prompt="a red fox")
-LIMITS = PictureLimits(max_bytes=2_000_000, max_pixels=100_000_000)
-SHORT = 0.3
-"""Seconds for what never answers; everything else answers long before ``LONG`` is over."""
-LONG = 20.0
+FOX = PictureOrder(prompt="a red fox", model="gpt-image-2.5-flare")
+MAX_BYTES = 2_000_000
 
 OUTCOMES: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
     "moderated": (fakes.MODERATED, core.PromptRefusedException),
@@ -57,7 +53,6 @@ OUTCOMES: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
     "bad base64": (fakes.BAD_BASE64, core.UpstreamAnswerException),
     "svg as png": (fakes.SVG_AS_PNG, core.PictureUnusableException),
     "html as png": (fakes.HTML_AS_PNG, core.PictureUnusableException),
-    "huge pixels": (fakes.HUGE_PIXELS, core.PictureUnusableException),
     "flood": (fakes.Flood(megabytes=8), core.PictureUnusableException),
     "announced flood": (fakes.Flood(megabytes=8, announced=True), core.PictureUnusableException),
 }
@@ -68,47 +63,72 @@ NEVER_IN_TIME: dict[str, Behaviour] = {
 }
 
 
-def _open(folder: Path, fake: FakeUpstream, *, timeout_seconds: float = LONG) -> OpenAIUpstream:
-    settings = make_settings(folder, upstream_timeout_seconds=timeout_seconds, **upstream_settings(fake))
-    return open_openai_upstream(settings, api_key=fake.api_key, limits=LIMITS)
+@pytest.fixture
+def sink() -> FakeSink:
+    """Where the pictures go."""
+    return FakeSink(max_bytes=MAX_BYTES, only_pictures=True)
 
 
 @pytest.fixture
-async def adapter(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[OpenAIUpstream]:
-    opened = _open(tmp_path, upstream)
+async def adapter(upstream: FakeUpstream) -> AsyncIterator[OpenAIUpstream]:
+    """The adapter, pointed at the fake upstream."""
+    opened = open_adapter(upstream.base_url, api_key=upstream.api_key)
     yield opened
     await opened.close()
 
 
-async def test_a_picture_comes_as_the_upstream_made_it(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
+async def draw(adapter: OpenAIUpstream, sink: FakeSink, order: PictureOrder = FOX) -> UpstreamAnswer:
+    """What comes of an order without inputs."""
+    return await adapter.draw(order, inputs=(), sink=sink)
+
+
+async def test_a_picture_comes_as_the_upstream_made_it(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
     upstream.picture = pictures.noise_png(1_470_000)
-    picture = await adapter.draw(FOX)
-    assert picture.content == upstream.picture
-    assert picture.sha256 == hashlib.sha256(upstream.picture).hexdigest()
-    assert picture.media_type == "image/png"
-    assert adapter.model_for(FOX) == adapter.default_model
+    said = await draw(adapter, sink)
+    assert sink.kept == [upstream.picture]
+    assert said.facts["size"] == "1024x1024"
+    assert said.usage is not None
+    assert said.usage.output_image_tokens == said.facts["usage"]["output_tokens"] > 0
+    assert said.revised_prompts == (None,)
     assert len(upstream.requests) == 1
 
 
+async def test_ten_pictures_come_in_one_answer(adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink) -> None:
+    said = await draw(adapter, sink, FOX.model_copy(update={"count": 10}))
+    assert len(sink.kept) == len(said.revised_prompts) == 10
+    (request,) = upstream.requests
+    assert request.body == {"prompt": FOX.prompt, "model": FOX.model, "n": 10}
+
+
 @pytest.mark.parametrize(("behaviour", "expected"), OUTCOMES.values(), ids=OUTCOMES)
-async def test_what_is_no_picture_is_an_exception_after_one_post(
-    adapter: OpenAIUpstream, upstream: FakeUpstream, behaviour: Behaviour, expected: type[Exception]
+@pytest.mark.parametrize("previews", [0, 2])
+async def test_what_is_no_picture_is_an_exception_after_one_post(  # noqa: PLR0913, PLR0917  (fixtures)
+    adapter: OpenAIUpstream,
+    upstream: FakeUpstream,
+    sink: FakeSink,
+    behaviour: Behaviour,
+    expected: type[Exception],
+    previews: int,
 ) -> None:
+    """A stream that was asked for changes nothing of it."""
     upstream.behave(behaviour)
     with pytest.raises(core.ImageGenerationException) as caught:
-        await adapter.draw(FOX)
+        await draw(adapter, sink, FOX.model_copy(update={"previews": previews}))
     assert type(caught.value) is expected
+    assert sink.kept == []
     assert [request.method for request in upstream.requests] == ["POST"]
 
 
 @pytest.mark.parametrize("behaviour", NEVER_IN_TIME.values(), ids=NEVER_IN_TIME)
 async def test_what_takes_too_long_is_a_timeout_after_one_post(
-    upstream: FakeUpstream, tmp_path: Path, behaviour: Behaviour
+    upstream: FakeUpstream, sink: FakeSink, behaviour: Behaviour
 ) -> None:
-    adapter = _open(tmp_path, upstream, timeout_seconds=SHORT)
+    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, timeout_seconds=SHORT)
     upstream.behave(behaviour)
     with pytest.raises(core.UpstreamTimeoutException):
-        await adapter.draw(FOX)
+        await draw(adapter, sink)
     await adapter.close()
     assert len(upstream.requests) == 1
 
@@ -117,33 +137,35 @@ async def test_a_behaviour_of_the_fake_is_left_out_of_no_table() -> None:
     behaviours: set[object] = {
         value for value in vars(fakes).values() if isinstance(value, fakes.Refusal | fakes.Verbatim)
     }
-    behaviours |= {fakes.CUT, fakes.TRUNCATED, fakes.SVG_AS_PNG, fakes.HTML_AS_PNG, fakes.HUGE_PIXELS}
+    behaviours |= {fakes.CUT, fakes.TRUNCATED, fakes.SVG_AS_PNG, fakes.HTML_AS_PNG}
     assert behaviours <= {behaviour for behaviour, _ in OUTCOMES.values()}
 
 
-async def test_a_port_that_refuses_is_unreachable(tmp_path: Path) -> None:
+async def test_a_port_that_refuses_is_unreachable(sink: FakeSink) -> None:
     with refusing_base_url() as base_url:
-        settings = make_settings(tmp_path, openai_base_url=base_url)
-        adapter = open_openai_upstream(settings, api_key="sk-x", limits=LIMITS)
-        with pytest.raises(core.UpstreamUnreachableException):
-            await adapter.draw(FOX)
+        adapter = open_adapter(base_url)
+        for call in (draw(adapter, sink), adapter.list_models()):
+            with pytest.raises(core.UpstreamUnreachableException):
+                await call
         await adapter.close()
 
 
 async def test_a_failure_of_the_past_is_no_failure_of_the_next_call(
-    adapter: OpenAIUpstream, upstream: FakeUpstream
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     for behaviour in (fakes.CUT, fakes.TRUNCATED, fakes.SERVER_ERROR, fakes.Flood(megabytes=8)):
         upstream.behave_once(behaviour)
         with pytest.raises(core.ImageGenerationException):
-            await adapter.draw(FOX)
-        assert await adapter.draw(FOX)
+            await draw(adapter, sink)
+        assert await draw(adapter, sink)
+    assert len(sink.kept) == 4
     assert len(upstream.requests) == 8
 
 
-async def test_options_are_passed_on_as_they_came(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
-    options: dict[str, object] = {
-        "model": "gpt-image-2",
+async def test_options_are_passed_on_as_they_came(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
+    options: dict[str, Any] = {
         "size": "1536x1024",
         "quality": "low",
         "background": "transparent",
@@ -151,60 +173,155 @@ async def test_options_are_passed_on_as_they_came(adapter: OpenAIUpstream, upstr
         "output_compression": 0,
         "moderation": "low",
     }
-    prompt = ImagePrompt.model_validate(
-        {"prompt": "a 🦊\n", "visibility": Visibility.PRIVATE, "filename": "a.webp", **options}
-    )
-    picture = await adapter.draw(prompt)
+    said = await draw(adapter, sink, PictureOrder(prompt="a 🦊\n", model="gpt-image-2", options=options))
     (request,) = upstream.requests
-    assert request.body == {"prompt": "a 🦊\n", **options}
-    assert (picture.media_type, picture.width, picture.height) == ("image/webp", 1536, 1024)
-    assert adapter.model_for(prompt) == "gpt-image-2"
+    assert request.body == {"prompt": "a 🦊\n", "model": "gpt-image-2", **options}
+    assert said.facts["output_format"] == "webp"
 
 
-async def test_what_was_not_sent_is_not_passed_on(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
-    await adapter.draw(FOX)
+async def test_options_never_decide_what_the_order_does(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
+    own = {"prompt": "x", "model": "x", "n": 5, "stream": True, "partial_images": 3, "image": "x", "image[]": "x"}
+    await draw(adapter, sink, FOX.model_copy(update={"options": {**own, "mask": "x", "markup": "x", "size": "auto"}}))
     (request,) = upstream.requests
-    assert request.body == {"prompt": FOX.prompt, "model": adapter.default_model}
+    assert request.body == {"prompt": FOX.prompt, "model": FOX.model, "size": "auto"}
 
 
-async def test_the_upstreams_code_and_wait_are_told(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
+async def test_what_was_not_sent_is_not_passed_on(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
+    await draw(adapter, sink)
+    (request,) = upstream.requests
+    assert request.body == {"prompt": FOX.prompt, "model": FOX.model}
+    assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_the_upstreams_code_and_wait_are_told(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
     upstream.behave(fakes.RATE_LIMITED)
     with pytest.raises(core.UpstreamBusyException) as caught:
-        await adapter.draw(FOX)
+        await draw(adapter, sink)
     assert caught.value.retry_after_seconds == 7
     assert caught.value.context == {"upstream_code": "rate_limit_exceeded"}
 
 
-async def test_the_upstreams_words_are_not_told(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
+async def test_the_parameter_that_is_refused_is_told(adapter: OpenAIUpstream, sink: FakeSink) -> None:
+    for previews in (0, 1):
+        order = FOX.model_copy(update={"options": {"size": "1x1"}, "previews": previews})
+        with pytest.raises(core.PromptRefusedException) as caught:
+            await draw(adapter, sink, order)
+        assert caught.value.context["upstream_param"] == "size"
+
+
+async def test_the_upstreams_words_are_not_told(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
     words = "tell-tale words"
-    upstream.behave(fakes.Refusal(status=400, message=words, code=f"{words} <script>"))
+    upstream.behave(fakes.Refusal(status=400, message=words, code=f"{words} <script>", param=words))
     with pytest.raises(core.PromptRefusedException) as caught:
-        await adapter.draw(FOX)
+        await draw(adapter, sink)
     assert words not in str(caught.value)
     assert caught.value.context == {}
 
 
-async def test_an_answer_over_the_cap_is_not_read_to_its_end(tmp_path: Path) -> None:
-    """A body without an end: only a reader that stops by itself ever hangs up."""
-    head = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"data":[{"b64_json":"'
-    hung_up = asyncio.Event()
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "application/json"])
+async def test_a_picture_is_not_lost_for_what_its_answer_is_called(content_type: str, sink: FakeSink) -> None:
+    picture = pictures.png(16, 16)
+    async with adapter_of(saying(whole(answer_with(picture), content_type=content_type))) as adapter:
+        await draw(adapter, sink)
+    assert sink.kept == [picture]
 
-    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head)
-        with contextlib.suppress(ConnectionError):
-            while True:
-                writer.write(b"A" * 100_000)
-                await writer.drain()
-        hung_up.set()
-        writer.close()
 
-    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        settings = make_settings(tmp_path, openai_base_url=f"http://127.0.0.1:{port}/v1")
-        adapter = open_openai_upstream(settings, api_key="sk-x", limits=LIMITS)
-        with pytest.raises(core.UpstreamAnswerException):
-            await adapter.draw(FOX)
+async def test_an_answer_that_is_packed_in_spite_of_what_was_asked_is_unpacked(sink: FakeSink) -> None:
+    picture = pictures.noise_png(200_000)
+    body = gzip.compress(answer_with(picture, usage=usage()))
+    packed = whole(body, content_type="application/json", headers="Content-Encoding: gzip\r\n")
+    async with adapter_of(saying(packed)) as adapter:
+        said = await draw(adapter, sink)
+    assert sink.kept == [picture]
+    assert said.usage is not None
+
+
+async def test_a_body_that_ends_with_the_connection_is_read(sink: FakeSink) -> None:
+    picture = pictures.png(16, 16)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    async with adapter_of(saying(head + answer_with(picture))) as adapter:
+        await draw(adapter, sink)
+    assert sink.kept == [picture]
+
+
+async def test_every_place_to_cut_an_answer_is_silence(sink: FakeSink) -> None:
+    answer = whole(answer_with(pictures.png(1, 1)), content_type="application/json")
+    body = answer.index(b"\r\n\r\n") + 4
+    for length in [0, 1, body - 1, body, body + 1, *range(body + 20, len(answer), 29), len(answer) - 1]:
+        async with adapter_of(saying(answer[:length])) as adapter:
+            with pytest.raises(core.UpstreamSilentException) as caught:
+                await draw(adapter, sink)
+            assert type(caught.value) is core.UpstreamSilentException
+
+
+async def test_the_models_are_those_that_the_upstream_lists(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
+    assert await adapter.list_models() == list(fakes.MODELS)
+    assert [request.method for request in upstream.requests] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (whole(b"<html>", content_type="text/html"), core.UpstreamAnswerException),
+        (whole(b"[1]", content_type="application/json"), core.UpstreamAnswerException),
+        (whole(b'{"data": 5}', content_type="application/json"), core.UpstreamAnswerException),
+        (whole(b'{"data": [5]}', content_type="application/json"), core.UpstreamAnswerException),
+        (whole(b"{", content_type="application/json"), core.UpstreamAnswerException),
+        (whole(b"{}", content_type="application/json", status="401 No"), core.UpstreamCredentialException),
+        (whole(b"", content_type="application/json", status="502 Gone"), core.UpstreamSilentException),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n{",
+            core.UpstreamSilentException,
+        ),
+    ],
+)
+async def test_what_is_no_list_of_models_is_an_exception(answer: bytes, expected: type[Exception]) -> None:
+    async with adapter_of(saying(answer)) as adapter:
+        with pytest.raises(core.ImageGenerationException) as caught:
+            await adapter.list_models()
+        assert type(caught.value) is expected
+
+
+async def test_models_without_a_name_are_left_out() -> None:
+    body = json.dumps({"data": [{"id": "b"}, {"id": None}, {}, {"id": "a"}, {"id": 5}]}).encode()
+    async with adapter_of(saying(whole(body, content_type="application/json"))) as adapter:
+        assert await adapter.list_models() == ["b", "a"]
+
+
+async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
+    names = {}
+    for name in (DEFAULT_NAME, "other"):
+        adapter = open_openai_upstream(
+            name=name,
+            base_url="http://images.example:8080/v1",
+            api_key="sk-x",
+            timeout_seconds=LONG,
+            connect_seconds=LONG,
+            max_connections=1,
+        )
+        names[name] = adapter.name
         await adapter.close()
-        async with asyncio.timeout(LONG):
-            await hung_up.wait()
+    assert names == {DEFAULT_NAME: "OpenAI Images API at images.example", "other": "other"}
+
+
+async def test_an_order_that_no_connection_is_free_for_has_bought_nothing(
+    upstream: FakeUpstream, sink: FakeSink
+) -> None:
+    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=SHORT, max_connections=1)
+    upstream.behave(fakes.HANG)
+    first = asyncio.create_task(draw(adapter, sink))
+    await asyncio.to_thread(upstream.wait_for_requests, 1)
+    with pytest.raises(core.UpstreamUnreachableException):
+        await draw(adapter, FakeSink())
+    upstream.release()
+    await first
+    await adapter.close()
+    assert len(upstream.requests) == 1

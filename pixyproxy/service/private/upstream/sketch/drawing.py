@@ -62,14 +62,17 @@ def draw_sketch(prompt: str, *, width: int, height: int, picture_format: Picture
     kept. `quality` (0-100) counts for jpeg and webp.
     """
     image, palette = draw_scene(prompt, width=width, height=height)
-    _label(image, palette)
-    return _encode(image, picture_format=picture_format, quality=quality)
+    label_sketch(image, palette)
+    return encode_sketch(image, picture_format=picture_format, quality=quality)
 
 
-def draw_scene(prompt: str, *, width: int, height: int) -> tuple[Image.Image, Palette]:
-    """Draw the picture of `draw_sketch` without its line, and return it with its colours."""
+def draw_scene(prompt: str, *, width: int, height: int, variant: str = "") -> tuple[Image.Image, Palette]:
+    """Draw the picture of `draw_sketch` without its line, and return it with its colours.
+
+    Another `variant` gives another picture of the same things.
+    """
     # A str may hold lone surrogates, which strict UTF-8 refuses.
-    seed = hashlib.sha256(prompt.encode(errors="surrogatepass")).digest()
+    seed = hashlib.sha256((prompt + variant).encode(errors="surrogatepass")).digest()
     rng = Random(int.from_bytes(seed))
     mood = read_mood(prompt)
     palette = choose_palette(rng, mood=mood)
@@ -86,7 +89,7 @@ def _fit(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _label(image: Image.Image, palette: Palette) -> None:
+def label_sketch(image: Image.Image, palette: Palette) -> None:
     """Write the line at the bottom on a plate of frosted glass, where there is room for it."""
     fitting = _fit_label(*image.size)
     if fitting is None:
@@ -120,7 +123,8 @@ def _rounded_mask(size: tuple[int, int]) -> Image.Image:
     return mask.reduce(4)
 
 
-def _encode(image: Image.Image, *, picture_format: PictureFormat, quality: int) -> bytes:
+def encode_sketch(image: Image.Image, *, picture_format: PictureFormat, quality: int) -> bytes:
+    """Return the file of a picture, whose `Software` says what made it."""
     file = io.BytesIO()
     # Pillow takes a JPEG quality of 0 for "not given".
     quality = max(1, quality)

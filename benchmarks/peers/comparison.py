@@ -1,0 +1,127 @@
+"""The same requests to the upstream, to LiteLLM and to PixyProxy, in turn; and what is claimed of the difference."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.client import Call, load
+from benchmarks.figures import Sample, Target, markdown_table, pooled
+from benchmarks.generation import ADDED_MILLISECONDS, bare_call, generating
+from benchmarks.peers.litellm_process import litellm_proxy
+from benchmarks.processes import Server
+
+CLIENTS = (1, 4, 16, 64)
+ROUNDS = 3
+ROUND_SECONDS = 3.0
+SETTLE_SECONDS = 2.0
+RATE_RATIO = 5.0
+LATENCY_RATIO = 7.0
+GROWTH_RATIO = 5.0
+BUSY_CLIENTS = 16
+MOST_CLIENTS = 64
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of one process, in units of 10^6 bytes: before any request, after all, and at the most."""
+
+    idle: float
+    after: float
+    peak: float
+
+    @property
+    def growth(self) -> float:
+        """What the requests left behind."""
+        return self.after - self.idle
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one server did for so many clients at once; ``memory`` None: the upstream's does not count."""
+
+    name: str
+    clients: int
+    sample: Sample
+    start_seconds: float = 0.0
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """So many clients at once, with all three of them, PixyProxy and LiteLLM freshly started."""
+
+    upstream: Served
+    litellm: Served
+    pixyproxy: Served
+
+
+def compare(folder: Path, upstream: Server, *, clients: int) -> Comparison:
+    """Each in turn, several rounds, so that whatever else the machine does meets all of them."""
+    homes = folder / "litellm", folder / "pixyproxy"
+    for home in homes:
+        home.mkdir(parents=True)
+    with litellm_proxy(homes[0], upstream) as (litellm, ask_litellm), generating(homes[1], upstream) as proxy:
+        time.sleep(SETTLE_SECONDS)
+        servers = {"LiteLLM": litellm, "PixyProxy": proxy.server}
+        idle = [server.resident_megabytes() for server in servers.values()]
+        direct, *proxied = _rounds([bare_call(upstream), ask_litellm, proxy.openai], clients)
+        served = [
+            Served(name, clients, sample, server.start_seconds, _memory(server, before))
+            for (name, server), sample, before in zip(servers.items(), proxied, idle, strict=True)
+        ]
+    return Comparison(Served("the upstream itself", clients, direct), *served)
+
+
+def comparison_table(measured: Sequence[Comparison]) -> str:
+    """The report."""
+    columns = ("", "requests/s", "p50 ms", "p99 ms", "idle MB", "after MB", "peak MB", "start s")
+    rows = [_row(served) for each in measured for served in (each.upstream, each.litellm, each.pixyproxy)]
+    return markdown_table(columns, rows)
+
+
+def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
+    """What PixyProxy claims; ratios, so that another machine can check them."""
+    at = {each.pixyproxy.clients: each for each in measured}
+    one, busy, most = at[1], at[BUSY_CLIENTS], at[MOST_CLIENTS]
+    rate = busy.pixyproxy.sample.per_second / busy.litellm.sample.per_second
+    latency = one.litellm.sample.p50 / one.pixyproxy.sample.p50
+    added = one.pixyproxy.sample.p50 - one.upstream.sample.p50
+    return [
+        Target(f"requests/s at {BUSY_CLIENTS} clients, over LiteLLM's", rate, RATE_RATIO, "x", at_least=True),
+        Target("LiteLLM's p50 at one client, over ours", latency, LATENCY_RATIO, "x", at_least=True),
+        Target(
+            f"LiteLLM's growth at {MOST_CLIENTS} clients, over ours", _growth(most), GROWTH_RATIO, "x", at_least=True
+        ),
+        Target("added to the bare call at one client, p50", added, ADDED_MILLISECONDS, "ms"),
+    ]
+
+
+def _rounds(calls: Sequence[Call], clients: int) -> list[Sample]:
+    rounds = [[load(call, clients=clients, seconds=ROUND_SECONDS) for call in calls] for _ in range(ROUNDS)]
+    return [pooled(samples) for samples in zip(*rounds, strict=True)]
+
+
+def _memory(server: Server, idle: float) -> Memory:
+    return Memory(idle, server.resident_megabytes(), server.peak_megabytes())
+
+
+def _growth(compared: Comparison) -> float:
+    """LiteLLM's growth over ours; one that did not grow at all wins by any ratio."""
+    theirs, ours = compared.litellm.memory, compared.pixyproxy.memory
+    if theirs is None or ours is None or ours.growth <= 0:
+        return float("inf")
+    return theirs.growth / ours.growth
+
+
+def _row(served: Served) -> tuple[str, ...]:
+    memory = served.memory
+    figures = (memory.idle, memory.after, memory.peak) if memory else ()
+    return (
+        f"{served.clients} {'client' if served.clients == 1 else 'clients'}, {served.name}",
+        f"{served.sample.per_second:.1f}",
+        f"{served.sample.p50:.1f}",
+        f"{served.sample.p99:.1f}",
+        *([f"{each:.0f}" for each in figures] or ("", "", "")),
+        f"{served.start_seconds:.1f}" if memory else "",
+    )

@@ -1,0 +1,262 @@
+"""The spool: what was received and is not yet recorded, so that a paid picture survives whatever comes in between.
+
+Each process has a folder of its own in it, and holds the lock of that for as long as it lives. A folder whose lock
+nobody holds is a dead process's: whoever takes the lock finishes what is in there.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
+from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer
+from pixyproxy.data.files import as_storage_exception, make_folder, sync_folder
+from pixyproxy.data.threads import run_in_thread
+
+LOCK = ".lock"
+ENTRY = ".json"
+
+
+class SpoolEntry(FrozenModel):
+    """A whole answer of an upstream: all that a record needs beside the generation's row and the pictures' files."""
+
+    generation: GenerationGuid
+    upstream: str
+    pictures: tuple[ReceivedPicture, ...]
+    answer: UpstreamAnswer
+
+
+@dataclass
+class SpoolFile:
+    """A file that is being written. Its methods block; they raise ``ImageStorageException``."""
+
+    path: Path
+    byte_size: int = 0
+    _digest: Any = field(default_factory=hashlib.sha256)
+    _file: BinaryIO | None = None
+
+    def write(self, content: bytes) -> None:
+        """Append to the file."""
+        try:
+            if self._file is None:
+                self._file = self.path.open("wb", buffering=0)
+            view = memoryview(content)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self.close()
+            raise as_storage_exception(error) from error
+        self.byte_size += len(content)
+        self._digest.update(content)
+
+    def finish(self) -> None:
+        """Make what was written durable."""
+        try:
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise as_storage_exception(error) from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the file, as it is."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def sha256(self) -> str:
+        """The digest of all that was written, 64 hex digits."""
+        digest: str = self._digest.hexdigest()
+        return digest
+
+
+@dataclass(frozen=True)
+class SpoolFolder:
+    """The folder of one process, living or dead; ``owner`` names it."""
+
+    path: Path
+
+    @property
+    def owner(self) -> ProcessGuid:
+        """The process that it belongs, or belonged, to."""
+        return ProcessGuid(self.path.name)
+
+    def picture(self, guid: GenerationGuid, index: int) -> Path:
+        """Where a picture of a generation is received."""
+        return self.path / f"{guid}.{index}.picture"
+
+    def preview(self, guid: GenerationGuid, index: int) -> Path:
+        """Where a preview of a generation is."""
+        return self.path / f"{guid}.{index}.preview"
+
+    def input(self, guid: GenerationGuid, index: int) -> Path:
+        """Where a picture that came with an order is."""
+        return self.path / f"{guid}.{index}.input"
+
+    async def commit(self, entry: SpoolEntry) -> None:
+        """Make an entry durable, whose pictures are; from then on it will be recorded. Raises as files do."""
+        await run_in_thread(self._commit, entry)
+
+    async def entries(self) -> list[SpoolEntry]:
+        """Every entry in here; one that cannot be read is left where it is."""
+        return await run_in_thread(self._entries)
+
+    async def remove(self, guid: GenerationGuid) -> None:
+        """Remove an entry, and then the other files of its generation."""
+        await run_in_thread(self._remove, guid)
+
+    def _commit(self, entry: SpoolEntry) -> None:
+        path = self.path / f"{entry.generation}{ENTRY}"
+        staged = SpoolFile(path.with_suffix(".staged"))
+        staged.write(entry.model_dump_json().encode())
+        staged.finish()
+        try:
+            staged.path.replace(path)
+            sync_folder(self.path)
+        except OSError as error:
+            raise as_storage_exception(error) from error
+
+    def _entries(self) -> list[SpoolEntry]:
+        found = []
+        for path in self.path.glob(f"*{ENTRY}"):
+            with contextlib.suppress(OSError, ValidationError):
+                found.append(SpoolEntry.model_validate_json(path.read_bytes()))
+        return found
+
+    def _remove(self, guid: GenerationGuid) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / f"{guid}{ENTRY}").unlink(missing_ok=True)
+            for path in self.path.glob(f"{guid}.*"):
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Spool:
+    """The spool of one process, and a way to those of dead ones on this machine."""
+
+    folder: Path
+    owner: ProcessGuid = field(default_factory=lambda: ProcessGuid(str(uuid.uuid4())))
+    _lock: Lock = field(default_factory=Lock)
+    _held: list[int] = field(default_factory=list)
+
+    @cached_property
+    def own(self) -> SpoolFolder:
+        """This process's folder, made when first needed. Raises ``ImageStorageException``."""
+        with self._lock:
+            try:
+                make_folder(self.folder)
+                # The lock is taken before there is a folder, so that nobody can take it for a dead one's.
+                if not self._held:
+                    self._held.append(_hold_lock(self._lock_of(self.owner)))
+                make_folder(self.folder / self.owner)
+            except OSError as error:
+                raise as_storage_exception(error) from error
+        return SpoolFolder(self.folder / self.owner)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has a folder."""
+        return bool(self._held)
+
+    def is_alive(self, owner: ProcessGuid) -> bool:
+        """Whether a process runs on this machine."""
+        path = self._lock_of(owner)
+        if owner == self.owner or not path.exists():
+            return owner == self.owner
+        descriptor = _try_lock(path)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    def folder_of(self, owner: ProcessGuid) -> SpoolFolder:
+        """The folder of a process of this machine."""
+        return SpoolFolder(self.folder / owner)
+
+    @contextlib.contextmanager
+    def dead_folders(self) -> Iterator[list[SpoolFolder]]:
+        """The folders of processes that are dead, held until exit, so that nobody else finishes them meanwhile."""
+        with contextlib.ExitStack() as held:
+            owners = [path.stem for path in sorted(self.folder.glob(f"*{LOCK}"))]
+            dead = [owner for owner in owners if owner != self.owner and self._seize(owner, held)]
+            yield [SpoolFolder(self.folder / owner) for owner in dead]
+
+    async def take_inputs(self, guid: GenerationGuid, *, count: int) -> bool:
+        """Move the inputs of a generation, whose process is dead, into this one's folder; False if one is missing."""
+        return await run_in_thread(self._take_inputs, guid, count)
+
+    async def remove_folder(self, folder: SpoolFolder) -> None:
+        """Remove a dead process's folder with all that is left in it, for its entries are finished."""
+        await run_in_thread(self._remove_folder, folder)
+
+    async def close(self) -> None:
+        """Let go of this process's folder; it stays only where something is left in it."""
+        await run_in_thread(self._close)
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / self.owner).rmdir()
+            self._lock_of(self.owner).unlink()
+        while self._held:
+            os.close(self._held.pop())
+
+    def _take_inputs(self, guid: GenerationGuid, count: int) -> bool:
+        try:
+            for index in range(count):
+                target = self.own.input(guid, index)
+                source = next(self.folder.glob(f"*/{target.name}"))
+                source.replace(target)
+        except (OSError, StopIteration):
+            return False
+        return True
+
+    def _remove_folder(self, folder: SpoolFolder) -> None:
+        with contextlib.suppress(OSError):
+            if folder.path.is_dir():
+                shutil.rmtree(folder.path)
+            self._lock_of(folder.owner).unlink(missing_ok=True)
+
+    def _seize(self, owner: str, held: contextlib.ExitStack) -> bool:
+        descriptor = _try_lock(self._lock_of(owner))
+        if descriptor is not None:
+            held.callback(os.close, descriptor)
+        return descriptor is not None
+
+    def _lock_of(self, owner: str) -> Path:
+        return self.folder / f"{owner}{LOCK}"
+
+
+def _hold_lock(path: Path) -> int:
+    """The descriptor that holds the lock of a new file, which whoever looks for the dead may just have removed."""
+    while True:
+        descriptor = _try_lock(path)
+        if descriptor is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int | None:
+    """The descriptor that holds the lock of a file, or None where somebody else does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

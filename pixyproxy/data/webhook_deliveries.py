@@ -1,0 +1,130 @@
+"""The ``webhook_deliveries`` table: what is to be told to webhooks, and what became of it.
+
+A delivery is due from ``next_attempt_at`` on, which is NULL when it is over. Whoever claims it moves that time behind
+the end of the attempt, so that another process takes over where this one dies.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.webhook import StoredDelivery, WebhookGuid
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+
+COLUMNS = (
+    "guid",
+    "tenant_id",
+    "webhook_guid",
+    "event",
+    "payload",
+    "status",
+    "attempts",
+    "next_attempt_at",
+    "response_status",
+    "problem",
+    "created_at",
+    "finished_at",
+)
+TIMES = ("next_attempt_at", "created_at", "finished_at")
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM webhook_deliveries"
+
+
+def to_row(delivery: StoredDelivery) -> Parameters:
+    """The columns of a delivery, by name."""
+    times = {name: to_timestamp(getattr(delivery, name)) for name in TIMES}
+    return delivery.model_dump(mode="json", include=set(COLUMNS)) | times
+
+
+def from_row(row: Row) -> StoredDelivery:
+    """The delivery in a row of ``SELECT``."""
+    times = {name: from_timestamp(row[name]) for name in TIMES}
+    return StoredDelivery.model_validate({**row, **times})
+
+
+@dataclass(frozen=True)
+class WebhookDeliveries:
+    """The deliveries, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    def insert(self, delivery: StoredDelivery) -> None:
+        """Add a delivery. Its webhook may be deleted at the same time, so no foreign key refuses it."""
+        self.connection.execute(text(insert_statement("webhook_deliveries", COLUMNS)), to_row(delivery))
+
+    def list_of_webhook(self, webhook_guid: str, *, tenant_id: TenantId, limit: int) -> list[StoredDelivery]:
+        """The newest deliveries to the tenant's own webhook, newest first."""
+        where = "webhook_guid = :webhook_guid AND tenant_id = :tenant_id ORDER BY id DESC LIMIT :limit"
+        return self._list(where, {"webhook_guid": webhook_guid, "tenant_id": tenant_id, "limit": limit})
+
+    def list_due_tenants(self, *, at: datetime) -> list[TenantId]:
+        """The active tenants that have deliveries due at this time."""
+        statement = """
+            SELECT id FROM tenants
+             WHERE status = 'active'
+               AND id IN (SELECT tenant_id FROM webhook_deliveries WHERE next_attempt_at <= :at)
+             ORDER BY id
+        """
+        return list(self.connection.execute(text(statement), {"at": to_timestamp(at)}).scalars())
+
+    def list_due(self, *, tenant_id: TenantId, at: datetime, limit: int) -> list[StoredDelivery]:
+        """The tenant's deliveries that have been due longest."""
+        where = "tenant_id = :tenant_id AND next_attempt_at <= :at ORDER BY next_attempt_at, id LIMIT :limit"
+        return self._list(where, {"tenant_id": tenant_id, "at": to_timestamp(at), "limit": limit})
+
+    def claim(self, delivery: StoredDelivery, *, tenant_id: TenantId, until: datetime) -> bool:
+        """Begin the tenant's own delivery's next attempt; True for the one caller, of any number at once, who does.
+
+        It is due again at ``until``, unless what became of the attempt is recorded before.
+        """
+        statement = """
+            UPDATE webhook_deliveries SET attempts = attempts + 1, next_attempt_at = :until
+             WHERE guid = :guid AND tenant_id = :tenant_id AND status = 'pending'
+               AND attempts = :attempts AND next_attempt_at = :next_attempt_at
+        """
+        parameters = to_row(delivery) | {"tenant_id": tenant_id, "until": to_timestamp(until)}
+        return self.connection.execute(text(statement), parameters).rowcount == 1
+
+    def record(self, delivery: StoredDelivery, *, tenant_id: TenantId) -> None:
+        """Write what became of the attempt that ``attempts`` counted last.
+
+        When another attempt has begun since, only a success counts: the other's end is still to come.
+        """
+        statement = """
+            UPDATE webhook_deliveries
+               SET status = :status, next_attempt_at = :next_attempt_at, response_status = :response_status,
+                   problem = :problem, finished_at = :finished_at
+             WHERE guid = :guid AND tenant_id = :tenant_id AND status = 'pending'
+               AND (attempts = :attempts OR :status = 'delivered')
+        """
+        self.connection.execute(text(statement), to_row(delivery) | {"tenant_id": tenant_id})
+
+    def fail_pending(self, webhook_guid: WebhookGuid, *, tenant_id: TenantId, problem: str, at: datetime) -> None:
+        """Give up whatever the tenant's own webhook was still to be told."""
+        statement = """
+            UPDATE webhook_deliveries
+               SET status = 'failed', next_attempt_at = NULL, problem = :problem, finished_at = :at
+             WHERE webhook_guid = :webhook_guid AND tenant_id = :tenant_id AND status = 'pending'
+        """
+        parameters = {"webhook_guid": webhook_guid, "tenant_id": tenant_id, "problem": problem, "at": to_timestamp(at)}
+        self.connection.execute(text(statement), parameters)
+
+    def delete_of_webhook(self, webhook_guid: str, *, tenant_id: TenantId) -> None:
+        """Remove every delivery to the tenant's own webhook."""
+        statement = "DELETE FROM webhook_deliveries WHERE webhook_guid = :webhook_guid AND tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"webhook_guid": webhook_guid, "tenant_id": tenant_id})
+
+    def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
+        """Remove every delivery of the tenant."""
+        statement = "DELETE FROM webhook_deliveries WHERE tenant_id = :tenant_id"
+        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+
+    def delete_old(self, *, before: datetime) -> None:
+        """Remove what was to be told before this time, of every tenant."""
+        statement = "DELETE FROM webhook_deliveries WHERE created_at < :before"
+        self.connection.execute(text(statement), {"before": to_timestamp(before)})
+
+    def _list(self, where: str, parameters: Parameters) -> list[StoredDelivery]:
+        statement = text(f"{SELECT} WHERE {where}")
+        return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]

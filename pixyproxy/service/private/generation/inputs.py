@@ -1,0 +1,91 @@
+"""Pictures that come with an order: kept beside it until it is over, so that executing it needs nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from pixyproxy.core.exceptions import InputPictureException, PictureUnusableException
+from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.image import ImageGuid
+from pixyproxy.core.models.order import InputField, InputPicture
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.data.database import Database
+from pixyproxy.data.spool import SpoolFile, SpoolFolder
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
+from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver
+
+PIECE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that a client sent, open to be read from its beginning; or the GUID of an image of its tenant."""
+
+    field: InputField
+    content: BinaryIO | ImageGuid
+
+
+@dataclass(frozen=True)
+class InputReceiver:
+    """Takes input pictures into the spool."""
+
+    database: Database
+    store: LocalStore
+    limits: PictureLimits
+
+    async def receive(
+        self, uploads: Sequence[Upload], guid: GenerationGuid, *, folder: SpoolFolder, tenant_id: TenantId
+    ) -> tuple[InputPicture, ...]:
+        """What the uploads are, durable in the folder as the inputs of this generation.
+
+        Raises ``InputPictureException`` for what is no picture, or no image of the tenant, and
+        ``ImageStorageException``.
+        """
+        received = []
+        for index, upload in enumerate(uploads):
+            receiver = PictureReceiver(SpoolFile(folder.input(guid, index)), self.limits)
+            if isinstance(upload.content, str):
+                path = await self._path_of(upload.content, tenant_id)
+                work = partial(_copy_file, path, receiver)
+            else:
+                work = partial(_copy, upload.content, receiver)
+            try:
+                await run_in_thread(work)
+            except PictureUnusableException as error:
+                raise InputPictureException(context={"field": upload.field}) from error
+            picture = receiver.picture
+            received.append(
+                InputPicture(
+                    field=upload.field,
+                    media_type=picture.media_type,
+                    byte_size=picture.byte_size,
+                    sha256=picture.sha256,
+                )
+            )
+        return tuple(received)
+
+    async def _path_of(self, guid: ImageGuid, tenant_id: TenantId) -> Path:
+        image = await self.database.read(lambda data: data.images.get_own(guid, tenant_id=tenant_id))
+        if image is None:
+            raise InputPictureException(context={"field": "image"})
+        path, _ = await self.store.locate(image.guid, image.media_type)
+        return path
+
+
+def _copy_file(path: Path, receiver: PictureReceiver) -> None:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        # It was deleted just now.
+        raise PictureUnusableException from error
+    with file:
+        _copy(file, receiver)
+
+
+def _copy(content: BinaryIO, receiver: PictureReceiver) -> None:
+    while piece := content.read(PIECE_BYTES):
+        receiver.write(piece)
+    receiver.finish()

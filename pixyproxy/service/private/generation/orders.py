@@ -1,0 +1,121 @@
+"""From what a caller asks for to a claim: all that is decided before anything is bought."""
+
+import hashlib
+import json
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pixyproxy.core import clock
+from pixyproxy.core.models.budget import month_of
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration, ProcessGuid
+from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage
+from pixyproxy.core.models.order import NewOrder, PictureOrder, ReceivedPicture
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.data.store.local import EXTENSIONS
+
+OPTIONS = {"size", "quality", "background", "output_format", "output_compression", "moderation"}
+"""What of a prompt is passed on as the client sent it."""
+SAME_REQUEST = {"operation", "prompt", "model", "count", "options", "inputs", "visibility", "filename"}
+"""What makes two requests the same one. How a client watches, previews among it, does not."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a claim is made on, beside the order."""
+
+    guid: GenerationGuid
+    principal: Principal
+    idempotency_key: str | None
+    reserved_micro_usd: int | None
+    status: GenerationStatus
+    owner: ProcessGuid
+    lease_seconds: float
+
+
+def order_of(prompt: ImagePrompt) -> NewOrder:
+    """The order in a prompt of the native surface."""
+    count, previews = (prompt.n, prompt.partial_images) if isinstance(prompt, GenerationPrompt) else (1, 0)
+    return NewOrder(
+        prompt=prompt.prompt,
+        model=prompt.model,
+        count=count,
+        previews=previews,
+        options=prompt.model_dump(mode="json", include=OPTIONS, exclude_none=True),
+        visibility=prompt.visibility,
+        filename=prompt.filename,
+    )
+
+
+def picture_order(order: NewOrder, *, model: str) -> PictureOrder:
+    """What the upstream has to know of an order."""
+    fields = set(PictureOrder.model_fields) - {"model"}
+    return PictureOrder(model=model, **{name: getattr(order, name) for name in fields})
+
+
+def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGeneration:
+    """The generation that an order claims."""
+    moment = clock.now()
+    return NewGeneration(
+        guid=terms.guid,
+        tenant_id=terms.principal.tenant_id,
+        idempotency_key=terms.idempotency_key,
+        fingerprint=fingerprint(order),
+        status=terms.status,
+        image_guids=tuple(ImageGuid(str(uuid.uuid4())) for _ in range(wanted.count)),
+        order=wanted,
+        filename=order.filename,
+        visibility=order.visibility or terms.principal.default_visibility,
+        subject=terms.principal.subject,
+        budget_month=month_of(moment),
+        reserved_micro_usd=terms.reserved_micro_usd,
+        lease_owner=terms.owner,
+        lease_until=moment + timedelta(seconds=terms.lease_seconds),
+        created_at=moment,
+        updated_at=moment,
+    )
+
+
+def fingerprint(order: NewOrder) -> str:
+    """The digest of what makes two requests the same one, 64 hex digits."""
+    same = order.model_dump(mode="json", include=SAME_REQUEST, exclude_none=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def new_images(generation: Generation, pictures: tuple[ReceivedPicture, ...]) -> list[NewImage]:
+    """The images of a generation's pictures, which may be fewer than were ordered."""
+    moment = clock.now()
+    return [
+        NewImage(
+            guid=guid,
+            tenant_id=generation.tenant_id,
+            generation_id=generation.id,
+            filename=_filename(generation, index, EXTENSIONS[picture.media_type]),
+            prompt=generation.order.prompt,
+            visibility=generation.visibility,
+            model=generation.order.model,
+            created_at=moment,
+            updated_at=moment,
+            **picture.model_dump(),
+        )
+        for index, (guid, picture) in enumerate(zip(generation.image_guids, pictures, strict=False))
+    ]
+
+
+def _filename(generation: Generation, index: int, extension: str) -> str:
+    """The name that was asked for, numbered from the second picture on; or one that says what is in the picture.
+
+    No two pictures share one of the latter: ``a-red-fox-1b2c3d4e.png``.
+    """
+    if generation.filename is not None:
+        return generation.filename if index == 0 else _numbered(generation.filename, index + 1)
+    words = re.findall(r"[a-z0-9]+", generation.order.prompt[:200].lower())
+    slug = "-".join(words)[:60].strip("-") or "image"
+    return f"{slug}-{generation.image_guids[index][:8]}{extension}"
+
+
+def _numbered(filename: str, number: int) -> str:
+    stem, dot, extension = filename.rpartition(".")
+    named, suffix = (stem, dot + extension) if stem else (filename, "")
+    return f"{named[: 250 - len(suffix)]}-{number}{suffix}"

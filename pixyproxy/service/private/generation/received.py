@@ -1,0 +1,187 @@
+"""Taking an upstream's pictures into the spool as they arrive, and the checks that each has to pass."""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
+from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.image import MediaType
+from pixyproxy.core.models.order import ReceivedPicture
+from pixyproxy.data.spool import SpoolFile, SpoolFolder
+
+MEDIA_TYPES: dict[str, MediaType] = {
+    PngImagePlugin.PngImageFile.format: "image/png",
+    JpegImagePlugin.JpegImageFile.format: "image/jpeg",
+    WebPImagePlugin.WebPImageFile.format: "image/webp",
+    GifImagePlugin.GifImageFile.format: "image/gif",
+}
+"""Pillow's format to media type; importing the plugins registers them, and no others."""
+MAGIC_BYTES = 12
+"""As many as it takes to tell the formats apart."""
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"RIFF")
+
+# Pillow's guard warns about large pictures; ``PictureLimits`` refuses them, and nothing is decoded here.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What is accepted at the most: the picture's bytes, and its width times its height."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a picture's header says of it, in pixels."""
+
+    media_type: MediaType
+    width: int
+    height: int
+
+
+@dataclass
+class PictureReceiver:
+    """One picture on its way into a file. Its methods block.
+
+    It is refused as soon as it can be told that it is none, or too large: by its magic bytes and header alone,
+    whatever anyone called it.
+    """
+
+    file: SpoolFile
+    limits: PictureLimits
+    header: PictureHeader | None = None
+    finished: bool = False
+
+    def write(self, content: bytes) -> None:
+        """Take the next bytes. Raises ``PictureUnusableException`` and ``ImageStorageException``."""
+        if self.file.byte_size + len(content) > self.limits.max_bytes:
+            self.file.close()
+            raise PictureUnusableException
+        if self.file.byte_size == 0 and len(content) >= MAGIC_BYTES:
+            self._look_early(content)
+        self.file.write(content)
+
+    def finish(self) -> None:
+        """The picture is whole, and durable on return. Raises as ``write`` does."""
+        self.file.finish()
+        if self.header is None:
+            self.header = read_header(self.file.path, self.limits)
+        self.finished = True
+
+    def is_whole(self) -> bool:
+        """Whether it was received to its end, and is a picture."""
+        return self.finished
+
+    @property
+    def picture(self) -> ReceivedPicture:
+        """What it turned out to be; once it is finished."""
+        header = self.header
+        if header is None:
+            raise PictureUnusableException
+        return ReceivedPicture(
+            media_type=header.media_type,
+            byte_size=self.file.byte_size,
+            sha256=self.file.sha256,
+            width=header.width,
+            height=header.height,
+        )
+
+    def _look_early(self, beginning: bytes) -> None:
+        if not beginning.startswith(MAGIC):
+            self.file.close()
+            raise PictureUnusableException
+        # A header may be longer than what has come so far; then the whole file tells.
+        with contextlib.suppress(OSError, ValueError, SyntaxError):
+            self.header = _open_header(io.BytesIO(beginning))
+        if self.header is not None:
+            _require_within(self.header, self.limits)
+
+
+@dataclass
+class PreviewReceiver(PictureReceiver):
+    """A preview, which has its name only once it is whole. A broken one is dropped: the order goes on."""
+
+    path: Path = Path()
+    tell: Callable[[], object] = lambda: None
+    broken: bool = False
+
+    def write(self, content: bytes) -> None:
+        """Take the next bytes; never raises."""
+        if not self.broken:
+            try:
+                super().write(content)
+            except (PictureUnusableException, ImageStorageException):
+                self.broken = True
+
+    def finish(self) -> None:
+        """Show the preview, if it is one; never raises."""
+        self.file.close()
+        with contextlib.suppress(PictureUnusableException, OSError):
+            if not self.broken and read_header(self.file.path, self.limits):
+                self.file.path.replace(self.path)
+                self.tell()
+
+
+@dataclass
+class ReceivedAnswer:
+    """The pictures of one answer, in the folder of this process. ``tell_preview`` is called in a worker thread."""
+
+    folder: SpoolFolder
+    generation: GenerationGuid
+    limits: PictureLimits
+    tell_preview: Callable[[], object]
+    receivers: list[PictureReceiver] = field(default_factory=list)
+    previews: list[PreviewReceiver] = field(default_factory=list)
+
+    def begin_picture(self) -> PictureReceiver:
+        """Where the next picture goes."""
+        path = self.folder.picture(self.generation, len(self.receivers))
+        self.receivers.append(PictureReceiver(SpoolFile(path), self.limits))
+        return self.receivers[-1]
+
+    def begin_preview(self, index: int) -> PreviewReceiver:
+        """Where the preview of this number goes."""
+        path = self.folder.preview(self.generation, index)
+        file = SpoolFile(path.with_suffix(".part"))
+        self.previews.append(PreviewReceiver(file, self.limits, path=path, tell=self.tell_preview))
+        return self.previews[-1]
+
+    def close(self) -> None:
+        """Let go of files whose pictures broke off."""
+        for receiver in (*self.receivers, *self.previews):
+            receiver.file.close()
+
+    @property
+    def whole(self) -> tuple[ReceivedPicture, ...]:
+        """The pictures that were received whole, up to the first that was not."""
+        return tuple(receiver.picture for receiver in itertools.takewhile(PictureReceiver.is_whole, self.receivers))
+
+
+def read_header(path: Path, limits: PictureLimits) -> PictureHeader:
+    """What is in a picture's file. Raises ``PictureUnusableException`` for what is no picture within the limits."""
+    try:
+        with path.open("rb") as file:
+            header = _open_header(file)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise PictureUnusableException from error
+    _require_within(header, limits)
+    return header
+
+
+def _open_header(file: IO[bytes]) -> PictureHeader:
+    with Image.open(file, formats=list(MEDIA_TYPES)) as picture:
+        return PictureHeader(MEDIA_TYPES[picture.format or ""], *picture.size)
+
+
+def _require_within(header: PictureHeader, limits: PictureLimits) -> None:
+    if header.width < 1 or header.height < 1 or header.width * header.height > limits.max_pixels:
+        raise PictureUnusableException

@@ -1,0 +1,144 @@
+"""How a generation ends: status, images, charge and webhooks in one transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pixyproxy.core import clock, exceptions
+from pixyproxy.core.exceptions import (
+    GenerationDeletedException,
+    ImageGenerationException,
+    PixyProxyException,
+    UpstreamAnswerException,
+    UpstreamSilentException,
+)
+from pixyproxy.core.models.generation import (
+    Ending,
+    Generation,
+    GenerationError,
+    GenerationStatus,
+    GenerationWithImages,
+)
+from pixyproxy.core.models.webhook import GenerationOutcome
+from pixyproxy.data.database import Repositories
+from pixyproxy.data.spool import SpoolEntry
+from pixyproxy.service.private import webhooks
+from pixyproxy.service.private.generation.orders import new_images
+from pixyproxy.service.private.prices import Prices
+
+EXCEPTIONS: dict[str, type[PixyProxyException]] = {
+    kind.code: kind
+    for kind in vars(exceptions).values()
+    if isinstance(kind, type) and issubclass(kind, PixyProxyException)
+}
+"""By code, so that whoever asks later gets the same answer."""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Writes down how generations end."""
+
+    prices: Prices
+
+    def record(self, data: Repositories, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
+        """Record the pictures of a generation that are in the store, and charge them; again is as good as once.
+
+        Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted, meanwhile.
+        """
+        cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
+        ending = Ending(
+            status=GenerationStatus.STORED,
+            at=clock.now(),
+            cost_micro_usd=cost,
+            image_count=len(entry.pictures),
+            upstream=entry.upstream,
+            answer=entry.answer,
+        )
+        if settle(data, generation, ending) or _settle_resolved(data, generation, ending):
+            for image in new_images(generation, entry.pictures):
+                data.images.record(image)
+        return require_images(data, generation)
+
+
+def settle(data: Repositories, generation: Generation, ending: Ending) -> bool:
+    """End a generation, once, and settle its budget; False where it had ended.
+
+    An unknown one keeps its reservation: what was bought, if it was, is charged when an operator resolves it.
+    """
+    if not data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id):
+        return False
+    if ending.status is not GenerationStatus.UNKNOWN:
+        _charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)
+    webhooks.enqueue(data, outcome_of(_ended(generation, ending), at=ending.at))
+    return True
+
+
+def ending_of(error: BaseException, *, asked: bool) -> Ending:
+    """How a generation ends that gave this error.
+
+    What may have been bought is unknown; nothing was where no upstream was ``asked``. An answer without a picture was
+    an answer: nothing is charged, yet the upstream is not asked again under the same Idempotency-Key. Everything else
+    bought nothing, so the key is free.
+    """
+    answered = isinstance(error, UpstreamAnswerException)
+    silent = isinstance(error, UpstreamSilentException) or not isinstance(error, ImageGenerationException)
+    refused = not (asked and silent)
+    shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
+    return Ending(
+        status=GenerationStatus.FAILED if refused else GenerationStatus.UNKNOWN,
+        at=clock.now(),
+        cost_micro_usd=0 if refused else None,
+        error=GenerationError(
+            code=shown.code,
+            detail=shown.message,
+            context=shown.context,
+            retry_after_seconds=shown.retry_after_seconds,
+        ),
+        frees_key=refused and not answered,
+    )
+
+
+def exception_of(error: GenerationError) -> PixyProxyException:
+    """The exception that a generation ended with, to be raised again."""
+    kind = EXCEPTIONS.get(error.code, ImageGenerationException)
+    return kind(error.detail, retry_after_seconds=error.retry_after_seconds, context=error.context)
+
+
+def require_images(data: Repositories, generation: Generation) -> GenerationWithImages:
+    """A stored generation as it is now, with its images. Raises ``GenerationDeletedException`` where none is left."""
+    stored = data.generations.get(generation.id, tenant_id=generation.tenant_id)
+    images = data.images.list_of_generations([generation.id], tenant_id=generation.tenant_id)
+    if stored is None or not images:
+        raise GenerationDeletedException
+    return GenerationWithImages(generation=stored, images=tuple(images))
+
+
+def _settle_resolved(data: Repositories, generation: Generation, ending: Ending) -> bool:
+    """End a generation whose picture turned up after an operator had decided on it: what that charged is corrected."""
+    before = data.generations.get(generation.id, tenant_id=generation.tenant_id)
+    if before is None or not data.generations.settle_resolved(before.id, ending, tenant_id=before.tenant_id):
+        return False
+    _charge(data, before, released=0, spent=(ending.cost_micro_usd or 0) - (before.cost_micro_usd or 0))
+    webhooks.enqueue(data, outcome_of(_ended(before, ending), at=ending.at))
+    return True
+
+
+def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
+    """What webhooks are told of a generation."""
+    return GenerationOutcome(
+        tenant_id=generation.tenant_id,
+        guid=generation.guid,
+        status=generation.status,
+        prompt=generation.order.prompt,
+        images=generation.image_guids[: generation.image_count] if generation.status is GenerationStatus.STORED else (),
+        error=None if generation.error is None else generation.error.code,
+        at=at,
+    )
+
+
+def _ended(generation: Generation, ending: Ending) -> Generation:
+    return generation.model_copy(update=ending.model_dump(include={"status", "image_count"}) | {"error": ending.error})
+
+
+def _charge(data: Repositories, generation: Generation, *, released: int, spent: int) -> None:
+    if generation.budget_month is not None and (released or spent):
+        data.budgets.settle(generation.budget_month, released=released, spent=spent, tenant_id=generation.tenant_id)

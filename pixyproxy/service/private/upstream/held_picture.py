@@ -1,0 +1,54 @@
+"""A picture that is kept aside until it is known what it is."""
+
+import tempfile
+from typing import BinaryIO
+
+from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
+from pixyproxy.service.private.upstream.upstream import PictureWriter
+
+MOST_HELD_BYTES = 100_000_000
+"""A writer that is known has the configured limit; this one only keeps a disk from being filled."""
+PIECE_BYTES = 256 * 1024
+
+
+class HeldPicture:
+    """A writer into a temporary file, for an event whose type stands behind its picture.
+
+    OpenAI writes the type in front of it and before that in the event's name; a proxy that reads events with the
+    SDK's models and writes them anew puts it last (openai 3.52, ImageGenCompletedEvent). All methods block.
+    """
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._bytes = 0
+
+    def write(self, content: bytes) -> None:
+        """Append to the file.
+
+        Raises ``PictureUnusableException`` beyond ``MOST_HELD_BYTES``, and ``ImageStorageException``.
+        """
+        self._bytes += len(content)
+        if self._bytes > MOST_HELD_BYTES:
+            raise PictureUnusableException
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115  (``close`` closes it)
+            self._file.write(content)
+        except OSError as error:
+            raise ImageStorageException from error
+
+    def finish(self) -> None:
+        """Whole or not, it stays where it is."""
+
+    def give_to(self, writer: PictureWriter) -> None:
+        """Write all of it to the writer that it was for. Raises what that raises."""
+        if self._file is not None:
+            self._file.seek(0)
+            while piece := self._file.read(PIECE_BYTES):
+                writer.write(piece)
+        writer.finish()
+
+    def close(self) -> None:
+        """Delete the file."""
+        if self._file is not None:
+            self._file.close()

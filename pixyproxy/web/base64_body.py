@@ -1,0 +1,35 @@
+"""Pictures in base64 as they are sent, so that no picture is ever whole in memory."""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import pybase64
+
+from pixyproxy.data.threads import run_in_thread
+
+PIECE_BYTES = 3 * 128 * 1024
+"""Of a file at a time; whole groups of base64, so that only the last piece has padding."""
+
+
+def base64_length(byte_size: int) -> int:
+    """How long so many bytes are in base64."""
+    return (byte_size + 2) // 3 * 4
+
+
+async def base64_pieces(path: Path) -> AsyncIterator[bytes]:
+    """A file in base64, piece by piece. Raises ``FileNotFoundError``."""
+    # Whoever is cancelled while the thread opens it would never get to see the file, nor close it.
+    with ExitStack() as held:
+        file = await run_in_thread(_open, path, held)
+        while piece := await run_in_thread(_encode_next, file):
+            yield piece
+
+
+def _open(path: Path, held: ExitStack) -> BinaryIO:
+    return held.enter_context(path.open("rb"))
+
+
+def _encode_next(file: BinaryIO) -> bytes:
+    return pybase64.b64encode(file.read(PIECE_BYTES))

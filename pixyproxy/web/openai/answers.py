@@ -1,0 +1,111 @@
+"""Answers as OpenAI's clients know them, with the GUIDs of what was made. Pictures are encoded as they are sent."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from starlette.responses import StreamingResponse
+
+from pixyproxy.core.models.generation import Generation, GenerationWithImages
+from pixyproxy.core.models.image import ImageGuid, StoredImage
+from pixyproxy.core.models.order import Operation
+from pixyproxy.web.base64_body import base64_length, base64_pieces
+from pixyproxy.web.events import event_with_picture
+from pixyproxy.web.presentation import content_path
+
+EVENT_NAMES = {Operation.GENERATE: "image_generation", Operation.EDIT: "image_edit"}
+FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}
+TOLD_OF_EVENTS = ("background", "quality", "size")
+"""What every event says of a picture: what the upstream said, else what was ordered, else that it was up to it."""
+
+
+@dataclass(frozen=True)
+class StoredPictures:
+    """A stored generation and the files of its images, in their order."""
+
+    found: GenerationWithImages
+    paths: Sequence[Path]
+
+
+def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Response:
+    """The answer to ``response_format=url``: the URLs are permanent."""
+    data = [
+        {"url": public_url + content_path(image.guid), **_about(found.generation, index, image.guid)}
+        for index, image in enumerate(found.images)
+    ]
+    return JSONResponse({**_facts(found.generation), "data": data})
+
+
+def answer_with_pictures(pictures: StoredPictures) -> Response:
+    """The answer with every picture in ``b64_json``; its length is known before a byte of them is read."""
+    found = pictures.found
+    parts: list[bytes | Path] = [_json(_facts(found.generation))[:-1] + b', "data": [']
+    for index, (image, path) in enumerate(zip(found.images, pictures.paths, strict=True)):
+        about = _json(_about(found.generation, index, image.guid))
+        parts += [b'{"b64_json": "', path, b'", ' + about[1:] + (b", " if index + 1 < len(found.images) else b"")]
+    parts.append(b"]}")
+    known = sum(len(part) for part in parts if isinstance(part, bytes))
+    length = known + sum(base64_length(image.byte_size) for image in found.images)
+    return StreamingResponse(_written(parts), media_type="application/json", headers={"Content-Length": str(length)})
+
+
+async def completed_events(pictures: StoredPictures) -> AsyncGenerator[bytes, None]:
+    """An event for each picture; what they took together stands in the last one."""
+    generation, images = pictures.found.generation, pictures.found.images
+    name = f"{EVENT_NAMES[generation.order.operation]}.completed"
+    for number, (image, path) in enumerate(zip(images, pictures.paths, strict=True), start=1):
+        data = _told(name, generation, image) | {"guid": image.guid, "generation": generation.guid}
+        usage = _facts(generation).get("usage") if number == len(images) else None
+        async for piece in event_with_picture(name, data | ({"usage": usage} if usage else {}), path):
+            yield piece
+
+
+async def partial_events(generation: Generation, index: int, path: Path) -> AsyncGenerator[bytes, None]:
+    """The event of a preview."""
+    name = f"{EVENT_NAMES[generation.order.operation]}.partial_image"
+    data = _told(name, generation, None) | {"partial_image_index": index}
+    async for piece in event_with_picture(name, data, path):
+        yield piece
+
+
+def _facts(generation: Generation) -> dict[str, Any]:
+    """What the upstream answered beside the pictures, and which generation it was."""
+    facts = {} if generation.answer is None else generation.answer.facts
+    return {"created": int(generation.created_at.timestamp()), **facts, "generation": generation.guid}
+
+
+def _about(generation: Generation, index: int, guid: ImageGuid) -> dict[str, Any]:
+    prompts = () if generation.answer is None else generation.answer.revised_prompts
+    revised = prompts[index] if index < len(prompts) else None
+    return {"guid": guid} | ({} if revised is None else {"revised_prompt": revised})
+
+
+def _told(name: str, generation: Generation, image: StoredImage | None) -> dict[str, Any]:
+    options, facts = generation.order.options, _facts(generation)
+    own = "png" if image is None else FORMATS[image.media_type]
+    return {
+        "type": name,
+        "created_at": facts["created"],
+        "output_format": facts.get("output_format") or options.get("output_format") or own,
+        **{key: facts.get(key) or options.get(key) or "auto" for key in TOLD_OF_EVENTS},
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode("ascii")
+
+
+async def _written(parts: Sequence[bytes | Path]) -> AsyncGenerator[bytes, None]:
+    pending = b""
+    for part in parts:
+        if isinstance(part, bytes):
+            pending += part
+            continue
+        async for piece in base64_pieces(part):
+            yield pending + piece
+            pending = b""
+    yield pending

@@ -1,0 +1,82 @@
+"""Errors as OpenAI's clients know them, so that each SDK raises its own classes."""
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.responses import Response
+
+from pixyproxy.core.exceptions import (
+    BudgetExceededException,
+    BudgetUnpricedException,
+    GenerationInFlightException,
+    ImagePromptException,
+    ImageStorageException,
+    InputPictureException,
+    InvalidRequestException,
+    RecordPendingException,
+)
+from pixyproxy.core.logs import current_request_id
+from pixyproxy.web.problem import Problem
+
+PREFIX = "/v1/"
+TYPES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.CONFLICT: "conflict_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+"""By status; what is not here is an ``invalid_request_error``, or from 500 on a ``server_error``."""
+OUT_OF_MONEY = (BudgetExceededException.code, BudgetUnpricedException.code)
+"""OpenAI has no 402: who is out of money gets 429 and ``insufficient_quota``."""
+NOT_ACCEPTABLE = (InvalidRequestException.code, ImagePromptException.code, InputPictureException.code)
+"""What is 422 elsewhere. OpenAI answers 400, and keeps 422 for what cannot be done."""
+SAFE_TO_REPEAT = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+NOT_TO_BE_REPEATED = {*OUT_OF_MONEY, RecordPendingException.code, ImageStorageException.code}
+"""Of those: what will not change by itself, and what may have been bought."""
+PLAIN_WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """The error in OpenAI's envelope; where the upstream gave a code or a parameter, those."""
+    status = _status(problem)
+    kind = TYPES.get(status, "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error")
+    errors = problem.members.get("errors", ())
+    location = str(errors[0]["loc"][-1]) if errors and len(errors[0]["loc"]) > 1 else None
+    return {
+        "message": _message(problem, location),
+        "type": "insufficient_quota" if problem.code in OUT_OF_MONEY else kind,
+        "param": problem.members.get("upstream_param", problem.members.get("field", location)),
+        "code": problem.members.get("upstream_code", problem.code),
+        "request_id": current_request_id.get(),
+    }
+
+
+def may_be_repeated(problem: Problem) -> bool:
+    """Whether a client is told that it may send the request again as it is."""
+    if problem.code == GenerationInFlightException.code:
+        return True
+    return _status(problem) in SAFE_TO_REPEAT and problem.code not in NOT_TO_BE_REPEATED
+
+
+def openai_response(problem: Problem) -> Response:
+    """The answer to an error. The SDK repeats what may be repeated; ``x-should-retry`` keeps it from buying twice."""
+    repeat = str(may_be_repeated(problem)).lower()
+    headers = {**problem.headers, "Cache-Control": "no-store", "x-should-retry": repeat}
+    content = json.dumps({"error": openai_error(problem)}).encode("ascii")
+    return Response(content, status_code=_status(problem), headers=headers, media_type="application/json")
+
+
+def _status(problem: Problem) -> int:
+    if problem.code in OUT_OF_MONEY:
+        return HTTPStatus.TOO_MANY_REQUESTS
+    return HTTPStatus.BAD_REQUEST if problem.code in NOT_ACCEPTABLE else problem.status
+
+
+def _message(problem: Problem, location: str | None) -> str:
+    errors = problem.members.get("errors", ())
+    if not errors or location is None or PLAIN_WORD.fullmatch(location) is None:
+        return problem.detail
+    return f"Invalid '{location}': {errors[0]['msg']}."

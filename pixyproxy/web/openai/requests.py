@@ -1,0 +1,128 @@
+"""What OpenAI's clients send (openai 3.52, ImageGenerateParams and ImageEditParams), as orders.
+
+A parameter that is not known here is passed on to the upstream as it came.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from pixyproxy.core.models.base import REFUSE_COERCION
+from pixyproxy.core.models.image import GUID_PATTERN, Filename, ImageGuid, Prompt
+from pixyproxy.core.models.order import MOST_PICTURES, MOST_PREVIEWS, InputField, NewOrder, Operation, Options
+from pixyproxy.core.models.tenant import ModelName, Visibility
+from pixyproxy.service.private.generation.inputs import Upload
+
+MOST_INPUTS = 18
+"""16 pictures, a mask and a markup."""
+MOST_FIELDS = 100
+INPUT_FIELDS: dict[str, InputField] = {
+    "image": "image",
+    "image[]": "image",
+    "image_guid": "image",
+    "image_guid[]": "image",
+    "mask": "mask",
+    "markup": "markup",
+}
+NUMBERS = ("n", "partial_images", "output_compression", "frame_count", "frame_duration_ms")
+OTHERS = "parameters"
+NOT_TO_BE_PASSED_ON = (
+    "those that are passed on must be JSON without NaN or lone surrogates, not nested too deeply, and not longer than "
+    "64 KB together"
+)
+FLAGS = {"true": True, "false": False}
+
+
+class OpenAIImageRequest(BaseModel):
+    """The body of ``POST /v1/images/generations``; `visibility` and `filename` are PixyProxy's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    prompt: Prompt
+    model: ModelName | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_PICTURES), REFUSE_COERCION] | None = None
+    stream: Annotated[bool, Field(strict=True)] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=MOST_PREVIEWS), REFUSE_COERCION] | None = None
+    response_format: Literal["url", "b64_json"] | None = Field(
+        default=None, description="`url`: permanent URLs in place of base64."
+    )
+    visibility: Visibility | None = None
+    filename: Filename | None = None
+
+    def order(self, operation: Operation) -> NewOrder:
+        """The order in it. Raises ``RequestValidationError`` where the other parameters cannot be passed on."""
+        options = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        try:
+            # Nested so deeply that it cannot be written down is a ``ValueError`` or a ``RecursionError``.
+            TypeAdapter(Options).dump_json(TypeAdapter(Options).validate_python(options))
+        except (ValueError, RecursionError) as error:
+            raise _invalid(OTHERS, NOT_TO_BE_PASSED_ON) from error
+        return NewOrder(
+            operation=operation,
+            prompt=self.prompt,
+            model=self.model,
+            count=self.n or 1,
+            previews=(self.partial_images or 0) if self.stream else 0,
+            options=options,
+            visibility=self.visibility,
+            filename=self.filename,
+        )
+
+
+@asynccontextmanager
+async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest, list[Upload]]]:
+    """The fields and pictures of a form for ``POST /v1/images/edits``; its files are open as long as this lasts.
+
+    Raises ``RequestValidationError``.
+    """
+    async with request.form(max_files=MOST_INPUTS, max_fields=MOST_FIELDS) as form:
+        uploads = [_upload(name, value) for name, value in form.multi_items() if name in INPUT_FIELDS]
+        if not any(upload.field == "image" for upload in uploads):
+            problem = "must be there: a file, or the GUID of an earlier image in `image_guid`"
+            raise _invalid(INPUT_FIELDS["image"], problem)
+        try:
+            body = OpenAIImageRequest.model_validate(_parameters(form))
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
+            ) from error
+        yield body, uploads
+
+
+def _upload(name: str, value: UploadFile | str) -> Upload:
+    field = INPUT_FIELDS[name]
+    if isinstance(value, UploadFile):
+        return Upload(field, value.file)
+    if re.fullmatch(GUID_PATTERN, value) is None:
+        problem = "must be a file, or the GUID of an image"
+        raise _invalid(name, problem)
+    return Upload(field, ImageGuid(value.lower()))
+
+
+def _parameters(form: FormData) -> dict[str, Any]:
+    """The form's other fields as JSON would have them; those of a name that ends with ``[]`` are a list."""
+    parameters: dict[str, Any] = {}
+    lists: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if name in INPUT_FIELDS:
+            continue
+        if isinstance(value, UploadFile):
+            problem = "must not be a file"
+            raise _invalid(name, problem)
+        if name.endswith("[]"):
+            lists.setdefault(name.removesuffix("[]"), []).append(value)
+        elif name in NUMBERS and re.fullmatch(r"-?[0-9]{1,9}", value):
+            parameters[name] = int(value)
+        else:
+            parameters[name] = FLAGS.get(value, value) if name == "stream" else value
+    return {**lists, **parameters}
+
+
+def _invalid(name: str, problem: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("body", name), "type": "value_error", "msg": problem}])

@@ -1,0 +1,140 @@
+"""``/v1``: pictures from OpenAI's clients, kept, listed and charged like any other."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import ModelUnknownException
+from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.order import Operation
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.service.private.generation.service import Submission
+from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
+from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, answer_with_urls
+from pixyproxy.web.openai.repeats import Repeats
+from pixyproxy.web.openai.requests import OpenAIImageRequest, read_edit
+from pixyproxy.web.openai.streaming import StreamedGeneration
+from pixyproxy.web.openapi import EDIT_BODY, IMAGES_RESPONSES, openai_errors
+
+
+class Model(FrozenModel):
+    """A model that may be asked for."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "pixyproxy"
+
+
+class ModelList(FrozenModel):
+    """The models that may be asked for."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@dataclass(frozen=True)
+class ImageResources:
+    """What makes pictures; requests that a client sends again by itself are recognized here."""
+
+    repeats: Repeats
+
+    async def create_openai_image(
+        self,
+        request: Request,
+        body: OpenAIImageRequest,
+        principal: ImageGenerate,
+        services: AllServices,
+        limits: Limits,
+        public_url: PublicUrl,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response:
+        """Make pictures from a prompt, as OpenAI's `images.generate` does. Unknown parameters are passed on."""
+        await limits.count_more_images(request, principal, (body.n or 1) - 1)
+        wanted = body.order(Operation.GENERATE)
+        subject = principal.subject
+        async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
+            order = await services.generation.submit(wanted, principal=principal, idempotency_key=asked.key)
+            response = await _answer(request, body, services, order=order, principal=principal, public_url=public_url)
+            return await self.repeats.answer_with(response, asked)
+
+    async def edit_openai_image(
+        self,
+        request: Request,
+        principal: ImageGenerate,
+        services: AllServices,
+        limits: Limits,
+        public_url: PublicUrl,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response:
+        """Make pictures from others and a prompt, as OpenAI's `images.edit` does; `image_guid` names an earlier one."""
+        async with AsyncExitStack() as form:
+            body, uploads = await form.enter_async_context(read_edit(request))
+            await limits.count_more_images(request, principal, (body.n or 1) - 1)
+            wanted = body.order(Operation.EDIT)
+            subject = principal.subject
+            async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
+                key = asked.key
+                order = await services.generation.submit(
+                    wanted, principal=principal, idempotency_key=key, uploads=uploads
+                )
+                # The pictures are in the spool by now.
+                await form.aclose()
+                response = await _answer(
+                    request, body, services, order=order, principal=principal, public_url=public_url
+                )
+                return await self.repeats.answer_with(response, asked)
+
+
+async def list_models(principal: AnyCaller, services: AllServices) -> ModelList:
+    """The models that the caller may ask for."""
+    return ModelList(data=[Model(id=name) for name in await services.models.list_models(principal)])
+
+
+async def get_model(model: str, principal: AnyCaller, services: AllServices) -> Model:
+    """One model that the caller may ask for."""
+    if model not in await services.models.list_models(principal):
+        raise ModelUnknownException
+    return Model(id=model)
+
+
+async def _answer(
+    request: Request,
+    body: OpenAIImageRequest,
+    services: AllServices,
+    *,
+    order: Submission,
+    principal: Principal,
+    public_url: str,
+) -> Response:
+    """The pictures of an order, once they are stored, in the form that was asked for."""
+    watcher, tenant_id = services.watcher, principal.tenant_id
+    if body.stream:
+        return await StreamedGeneration(request, watcher, order.guid, tenant_id).answer()
+    found = await watcher.outcome(order.guid, tenant_id=tenant_id)
+    if body.response_format == "url":
+        return answer_with_urls(found, public_url=public_url)
+    return answer_with_pictures(StoredPictures(found, await watcher.picture_files(found)))
+
+
+def openai_router(limits: RateLimits) -> APIRouter:
+    """The OpenAI-compatible resources."""
+    router = APIRouter(prefix="/v1", tags=["openai"])
+    errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
+    images = ImageResources(Repeats())
+    router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(
+        limits.generation(images.create_openai_image)
+    )
+    router.post("/images/edits", response_class=Response, responses=IMAGES_RESPONSES | errors, openapi_extra=EDIT_BODY)(
+        limits.generation(images.edit_openai_image)
+    )
+    router.get("/models", responses=openai_errors(401, 403, 429, 502, 503, 504))(limits.read(list_models))
+    router.get("/models/{model:path}", responses=openai_errors(401, 403, 404, 429, 502, 503, 504))(
+        limits.read(get_model)
+    )
+    return router

@@ -1,0 +1,72 @@
+"""``stream=true``: previews as they come and the pictures in the end, in the events that OpenAI's clients know."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import Response
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.service.private.generation.jobs import Job
+from pixyproxy.service.private.generation.watching import GenerationEvent, GenerationWatcher, Preview
+from pixyproxy.web.errors import describe
+from pixyproxy.web.events import HEARTBEAT, event, event_stream
+from pixyproxy.web.openai.answers import StoredPictures, completed_events, partial_events
+from pixyproxy.web.openai.envelope import openai_error
+
+
+@dataclass(frozen=True)
+class StreamedGeneration:
+    """A generation that one request follows to its end."""
+
+    request: Request
+    watcher: GenerationWatcher
+    guid: GenerationGuid
+    tenant_id: TenantId
+
+    async def answer(self) -> Response:
+        """The answer; what fails before there is anything to tell is raised, and so answered with a status."""
+        # While it is there: once it is over, the record tells less of what a generation failed with.
+        job = self.watcher.jobs.get(self.guid)
+        events = self.watcher.events(self.guid, tenant_id=self.tenant_id, after=0)
+        async for first in events:
+            if isinstance(first.what, Preview) or first.what is None:
+                return event_stream(self._told(first, events, job))
+            if first.what.status.is_final:
+                break
+        return event_stream(completed_events(await self._pictures(job)))
+
+    async def _told(
+        self, first: GenerationEvent, events: AsyncIterator[GenerationEvent], job: Job | None
+    ) -> AsyncGenerator[bytes, None]:
+        async for piece in _told_of(first):
+            yield piece
+        try:
+            async for each in events:
+                async for piece in _told_of(each):
+                    yield piece
+            async for piece in completed_events(await self._pictures(job)):
+                yield piece
+        except PixyProxyException as error:
+            yield event("error", {"error": openai_error(describe(self.request, error))})
+
+    async def _pictures(self, job: Job | None) -> StoredPictures:
+        if job is None:
+            found = await self.watcher.outcome(self.guid, tenant_id=self.tenant_id)
+        else:
+            found = await asyncio.shield(job.outcome)
+        return StoredPictures(found, await self.watcher.picture_files(found))
+
+
+async def _told_of(what: GenerationEvent) -> AsyncGenerator[bytes, None]:
+    if what.what is None:
+        yield HEARTBEAT
+    elif isinstance(what.what, Preview):
+        # It is gone as soon as the generation is over.
+        with contextlib.suppress(FileNotFoundError):
+            async for piece in partial_events(what.what.generation, what.what.index, what.what.path):
+                yield piece

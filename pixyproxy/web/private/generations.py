@@ -1,0 +1,144 @@
+"""Generations: orders for pictures that a client need not wait for, and what becomes of them."""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from starlette.requests import Request
+
+from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.models.generation import GenerationDetail, GenerationFilter, GenerationStatus
+from pixyproxy.core.models.image import GenerationPrompt
+from pixyproxy.service.private.generation.watching import GenerationEvent, Preview, Standing
+from pixyproxy.web.auth.policies import ImageGenerate, ImageRead
+from pixyproxy.web.dependencies import (
+    Cursor,
+    GenerationGuidInPath,
+    Generator,
+    IdempotencyKey,
+    Limit,
+    Limits,
+    PublicUrl,
+    Watcher,
+)
+from pixyproxy.web.events import HEARTBEAT, event, event_stream, event_with_picture
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, problems
+from pixyproxy.web.preferences import Prefer
+from pixyproxy.web.presentation import generation_detail, link_to_next
+
+LastEventId = Annotated[
+    str, Header(alias="Last-Event-ID", description="The last event that was seen; those after it are sent.")
+]
+
+
+async def create_generation(
+    request: Request,
+    response: Response,
+    prompt: GenerationPrompt,
+    principal: ImageGenerate,
+    generation: Generator,
+    watcher: Watcher,
+    limits: Limits,
+    public_url: PublicUrl,
+    idempotency_key: IdempotencyKey = None,
+) -> GenerationDetail:
+    """Order pictures; the generation tells what becomes of them."""
+    await limits.count_more_images(request, principal, prompt.n - 1)
+    order = await generation.submit(prompt, principal=principal, idempotency_key=idempotency_key)
+    standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
+    response.headers["Location"] = f"/generation/{order.guid}"
+    if order.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return generation_detail(standing, public_url=public_url)
+
+
+async def list_own_generations(
+    request: Request,
+    response: Response,
+    principal: ImageRead,
+    watcher: Watcher,
+    public_url: PublicUrl,
+    status: Annotated[GenerationStatus | None, Query(description="Only those in this status.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> list[GenerationDetail]:
+    """The tenant's generations, newest first."""
+    wanted = GenerationFilter(status=status)
+    page = await watcher.list_generations(wanted, tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
+    link_to_next(request, response, page.next_cursor)
+    return [
+        generation_detail(Standing(each, each.generation.status), public_url=public_url) for each in page.generations
+    ]
+
+
+async def get_generation(
+    guid: GenerationGuidInPath, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, prefer: Prefer
+) -> GenerationDetail:
+    """One generation of the tenant as it is now, or once it is over if that takes no longer than `Prefer: wait`."""
+    if prefer.wait:
+        with contextlib.suppress(TimeoutError, PixyProxyException):
+            await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
+    standing = await watcher.standing(guid, tenant_id=principal.tenant_id)
+    return generation_detail(standing, public_url=public_url)
+
+
+async def follow_generation(
+    guid: GenerationGuidInPath,
+    principal: ImageRead,
+    watcher: Watcher,
+    public_url: PublicUrl,
+    last_event_id: LastEventId = "",
+) -> Response:
+    """What happens to a generation, as server-sent events: `status`, `partial`, and `stored` or `failed` in the end."""
+    await watcher.standing(guid, tenant_id=principal.tenant_id)
+    seen = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else 0
+    events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
+    return event_stream(_written(events, public_url))
+
+
+async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> AsyncGenerator[bytes, None]:
+    async for each in events:
+        if isinstance(each.what, Preview):
+            data = {"guid": each.what.generation.guid, "index": each.what.index}
+            # It is gone as soon as the generation is over.
+            with contextlib.suppress(FileNotFoundError):
+                async for piece in event_with_picture("partial", data, each.what.path, event_id=each.id):
+                    yield piece
+        elif each.what is None:
+            yield HEARTBEAT
+        else:
+            yield event(_name_of(each.what), _shown(each.what, public_url), event_id=each.id)
+
+
+def _name_of(standing: Standing) -> str:
+    if not standing.status.is_final:
+        return "status"
+    return "stored" if standing.status is GenerationStatus.STORED else "failed"
+
+
+def _shown(standing: Standing, public_url: str) -> object:
+    shown: object = json.loads(generation_detail(standing, public_url=public_url).model_dump_json())
+    return shown
+
+
+def generation_router(limits: RateLimits) -> APIRouter:
+    """The generation resource."""
+    router = APIRouter(tags=["generation"])
+    router.post(
+        "/generation",
+        status_code=202,
+        responses=ACCEPTED_RESPONSES | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 503, 507),
+    )(limits.generation(create_generation))
+    router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(
+        limits.read(list_own_generations)
+    )
+    router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(get_generation))
+    router.get(
+        "/generation/{guid}/events",
+        response_class=Response,
+        responses=EVENTS_RESPONSES | problems(401, 403, 404, 429, 503),
+    )(limits.read(follow_generation))
+    return router

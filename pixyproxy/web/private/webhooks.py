@@ -1,0 +1,65 @@
+"""The tenant's webhooks."""
+
+from fastapi import APIRouter, Response
+
+from pixyproxy.core.models.api_key import Rotation
+from pixyproxy.core.models.webhook import DeliveryDetail, IssuedWebhook, NewWebhook, WebhookDetail, WebhookWithSecret
+from pixyproxy.web.auth.policies import KeyManage, grantor
+from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
+from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import problems
+
+
+async def list_webhooks(principal: KeyManage, services: AllServices) -> list[WebhookDetail]:
+    """The tenant's webhooks, oldest first, disabled ones too; never a secret."""
+    return await services.webhooks.list_webhooks(tenant_id=principal.tenant_id)
+
+
+async def create_webhook(
+    response: Response, order: NewWebhook, principal: KeyManage, services: AllServices
+) -> WebhookWithSecret:
+    """Have events posted to a URL, signed as Standard Webhooks says; `secret` is shown only now."""
+    issued = await services.webhooks.create_webhook(order, grantor=grantor(principal))
+    response.headers["Cache-Control"] = "no-store"
+    return _with_secret(issued)
+
+
+async def rotate_webhook(
+    response: Response,
+    principal: KeyManage,
+    guid: WebhookGuidInPath,
+    services: AllServices,
+    rotation: Rotation | None = None,
+) -> WebhookWithSecret:
+    """Give a webhook a new secret, shown only now; for `grace_seconds` the former signs as well."""
+    issued = await services.webhooks.rotate_webhook(guid, rotation or Rotation(), grantor=grantor(principal))
+    response.headers["Cache-Control"] = "no-store"
+    return _with_secret(issued)
+
+
+async def delete_webhook(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> None:
+    """Remove a webhook, and what it was still to be told."""
+    await services.webhooks.delete_webhook(guid, grantor=grantor(principal))
+
+
+async def list_deliveries(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> list[DeliveryDetail]:
+    """The newest 100 deliveries to a webhook, newest first, of the last 30 days."""
+    return await services.webhooks.list_deliveries(guid, tenant_id=principal.tenant_id)
+
+
+def _with_secret(issued: IssuedWebhook) -> WebhookWithSecret:
+    return WebhookWithSecret(**issued.detail.model_dump(), secret=issued.secret.get_secret_value())
+
+
+def webhook_router(limits: RateLimits) -> APIRouter:
+    """The webhook resource."""
+    router = APIRouter(prefix="/webhook", tags=["webhooks"])
+    read, changed = problems(401, 403, 404, 429, 503), problems(400, 401, 403, 404, 413, 422, 429, 503)
+    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_webhooks))
+    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
+        limits.change(create_webhook)
+    )
+    router.get("/{guid}/delivery", responses=read)(limits.read(list_deliveries))
+    router.post("/{guid}/rotate", responses=changed)(limits.change(rotate_webhook))
+    router.delete("/{guid}", status_code=204, response_class=Response, responses=read)(limits.change(delete_webhook))
+    return router

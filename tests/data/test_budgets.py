@@ -1,0 +1,142 @@
+"""The ``budgets`` repository: no number of orders at once overruns a limit."""
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from threading import Barrier
+
+import anyio
+import pytest
+from sqlalchemy import Engine
+
+from pixyproxy.core.exceptions import DatabaseException
+from pixyproxy.core.models.budget import Spending
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.data.database import Repositories
+from tests.support.builders import new_guid, new_tenant
+from tests.support.databases import TestDatabases, empty, opened_database, opened_engine
+
+MONTH, NEXT_MONTH = "2026-11", "2026-12"
+PRICE = 40_000
+THREADS = 50
+
+
+def _add_tenant(data: Repositories, budget_usd: str | None) -> Tenant:
+    budget = None if budget_usd is None else Decimal(budget_usd)
+    return data.tenants.insert(new_tenant(name=new_guid(), monthly_budget_usd=budget))
+
+
+def test_nothing_was_spent_of_a_month_that_has_not_begun(data: Repositories, tenant: Tenant) -> None:
+    assert data.budgets.get(MONTH, tenant_id=tenant.id) == Spending(month=MONTH)
+
+
+def test_what_is_reserved_and_settled_is_told(data: Repositories) -> None:
+    tenant = _add_tenant(data, "1")
+    assert data.budgets.reserve(MONTH, 5 * PRICE, tenant_id=tenant.id)
+    data.budgets.settle(MONTH, released=2 * PRICE, spent=PRICE, tenant_id=tenant.id)
+    expected = Spending(month=MONTH, reserved_micro_usd=3 * PRICE, spent_micro_usd=PRICE)
+    assert data.budgets.get(MONTH, tenant_id=tenant.id) == expected
+
+
+def test_a_budget_is_used_to_the_last_micro_dollar(data: Repositories) -> None:
+    tenant = _add_tenant(data, "0.1")
+    assert not data.budgets.reserve(MONTH, 100_001, tenant_id=tenant.id)
+    assert data.budgets.reserve(MONTH, 60_000, tenant_id=tenant.id)
+    data.budgets.settle(MONTH, released=60_000, spent=50_000, tenant_id=tenant.id)
+    assert not data.budgets.reserve(MONTH, 50_001, tenant_id=tenant.id)
+    assert data.budgets.reserve(MONTH, 50_000, tenant_id=tenant.id)
+    assert not data.budgets.reserve(MONTH, 1, tenant_id=tenant.id)
+
+
+def test_a_budget_of_nothing_lets_nothing_through(data: Repositories) -> None:
+    tenant = _add_tenant(data, "0")
+    assert not data.budgets.reserve(MONTH, 1, tenant_id=tenant.id)
+
+
+def test_without_a_budget_everything_fits_and_is_counted(data: Repositories, tenant: Tenant) -> None:
+    for _ in range(2):
+        assert data.budgets.reserve(MONTH, 10**15, tenant_id=tenant.id)
+    assert data.budgets.get(MONTH, tenant_id=tenant.id).reserved_micro_usd == 2 * 10**15
+
+
+def test_a_month_that_begins_has_the_whole_budget_again(data: Repositories) -> None:
+    tenant = _add_tenant(data, "0.04")
+    assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    assert not data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    assert data.budgets.reserve(NEXT_MONTH, PRICE, tenant_id=tenant.id)
+    data.budgets.settle(MONTH, released=PRICE, spent=PRICE, tenant_id=tenant.id)
+    assert data.budgets.get(NEXT_MONTH, tenant_id=tenant.id).reserved_micro_usd == PRICE
+
+
+def test_a_budget_that_is_set_in_the_month_counts_what_was_spent_before(data: Repositories, tenant: Tenant) -> None:
+    assert data.budgets.reserve(MONTH, 2 * PRICE, tenant_id=tenant.id)
+    limited = tenant.model_copy(update={"monthly_budget_usd": Decimal("0.12")})
+    data.tenants.update(limited)
+    assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    assert not data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    data.tenants.update(limited.model_copy(update={"monthly_budget_usd": None}))
+    assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+
+
+def test_another_tenants_budget_is_another(data: Repositories) -> None:
+    tenant, stranger = _add_tenant(data, "0.04"), _add_tenant(data, "0.04")
+    assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+    assert data.budgets.reserve(MONTH, PRICE, tenant_id=stranger.id)
+    data.budgets.settle(MONTH, released=PRICE, spent=PRICE, tenant_id=stranger.id)
+    data.budgets.delete_all(tenant_id=stranger.id)
+    assert data.budgets.get(MONTH, tenant_id=tenant.id).reserved_micro_usd == PRICE
+    assert data.budgets.get(MONTH, tenant_id=stranger.id) == Spending(month=MONTH)
+
+
+def _reserve_at_once(engine: Engine, tenant: Tenant) -> int:
+    """How many of many threads got a picture's price, each in a transaction of its own."""
+    ready = Barrier(THREADS)
+
+    def reserve(_: int) -> bool:
+        ready.wait()
+        with engine.connect().execution_options(pixyproxy_writes=True) as connection, connection.begin():
+            return Repositories(connection).budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return sum(threads.map(reserve, range(THREADS)))
+
+
+def test_of_fifty_orders_at_once_exactly_those_fit_that_the_budget_is_for(
+    databases: TestDatabases, backend: str
+) -> None:
+    url = databases.migrated(backend)
+    with opened_engine(url, pool_size=THREADS) as engine:
+        with engine.connect().execution_options(pixyproxy_writes=True) as connection, connection.begin():
+            data = Repositories(connection)
+            tenant = _add_tenant(data, "0.4")
+            # The month has begun; that it begins in many transactions at once is a test of the engine's.
+            data.budgets.reserve(MONTH, 0, tenant_id=tenant.id)
+        assert _reserve_at_once(engine, tenant) == 10
+        with engine.connect() as connection:
+            spending = Repositories(connection).budgets.get(MONTH, tenant_id=tenant.id)
+    empty(url)
+    assert spending == Spending(month=MONTH, reserved_micro_usd=10 * PRICE)
+
+
+@pytest.mark.anyio
+async def test_a_month_that_fifty_orders_begin_at_once_has_its_budget_and_no_more(
+    databases: TestDatabases, backend: str, tmp_path: Path
+) -> None:
+    url = databases.migrated(backend)
+    ends: list[bool | DatabaseException] = []
+    async with opened_database(url, tmp_path, pool_size=20) as database:
+        tenant = await database.write(lambda data: _add_tenant(data, "0.4"))
+
+        async def reserve() -> None:
+            try:
+                ends.append(await database.write(lambda data: data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)))
+            except DatabaseException as error:
+                ends.append(error)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(THREADS):
+                group.start_soon(reserve)
+        spending = await database.read(lambda data: data.budgets.get(MONTH, tenant_id=tenant.id))
+    empty(url)
+    assert (ends.count(True), ends.count(False)) == (10, THREADS - 10)
+    assert spending == Spending(month=MONTH, reserved_micro_usd=10 * PRICE)

@@ -1,0 +1,233 @@
+"""The spool: what was received survives its process, and nobody takes it from one that lives."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pixyproxy.core.exceptions import ImageStorageException
+from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
+from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, UpstreamUsage
+from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFile, SpoolFolder
+from tests.support.builders import new_guid
+
+pytestmark = pytest.mark.anyio
+LIVING = """
+import sys
+from pathlib import Path
+from pixyproxy.data.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+print(spool.own.owner, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def _entry(guid: GenerationGuid | None = None) -> SpoolEntry:
+    picture = ReceivedPicture(media_type="image/png", byte_size=7, sha256="a" * 64, width=3, height=2)
+    return SpoolEntry(
+        generation=guid or GenerationGuid(new_guid()),
+        upstream="a",
+        pictures=(picture, picture),
+        answer=UpstreamAnswer(facts={"é": [None]}, usage=UpstreamUsage(output_image_tokens=9), revised_prompts=(None,)),
+    )
+
+
+def _dead(spool: Spool) -> list[SpoolFolder]:
+    with spool.dead_folders() as folders:
+        return folders
+
+
+def _left_by_a_dead_process(spool: Spool) -> SpoolFolder:
+    """What a process leaves that is killed: its folder, and a lock that nobody holds."""
+    owner = ProcessGuid(new_guid())
+    folder = spool.folder_of(owner)
+    folder.path.mkdir(parents=True)
+    (spool.folder / f"{owner}.lock").touch()
+    return folder
+
+
+@contextmanager
+def _living_process(spool: Spool) -> Iterator[tuple[subprocess.Popen[str], SpoolFolder]]:
+    """Another process that has a folder in the spool."""
+    command = [sys.executable, "-c", LIVING, str(spool.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, spool.folder_of(ProcessGuid(process.stdout.readline().strip()))
+        finally:
+            process.kill()
+
+
+def test_a_file_tells_what_was_written_to_it(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a")
+    for piece in (b"pic", b"", b"ture"):
+        file.write(piece)
+    file.finish()
+    assert (tmp_path / "a").read_bytes() == b"picture"
+    assert file.byte_size == 7
+    assert file.sha256 == hashlib.sha256(b"picture").hexdigest()
+
+
+def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) -> None:
+    with pytest.raises(ImageStorageException):
+        SpoolFile(tmp_path / "absent" / "a").write(b"picture")
+
+
+def test_a_file_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"what another attempt left")
+    file = SpoolFile(tmp_path / "a")
+    file.write(b"new")
+    file.close()
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_process_has_one_folder_made_when_first_needed(spool: Spool) -> None:
+    assert not spool.is_held
+    assert not spool.folder.exists()
+    assert spool.own == spool.own == spool.folder_of(spool.owner)
+    assert spool.own.path.is_dir()
+    assert spool.own.owner == spool.owner
+    assert spool.is_held
+
+
+def test_a_spool_that_cannot_be_made_is_a_storage_exception_until_it_can(spool: Spool) -> None:
+    spool.folder.write_text("in the way")
+    with pytest.raises(ImageStorageException):
+        _ = spool.own
+    spool.folder.unlink()
+    assert spool.own.path.is_dir()
+
+
+async def test_an_entry_comes_back_as_it_went_in(spool: Spool) -> None:
+    entries = [_entry() for _ in range(3)]
+    for entry in entries:
+        await spool.own.commit(entry)
+        await spool.own.commit(entry)
+    found = await spool.own.entries()
+    assert sorted(found, key=lambda entry: entry.generation) == sorted(entries, key=lambda entry: entry.generation)
+
+
+async def test_an_entry_appears_whole_when_it_is_durable(spool: Spool) -> None:
+    """Whatever breaks a commit off leaves no entry, and a commit leaves nothing but the entry."""
+    entry = _entry()
+    staged = spool.own.path / f"{entry.generation}.staged"
+    staged.write_bytes(b"a half")
+    assert await spool.own.entries() == []
+    await spool.own.commit(entry)
+    assert [path.name for path in spool.own.path.iterdir()] == [f"{entry.generation}.json"]
+
+
+async def test_an_entry_that_cannot_be_written_is_a_storage_exception(spool: Spool) -> None:
+    entry = _entry()
+    (spool.own.path / f"{entry.generation}.json").mkdir()
+    with pytest.raises(ImageStorageException):
+        await spool.own.commit(entry)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff", b"null"])
+async def test_an_entry_that_cannot_be_read_is_left_and_the_others_are_found(spool: Spool, content: bytes) -> None:
+    entry, damaged = _entry(), spool.own.path / f"{new_guid()}.json"
+    damaged.write_bytes(content)
+    await spool.own.commit(entry)
+    assert await spool.own.entries() == [entry]
+    assert damaged.read_bytes() == content
+
+
+async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spool: Spool) -> None:
+    gone, kept = _entry(), _entry()
+    for entry in (gone, kept):
+        await spool.own.commit(entry)
+        for path in (spool.own.picture, spool.own.preview, spool.own.input):
+            path(entry.generation, 1).write_bytes(b"picture")
+    for _ in range(2):
+        await spool.own.remove(gone.generation)
+    left = {path.name.split(".")[0] for path in spool.own.path.iterdir()}
+    assert left == {kept.generation}
+    assert await spool.own.entries() == [kept]
+
+
+def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
+    assert spool.own.path.is_dir()
+    assert _dead(spool) == []
+
+
+def test_a_spool_that_nobody_has_used_has_no_dead_ones(spool: Spool) -> None:
+    assert _dead(spool) == []
+
+
+def test_a_living_processs_folder_is_never_taken_and_a_killed_ones_at_once(spool: Spool) -> None:
+    with _living_process(spool) as (process, folder):
+        assert folder.path.is_dir()
+        for _ in range(3):
+            assert _dead(spool) == []
+        process.kill()
+        process.wait()
+        assert _dead(spool) == [folder]
+
+
+def test_a_dead_folder_is_held_by_one_at_a_time(spool: Spool) -> None:
+    folder, other = _left_by_a_dead_process(spool), Spool(spool.folder)
+    with spool.dead_folders() as first, other.dead_folders() as second:
+        assert (first, second) == ([folder], [])
+    assert _dead(other) == [folder]
+
+
+def test_a_hold_ends_with_whatever_is_raised(spool: Spool) -> None:
+    folder = _left_by_a_dead_process(spool)
+    with pytest.raises(ZeroDivisionError), spool.dead_folders():
+        raise ZeroDivisionError
+    assert _dead(spool) == [folder]
+
+
+async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool) -> None:
+    folder = _left_by_a_dead_process(spool)
+    (folder.path / "stray").write_bytes(b"a part")
+    for _ in range(2):
+        await spool.remove_folder(folder)
+    assert list(spool.folder.iterdir()) == []
+    assert _dead(spool) == []
+
+
+async def test_a_process_that_stops_leaves_nothing_if_nothing_is_left(spool: Spool) -> None:
+    assert spool.own.path.is_dir()
+    await spool.close()
+    assert list(spool.folder.iterdir()) == []
+
+
+async def test_a_process_that_stops_leaves_what_it_has_to_any_other(spool: Spool) -> None:
+    await spool.own.commit(entry := _entry())
+    await spool.close()
+    (folder,) = _dead(Spool(spool.folder))
+    assert await folder.entries() == [entry]
+
+
+async def test_a_spool_that_was_never_used_is_closed(spool: Spool) -> None:
+    await spool.close()
+    assert not spool.folder.exists()
+
+
+async def test_the_inputs_of_a_generation_are_taken_over_and_no_others(spool: Spool) -> None:
+    folder, guid, other = _left_by_a_dead_process(spool), GenerationGuid(new_guid()), GenerationGuid(new_guid())
+    for index in range(2):
+        folder.input(guid, index).write_bytes(b"%d" % index)
+        folder.input(other, index).write_bytes(b"other")
+    assert await spool.take_inputs(guid, count=2)
+    assert [spool.own.input(guid, index).read_bytes() for index in range(2)] == [b"0", b"1"]
+    assert sorted(folder.path.iterdir()) == [folder.input(other, index) for index in range(2)]
+
+
+async def test_inputs_that_are_not_all_there_are_told(spool: Spool) -> None:
+    folder, guid = _left_by_a_dead_process(spool), GenerationGuid(new_guid())
+    folder.input(guid, 0).write_bytes(b"0")
+    assert not await spool.take_inputs(guid, count=2)
+    assert not await spool.take_inputs(GenerationGuid(new_guid()), count=1)
+    assert await spool.take_inputs(guid, count=0)

@@ -1,0 +1,85 @@
+"""The answer to a COMMIT is lost, so that nobody knows whether it took effect: there is one effect nevertheless."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.faults.commit_thief import CommitThief, commit_thief
+from tests.support.mariadb import MySqlDatabases
+from tests.support.problems import assert_problem
+from tests.support.process import wait_until
+from tests.support.server import TenantClient, make_settings, serving, upstream_settings
+from tests.support.upstream import FakeUpstream
+
+CLAIM, RECORD = 1, 2
+"""Which COMMIT of an order it is."""
+RECOVERY_SECONDS = 10
+
+
+@pytest.fixture
+def thief(
+    mysql_server: MySqlDatabases, tmp_path: Path, upstream: FakeUpstream
+) -> Iterator[tuple[CommitThief, TenantClient]]:
+    """A tenant of a server whose way to the database is not to be trusted."""
+    url = mysql_server.create_database()
+    with commit_thief(url) as (thief, way):
+        settings = make_settings(tmp_path, database_url=way, database_timeout_seconds=2, **upstream_settings(upstream))
+        with serving(settings) as server:
+            tenant = server.new_tenant("t")
+            with tenant.http:
+                # What is done once, for the first request with a key, is done.
+                tenant.http.post("/image", json={"prompt": "before"}).raise_for_status()
+                yield thief, tenant
+    mysql_server.drop_database(url)
+
+
+@pytest.mark.parametrize("key", ["order-4711", None])
+@pytest.mark.parametrize("number", [CLAIM, RECORD])
+def test_a_lost_commit_is_settled_and_buys_nothing_twice(
+    number: int, key: str | None, thief: tuple[CommitThief, TenantClient], upstream: FakeUpstream
+) -> None:
+    stealing, tenant = thief
+    headers = {"Idempotency-Key": key} if key else {}
+    stealing.steal(number)
+    first = tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
+    assert stealing.stolen.is_set()
+    assert first.status_code in {201, 503}
+
+    def all_over() -> bool:
+        found = tenant.http.get("/generation").json()
+        return {each["status"] for each in found} == {"stored"} and len(found) == 2
+
+    wait_until(all_over, seconds=RECOVERY_SECONDS)
+    if key:
+
+        def again() -> httpx2.Response:
+            return tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
+
+        # For a moment longer it is told that the record is pending.
+        wait_until(lambda: again().status_code == 201, seconds=RECOVERY_SECONDS)
+        assert again().headers["idempotency-replayed"] == "true"
+    assert upstream.posts_by_prompt["a fox"] == 1
+    assert [image["prompt"] for image in tenant.http.get("/image?mine=true").json()] == ["a fox", "before"]
+
+
+def test_a_claim_of_which_nobody_could_know_ends_unasked_when_the_database_is_back(
+    thief: tuple[CommitThief, TenantClient], upstream: FakeUpstream
+) -> None:
+    stealing, tenant = thief
+    headers = {"Idempotency-Key": "order-4711"}
+    stealing.steal(CLAIM, blocks=True)
+    first = tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
+    assert_problem(first, 503, "database_unavailable")
+    stealing.unblock()
+
+    def failed() -> bool:
+        claim, _ = tenant.http.get("/generation").raise_for_status().json()
+        return bool(claim["status"] == "failed")
+
+    wait_until(failed, seconds=RECOVERY_SECONDS)
+    assert upstream.posts_by_prompt["a fox"] == 0
+    # It was told that nothing was changed: the same key buys.
+    assert tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers).status_code == 201
+    assert upstream.posts_by_prompt["a fox"] == 1

@@ -1,0 +1,171 @@
+"""An upstream that breaks off, floods or sends no picture: whole pictures are kept and charged, and nothing else."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from pixyproxy.core.settings import Settings
+from tests.support import upstream as fake
+from tests.support.databases import opened_engine
+from tests.support.faulty_server import FaultyServer, faulty_server
+from tests.support.process import environment_of, new_api_key, wait_until
+from tests.support.server import UNLIMITED, RunningServer, make_settings, serving, upstream_settings
+from tests.support.upstream import Behaviour, FakeUpstream
+
+PRICE = 41_003
+COUNT = 2
+MOST_GROWTH = 100 * 1024 * 1024
+FLOOD_MEGABYTES = 500
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the upstream does to an order of two pictures, and what becomes of it; ``previews`` make it a stream."""
+
+    name: str
+    behaviour: Behaviour
+    status: str
+    kept: int = 0
+    previews: int = 0
+
+    def __str__(self) -> str:
+        """The name of the test that is made of it."""
+        return self.name
+
+
+CASES = [
+    Case("429", fake.RATE_LIMITED, "failed"),
+    Case("500", fake.SERVER_ERROR, "failed"),
+    Case("503", fake.UNAVAILABLE, "failed"),
+    Case("closes at once", fake.CUT, "unknown"),
+    Case("closes half way", fake.TRUNCATED, "unknown"),
+    Case("hangs", fake.HANG, "unknown"),
+    Case("HTML with 200", fake.HTML, "failed"),
+    Case("data null", fake.DATA_NULL, "failed"),
+    Case("bad base64", fake.BAD_BASE64, "failed"),
+    Case("SVG called PNG", fake.SVG_AS_PNG, "failed"),
+    Case("HTML called PNG", fake.HTML_AS_PNG, "failed"),
+    Case("50,000² pixels", fake.HUGE_PIXELS, "failed"),
+    *(
+        Case(f"stream cut after {events}", fake.StreamCut(events=events), "stored" if kept else "unknown", kept, 2)
+        for events, kept in ((0, 0), (1, 0), (2, 0), (3, 1), (4, 2))
+    ),
+    *(
+        Case(f"stream cut in {events + 1}", fake.StreamCut(events=events, within=True), status, kept, 2)
+        for events, status, kept in ((0, "unknown", 0), (2, "unknown", 0), (3, "stored", 1))
+    ),
+    Case("stream with an error", fake.STREAM_ERROR, "failed", previews=2),
+    Case("stream without its end", fake.STREAM_INCOMPLETE, "stored", 1, 2),
+    Case("stream with a garbage line", fake.STREAM_GARBAGE_LINE, "stored", 2, 2),
+    Case("stream that hangs", fake.STREAM_HANG, "unknown", previews=2),
+    Case("stream of SVG", fake.SVG_AS_PNG, "failed", previews=2),
+    Case("stream of 50,000² pixels", fake.HUGE_PIXELS, "failed", previews=2),
+]
+
+
+@pytest.fixture(scope="module")
+def priced(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream) -> Iterator[RunningServer]:
+    """A server where every picture costs the same."""
+    with serving(priced_settings(tmp_path_factory.mktemp("priced"), session_upstream)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def books(priced: RunningServer) -> Iterator[Engine]:
+    """Its database."""
+    with opened_engine(priced.settings.effective_database_url.get_secret_value()) as engine:
+        yield engine
+
+
+def priced_settings(folder: Path, upstream: FakeUpstream) -> Settings:
+    """Settings with a price by the picture, and a second for the upstream to answer in."""
+    prices = folder / "prices.json"
+    prices.write_text(json.dumps({"models": {"*": {"per_picture": PRICE / 1_000_000}}}))
+    return make_settings(folder, prices=prices, upstream_timeout_seconds=1, **UNLIMITED, **upstream_settings(upstream))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_an_upstream_does_is_charged_as_it_was_delivered(
+    case: Case, priced: RunningServer, books: Engine, upstream: FakeUpstream
+) -> None:
+    upstream.behave(case.behaviour)
+    tenant = priced.new_tenant(case.name)
+    with tenant.http as http:
+        order = {"prompt": case.name, "n": COUNT, "partial_images": case.previews}
+        path = http.post("/generation", json=order).raise_for_status().headers["location"]
+        ended: dict[str, Any] = {}
+
+        def over() -> bool:
+            ended.update(http.get(path, headers={"Prefer": "wait=5"}).raise_for_status().json())
+            return ended["status"] not in {"accepted", "calling"}
+
+        wait_until(over, seconds=30)
+    assert (ended["status"], len(ended["images"])) == (case.status, case.kept)
+    assert upstream.posts_by_prompt[case.name] == 1
+    held = COUNT * PRICE if case.status == "unknown" else 0
+    assert budget_of(books, tenant.guid) == (held, case.kept * PRICE)
+    wait_until(lambda: spooled(priced.settings) == [], what="the cleaning")
+    stored = {path.stem for path in priced.settings.images.rglob("*") if path.is_file()}
+    with books.begin() as connection:
+        assert stored == set(connection.execute(text("SELECT guid FROM images")).scalars())
+
+
+def budget_of(books: Engine, tenant: str) -> tuple[int, int]:
+    """What a tenant has reserved and spent, in micro-dollars."""
+    statement = """
+        SELECT b.reserved_micro_usd, b.spent_micro_usd
+          FROM budgets b JOIN tenants t ON t.id = b.tenant_id WHERE t.guid = :tenant
+    """
+    with books.begin() as connection:
+        reserved, spent = connection.execute(text(statement), {"tenant": tenant}).one()
+    return int(reserved), int(spent)
+
+
+def spooled(settings: Settings) -> list[Path]:
+    """The files of the spool, but for the locks of processes."""
+    found = (settings.data_dir / "spool").rglob("*")
+    return [path for path in found if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "previews"),
+    [
+        (fake.Flood(megabytes=FLOOD_MEGABYTES), 0),
+        (fake.Flood(megabytes=FLOOD_MEGABYTES, announced=True), 0),
+        (fake.StreamFlood(megabytes=FLOOD_MEGABYTES), 1),
+    ],
+    ids=["counted", "announced", "streamed"],
+)
+def test_a_flood_takes_neither_memory_nor_room(
+    behaviour: Behaviour, previews: int, tmp_path: Path, upstream: FakeUpstream
+) -> None:
+    settings = make_settings(tmp_path, **upstream_settings(upstream))
+    api_key = new_api_key(settings)
+    with faulty_server(tmp_path, environment_of(settings)) as server, server.client(api_key, timeout=120) as http:
+        # Whatever is loaded or built for the first picture is no growth.
+        http.post("/image", json={"prompt": "before"}).raise_for_status()
+        before = most_memory(server)
+        upstream.behave_for("a flood", behaviour)
+        path = http.post("/generation", json={"prompt": "a flood", "partial_images": previews}).headers["location"]
+
+        def over() -> bool:
+            return http.get(path, headers={"Prefer": "wait=30"}).json()["status"] in {"failed", "unknown"}
+
+        wait_until(over, seconds=90, what="the end of the flood")
+        assert most_memory(server) - before < MOST_GROWTH
+        assert upstream.posts_by_prompt["a flood"] == 1
+        wait_until(lambda: spooled(settings) == [], what="the cleaning")
+        assert len([path for path in settings.images.rglob("*") if path.is_file()]) == 1
+        assert http.post("/image", json={"prompt": "after"}).is_success
+
+
+def most_memory(server: FaultyServer) -> int:
+    """The most memory that a server has had at any time, in bytes."""
+    status = Path(f"/proc/{server.process_id}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024

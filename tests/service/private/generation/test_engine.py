@@ -1,0 +1,407 @@
+"""Executing a generation: an upstream is asked once, what it answers is kept, and how it ended is written down."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from pixyproxy.core import exceptions as core
+from pixyproxy.core.models.generation import Generation, GenerationStatus
+from pixyproxy.core.models.image import ImagePrompt
+from pixyproxy.core.models.order import NewOrder, UpstreamAnswer
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.data.database import Database
+from pixyproxy.data.store.local import LocalStore
+from tests.service.private.conftest import FailingDatabase, Outage
+from tests.service.private.processes import PRICE, Process, start_process
+from tests.support.drawing import FakeDrawer
+
+pytestmark = pytest.mark.anyio
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+PRICED = ImagePrompt(prompt="a red fox", model="priced")
+DID_NOTHING = [core.UpstreamBusyException(), core.UpstreamUnreachableException(), core.UpstreamCredentialException()]
+MAY_HAVE_DONE_SOMETHING = [
+    core.UpstreamErrorException(),
+    core.UpstreamSilentException(),
+    core.UpstreamTimeoutException(),
+    core.UpstreamAnswerException(),
+    core.PictureUnusableException(),
+    core.PromptRefusedException(),
+    ZeroDivisionError(),
+]
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
+
+
+@pytest.fixture
+def failing() -> FakeDrawer:
+    """An upstream that is asked first, for the other one has no place until then; it fails as a test says."""
+    return FakeDrawer(name="failing")
+
+
+@pytest.fixture
+async def pair(
+    shaky: FailingDatabase, store: LocalStore, failing: FakeDrawer, drawer: FakeDrawer
+) -> AsyncIterator[Process]:
+    """A process that has both upstreams."""
+    started = start_process(shaky, store, failing.pooled(), drawer.pooled())
+    yield started
+    await started.stop()
+
+
+async def _end(process: Process, principal: Principal, order: ImagePrompt | NewOrder = PRICED) -> Generation:
+    """How a generation ends."""
+    submitted = await process.submit(order, principal=principal, key="k")
+    await process.finish()
+    return await process.generation(submitted.guid)
+
+
+async def _spent_and_reserved(process: Process, generation: Generation) -> tuple[int, int]:
+    spending = await process.spending(generation)
+    return spending.spent_micro_usd, spending.reserved_micro_usd
+
+
+async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110  (rows have no event to wait for)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", DID_NOTHING, ids=_name)
+async def test_another_upstream_is_asked_where_the_first_did_nothing(
+    pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: Exception
+) -> None:
+    failing.error = error
+    for _ in range(8):
+        made = await pair.make(PRICED, principal=principal)
+        assert made.generation.upstream == drawer.name
+    await pair.finish()
+    assert len(drawer.asked) == 8
+    assert await _spent_and_reserved(pair, made.generation) == (8 * PRICE, 0)
+
+
+@pytest.mark.parametrize("error", MAY_HAVE_DONE_SOMETHING, ids=_name)
+async def test_no_other_upstream_is_asked_where_the_first_may_have_done_something(
+    pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: Exception
+) -> None:
+    failing.error = drawer.error = error
+    ended = await _end(pair, principal)
+    assert ended.status in {FAILED, UNKNOWN}
+    assert len(failing.asked) + len(drawer.asked) == 1
+
+
+@pytest.mark.parametrize("error", DID_NOTHING, ids=_name)
+async def test_where_every_upstream_did_nothing_each_was_asked_once_and_the_last_error_is_told(
+    pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: core.ImageGenerationException
+) -> None:
+    failing.error = drawer.error = error
+    ended = await _end(pair, principal)
+    assert (ended.status, ended.idempotency_key) == (FAILED, None)
+    assert ended.error is not None
+    assert ended.error.code == error.code
+    assert (len(failing.asked), len(drawer.asked)) == (1, 1)
+    assert await _spent_and_reserved(pair, ended) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "keeps_key", "reserved"),
+    [
+        (core.UpstreamErrorException(), FAILED, False, 0),
+        (core.PromptRefusedException(), FAILED, False, 0),
+        (core.UpstreamAnswerException(), FAILED, True, 0),
+        (core.PictureUnusableException(), FAILED, True, 0),
+        (core.UpstreamSilentException(), UNKNOWN, True, PRICE),
+        (core.UpstreamTimeoutException(), UNKNOWN, True, PRICE),
+        (core.ImageStorageException(), UNKNOWN, True, PRICE),
+        (ZeroDivisionError(), UNKNOWN, True, PRICE),
+    ],
+    ids=lambda value: _name(value) if isinstance(value, Exception) else None,
+)
+async def test_an_error_says_what_may_have_been_bought(  # noqa: PLR0913, PLR0917  (a table, and where it happens)
+    process: Process,
+    principal: Principal,
+    drawer: FakeDrawer,
+    error: Exception,
+    status: GenerationStatus,
+    reserved: int,
+    *,
+    keeps_key: bool,
+) -> None:
+    drawer.error = error
+    ended = await _end(process, principal)
+    assert (ended.status, ended.idempotency_key) == (status, "k" if keeps_key else None)
+    assert ended.finished_at is not None
+    assert ended.error is not None
+    assert ended.error.code == getattr(error, "code", "internal_error")
+    assert await _spent_and_reserved(process, ended) == (0, reserved)
+    assert process.spooled == []
+
+
+async def test_what_is_unforeseen_is_logged_and_not_shown(
+    process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawer.error = ZeroDivisionError("a secret")
+    ended = await _end(process, principal)
+    assert ended.error is not None
+    assert "secret" not in ended.error.detail
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert ended.guid in record.getMessage()
+    assert record.exc_info is not None
+
+
+@pytest.mark.parametrize("error", [core.UpstreamSilentException(), core.UpstreamAnswerException()], ids=_name)
+async def test_the_pictures_that_came_before_an_answer_broke_off_are_kept_and_charged(
+    process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
+) -> None:
+    drawer.error, drawer.given = error, 2
+    ended = await _end(process, principal, NewOrder(prompt="a", model="priced", count=3))
+    assert (ended.status, ended.image_count, ended.cost_micro_usd) == (STORED, 2, 2 * PRICE)
+    made = await process.watcher.outcome(ended.guid, tenant_id=principal.tenant_id)
+    assert tuple(image.guid for image in made.images) == ended.image_guids[:2]
+    assert await _spent_and_reserved(process, ended) == (2 * PRICE, 0)
+    assert process.spooled == []
+
+
+async def test_a_picture_that_is_none_is_refused_and_the_whole_ones_before_it_are_kept(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.content = b"no picture, whatever it says"
+    ended = await _end(process, principal)
+    assert (ended.status, ended.cost_micro_usd) == (FAILED, 0)
+    assert process.spooled == []
+    assert list(process.store.folder.rglob("*.png")) == []
+
+
+async def test_an_answer_is_kept_with_what_it_says(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
+    drawer.answer = UpstreamAnswer(facts={"created": 7}, revised_prompts=("a fox, red",))
+    ended = await _end(process, principal)
+    assert (ended.answer, ended.upstream) == (drawer.answer, drawer.name)
+
+
+@pytest.mark.parametrize("error", [*MAY_HAVE_DONE_SOMETHING, None], ids=_name)
+async def test_a_place_is_free_again_and_the_job_forgotten_whatever_came_of_it(
+    database: Database, store: LocalStore, principal: Principal, error: Exception | None
+) -> None:
+    drawer = FakeDrawer(error=error)
+    process = start_process(database, store, drawer.pooled(concurrency=1))
+    await _end(process, principal)
+    assert process.jobs.running == {}
+    drawer.error = None
+    await process.submit(principal=principal)
+    await process.finish()
+    assert len(drawer.asked) == 2
+    await process.stop()
+
+
+async def test_who_waits_too_long_for_a_place_is_told_and_nothing_is_bought(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1), queue_seconds=0.01)
+    await process.submit(PRICED, principal=principal)
+    with pytest.raises(core.QueueTimeoutException):
+        await process.make(PRICED, principal=principal, key="k")
+    drawer.open_gate()
+    await process.finish()
+    assert await process.of_key("k", principal=principal) is None
+    assert len(drawer.asked) == 1
+    await process.stop()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_a_picture_that_cannot_be_recorded_is_told_to_be_safe_and_recorded_when_it_can_be(
+    process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    outage.lasts = True
+    drawer.open_gate()
+    with pytest.raises(core.RecordPendingException) as caught:
+        await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    assert isinstance(caught.value.__cause__, core.DatabaseUnavailableException)
+    assert caught.value.context["generation"] == submitted.guid
+    outage.lasts = False
+    await process.finish()
+    made = await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    assert made.images[0].guid == caught.value.context["image"]
+    assert await _spent_and_reserved(process, made.generation) == (PRICE, 0)
+    assert process.spooled == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(
+    ("error", "status", "reserved"),
+    [(core.PromptRefusedException(), FAILED, 0), (core.UpstreamSilentException(), UNKNOWN, PRICE)],
+    ids=["refused", "silent"],
+)
+async def test_an_error_is_told_at_once_and_written_down_when_it_can_be(  # noqa: PLR0913, PLR0917  (a table, and where)
+    process: Process,
+    principal: Principal,
+    drawer: FakeDrawer,
+    outage: Outage,
+    error: Exception,
+    status: GenerationStatus,
+    reserved: int,
+) -> None:
+    drawer.error = error
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    outage.lasts = True
+    drawer.open_gate()
+    with pytest.raises(type(error)):
+        await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    outage.lasts = False
+    await process.finish()
+    ended = await process.generation(submitted.guid)
+    assert ended.status is status
+    assert await _spent_and_reserved(process, ended) == (0, reserved)
+
+
+def _block(path: Path) -> Callable[[], None]:
+    """Put a file where a folder has to be; what it gives takes that away."""
+    if path.is_dir():
+        path.rmdir()
+    path.write_text("in the way")
+    return path.unlink
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_a_store_that_fails_after_the_purchase_has_the_picture_when_it_works_again(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    mend = _block(process.store.folder)
+    drawer.open_gate()
+    with pytest.raises(core.RecordPendingException) as caught:
+        await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    assert isinstance(caught.value.__cause__, core.ImageStorageException)
+    mend()
+    await process.finish()
+    made = await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    assert len(await process.store.read(made.images[0].guid, "image/png")) == made.images[0].byte_size
+    assert len(drawer.asked) == 1
+
+
+async def test_a_picture_that_cannot_be_received_is_unknown_and_its_budget_held(
+    process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal, key="k")
+    await drawer.drawing.wait()
+    process.spool.own.picture(submitted.guid, 0).mkdir()
+    drawer.open_gate()
+    await process.finish()
+    ended = await process.generation(submitted.guid)
+    assert (ended.status, ended.idempotency_key) == (UNKNOWN, "k")
+    assert await _spent_and_reserved(process, ended) == (0, PRICE)
+    assert f"generation {ended.guid} was paid for and could not be received" in caplog.text
+
+
+async def test_a_stop_during_the_call_settles_it_as_unknown(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    caller = asyncio.create_task(process.make(PRICED, principal=principal, key="k"))
+    await drawer.drawing.wait()
+    await process.tasks.drain(0)
+    with pytest.raises(core.GenerationInFlightException):
+        await caller
+    generation = await process.of_key("k", principal=principal)
+    assert generation is not None
+    assert generation.status is UNKNOWN
+    assert await _spent_and_reserved(process, generation) == (0, PRICE)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_a_stop_without_a_database_leaves_it_to_recovery(
+    pair: Process, process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    outage.lasts = True
+    await process.tasks.drain(0)
+    outage.lasts = False
+    assert (await process.generation(submitted.guid)).status is CALLING
+    await process.recovery.close()
+    await pair.recovery.recover()
+    assert (await process.generation(submitted.guid)).status is UNKNOWN
+
+
+async def test_a_stop_leaves_what_only_waits_as_it_is(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1))
+    await process.submit(principal=principal)
+    waiting = await process.submit(PRICED, principal=principal)
+    await process.tasks.drain(0)
+    generation = await process.generation(waiting.guid)
+    assert generation.status is ACCEPTED
+    assert await _spent_and_reserved(process, generation) == (0, PRICE)
+    assert process.pool.queue.count_waiting(principal.tenant_id) == 0
+    await process.stop()
+
+
+async def test_what_another_process_has_taken_over_is_not_drawn(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1))
+    await process.submit(ImagePrompt(prompt="first"), principal=principal)
+    waiting = await process.submit(ImagePrompt(prompt="second"), principal=principal)
+    caller = asyncio.create_task(process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id))
+    await asyncio.sleep(0)
+    await database.write(lambda data: data.connection.exec_driver_sql("UPDATE generations SET lease_owner = 'another'"))
+    drawer.open_gate()
+    with pytest.raises(core.GenerationInFlightException):
+        await caller
+    await process.finish()
+    assert drawer.prompts == ["first"]
+    assert (await process.generation(waiting.guid)).status is ACCEPTED
+    await process.stop()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_and_nothing_is_held(
+    shaky: FailingDatabase, store: LocalStore, principal: Principal, outage: Outage
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(shaky, store, drawer.pooled(concurrency=1))
+    await process.submit(PRICED, principal=principal)
+    waiting = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    outage.lasts = True
+    drawer.open_gate()
+    with pytest.raises(core.DatabaseUnavailableException):
+        await process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id)
+    outage.lasts = False
+    await process.finish()
+    ended = await process.generation(waiting.guid)
+    assert (ended.status, len(drawer.asked)) == (FAILED, 1)
+    assert await _spent_and_reserved(process, ended) == (PRICE, 0)
+    await process.stop()
+
+
+async def test_the_images_of_a_generation_that_were_deleted_meanwhile_are_not_made_again(
+    process: Process, tenant: Tenant, principal: Principal
+) -> None:
+    made = await process.make(principal=principal)
+    await process.finish()
+    (image,) = made.images
+    await process.database.write(lambda data: data.images.delete(image.guid, tenant_id=tenant.id))
+    with pytest.raises(core.GenerationDeletedException):
+        await process.watcher.outcome(made.generation.guid, tenant_id=tenant.id)

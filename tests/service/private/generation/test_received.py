@@ -1,0 +1,219 @@
+"""Pictures are told by their bytes: four formats within the limits pass, anything else does not."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
+from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.order import ReceivedPicture
+from pixyproxy.data.spool import SpoolFile, SpoolFolder
+from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
+from tests.support import pictures
+
+LIMITS = PictureLimits(max_bytes=1_000_000, max_pixels=100_000_000)
+FORMATS = {
+    "image/png": pictures.png,
+    "image/jpeg": pictures.jpeg,
+    "image/webp": pictures.webp,
+    "image/gif": pictures.gif,
+}
+GUID = GenerationGuid("g")
+
+
+def _receive(
+    path: Path, content: bytes, *, limits: PictureLimits = LIMITS, piece: int | None = None
+) -> ReceivedPicture:
+    """What a picture that comes in pieces of so many bytes turns out to be."""
+    receiver = PictureReceiver(SpoolFile(path), limits)
+    size = piece or max(1, len(content))
+    for start in range(0, len(content), size):
+        receiver.write(content[start : start + size])
+    receiver.finish()
+    assert receiver.is_whole()
+    return receiver.picture
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a picture is received."""
+    return tmp_path / "picture"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SpoolFolder:
+    return SpoolFolder(tmp_path)
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7, 12, 100], ids=lambda piece: f"pieces of {piece}")
+@pytest.mark.parametrize(("media_type", "draw"), FORMATS.items(), ids=FORMATS)
+def test_a_picture_is_what_its_bytes_say_in_whatever_pieces_they_come(
+    path: Path, media_type: str, draw: Callable[[int, int], bytes], piece: int | None
+) -> None:
+    content = draw(48, 32)
+    picture = _receive(path, content, piece=piece)
+    assert (picture.media_type, picture.width, picture.height) == (media_type, 48, 32)
+    assert (picture.byte_size, picture.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        pictures.svg(),
+        b"<!DOCTYPE html><html></html>",
+        b"BM" + bytes(60),
+        b"II*\0" + bytes(60),
+        b"%PDF-1.7\n",
+        b"GIF89a",
+        b"RIFF\0\0\0\0WEBP",
+        b"\xff\xd8\xff",
+        bytes(1000),
+    ],
+    ids=["empty", "png's magic", "svg", "html", "bmp", "tiff", "pdf", "gif's magic", "webp's magic", "jpeg's", "zeros"],
+)
+@pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
+def test_what_is_no_picture_of_these_formats_is_refused(path: Path, content: bytes, piece: int | None) -> None:
+    with pytest.raises(PictureUnusableException):
+        _receive(path, content, piece=piece)
+
+
+def test_what_can_be_told_by_its_first_bytes_is_not_written_at_all(path: Path) -> None:
+    receiver = PictureReceiver(SpoolFile(path), LIMITS)
+    with pytest.raises(PictureUnusableException):
+        receiver.write(b"<!DOCTYPE html><html></html>")
+    assert not path.exists()
+    assert not receiver.is_whole()
+
+
+@pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)
+def test_bytes_cut_anywhere_or_altered_are_refused_or_taken_and_raise_nothing_else(
+    path: Path, draw: Callable[[int, int], bytes]
+) -> None:
+    content, chosen = draw(48, 32), random.Random(1)
+    broken = [content[:length] for length in range(min(len(content), 200))]
+    for _ in range(200):
+        altered = bytearray(content)
+        for _ in range(chosen.randint(1, 4)):
+            altered[chosen.randrange(min(len(altered), 200))] = chosen.randrange(256)
+        broken.append(bytes(altered))
+    refused = 0
+    for candidate in broken:
+        try:
+            _receive(path, candidate)
+        except PictureUnusableException:
+            refused += 1
+        path.unlink(missing_ok=True)
+    assert refused > 10
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_at_once_and_without_a_warning(path: Path) -> None:
+    receiver = PictureReceiver(SpoolFile(path), LIMITS)
+    with pytest.raises(PictureUnusableException):
+        receiver.write(pictures.png_claiming(50_000, 50_000))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (100_000, 1000)])
+def test_the_most_pixels_are_taken_and_one_more_row_is_not(
+    path: Path, width: int, height: int, piece: int | None
+) -> None:
+    assert _receive(path, pictures.png_claiming(width, height), piece=piece).width == width
+    with pytest.raises(PictureUnusableException):
+        _receive(path, pictures.png_claiming(width, height + 1), piece=piece)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
+def test_a_picture_without_pixels_is_refused(path: Path, width: int, height: int) -> None:
+    with pytest.raises(PictureUnusableException):
+        _receive(path, pictures.png_claiming(width, height))
+
+
+@pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
+def test_the_most_bytes_are_taken_and_one_more_is_not(path: Path, piece: int | None) -> None:
+    content = pictures.png(64, 64)
+    limits = PictureLimits(max_bytes=len(content), max_pixels=64 * 64)
+    assert _receive(path, content, limits=limits, piece=piece).byte_size == len(content)
+    with pytest.raises(PictureUnusableException):
+        _receive(path, content, limits=PictureLimits(max_bytes=len(content) - 1, max_pixels=64 * 64), piece=piece)
+
+
+def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) -> None:
+    with pytest.raises(ImageStorageException):
+        _receive(tmp_path / "absent" / "picture", pictures.png(8, 8))
+
+
+def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:
+    """An answer with these pictures; None: one that broke off."""
+    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: None)
+    for content in contents:
+        receiver = answer.begin_picture()
+        receiver.write(content or pictures.png(8, 8)[:40])
+        if content is None:
+            receiver.file.close()
+        else:
+            receiver.finish()
+    return answer
+
+
+def test_an_answers_pictures_are_in_the_folder_in_their_order(folder: SpoolFolder) -> None:
+    contents = [pictures.png(8, 8, seed=seed) for seed in range(3)]
+    answer = _answer(folder, *contents)
+    assert [picture.sha256 for picture in answer.whole] == [hashlib.sha256(each).hexdigest() for each in contents]
+    assert [folder.picture(GUID, index).read_bytes() for index in range(3)] == contents
+
+
+@pytest.mark.parametrize("broken_at", range(3))
+def test_whole_are_the_pictures_before_the_first_that_broke_off(folder: SpoolFolder, broken_at: int) -> None:
+    content = pictures.png(8, 8)
+    contents: list[bytes | None] = [content, content, content]
+    contents[broken_at] = None
+    assert len(_answer(folder, *contents).whole) == broken_at
+
+
+def test_an_answer_without_a_picture_has_none(folder: SpoolFolder) -> None:
+    assert _answer(folder).whole == ()
+
+
+def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
+    shown: list[bool] = []
+    path, content = folder.preview(GUID, 2), pictures.png(8, 8)
+    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: shown.append(path.is_file()))
+    receiver = answer.begin_preview(2)
+    for start in range(0, len(content), 20):
+        receiver.write(content[start : start + 20])
+        assert not path.exists()
+    receiver.finish()
+    assert path.read_bytes() == content
+    assert shown == [True]
+    assert answer.whole == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<!DOCTYPE html><html></html>", b"", pictures.png_claiming(50_000, 50_000), b"\x89PNG\r\n\x1a\n" + bytes(20)],
+    ids=["html", "empty", "too large", "damaged"],
+)
+def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolFolder, content: bytes) -> None:
+    shown: list[None] = []
+    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: shown.append(None))
+    receiver = answer.begin_preview(0)
+    receiver.write(content)
+    receiver.write(content)
+    receiver.finish()
+    assert not folder.preview(GUID, 0).exists()
+    assert shown == []
+
+
+def test_a_preview_that_cannot_be_written_is_dropped(tmp_path: Path) -> None:
+    answer = ReceivedAnswer(SpoolFolder(tmp_path / "absent"), GUID, LIMITS, tell_preview=lambda: None)
+    receiver = answer.begin_preview(0)
+    receiver.write(pictures.png(8, 8))
+    receiver.finish()
+    assert not (tmp_path / "absent").exists()

@@ -1,0 +1,487 @@
+"""Taking orders in: pay once, never lose what was paid for."""
+
+import asyncio
+import hashlib
+import io
+from decimal import Decimal
+
+import pytest
+
+from pixyproxy.core import exceptions as core
+from pixyproxy.core.models.generation import GenerationStatus, GenerationWithImages
+from pixyproxy.core.models.image import ImageGuid, ImagePrompt
+from pixyproxy.core.models.order import NewOrder, Operation
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Tenant, Visibility
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation.inputs import Upload
+from pixyproxy.service.private.generation.service import Submission
+from pixyproxy.service.private.images import ImageEditor
+from pixyproxy.service.private.upstream.pool import PooledUpstream
+from tests.service.private.conftest import Outage
+from tests.service.private.processes import FOX, PRICE, Process, start_process
+from tests.support import pictures
+from tests.support.drawing import FakeDrawer
+
+pytestmark = pytest.mark.anyio
+KEY = "key-1"
+PRICED = FOX.model_copy(update={"model": "priced"})
+
+
+async def _set_budget(process: Process, tenant: Tenant, pictures: int) -> None:
+    """Give the tenant a budget of so many pictures a month."""
+    limited = tenant.model_copy(update={"monthly_budget_usd": Decimal(pictures * PRICE) / 1_000_000})
+    await process.database.write(lambda data: data.tenants.update(limited))
+
+
+async def test_a_picture_is_kept_and_recorded_with_what_it_is(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    submitted = await process.submit(principal=principal, key=KEY)
+    made = await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id)
+    (image,) = made.images
+    content = await process.store.read(image.guid, image.media_type)
+    assert not submitted.replayed
+    assert (image.prompt, image.tenant_id, image.visibility) == (FOX.prompt, principal.tenant_id, Visibility.PUBLIC)
+    assert (image.sha256, image.byte_size) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert (image.width, image.height, image.media_type, image.model) == (32, 16, "image/png", "fake")
+    own = await process.database.read(lambda data: data.images.get_own(image.guid, tenant_id=principal.tenant_id))
+    assert own == image
+    generation = await process.of_key(KEY, principal=principal)
+    assert generation == made.generation
+    assert (generation.status, generation.id) == (GenerationStatus.STORED, image.generation_id)
+    assert generation.image_guids == (image.guid,)
+    assert drawer.prompts == [FOX.prompt]
+
+
+async def test_an_order_of_several_gives_as_many_in_their_order(process: Process, principal: Principal) -> None:
+    made = await process.make(NewOrder(prompt="a", count=4), principal=principal)
+    assert tuple(image.guid for image in made.images) == made.generation.image_guids
+    assert len({image.sha256 for image in made.images}) == made.generation.image_count == 4
+    assert len(await process.watcher.picture_files(made)) == 4
+
+
+async def test_nothing_is_left_in_the_spool(process: Process, principal: Principal) -> None:
+    await process.make(NewOrder(prompt="a", count=2, previews=1), principal=principal)
+    await process.finish()
+    assert process.spooled == []
+
+
+async def test_a_request_says_who_may_see_its_picture(process: Process, principal: Principal) -> None:
+    private = FOX.model_copy(update={"visibility": Visibility.PRIVATE})
+    (image,) = (await process.make(private, principal=principal)).images
+    assert image.visibility is Visibility.PRIVATE
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        ImagePrompt.model_construct(prompt=""),
+        NewOrder.model_construct(prompt=" "),
+        NewOrder.model_construct(prompt="a", count=11),
+        NewOrder.model_construct(prompt="a", options={"a": float("nan")}),
+        NewOrder.model_construct(prompt="a", options={"a": "\ud800"}),
+    ],
+    ids=["empty", "blank", "too many", "NaN", "surrogate"],
+)
+async def test_an_invalid_order_buys_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer, invalid: ImagePrompt | NewOrder
+) -> None:
+    with pytest.raises(core.ImagePromptException):
+        await process.make(invalid, principal=principal, key=KEY)
+    assert drawer.asked == []
+    assert await process.of_key(KEY, principal=principal) is None
+
+
+async def test_without_a_key_each_request_buys_a_picture(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    first, second = [await process.make(principal=principal) for _ in range(2)]
+    assert first.images[0].guid != second.images[0].guid
+    assert len(drawer.asked) == 2
+
+
+async def test_a_repeated_key_replays_its_picture(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
+    made = await process.make(principal=principal, key=KEY)
+    again = await process.submit(principal=principal, key=KEY)
+    assert again == Submission(made.generation.guid, replayed=True)
+    assert await process.make(principal=principal, key=KEY) == made
+    assert len(drawer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ImagePrompt(prompt="a hen"), FOX.model_copy(update={"size": "auto"}), FOX.model_copy(update={"filename": "a"})],
+    ids=["prompt", "size", "filename"],
+)
+async def test_a_repeated_key_with_another_request_is_a_mismatch(
+    process: Process, principal: Principal, drawer: FakeDrawer, other: ImagePrompt
+) -> None:
+    await process.make(principal=principal, key=KEY)
+    with pytest.raises(core.IdempotencyMismatchException):
+        await process.make(other, principal=principal, key=KEY)
+    assert len(drawer.asked) == 1
+
+
+async def test_the_key_of_another_tenant_is_another_key(
+    process: Process, principal: Principal, other_principal: Principal, drawer: FakeDrawer
+) -> None:
+    mine, theirs = [await process.make(principal=each, key=KEY) for each in (principal, other_principal)]
+    assert mine.generation.guid != theirs.generation.guid
+    assert (mine.images[0].tenant_id, theirs.images[0].tenant_id) == (principal.tenant_id, other_principal.tenant_id)
+    assert len(drawer.asked) == 2
+
+
+async def test_a_repeated_key_that_is_being_worked_on_is_the_same_generation_and_the_others_go_on(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    first = await process.submit(principal=principal, key=KEY)
+    assert await process.submit(principal=principal, key=KEY) == Submission(first.guid, replayed=True)
+    other = await process.submit(ImagePrompt(prompt="else"), principal=principal, key="key-2")
+    assert not other.replayed
+    drawer.open_gate()
+    await process.finish()
+    assert len(drawer.asked) == 2
+
+
+async def test_twenty_requests_at_once_with_one_key_get_one_picture(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    made = await asyncio.gather(*(process.make(principal=principal, key=KEY) for _ in range(20)))
+    assert len({(each.generation.guid, each.images) for each in made}) == 1
+    assert len(drawer.asked) == 1
+
+
+@pytest.mark.parametrize("backend", ["mysql"])
+async def test_two_processes_with_one_key_buy_once(
+    process: Process, database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
+) -> None:
+    other = start_process(database, store, drawer.pooled())
+    ends = await asyncio.gather(*(each.make(principal=principal, key=KEY) for each in (process, other) * 10))
+    assert len({end.images[0].guid for end in ends}) == 1
+    assert len(drawer.asked) == 1
+    await other.stop()
+
+
+async def test_a_replay_takes_no_place(database: Database, store: LocalStore, principal: Principal) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1))
+    await process.submit(principal=principal, key=KEY)
+    for _ in range(3):
+        await process.submit(principal=principal, key=KEY)
+    assert process.pool.queue.count_waiting(principal.tenant_id) == 0
+    with pytest.raises(core.IdempotencyMismatchException):
+        await process.submit(PRICED, principal=principal, key=KEY)
+    drawer.open_gate()
+    await process.finish()
+    assert process.pool.join(principal.tenant_id, "fake").ready
+    await process.stop()
+
+
+async def test_what_has_to_wait_is_accepted_and_made_in_its_turn(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1))
+    first, second = [await process.submit(principal=principal) for _ in range(2)]
+    assert (await process.generation(first.guid)).status is GenerationStatus.CALLING
+    assert (await process.generation(second.guid)).status is GenerationStatus.ACCEPTED
+    drawer.open_gate()
+    await process.finish()
+    assert (await process.generation(second.guid)).status is GenerationStatus.STORED
+    await process.stop()
+
+
+async def test_a_full_queue_claims_and_reserves_nothing(
+    database: Database, store: LocalStore, tenant: Tenant, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    await _set_budget(process, tenant, 10)
+    submitted = [await process.submit(PRICED, principal=principal) for _ in range(2)]
+    with pytest.raises(core.QueueFullException):
+        await process.submit(PRICED, principal=principal, key=KEY)
+    assert await process.of_key(KEY, principal=principal) is None
+    spending = await process.spending(await process.generation(submitted[0].guid))
+    assert spending.reserved_micro_usd == 2 * PRICE
+    drawer.open_gate()
+    await process.finish()
+    await process.stop()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [core.UpstreamSilentException(), core.UpstreamTimeoutException(), ZeroDivisionError()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_may_have_been_bought_is_unknown_and_never_bought_again(
+    process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
+) -> None:
+    drawer.error = error
+    with pytest.raises(core.PixyProxyException) as caught:
+        await process.make(principal=principal, key=KEY)
+    assert caught.value.code == getattr(error, "code", "internal_error")
+    await process.finish()
+    drawer.error = None
+    with pytest.raises(core.GenerationUnknownException):
+        await process.make(principal=principal, key=KEY)
+    assert len(drawer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [core.PromptRefusedException(), core.UpstreamBusyException(), core.UpstreamErrorException()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_key_that_bought_nothing_may_try_again(
+    process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
+) -> None:
+    drawer.error = error
+    with pytest.raises(type(error)):
+        await process.make(principal=principal, key=KEY)
+    drawer.error = None
+    assert await process.make(principal=principal, key=KEY)
+    assert len(drawer.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [core.UpstreamAnswerException(), core.PictureUnusableException()], ids=lambda error: type(error).__name__
+)
+async def test_a_key_whose_answer_was_no_picture_gives_the_same_error_again(
+    process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
+) -> None:
+    drawer.error = error
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            await process.make(PRICED, principal=principal, key=KEY)
+        await process.finish()
+        drawer.error = None
+    assert len(drawer.asked) == 1
+    generation = await process.of_key(KEY, principal=principal)
+    assert generation is not None
+    assert (generation.status, generation.cost_micro_usd) == (GenerationStatus.FAILED, 0)
+
+
+async def test_the_key_of_a_deleted_picture_makes_no_other(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    (image,) = (await process.make(principal=principal, key=KEY)).images
+    await process.finish()
+    await ImageEditor(process.database, process.store).delete_image(image.guid, principal=principal)
+    with pytest.raises(core.GenerationDeletedException):
+        await process.make(principal=principal, key=KEY)
+    assert len(drawer.asked) == 1
+
+
+async def test_a_caller_that_hangs_up_gets_its_picture_later(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    caller = asyncio.create_task(process.make(principal=principal, key=KEY))
+    await drawer.drawing.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    drawer.open_gate()
+    await process.finish()
+    assert (await process.submit(principal=principal, key=KEY)).replayed
+    assert await process.make(principal=principal, key=KEY)
+    assert len(drawer.asked) == 1
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_caller_that_hangs_up_at_any_moment_leaves_no_place_taken(
+    database: Database, store: LocalStore, principal: Principal, steps: int
+) -> None:
+    process = start_process(database, store, FakeDrawer().pooled(concurrency=1))
+    upload = Upload(field="image", content=io.BytesIO(pictures.png(8, 8)))
+    caller = asyncio.create_task(process.submit(principal=principal, uploads=[upload]))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    await process.finish()
+    assert process.pool.join(principal.tenant_id, "fake").ready
+    assert process.spooled == []
+    await process.stop()
+
+
+async def test_a_store_that_cannot_be_used_buys_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    process.store.folder.write_text("in the way")
+    with pytest.raises(core.ImageStorageException):
+        await process.make(principal=principal, key=KEY)
+    assert drawer.asked == []
+
+
+async def test_a_database_that_is_away_buys_nothing_and_leaves_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
+) -> None:
+    outage.lasts = True
+    with pytest.raises(core.DatabaseUnavailableException):
+        await process.make(principal=principal, key=KEY)
+    assert drawer.asked == []
+    assert process.tasks.running == set()
+    outage.lasts = False
+    assert await process.count_generations(principal.tenant_id) == 0
+
+
+async def test_no_connection_is_held_while_the_upstream_draws(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    for _ in range(20):
+        await process.submit(principal=principal)
+    await drawer.drawing.wait()
+
+    def answer(data: Repositories) -> int:
+        return len(data.tenants.list_all())
+
+    assert await process.database.read(answer) == 1
+    drawer.open_gate()
+    await process.finish()
+    assert len(drawer.asked) == 20
+
+
+@pytest.mark.parametrize("model", [None, "fake", "another"])
+async def test_a_model_that_is_not_allowed_buys_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer, model: str | None
+) -> None:
+    limited = principal.model_copy(update={"allowed_models": frozenset({"vendor/model"})})
+    with pytest.raises(core.ModelNotAllowedException) as caught:
+        await process.make(FOX.model_copy(update={"model": model}), principal=limited, key=KEY)
+    assert caught.value.context == {"model": model or "fake"}
+    assert drawer.asked == []
+    assert await process.of_key(KEY, principal=principal) is None
+
+
+@pytest.mark.parametrize(("model", "allowed"), [("a", {"a"}), ("a", {"a", "b"}), (None, {"fake"}), ("a", None)])
+async def test_a_model_that_is_allowed_is_used(
+    process: Process, principal: Principal, drawer: FakeDrawer, model: str | None, allowed: set[str] | None
+) -> None:
+    limited = principal.model_copy(update={"allowed_models": None if allowed is None else frozenset(allowed)})
+    made = await process.make(FOX.model_copy(update={"model": model}), principal=limited)
+    assert made.images[0].model == (model or "fake")
+    assert [order.model for order in drawer.asked] == [model or "fake"]
+
+
+async def test_a_model_that_no_upstream_serves_claims_nothing(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    process = start_process(database, store, PooledUpstream("a", drawer, ("only",), 1, 1, None))
+    with pytest.raises(core.ModelUnknownException):
+        await process.make(principal=principal, key=KEY)
+    assert await process.of_key(KEY, principal=principal) is None
+    await process.stop()
+
+
+async def test_a_budget_that_could_not_be_kept_buys_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    with pytest.raises(core.BudgetUnpricedException):
+        await process.make(principal=principal.model_copy(update={"has_budget": True}), key=KEY)
+    assert drawer.asked == []
+    assert await process.of_key(KEY, principal=principal) is None
+
+
+async def test_a_budget_is_spent_to_the_last_picture_and_no_further(
+    process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
+) -> None:
+    await _set_budget(process, tenant, 3)
+    made = [await process.make(PRICED, principal=principal) for _ in range(3)]
+    for key in (None, KEY):
+        with pytest.raises(core.BudgetExceededException):
+            await process.make(PRICED, principal=principal, key=key)
+    assert await process.of_key(KEY, principal=principal) is None
+    spending = await process.spending(made[0].generation)
+    assert (spending.spent_micro_usd, spending.reserved_micro_usd) == (3 * PRICE, 0)
+    assert len(drawer.asked) == 3
+
+
+async def test_orders_at_once_do_not_overrun_the_budget(
+    process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
+) -> None:
+    await _set_budget(process, tenant, 7)
+    ends = await asyncio.gather(*(process.make(PRICED, principal=principal) for _ in range(20)), return_exceptions=True)
+    made = [end for end in ends if isinstance(end, GenerationWithImages)]
+    assert len(made) == len(drawer.asked) == 7
+    assert all(isinstance(end, GenerationWithImages | core.BudgetExceededException) for end in ends)
+    spending = await process.spending(made[0].generation)
+    assert (spending.spent_micro_usd, spending.reserved_micro_usd) == (7 * PRICE, 0)
+
+
+async def test_a_replay_reserves_nothing(
+    process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
+) -> None:
+    await _set_budget(process, tenant, 1)
+    drawer.close_gate()
+    submitted = [await process.submit(PRICED, principal=principal, key=KEY) for _ in range(3)]
+    generation = await process.generation(submitted[0].guid)
+    assert (await process.spending(generation)).reserved_micro_usd == generation.reserved_micro_usd == PRICE
+    drawer.open_gate()
+    await process.finish()
+    assert (await process.spending(generation)).spent_micro_usd == PRICE
+
+
+async def test_a_generation_names_who_asked_and_who_works_on_it(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(principal=principal)
+    generation = await process.generation(submitted.guid)
+    assert (generation.subject, generation.lease_owner) == (principal.subject, process.spool.owner)
+    assert generation.lease_until is not None
+    drawer.open_gate()
+
+
+def _png(seed: int) -> io.BytesIO:
+    return io.BytesIO(pictures.png(8, 8, seed=seed))
+
+
+async def test_pictures_of_an_order_reach_the_upstream_and_are_gone_after_it(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
+    uploads = [Upload(field="image", content=_png(1)), Upload(field="mask", content=_png(2))]
+    await process.submit(edit, principal=principal, uploads=uploads)
+    await process.finish()
+    assert drawer.inputs == [[_png(1).getvalue(), _png(2).getvalue()]]
+    assert [each.field for each in drawer.asked[0].inputs] == ["image", "mask"]
+    assert process.spooled == []
+
+
+async def test_a_replay_of_an_order_with_pictures_leaves_none_of_its_own(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
+    for _ in range(2):
+        uploads = [Upload(field="image", content=_png(1))]
+        submitted = await process.submit(edit, principal=principal, key=KEY, uploads=uploads)
+        await process.finish()
+    assert submitted.replayed
+    assert len(drawer.asked) == 1
+    with pytest.raises(core.IdempotencyMismatchException):
+        await process.submit(edit, principal=principal, key=KEY, uploads=[Upload(field="image", content=_png(2))])
+    assert process.spooled == []
+
+
+@pytest.mark.parametrize(
+    "second", [io.BytesIO(b"no picture at all"), ImageGuid("absent")], ids=["no picture", "no image"]
+)
+async def test_an_order_with_what_is_no_picture_claims_and_leaves_nothing(
+    process: Process, principal: Principal, drawer: FakeDrawer, second: io.BytesIO | ImageGuid
+) -> None:
+    uploads = [Upload(field="image", content=_png(1)), Upload(field="mask", content=second)]
+    edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
+    with pytest.raises(core.InputPictureException):
+        await process.submit(edit, principal=principal, key=KEY, uploads=uploads)
+    await process.finish()
+    assert await process.of_key(KEY, principal=principal) is None
+    assert (process.spooled, drawer.asked) == ([], [])

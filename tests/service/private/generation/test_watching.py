@@ -1,0 +1,306 @@
+"""Watching generations: every way of looking, from whichever process, sees the same one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from pixyproxy.core import exceptions as core
+from pixyproxy.core.models.generation import Generation, GenerationFilter, GenerationGuid, GenerationStatus
+from pixyproxy.core.models.order import NewOrder
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation.settlement import ending_of, settle
+from pixyproxy.service.private.generation.watching import (
+    ACCEPTED_ID,
+    CALLING_ID,
+    FINAL_ID,
+    FIRST_PREVIEW_ID,
+    GenerationEvent,
+    GenerationWatcher,
+    Preview,
+    Standing,
+)
+from tests.service.private.processes import LONG_ENOUGH, Process, start_process
+from tests.support import pictures
+from tests.support.builders import add_generation, new_guid
+from tests.support.drawing import FakeDrawer
+
+pytestmark = pytest.mark.anyio
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+WITH_PREVIEWS = NewOrder(prompt="a red fox", previews=2)
+
+
+@pytest.fixture
+async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[GenerationWatcher]:
+    """Who watches from another process of this machine, and looks often."""
+    started = start_process(database, store, drawer.pooled())
+    yield replace(started.watcher, look_seconds=0.01)
+    await started.stop()
+
+
+@pytest.fixture
+async def narrow(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
+    """A process whose upstream has one place, and whose gate is closed."""
+    drawer.close_gate()
+    started = start_process(database, store, drawer.pooled(concurrency=1))
+    yield started
+    await started.stop()
+
+
+async def _follow(
+    watcher: GenerationWatcher, guid: GenerationGuid, principal: Principal, *, after: int = 0, until: int = FINAL_ID
+) -> list[GenerationEvent]:
+    """The events from one to the other, both excluded and included."""
+    seen = []
+    async with asyncio.timeout(LONG_ENOUGH):
+        stream = watcher.events(guid, tenant_id=principal.tenant_id, after=after)
+        async with aclosing(stream):  # type: ignore[type-var]  # it is a generator, typed as what clients need
+            async for event in stream:
+                seen.append(event)
+                if event.id >= until:
+                    break
+    return seen
+
+
+def _ids(events: list[GenerationEvent]) -> list[int]:
+    return [event.id for event in events]
+
+
+def _final(events: list[GenerationEvent]) -> Standing:
+    (last,) = [event.what for event in events if event.id == FINAL_ID]
+    assert isinstance(last, Standing)
+    return last
+
+
+async def test_everyone_who_waits_gets_the_same_pictures(
+    process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(principal=principal)).guid
+    waiting = [
+        asyncio.create_task(watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH))
+        for watcher in (process.watcher, other) * 3
+    ]
+    await drawer.drawing.wait()
+    drawer.open_gate()
+    found = await asyncio.gather(*waiting)
+    await process.finish()
+    found.append(await process.watcher.outcome(guid, tenant_id=principal.tenant_id))
+    assert len({each.images for each in found}) == 1
+    assert len(drawer.asked) == 1
+
+
+async def test_one_who_stops_waiting_stops_nobody_else(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(principal=principal)).guid
+    first, second = [
+        asyncio.create_task(process.watcher.outcome(guid, tenant_id=principal.tenant_id)) for _ in range(2)
+    ]
+    await drawer.drawing.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    drawer.open_gate()
+    assert (await second).images
+
+
+async def test_a_wait_ends_in_time_and_the_work_goes_on(
+    process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(principal=principal)).guid
+    for watcher in (process.watcher, other):
+        for seconds in (0, 0.01):
+            with pytest.raises(TimeoutError):
+                await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=seconds)
+    drawer.open_gate()
+    assert (await process.watcher.outcome(guid, tenant_id=principal.tenant_id)).images
+
+
+@pytest.mark.parametrize(
+    ("error", "told_later"),
+    [
+        (core.PromptRefusedException(context={"a": "b"}), core.PromptRefusedException),
+        (core.UpstreamBusyException(retry_after_seconds=7), core.UpstreamBusyException),
+        (core.UpstreamAnswerException(), core.UpstreamAnswerException),
+        (core.UpstreamSilentException(), core.GenerationUnknownException),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+async def test_whoever_asks_later_is_told_the_same_error(
+    process: Process,
+    principal: Principal,
+    drawer: FakeDrawer,
+    error: core.ImageGenerationException,
+    told_later: type[core.PixyProxyException],
+) -> None:
+    drawer.error = error
+    guid = (await process.submit(principal=principal)).guid
+    with pytest.raises(type(error)):
+        await process.watcher.outcome(guid, tenant_id=principal.tenant_id)
+    await process.finish()
+    with pytest.raises(told_later) as caught:
+        await process.watcher.outcome(guid, tenant_id=principal.tenant_id)
+    assert caught.value.code == told_later.code
+    assert caught.value.retry_after_seconds == error.retry_after_seconds
+    assert caught.value.context.items() >= error.context.items()
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_another_tenants_generation_does_not_exist(
+    process: Process, principal: Principal, other_principal: Principal, drawer: FakeDrawer, *, over: bool
+) -> None:
+    drawer.close_gate()
+    mine = (await process.submit(principal=principal)).guid
+    await drawer.drawing.wait()
+    if over:
+        drawer.open_gate()
+        await process.finish()
+    for guid in (mine, GenerationGuid(new_guid())):
+        with pytest.raises(core.GenerationNotFoundException):
+            await process.watcher.outcome(guid, tenant_id=other_principal.tenant_id)
+        with pytest.raises(core.GenerationNotFoundException):
+            await process.watcher.standing(guid, tenant_id=other_principal.tenant_id)
+        with pytest.raises(core.GenerationNotFoundException):
+            await _follow(process.watcher, guid, other_principal)
+
+
+async def test_a_list_has_ones_own_newest_first_in_pages(
+    process: Process, principal: Principal, other_principal: Principal
+) -> None:
+    made = [await process.make(principal=principal) for _ in range(3)]
+    await process.make(principal=other_principal)
+    wanted, tenant_id = GenerationFilter(), principal.tenant_id
+    first = await process.watcher.list_generations(wanted, tenant_id=tenant_id, limit=2, cursor=None)
+    assert first.generations == [made[2], made[1]]
+    last = await process.watcher.list_generations(wanted, tenant_id=tenant_id, limit=2, cursor=first.next_cursor)
+    assert (last.generations, last.next_cursor) == ([made[0]], None)
+    failed = GenerationFilter(status=FAILED)
+    assert (await process.watcher.list_generations(failed, tenant_id=tenant_id, limit=2, cursor=None)).generations == []
+    for cursor in ("nonsense", first.next_cursor):
+        with pytest.raises(core.InvalidCursorException):
+            await process.watcher.list_generations(failed, tenant_id=tenant_id, limit=2, cursor=cursor)
+
+
+async def test_what_waits_stands_in_the_queue_and_then_no_more(
+    narrow: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    guids = [(await narrow.submit(principal=principal)).guid for _ in range(3)]
+    standing = [await narrow.watcher.standing(guid, tenant_id=principal.tenant_id) for guid in guids]
+    assert [(each.status, each.position) for each in standing] == [(CALLING, None), (ACCEPTED, 1), (ACCEPTED, 2)]
+    drawer.open_gate()
+    await narrow.finish()
+    standing = [await narrow.watcher.standing(guid, tenant_id=principal.tenant_id) for guid in guids]
+    assert [(each.status, each.position) for each in standing] == [(STORED, None)] * 3
+    assert all(len(each.found.images) == 1 for each in standing)
+
+
+async def test_every_event_is_told_once_in_order_and_the_last_has_the_pictures(
+    narrow: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    first = (await narrow.submit(principal=principal)).guid
+    guid = (await narrow.submit(WITH_PREVIEWS, principal=principal)).guid
+    following = asyncio.create_task(_follow(narrow.watcher, guid, principal))
+    await _follow(narrow.watcher, guid, principal, until=ACCEPTED_ID)
+    drawer.open_gate()
+    events = await following
+    # Where it waits may be told anew; all else is told once.
+    told = [event_id for event_id in _ids(events) if event_id > ACCEPTED_ID]
+    assert _ids(events)[0] == ACCEPTED_ID
+    assert told == sorted(set(told))
+    assert [image.guid for image in _final(events).found.images] == list(_final(events).found.generation.image_guids)
+    assert _final(await _follow(narrow.watcher, first, principal)).status is STORED
+
+
+async def test_previews_are_shown_whole_here_and_in_another_process(
+    process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(WITH_PREVIEWS, principal=principal)).guid
+    await drawer.drawing.wait()
+    for watcher in (process.watcher, other):
+        events = await _follow(watcher, guid, principal, until=FIRST_PREVIEW_ID + 1)
+        assert _ids(events) == [CALLING_ID, FIRST_PREVIEW_ID, FIRST_PREVIEW_ID + 1]
+        for index, event in enumerate(events[1:]):
+            assert isinstance(event.what, Preview)
+            assert event.what.path.read_bytes() == pictures.png(8, 8, seed=index)
+    drawer.open_gate()
+    for watcher in (process.watcher, other):
+        assert _final(await _follow(watcher, guid, principal, after=FIRST_PREVIEW_ID + 1)).status is STORED
+
+
+@pytest.mark.parametrize("after", [0, ACCEPTED_ID, CALLING_ID, FIRST_PREVIEW_ID, FIRST_PREVIEW_ID + 1, FINAL_ID])
+async def test_who_comes_back_is_told_what_is_new_and_nothing_again(
+    process: Process, principal: Principal, drawer: FakeDrawer, after: int
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(WITH_PREVIEWS, principal=principal)).guid
+    await drawer.drawing.wait()
+    following = asyncio.create_task(_follow(process.watcher, guid, principal, after=after))
+    await _follow(process.watcher, guid, principal, until=FIRST_PREVIEW_ID + 1)
+    drawer.open_gate()
+    everything = [CALLING_ID, FIRST_PREVIEW_ID, FIRST_PREVIEW_ID + 1, FINAL_ID]
+    assert _ids(await following) == [event_id for event_id in everything if event_id > after]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(core.PromptRefusedException(), FAILED), (core.UpstreamSilentException(), UNKNOWN)],
+    ids=["failed", "unknown"],
+)
+async def test_the_last_event_says_how_it_ended(
+    process: Process, principal: Principal, drawer: FakeDrawer, error: Exception, status: GenerationStatus
+) -> None:
+    drawer.error = error
+    guid = (await process.submit(principal=principal)).guid
+    last = _final(await _follow(process.watcher, guid, principal))
+    assert last.status is status
+    assert last.found.generation.error is not None
+    assert last.found.images == ()
+
+
+async def test_what_another_machine_works_on_is_followed_by_looking(
+    database: Database, other: GenerationWatcher, tenant: Tenant, principal: Principal
+) -> None:
+    def claim(data: Repositories) -> Generation:
+        return add_generation(data, tenant.id, status=ACCEPTED, lease_owner=new_guid())
+
+    generation = await database.write(claim)
+    stream = other.events(generation.guid, tenant_id=principal.tenant_id, after=0)
+    assert (await anext(stream)).id == ACCEPTED_ID
+    ending = ending_of(core.PromptRefusedException(), asked=True)
+    await database.write(lambda data: settle(data, generation, ending))
+    async with asyncio.timeout(LONG_ENOUGH):
+        assert _ids([event async for event in stream]) == [FINAL_ID]
+
+
+async def test_nothing_is_told_where_nothing_happens_for_a_while(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    guid = (await process.submit(principal=principal)).guid
+    await drawer.drawing.wait()
+    patient = replace(process.watcher, heartbeat_seconds=0.01)
+    seen = []
+    async with asyncio.timeout(LONG_ENOUGH):
+        async for event in patient.events(guid, tenant_id=principal.tenant_id, after=0):
+            seen.append(event)
+            if len(seen) == 3:
+                drawer.open_gate()
+    assert seen[0].id == CALLING_ID
+    assert [(event.id, event.what) for event in seen[1:3]] == [(CALLING_ID, None)] * 2
+    assert _final(seen).status is STORED
+
+
+async def test_the_files_of_pictures_that_are_gone_are_missing(process: Process, principal: Principal) -> None:
+    made = await process.make(principal=principal)
+    (path,) = await process.watcher.picture_files(made)
+    path.unlink()
+    with pytest.raises(core.PictureMissingException):
+        await process.watcher.picture_files(made)

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible surface, as the official SDK sees it."""

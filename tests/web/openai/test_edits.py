@@ -1,0 +1,127 @@
+"""``images.edit`` of the SDK: pictures, masks, and earlier pictures by their GUIDs."""
+
+import base64
+import io
+
+import openai
+import pytest
+
+from tests.support import pictures
+from tests.support.server import RunningServer, TenantClient
+from tests.support.upstream import EDITS_PATH, FakeUpstream, Verbatim
+from tests.web.builders import ABSENT_GUID, make_image
+from tests.web.openai.sdk import Sdk, picture_of
+
+FOX, DOG, MASK = pictures.png(64, 48, seed=1), pictures.jpeg(64, 48, seed=2), pictures.transparent_png(64, 48)
+
+
+def files_of(upstream: FakeUpstream) -> list[tuple[str, str, bytes]]:
+    return [(file.parameter, file.content_type, file.content) for file in upstream.requests[-1].files]
+
+
+def by_guid(sdk: Sdk, *guids: str, **parameters: object) -> object:
+    """An edit of earlier pictures alone; the SDK insists on ``image``, which may be a list of nothing."""
+    return sdk.edit([], extra_body={"image_guid": list(guids), **parameters})
+
+
+def test_a_picture_reaches_the_upstream_as_it_is(sdk: Sdk, upstream: FakeUpstream) -> None:
+    answer = sdk.edit(FOX, "with a hat", size="1024x1536", quality="low", input_fidelity="high", model="gpt-image-1.5")
+    assert upstream.requests[0].path == EDITS_PATH
+    assert files_of(upstream) == [("image", "image/png", FOX)]
+    assert upstream.requests[0].body == {
+        "prompt": "with a hat",
+        "model": "gpt-image-1.5",
+        "size": "1024x1536",
+        "quality": "low",
+        "input_fidelity": "high",
+    }
+    assert picture_of(answer.data[0]).startswith(b"\x89PNG")
+    assert answer.usage.input_tokens_details.image_tokens > 0
+
+
+def test_several_pictures_keep_their_order(sdk: Sdk, upstream: FakeUpstream) -> None:
+    sdk.edit([("one.png", FOX, "image/png"), io.BytesIO(DOG), FOX], n=2)
+    assert [content for _, _, content in files_of(upstream)] == [FOX, DOG, FOX]
+    assert upstream.requests[0].body["n"] == 2
+
+
+def test_a_mask_comes_along(sdk: Sdk, upstream: FakeUpstream) -> None:
+    sdk.edit(FOX, mask=MASK)
+    assert sorted(files_of(upstream)) == [("image", "image/png", FOX), ("mask", "image/png", MASK)]
+
+
+def test_an_earlier_picture_is_named_by_its_guid(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.picture = FOX
+    first = sdk.generate(extra_body={"visibility": "private"}).data[0].guid
+    upstream.picture = None
+    second = by_guid(sdk, first)
+    assert files_of(upstream) == [("image", "image/png", FOX)]
+    assert second.data[0].guid != first  # type: ignore[attr-defined]
+
+
+def test_files_and_guids_may_be_mixed(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.picture = FOX
+    guid = sdk.generate().data[0].guid
+    sdk.edit(DOG, extra_body={"image_guid": guid})
+    assert sorted(content for _, _, content in files_of(upstream)) == sorted([DOG, FOX])
+
+
+def test_another_tenants_picture_is_as_absent_as_none(
+    sdk: Sdk, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    other = server.new_tenant(f"another than {tenant.guid}")
+    with other.http:
+        guid = make_image(other)["guid"]
+    upstream.reset()
+    told = []
+    for each in (guid, ABSENT_GUID):
+        with pytest.raises(openai.APIStatusError) as raised:
+            by_guid(sdk, each)
+        told.append((raised.value.status_code, {**raised.value.body, "request_id": None}))  # type: ignore[dict-item]
+    assert told[0] == told[1]
+    assert told[0][0] in {400, 404, 422}
+    assert upstream.requests == []
+
+
+def test_an_edit_is_streamed(sdk: Sdk) -> None:
+    events = sdk.follow(
+        lambda client: client.images.edit(image=FOX, prompt="a hat", stream=True, partial_images=2, output_format="png")
+    )
+    assert [event.type for event in events] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"]
+    assert picture_of(events[-1]).startswith(b"\x89PNG")
+
+
+def test_an_edit_gives_urls(sdk: Sdk, tenant: TenantClient) -> None:
+    url = sdk.edit(FOX, response_format="url").data[0].url
+    assert tenant.http.get(url).headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("image", [b"Example data", b"", pictures.svg()], ids=["text", "nothing", "svg"])
+def test_what_is_no_picture_is_refused_before_anything_is_bought(
+    image: bytes, sdk: Sdk, upstream: FakeUpstream
+) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.edit(image)
+    assert raised.value.code == "invalid_input_picture"
+    assert upstream.requests == []
+
+
+def test_an_edit_without_any_picture_is_refused(sdk: Sdk, upstream: FakeUpstream) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.edit([])
+    assert raised.value.param == "image"
+    assert upstream.requests == []
+
+
+def test_unknown_fields_reach_the_upstream_and_lists_stay_lists(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.behave(Verbatim(body=b'{"created":1,"data":[{"b64_json":"%b"}]}' % base64.b64encode(FOX)))
+    sdk.edit(FOX, extra_body={"tags": ["ü", "b"], "svg": {"model": "gpt-9"}, "new": "1"})
+    sent = upstream.requests[0].raw.decode("utf-8", "replace")
+    assert [sent.count(f'name="{name}"') for name in ("tags[]", "svg[model]", "new")] == [2, 1, 1]
+
+
+def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    answer = tenant.http.post("/v1/images/edits", data={"prompt": "a fox"}, files={"image": FOX, "reference": FOX})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "reference"
+    assert upstream.requests == []

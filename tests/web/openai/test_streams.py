@@ -1,0 +1,98 @@
+"""Streams of the SDK: previews as they come, the pictures, and what goes wrong in between."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support import pictures
+from tests.support.server import TenantClient
+from tests.support.upstream import (
+    MODERATED,
+    STREAM_CUT,
+    STREAM_ERROR,
+    STREAM_HANG,
+    FakeUpstream,
+)
+from tests.web.openai.sdk import Sdk, picture_of
+
+PARTIAL, COMPLETED = "image_generation.partial_image", "image_generation.completed"
+pytestmark = pytest.mark.usefixtures("upstream")
+
+
+def streamed(sdk: Sdk, **parameters: object) -> list[Any]:
+    return sdk.follow(lambda client: client.images.generate(prompt="a red fox", stream=True, **parameters))
+
+
+def test_previews_come_in_order_and_the_picture_last(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.picture = pictures.png(64, 48, seed=9)
+    *partials, completed = streamed(sdk, partial_images=2)
+    assert [(event.type, event.partial_image_index) for event in partials] == [(PARTIAL, 0), (PARTIAL, 1)]
+    assert all(picture_of(event).startswith(b"\x89PNG") for event in partials)
+    assert completed.type == COMPLETED
+    assert picture_of(completed) == upstream.picture
+    assert upstream.requests[0].body["stream"] is True
+
+
+def test_events_have_all_that_their_types_promise(sdk: Sdk) -> None:
+    *partials, completed = streamed(sdk, partial_images=1, size="1024x1536", quality="low", output_format="webp")
+    for event in (*partials, completed):
+        assert (event.size, event.quality, event.output_format) == ("1024x1536", "low", "webp")
+        assert event.background in {"transparent", "opaque", "auto"}
+        assert event.created_at > 0
+        assert type(event).model_validate(event.model_dump(), strict=True)
+    assert completed.usage.total_tokens == completed.usage.input_tokens + completed.usage.output_tokens
+
+
+def test_a_completed_event_names_the_image_and_its_generation(sdk: Sdk, tenant: TenantClient) -> None:
+    completed = streamed(sdk)[-1]
+    found = tenant.http.get(f"/generation/{completed.generation}").json()
+    assert [image["guid"] for image in found["images"]] == [completed.guid]
+
+
+def test_without_previews_the_upstream_is_not_asked_for_a_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
+    assert [event.type for event in streamed(sdk)] == [COMPLETED]
+    assert "stream" not in upstream.requests[0].body
+
+
+def test_several_pictures_are_several_events(sdk: Sdk) -> None:
+    events = streamed(sdk, n=2, partial_images=1)
+    assert [event.type for event in events] == [PARTIAL, COMPLETED, COMPLETED]
+    assert len({event.guid for event in events[1:]}) == 2
+    assert events[-1].usage.total_tokens > 0
+
+
+def test_false_is_no_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
+    assert sdk.generate(stream=False, partial_images=2).data[0].b64_json
+    assert "partial_images" not in upstream.requests[0].body
+
+
+def test_what_is_refused_before_anything_came_has_its_status(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.behave(MODERATED)
+    with pytest.raises(openai.BadRequestError) as raised:
+        streamed(sdk, partial_images=1)
+    assert raised.value.code == "moderation_blocked"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [(STREAM_ERROR, "server_error"), (STREAM_CUT, "upstream_silent"), (STREAM_HANG, "upstream_timeout")],
+    ids=["an error", "a cut", "silence"],
+)
+def test_what_fails_after_a_preview_is_an_error_of_the_stream(
+    behaviour: object, code: str, sdk: Sdk, upstream: FakeUpstream
+) -> None:
+    upstream.behave(behaviour)  # type: ignore[arg-type]  # every behaviour of streams is one
+    with pytest.raises(openai.APIError) as raised:
+        streamed(sdk, partial_images=1)
+    assert not isinstance(raised.value, openai.APIStatusError | openai.APIConnectionError)
+    assert raised.value.code == code
+    assert len(upstream.ledger) == 1
+
+
+def test_a_stream_may_be_left_and_its_picture_is_kept(sdk: Sdk, upstream: FakeUpstream, tenant: TenantClient) -> None:
+    stream = sdk.ask(lambda client: client.images.generate(prompt="a red fox", stream=True, partial_images=1))
+    sdk.ask(lambda _: stream.close())
+    upstream.wait_for_requests(1)
+    newest = tenant.http.get("/generation").json()[0]
+    assert tenant.http.get(f"/generation/{newest['guid']}/events").text.count("event: stored") == 1

@@ -1,0 +1,148 @@
+"""Two server processes over one MariaDB: whichever a client asks, it sees the same generations."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from tests.support.mariadb import MySqlDatabases
+from tests.support.problems import assert_problem
+from tests.support.process import new_api_key, running_server
+from tests.support.server import UNLIMITED, make_settings, upstream_settings
+from tests.support.upstream import HANG, HTML, STREAM_HANG, FakeUpstream
+from tests.web.streams import following
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A client of either process, with the key of one tenant."""
+
+    one: httpx2.Client
+    other: httpx2.Client
+
+
+@pytest.fixture(scope="module")
+def upstream_of_pair() -> Iterator[FakeUpstream]:
+    """The upstream of both processes."""
+    with FakeUpstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+def upstream(upstream_of_pair: FakeUpstream) -> Iterator[FakeUpstream]:
+    """The upstream, behaving; nothing hangs in the end."""
+    upstream_of_pair.reset()
+    yield upstream_of_pair
+    upstream_of_pair.reset()
+
+
+@pytest.fixture(scope="module")
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases, upstream_of_pair: FakeUpstream
+) -> Iterator[Pair]:
+    """Two processes."""
+    folder = tmp_path_factory.mktemp("pair")
+    url = mysql_server.create_database()
+    settings = make_settings(
+        folder,
+        database_url=url,
+        # Else each would name itself in URLs.
+        public_url="https://pictures.example.com",
+        **UNLIMITED,
+        **upstream_settings(upstream_of_pair),
+    )
+    api_key = new_api_key(settings)
+    with (
+        running_server(settings, folder) as one,
+        running_server(settings, folder) as two,
+        one.client(api_key) as first,
+        two.client(api_key) as second,
+    ):
+        yield Pair(first, second)
+    mysql_server.drop_database(url)
+
+
+def test_events_come_from_the_process_that_does_not_do_the_work(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(STREAM_HANG)
+    taken = pair.one.post("/generation", json={"prompt": "a fox", "partial_images": 1}).json()
+    with following(pair.other, taken["guid"]) as events, following(pair.one, taken["guid"]) as there:
+        seen, seen_there = ([next(stream), next(stream)] for stream in (events, there))
+        assert [event.name for event in seen] == ["status", "partial"]
+        assert seen[1].data["b64_json"]
+        upstream.release()
+        seen.extend(events)
+        seen_there.extend(there)
+    assert [(event.id, event.name, event.data.get("b64_json")) for event in seen] == [
+        (event.id, event.name, event.data.get("b64_json")) for event in seen_there
+    ]
+    assert (seen[-1].name, seen[-1].data["images"]) == ("stored", seen_there[-1].data["images"])
+    assert pair.other.get(f"/generation/{taken['guid']}").json()["images"] == seen[-1].data["images"]
+
+
+def test_whoever_comes_back_may_come_to_another_process(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(STREAM_HANG)
+    taken = pair.one.post("/generation", json={"prompt": "a fox", "partial_images": 1}).json()
+    with following(pair.one, taken["guid"]) as events:
+        assert [next(events).id for _ in range(2)] == ["2", "3"]
+    with following(pair.other, taken["guid"], last_event_id="3") as events:
+        upstream.release()
+        assert [event.name for event in events] == ["stored"]
+
+
+def test_one_waits_for_what_the_other_does(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(HANG)
+    headers = {"Idempotency-Key": "both"}
+    taken = pair.one.post("/image", json={"prompt": "a fox"}, headers=headers | ASYNC).json()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(pair.other.get, f"/generation/{taken['guid']}", headers={"Prefer": "wait=25"})
+        repeated = pool.submit(pair.other.post, "/image", json={"prompt": "a fox"}, headers=headers)
+        upstream.wait_for_requests(1)
+        time.sleep(0.3)
+        assert not waiting.done()
+        assert not repeated.done()
+        upstream.release()
+        stored, answer = waiting.result(), repeated.result()
+    assert (answer.status_code, answer.headers["idempotency-replayed"]) == (201, "true")
+    assert stored.json()["images"] == [answer.json()]
+    assert pair.one.get(f"/image/{answer.json()['guid']}/content").status_code == 200
+    assert len(upstream.ledger) == 1
+
+
+def test_one_tells_why_the_other_got_no_picture(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(HTML)
+    headers = {"Idempotency-Key": "refused"}
+    answers = [client.post("/image", json={"prompt": "a fox"}, headers=headers) for client in (pair.one, pair.other)]
+    for answer in answers:
+        assert_problem(answer, 502, "upstream_answer_invalid")
+    assert len(upstream.ledger) == 1
+
+
+def test_a_key_that_both_get_at_once_buys_one_picture(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.delay = 0.3
+
+    def post(client: httpx2.Client) -> httpx2.Response:
+        return client.post("/image", json={"prompt": "a fox"}, headers={"Idempotency-Key": "at-once"})
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(post, [pair.one, pair.other] * 10))
+    assert [answer.status_code for answer in answers] == [201] * 20
+    assert len({answer.json()["guid"] for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    assert len(upstream.ledger) == 1
+
+
+def test_a_waiter_gives_up_when_it_said_that_it_would(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(HANG)
+    headers = {"Idempotency-Key": "patience"}
+    pair.one.post("/image", json={"prompt": "a fox"}, headers=headers | ASYNC)
+    upstream.wait_for_requests(1)
+    answer = pair.other.post("/image", json={"prompt": "a fox"}, headers=headers | {"Prefer": "wait=1"})
+    guid = assert_problem(answer, 409, "generation_in_flight")["generation"]
+    upstream.release()
+    found = pair.other.get(f"/generation/{guid}", headers={"Prefer": "wait=25"}).json()
+    assert found["status"] == "stored"

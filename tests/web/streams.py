@@ -1,0 +1,51 @@
+"""Server-sent events as a client reads them, one by one while they come."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+
+@dataclass(frozen=True)
+class ReceivedEvent:
+    """One event; a comment, such as a heartbeat, has the name ``:`` and its words for data."""
+
+    id: str | None
+    name: str
+    data: Any
+
+
+@contextmanager
+def following(
+    client: httpx2.Client, guid: str, *, last_event_id: str | None = None
+) -> Iterator[Iterator[ReceivedEvent]]:
+    """The events of a generation, for as long as the block lasts."""
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    with client.stream("GET", f"/generation/{guid}/events", headers=headers) as answer:
+        assert answer.status_code == httpx2.codes.OK, answer.read()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["cache-control"] == "no-store"
+        yield events_in(answer.iter_lines())
+
+
+def events_in(lines: Iterator[str]) -> Iterator[ReceivedEvent]:
+    """The events in the lines of a stream."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            yield ReceivedEvent(None, ":", line[1:].strip())
+        elif line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif fields:
+            yield ReceivedEvent(fields.get("id"), fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+def followed_to_the_end(client: httpx2.Client, guid: str, *, last_event_id: str | None = None) -> list[ReceivedEvent]:
+    """All events of a generation up to the last."""
+    with following(client, guid, last_event_id=last_event_id) as events:
+        return list(events)
