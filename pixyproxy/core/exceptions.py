@@ -331,7 +331,10 @@ class WebhookTargetException(WebhookException):
     """The address is not one that the server may call."""
 
     code = "webhook_target_refused"
-    default_message = "This URL cannot be called: it must be https, and its host must resolve to public addresses."
+    default_message = (
+        "This URL cannot be called: it must be https, and its host must resolve to public addresses. "
+        "The operator may allow others (PIXYPROXY_WEBHOOK_ALLOWED_HOSTS)."
+    )
 
 
 class WebhookLimitException(WebhookException):
@@ -455,7 +458,7 @@ class BudgetExceededException(ImageGenerationException):
     code = "budget_exceeded"
     default_message = (
         "What is left of this tenant's monthly budget is less than this order may cost. Nothing was bought. "
-        "/me tells what is left; the budget begins anew with the month (UTC)."
+        "Name `size` and `quality`: without them an order may cost the most there is. /me tells what is left."
     )
 
 

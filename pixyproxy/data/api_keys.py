@@ -3,12 +3,21 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
+from pixyproxy.data.rows import (
+    Parameters,
+    Row,
+    from_names,
+    from_timestamp,
+    insert_statement,
+    sql,
+    to_names,
+    to_timestamp,
+)
 
 COLUMNS = (
     "guid",
@@ -51,7 +60,7 @@ class ApiKeys:
 
     def insert(self, key: StoredApiKey) -> None:
         """Add an API key."""
-        self.connection.execute(text(insert_statement("api_keys", COLUMNS)), to_row(key))
+        self.connection.execute(sql(insert_statement("api_keys", COLUMNS)), to_row(key))
 
     def find_for_authentication(self, key_id: str) -> StoredApiKey | None:
         """The key of this public id: the one look-up that comes before the tenant is known."""
@@ -59,7 +68,7 @@ class ApiKeys:
 
     def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredApiKey]:
         """The tenant's keys, oldest first, revoked ones too."""
-        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
 
     def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
@@ -70,7 +79,7 @@ class ApiKeys:
         """The key if it is the tenant's own, which nobody else can change before this transaction ends."""
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         statement = "UPDATE api_keys SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
         return self.get_own(guid, tenant_id=tenant_id)
 
     def rotate(self, key: StoredApiKey, *, tenant_id: TenantId) -> None:
@@ -81,7 +90,7 @@ class ApiKeys:
                    former_secret_until = :former_secret_until
              WHERE guid = :guid AND tenant_id = :tenant_id
         """
-        self.connection.execute(text(statement), to_row(key) | {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), to_row(key) | {"tenant_id": tenant_id})
 
     def note_use(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime, unless_since: datetime) -> None:
         """Note when the tenant's own key was used last, unless that was noted after ``unless_since``."""
@@ -90,7 +99,7 @@ class ApiKeys:
              WHERE guid = :guid AND tenant_id = :tenant_id AND (last_used_at IS NULL OR last_used_at <= :unless_since)
         """
         times = {"at": to_timestamp(at), "unless_since": to_timestamp(unless_since)}
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id, **times})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id, **times})
 
     def revoke(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime) -> None:
         """Revoke the tenant's own key from ``at`` on; an earlier revocation stands."""
@@ -99,7 +108,7 @@ class ApiKeys:
              WHERE guid = :guid AND tenant_id = :tenant_id AND revoked_at IS NULL
         """
         parameters = {"guid": guid, "tenant_id": tenant_id, "at": to_timestamp(at)}
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
 
     def active_administrator_exists(self, *, at: datetime) -> bool:
         """Whether any key of any tenant can still administer this server; only ``bootstrap`` asks."""
@@ -108,13 +117,13 @@ class ApiKeys:
              WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :at)
                AND tenant_id NOT IN (SELECT id FROM tenants WHERE status <> 'active')
         """
-        rows = self.connection.execute(text(statement), {"at": to_timestamp(at)}).scalars()
+        rows = self.connection.execute(sql(statement), {"at": to_timestamp(at)}).scalars()
         return any(Scope.ADMIN in scopes.split() for scopes in rows)
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every key of the tenant."""
-        self.connection.execute(text("DELETE FROM api_keys WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+        self.connection.execute(sql("DELETE FROM api_keys WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
 
     def _one(self, condition: str, parameters: Parameters) -> StoredApiKey | None:
-        row = self.connection.execute(text(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
+        row = self.connection.execute(sql(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
         return None if row is None else from_row(row)

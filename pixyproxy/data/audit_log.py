@@ -9,12 +9,12 @@ import json
 import logging
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.exceptions import DatabaseException
 from pixyproxy.core.logs import escape
 from pixyproxy.core.models.audit import AuditEntry, AuditFilter, NewAuditEntry
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "sequence",
@@ -97,9 +97,9 @@ class AuditLog:
         previous = self._advance()
         row = to_row(entry) | {"sequence": previous.sequence + 1, "previous_sha256": previous.entry_sha256}
         row |= {"entry_sha256": digest(row)}
-        self.connection.execute(text(insert_statement("audit_log", COLUMNS)), row)
+        self.connection.execute(sql(insert_statement("audit_log", COLUMNS)), row)
         self.connection.execute(
-            text("UPDATE audit_head SET entry_sha256 = :entry_sha256 WHERE id = 1"),
+            sql("UPDATE audit_head SET entry_sha256 = :entry_sha256 WHERE id = 1"),
             {"entry_sha256": row["entry_sha256"]},
         )
         return from_row(row)
@@ -115,12 +115,12 @@ class AuditLog:
             parameters["before"] = before
         conditions = f"WHERE {' AND '.join(where)}" if where else ""
         statement = f"{SELECT} {conditions} ORDER BY sequence DESC LIMIT :limit"
-        rows = self.connection.execute(text(statement), parameters | {"limit": limit}).mappings()
+        rows = self.connection.execute(sql(statement), parameters | {"limit": limit}).mappings()
         return [from_row(row) for row in rows]
 
     def read_from(self, sequence: int, *, limit: int) -> list[ChainLink]:
         """At most ``limit`` links of the chain from ``sequence`` on, oldest first."""
-        statement = text(f"{SELECT} WHERE sequence >= :sequence ORDER BY sequence LIMIT :limit")
+        statement = sql(f"{SELECT} WHERE sequence >= :sequence ORDER BY sequence LIMIT :limit")
         rows = self.connection.execute(statement, {"sequence": sequence, "limit": limit}).mappings()
         return [
             ChainLink(row["sequence"], row["previous_sha256"], row["entry_sha256"], actual_sha256=digest(row))
@@ -129,13 +129,13 @@ class AuditLog:
 
     def head(self) -> AuditHead | None:
         """The end of the chain as it was written down, or None where somebody has removed it."""
-        statement = text("SELECT sequence, entry_sha256 FROM audit_head WHERE id = 1")
+        statement = sql("SELECT sequence, entry_sha256 FROM audit_head WHERE id = 1")
         row = self.connection.execute(statement).mappings().one_or_none()
         return None if row is None else AuditHead(row["sequence"], row["entry_sha256"])
 
     def last_sequence(self) -> int:
         """The highest sequence there is, 0 in an empty log. In one transaction with ``head`` it is the head's."""
-        statement = text("SELECT COALESCE(MAX(sequence), 0) FROM audit_log")
+        statement = sql("SELECT COALESCE(MAX(sequence), 0) FROM audit_log")
         return int(self.connection.execute(statement).scalar_one())
 
     def _advance(self) -> AuditHead:
@@ -144,7 +144,7 @@ class AuditLog:
         The UPDATE comes first: it waits for every append under way, and a SELECT then shows the row that this
         transaction wrote, with the last digest, however old MySQL's snapshot of the rest is.
         """
-        statement = text("UPDATE audit_head SET sequence = sequence + 1 WHERE id = 1")
+        statement = sql("UPDATE audit_head SET sequence = sequence + 1 WHERE id = 1")
         advanced = self.connection.execute(statement).rowcount == 1
         head = self.head() if advanced else None
         if head is None:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.models.budget import Spending
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.data.rows import Row
+from pixyproxy.data.rows import Row, sql
 
 COLUMNS = ("month", "reserved_micro_usd", "spent_micro_usd")
 OTHERWISE = {"mysql": "ON DUPLICATE KEY UPDATE month = VALUES(month)", "sqlite": "ON CONFLICT DO NOTHING"}
@@ -39,7 +39,7 @@ class Budgets:
                    (SELECT monthly_budget_micro_usd FROM tenants WHERE id = :tenant_id), 9223372036854775807)
         """
         parameters = {"tenant_id": tenant_id, "month": month, "amount": amount}
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def settle(self, month: str, *, released: int, spent: int, tenant_id: TenantId) -> None:
         """Give back what was held and note what was spent of it, or of nothing, where no bound had been known."""
@@ -52,24 +52,24 @@ class Budgets:
              WHERE tenant_id = :tenant_id AND month = :month
         """
         parameters = {"tenant_id": tenant_id, "month": month, "released": released, "spent": spent}
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
 
     def get(self, month: str, *, tenant_id: TenantId) -> Spending:
         """What the tenant has reserved and spent in a month."""
-        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id AND month = :month")
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id AND month = :month")
         parameters = {"tenant_id": tenant_id, "month": month}
         row = self.connection.execute(statement, parameters).mappings().one_or_none()
         return Spending(month=month) if row is None else from_row(row)
 
     def delete_all(self, *, tenant_id: TenantId) -> None:
         """Forget the tenant's budgets."""
-        self.connection.execute(text("DELETE FROM budgets WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+        self.connection.execute(sql("DELETE FROM budgets WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
 
     def _begin(self, month: str, tenant_id: TenantId) -> None:
         """Have a row for the month. Looking first locks nothing, so that orders at once do not stand in a ring."""
         parameters = {"tenant_id": tenant_id, "month": month}
         seen = "SELECT 1 FROM budgets WHERE tenant_id = :tenant_id AND month = :month"
-        if self.connection.execute(text(seen), parameters).first() is None:
+        if self.connection.execute(sql(seen), parameters).first() is None:
             otherwise = OTHERWISE[self.connection.dialect.name]
             statement = f"INSERT INTO budgets (tenant_id, month) VALUES (:tenant_id, :month) {otherwise}"
-            self.connection.execute(text(statement), parameters)
+            self.connection.execute(sql(statement), parameters)

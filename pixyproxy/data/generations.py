@@ -1,10 +1,11 @@
 """The ``generations`` table."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.models.budget import usd
@@ -12,6 +13,7 @@ from pixyproxy.core.models.generation import (
     Ending,
     Generation,
     GenerationFilter,
+    GenerationGuid,
     GenerationStatus,
     NewGeneration,
     ProcessGuid,
@@ -19,7 +21,7 @@ from pixyproxy.core.models.generation import (
 )
 from pixyproxy.core.models.image import GenerationId
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "guid",
@@ -86,7 +88,7 @@ class Generations:
         The unique index decides, so that of any number of claims at once exactly one wins.
         """
         try:
-            result = self.connection.execute(text(insert_statement("generations", COLUMNS)), to_row(generation))
+            result = self.connection.execute(sql(insert_statement("generations", COLUMNS)), to_row(generation))
         except IntegrityError:
             if generation.idempotency_key is None:
                 raise
@@ -122,7 +124,7 @@ class Generations:
             conditions.append("status = :status")
         if before is not None:
             conditions.append("id < :before")
-        statement = text(f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
+        statement = sql(f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def begin_call(
@@ -135,7 +137,7 @@ class Generations:
         """
         parameters = {"id": generation_id, "tenant_id": tenant_id, "owner": owner}
         moments = {"until": to_timestamp(until), "at": to_timestamp(at)}
-        return self.connection.execute(text(statement), parameters | moments).rowcount == 1
+        return self.connection.execute(sql(statement), parameters | moments).rowcount == 1
 
     def take_over(
         self, generation_id: GenerationId, owner: ProcessGuid, *, tenant_id: TenantId, until: datetime, at: datetime
@@ -148,15 +150,20 @@ class Generations:
         """
         parameters = {"id": generation_id, "tenant_id": tenant_id, "owner": owner}
         moments = {"until": to_timestamp(until), "at": to_timestamp(at)}
-        return self.connection.execute(text(statement), parameters | moments).rowcount == 1
+        return self.connection.execute(sql(statement), parameters | moments).rowcount == 1
 
-    def renew_leases(self, owner: ProcessGuid, *, until: datetime) -> None:
-        """Say that a process lives, on all that it works on."""
-        statement = """
+    def renew_leases(
+        self, owner: ProcessGuid, *, until: datetime, guids: Sequence[GenerationGuid] | None = None
+    ) -> None:
+        """Say that a process lives, on what it works on: these, a few hundred at most; None: all that are its own."""
+        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids or ())}
+        names = ", ".join(f":{name}" for name in parameters) or "NULL"
+        where = "" if guids is None else f"AND guid IN ({names})"
+        statement = f"""
             UPDATE generations SET lease_until = :until
-             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner
+             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner {where}
         """
-        self.connection.execute(text(statement), {"owner": owner, "until": to_timestamp(until)})
+        self.connection.execute(sql(statement), parameters | {"owner": owner, "until": to_timestamp(until)})
 
     def release_leases(self, owner: ProcessGuid) -> None:
         """Say that a process is dead, on all that it worked on."""
@@ -164,11 +171,11 @@ class Generations:
             UPDATE generations SET lease_until = NULL
              WHERE status IN ('accepted', 'calling') AND lease_owner = :owner
         """
-        self.connection.execute(text(statement), {"owner": owner})
+        self.connection.execute(sql(statement), {"owner": owner})
 
     def list_abandoned(self, *, at: datetime, limit: int) -> list[Generation]:
         """The oldest generations of all tenants that are not over and whose process is dead."""
-        statement = text(f"""
+        statement = sql(f"""
             {SELECT} WHERE status IN ('accepted', 'calling') AND (lease_until IS NULL OR lease_until < :at)
              ORDER BY created_at, id LIMIT :limit
         """)
@@ -189,7 +196,7 @@ class Generations:
     def list_of_status(self, status: GenerationStatus, *, limit: int) -> list[tuple[TenantGuid, Generation]]:
         """The newest generations of all tenants in this status that no operator has resolved, with their tenants."""
         columns = ", ".join(f"g.{name}" for name in LATER_COLUMNS + COLUMNS)
-        statement = text(f"""
+        statement = sql(f"""
             SELECT t.guid AS tenant_guid, {columns}
               FROM generations g JOIN tenants t ON t.id = g.tenant_id
              WHERE g.status = :status AND g.resolved_at IS NULL
@@ -220,7 +227,7 @@ class Generations:
              WHERE id = :id AND tenant_id = :tenant_id AND status = 'unknown' AND resolved_at IS NULL
         """
         parameters = {"id": generation_id, "tenant_id": tenant_id, "bought": int(bought), "at": to_timestamp(at)}
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def usage(self, *, tenant_id: TenantId, since: datetime, until: datetime) -> list[UsageRow]:
         """What the tenant's generations stored and cost from ``since`` to ``until``, by day, model and subject."""
@@ -242,16 +249,16 @@ class Generations:
                 images=int(row["images"]),
                 cost_usd=usd(None if row["cost"] is None else int(row["cost"])),
             )
-            for row in self.connection.execute(text(statement), parameters).mappings()
+            for row in self.connection.execute(sql(statement), parameters).mappings()
         ]
 
     def delete_settled(self, *, tenant_id: TenantId) -> bool:
         """Remove the tenant's generations that are over; True if none is left."""
         parameters = {"tenant_id": tenant_id}
         statement = "DELETE FROM generations WHERE tenant_id = :tenant_id AND status NOT IN ('accepted', 'calling')"
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
         left = "SELECT COUNT(*) FROM generations WHERE tenant_id = :tenant_id"
-        return not self.connection.execute(text(left), parameters).scalar_one()
+        return not self.connection.execute(sql(left), parameters).scalar_one()
 
     def _end(self, generation_id: GenerationId, ending: Ending, tenant_id: TenantId, where: str) -> bool:
         statement = f"""
@@ -279,8 +286,8 @@ class Generations:
             "frees_key": int(ending.frees_key),
             "at": to_timestamp(ending.at),
         }
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def _one(self, statement: str, parameters: Parameters) -> Generation | None:
-        row = self.connection.execute(text(statement), parameters).mappings().one_or_none()
+        row = self.connection.execute(sql(statement), parameters).mappings().one_or_none()
         return None if row is None else from_row(row)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.models.image import (
@@ -17,7 +17,7 @@ from pixyproxy.core.models.image import (
     StoredImage,
 )
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "guid",
@@ -68,7 +68,7 @@ class Images:
         first SELECT, and one begun before another transaction's commit would not show the row.
         """
         try:
-            result = self.connection.execute(text(insert_statement("images", COLUMNS)), to_row(image))
+            result = self.connection.execute(sql(insert_statement("images", COLUMNS)), to_row(image))
         except IntegrityError:
             recorded = self.get_own(image.guid, tenant_id=image.tenant_id)
             if recorded is None:
@@ -93,7 +93,7 @@ class Images:
             return []
         names = ", ".join(f":{name}" for name in parameters)
         statement = f"{SELECT} WHERE generation_id IN ({names}) AND tenant_id = :tenant_id ORDER BY id"
-        rows = self.connection.execute(text(statement), parameters | {"tenant_id": tenant_id}).mappings()
+        rows = self.connection.execute(sql(statement), parameters | {"tenant_id": tenant_id}).mappings()
         return [from_row(row) for row in rows]
 
     def list_visible(
@@ -110,7 +110,7 @@ class Images:
             where.append("id < :before")
             parameters["before"] = before
         statement = f"{SELECT} WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT :limit"
-        return [from_row(row) for row in self.connection.execute(text(statement), parameters).mappings()]
+        return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
 
     def change(self, guid: ImageGuid, change: ImageChange, *, tenant_id: TenantId, at: datetime) -> None:
         """Set what the change names on the tenant's own image; ``at`` is the new ``updated_at``."""
@@ -122,21 +122,21 @@ class Images:
              WHERE guid = :guid AND tenant_id = :tenant_id
         """
         parameters = {"guid": guid, "tenant_id": tenant_id, "at": to_timestamp(at), **change.model_dump(mode="json")}
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
 
     def delete(self, guid: ImageGuid, *, tenant_id: TenantId) -> None:
         """Remove the record of the tenant's own image."""
         statement = "DELETE FROM images WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
 
     def list_some(self, *, tenant_id: TenantId, limit: int) -> list[StoredImage]:
         """At most ``limit`` images of the tenant, whichever."""
-        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit")
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit")
         parameters = {"tenant_id": tenant_id, "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def _one(self, statement: str, parameters: Parameters) -> StoredImage | None:
-        row = self.connection.execute(text(statement), parameters).mappings().one_or_none()
+        row = self.connection.execute(sql(statement), parameters).mappings().one_or_none()
         return None if row is None else from_row(row)
 
 

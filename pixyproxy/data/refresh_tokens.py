@@ -3,12 +3,21 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.token import RefreshToken, SessionGuid
 from pixyproxy.core.models.user import UserGuid
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
+from pixyproxy.data.rows import (
+    Parameters,
+    Row,
+    from_names,
+    from_timestamp,
+    insert_statement,
+    sql,
+    to_names,
+    to_timestamp,
+)
 
 COLUMNS = (
     "token_sha256",
@@ -46,11 +55,11 @@ class RefreshTokens:
 
     def insert(self, token: RefreshToken) -> None:
         """Add a refresh token."""
-        self.connection.execute(text(insert_statement("refresh_tokens", COLUMNS)), to_row(token))
+        self.connection.execute(sql(insert_statement("refresh_tokens", COLUMNS)), to_row(token))
 
     def find(self, token_sha256: str) -> RefreshToken | None:
         """The refresh token of this digest: who shows the token is known by it alone."""
-        statement = text(f"{SELECT} WHERE token_sha256 = :token_sha256")
+        statement = sql(f"{SELECT} WHERE token_sha256 = :token_sha256")
         row = self.connection.execute(statement, {"token_sha256": token_sha256}).mappings().one_or_none()
         return None if row is None else from_row(row)
 
@@ -58,7 +67,7 @@ class RefreshTokens:
         """The refresh token of this digest, which nobody else can use before this transaction ends."""
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         statement = "UPDATE refresh_tokens SET token_sha256 = token_sha256 WHERE token_sha256 = :token_sha256"
-        self.connection.execute(text(statement), {"token_sha256": token_sha256})
+        self.connection.execute(sql(statement), {"token_sha256": token_sha256})
         return self.find(token_sha256)
 
     def use(self, token_sha256: str, *, tenant_id: TenantId, at: datetime) -> bool:
@@ -68,7 +77,7 @@ class RefreshTokens:
              WHERE token_sha256 = :token_sha256 AND tenant_id = :tenant_id AND used_at IS NULL AND revoked_at IS NULL
         """
         parameters = {"at": to_timestamp(at), "token_sha256": token_sha256, "tenant_id": tenant_id}
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def revoke_session(self, session_guid: SessionGuid, *, tenant_id: TenantId, at: datetime) -> bool:
         """Revoke a sign-in with all its tokens; False where that was done before."""
@@ -85,17 +94,17 @@ class RefreshTokens:
              WHERE session_guid = :guid AND tenant_id = :tenant_id AND revoked_at IS NOT NULL
         """
         parameters = {"guid": session_guid, "tenant_id": tenant_id}
-        return bool(self.connection.execute(text(statement), parameters).scalar_one())
+        return bool(self.connection.execute(sql(statement), parameters).scalar_one())
 
     def delete_expired(self, *, before: datetime) -> None:
         """Remove what expired long ago, of every tenant."""
         statement = "DELETE FROM refresh_tokens WHERE expires_at < :before"
-        self.connection.execute(text(statement), {"before": to_timestamp(before)})
+        self.connection.execute(sql(statement), {"before": to_timestamp(before)})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every refresh token of the tenant."""
         statement = "DELETE FROM refresh_tokens WHERE tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"tenant_id": tenant_id})
 
     def _revoke(self, condition: str, guid: str, tenant_id: TenantId, at: datetime) -> bool:
         statement = f"""
@@ -103,4 +112,4 @@ class RefreshTokens:
              WHERE {condition} AND tenant_id = :tenant_id AND revoked_at IS NULL
         """
         parameters = {"at": to_timestamp(at), "guid": guid, "tenant_id": tenant_id}
-        return self.connection.execute(text(statement), parameters).rowcount > 0
+        return self.connection.execute(sql(statement), parameters).rowcount > 0

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.token import RevokedToken
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = ("token_id", "tenant_id", "expires_at", "revoked_at")
 TIMES = ("expires_at", "revoked_at")
@@ -33,7 +33,7 @@ class RevokedTokens:
 
     def find(self, token_id: str, *, tenant_id: TenantId) -> RevokedToken | None:
         """The revocation of this token of the tenant, if there was one."""
-        statement = text(f"{SELECT} WHERE token_id = :token_id AND tenant_id = :tenant_id")
+        statement = sql(f"{SELECT} WHERE token_id = :token_id AND tenant_id = :tenant_id")
         parameters = {"token_id": token_id, "tenant_id": tenant_id}
         # MySQL cannot compare an ASCII column with more than ASCII, and takes no notice of spaces at the end.
         row = self.connection.execute(statement, parameters).mappings().one_or_none() if token_id.isascii() else None
@@ -42,7 +42,7 @@ class RevokedTokens:
     def insert(self, token: RevokedToken) -> bool:
         """Add a revocation; False where there is one already."""
         try:
-            self.connection.execute(text(insert_statement("revoked_tokens", COLUMNS)), to_row(token))
+            self.connection.execute(sql(insert_statement("revoked_tokens", COLUMNS)), to_row(token))
         except IntegrityError:
             return False
         return True
@@ -50,9 +50,9 @@ class RevokedTokens:
     def delete_expired(self, *, before: datetime) -> None:
         """Remove what expired long ago, of every tenant: it is refused for that by now."""
         statement = "DELETE FROM revoked_tokens WHERE expires_at < :before"
-        self.connection.execute(text(statement), {"before": to_timestamp(before)})
+        self.connection.execute(sql(statement), {"before": to_timestamp(before)})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every revocation of the tenant."""
         statement = "DELETE FROM revoked_tokens WHERE tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"tenant_id": tenant_id})

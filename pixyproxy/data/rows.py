@@ -2,13 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+from sqlalchemy import TextClause, text
 
 Row = Mapping[Any, Any]
 """Column name to value, as SQLAlchemy types it; nothing is known of either until ``from_row`` validates it."""
 
 Parameters = dict[str, str | int | None]
 """Named parameters of a statement."""
+
+
+@lru_cache(maxsize=1024)
+def sql(statement: str) -> TextClause:
+    """A statement with ``:named`` parameters, parsed once: parsing takes longer than a look-up in SQLite."""
+    return text(statement)
 
 
 def from_timestamp(value: object) -> datetime | None:

@@ -7,6 +7,7 @@ nobody holds is a dead process's: whoever takes the lock finishes what is in the
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import uuid
@@ -24,6 +25,8 @@ from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
 from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer
 from pixyproxy.data.files import as_storage_exception, make_folder, sync_folder
 from pixyproxy.data.threads import run_in_thread
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 ENTRY = ".json"
@@ -111,8 +114,8 @@ class SpoolFolder:
         """Make an entry durable, whose pictures are; from then on it will be recorded. Raises as files do."""
         await run_in_thread(self._commit, entry)
 
-    async def entries(self) -> list[SpoolEntry]:
-        """Every entry in here; one that cannot be read is left where it is."""
+    async def entries(self) -> tuple[list[SpoolEntry], bool]:
+        """The entries in here, and whether they are all: one that cannot be read now is logged, and left."""
         return await run_in_thread(self._entries)
 
     async def remove(self, guid: GenerationGuid) -> None:
@@ -122,7 +125,7 @@ class SpoolFolder:
     def _commit(self, entry: SpoolEntry) -> None:
         path = self.path / f"{entry.generation}{ENTRY}"
         staged = SpoolFile(path.with_suffix(".staged"))
-        staged.write(entry.model_dump_json().encode())
+        staged.write(_readable(entry).encode())
         staged.finish()
         try:
             staged.path.replace(path)
@@ -130,18 +133,21 @@ class SpoolFolder:
         except OSError as error:
             raise as_storage_exception(error) from error
 
-    def _entries(self) -> list[SpoolEntry]:
-        found = []
-        for path in self.path.glob(f"*{ENTRY}"):
-            with contextlib.suppress(OSError, ValidationError):
+    def _entries(self) -> tuple[list[SpoolEntry], bool]:
+        found, paths = [], list(self.path.glob(f"*{ENTRY}"))
+        for path in paths:
+            try:
                 found.append(SpoolEntry.model_validate_json(path.read_bytes()))
-        return found
+            except (OSError, ValidationError):
+                logger.exception("the spool's entry %s cannot be read", path.name)
+        return found, len(found) == len(paths)
 
     def _remove(self, guid: GenerationGuid) -> None:
         with contextlib.suppress(OSError):
             (self.path / f"{guid}{ENTRY}").unlink(missing_ok=True)
-            for path in self.path.glob(f"{guid}.*"):
-                path.unlink(missing_ok=True)
+            for name in os.listdir(self.path):  # noqa: PTH208  (a path of each of thousands takes ten times as long)
+                if name.startswith(f"{guid}."):
+                    (self.path / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class Spool:
     owner: ProcessGuid = field(default_factory=lambda: ProcessGuid(str(uuid.uuid4())))
     _lock: Lock = field(default_factory=Lock)
     _held: list[int] = field(default_factory=list)
+    _seized: set[str] = field(default_factory=set)
+    """The dead whose locks are held to finish what they left."""
 
     @cached_property
     def own(self) -> SpoolFolder:
@@ -175,7 +183,7 @@ class Spool:
     def is_alive(self, owner: ProcessGuid) -> bool:
         """Whether a process runs on this machine."""
         path = self._lock_of(owner)
-        if owner == self.owner or not path.exists():
+        if owner == self.owner or owner in self._seized or not path.exists():
             return owner == self.owner
         descriptor = _try_lock(path)
         if descriptor is not None:
@@ -192,6 +200,8 @@ class Spool:
         with contextlib.ExitStack() as held:
             owners = [path.stem for path in sorted(self.folder.glob(f"*{LOCK}"))]
             dead = [owner for owner in owners if owner != self.owner and self._seize(owner, held)]
+            self._seized.update(dead)
+            held.callback(self._seized.clear)
             yield [SpoolFolder(self.folder / owner) for owner in dead]
 
     async def take_inputs(self, guid: GenerationGuid, *, count: int) -> bool:
@@ -217,11 +227,16 @@ class Spool:
         try:
             for index in range(count):
                 target = self.own.input(guid, index)
-                source = next(self.folder.glob(f"*/{target.name}"))
+                found = self.folder.glob(f"*/{target.name}")
+                source = next(path for path in found if path == target or self._is_left(path))
                 source.replace(target)
         except (OSError, StopIteration):
             return False
         return True
+
+    def _is_left(self, path: Path) -> bool:
+        """Whether a file in the spool is a dead process's."""
+        return not self.is_alive(ProcessGuid(path.parent.name))
 
     def _remove_folder(self, folder: SpoolFolder) -> None:
         with contextlib.suppress(OSError):
@@ -237,6 +252,16 @@ class Spool:
 
     def _lock_of(self, owner: str) -> Path:
         return self.folder / f"{owner}{LOCK}"
+
+
+def _readable(entry: SpoolEntry) -> str:
+    """An entry as JSON that can be read again: what an upstream nests too deep for that is left out."""
+    written = entry.model_dump_json()
+    try:
+        SpoolEntry.model_validate_json(written)
+    except ValidationError:
+        return entry.model_copy(update={"answer": entry.answer.model_copy(update={"facts": {}})}).model_dump_json()
+    return written
 
 
 def _hold_lock(path: Path) -> int:

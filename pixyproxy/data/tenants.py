@@ -3,13 +3,22 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.exceptions import TenantExistsException
 from pixyproxy.core.models.budget import MICRO
 from pixyproxy.core.models.tenant import Tenant, TenantId
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
+from pixyproxy.data.rows import (
+    Parameters,
+    Row,
+    from_names,
+    from_timestamp,
+    insert_statement,
+    sql,
+    to_names,
+    to_timestamp,
+)
 
 COLUMNS = (
     "guid",
@@ -62,7 +71,7 @@ class Tenants:
     def insert(self, tenant: Tenant) -> Tenant:
         """Add a tenant and return it with its id. Raises ``TenantExistsException`` where the name is taken."""
         try:
-            result = self.connection.execute(text(insert_statement("tenants", COLUMNS)), to_row(tenant))
+            result = self.connection.execute(sql(insert_statement("tenants", COLUMNS)), to_row(tenant))
         except IntegrityError as error:
             raise TenantExistsException from error
         return tenant.model_copy(update={"id": TenantId(result.lastrowid)})
@@ -71,7 +80,7 @@ class Tenants:
         """The tenant of this GUID or name, which nobody else can change before this transaction ends."""
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         statement = "UPDATE tenants SET guid = guid WHERE guid = :value OR name = :value"
-        self.connection.execute(text(statement), {"value": name_or_guid})
+        self.connection.execute(sql(statement), {"value": name_or_guid})
         return self.find(name_or_guid)
 
     def find(self, name_or_guid: str) -> Tenant | None:
@@ -88,17 +97,17 @@ class Tenants:
              WHERE guid = :guid
         """
         try:
-            self.connection.execute(text(statement), to_row(tenant))
+            self.connection.execute(sql(statement), to_row(tenant))
         except IntegrityError as error:
             raise TenantExistsException from error
 
     def delete(self, tenant_id: TenantId) -> None:
         """Remove a tenant that owns nothing any more."""
-        self.connection.execute(text("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
+        self.connection.execute(sql("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
 
     def get_by_id(self, tenant_id: TenantId) -> Tenant | None:
         """The tenant of this internal id."""
-        row = self.connection.execute(text(f"{SELECT} WHERE id = :id"), {"id": tenant_id}).mappings().one_or_none()
+        row = self.connection.execute(sql(f"{SELECT} WHERE id = :id"), {"id": tenant_id}).mappings().one_or_none()
         return None if row is None else from_row(row)
 
     def get_by_guid(self, guid: str) -> Tenant | None:
@@ -111,14 +120,14 @@ class Tenants:
 
     def list_all(self) -> list[Tenant]:
         """Every tenant, oldest first."""
-        return [from_row(row) for row in self.connection.execute(text(f"{SELECT} ORDER BY id")).mappings()]
+        return [from_row(row) for row in self.connection.execute(sql(f"{SELECT} ORDER BY id")).mappings()]
 
     def list_deleting(self) -> list[Tenant]:
         """The tenants whose deletion has begun and has not come to its end."""
-        statement = text(f"{SELECT} WHERE status = 'deleting' ORDER BY id")
+        statement = sql(f"{SELECT} WHERE status = 'deleting' ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement).mappings()]
 
     def _one(self, column: str, value: str) -> Tenant | None:
-        statement = text(f"{SELECT} WHERE {column} = :value")
+        statement = sql(f"{SELECT} WHERE {column} = :value")
         row = self.connection.execute(statement, {"value": value}).mappings().one_or_none()
         return None if row is None else from_row(row)

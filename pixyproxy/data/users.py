@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.exceptions import UserExistsException
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.user import StoredUser, UserGuid
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "guid",
@@ -46,7 +46,7 @@ class Users:
     def insert(self, user: StoredUser) -> None:
         """Add a user. Raises ``UserExistsException`` where the name is taken, in whatever tenant."""
         try:
-            self.connection.execute(text(insert_statement("users", COLUMNS)), to_row(user))
+            self.connection.execute(sql(insert_statement("users", COLUMNS)), to_row(user))
         except IntegrityError as error:
             raise UserExistsException from error
 
@@ -65,12 +65,12 @@ class Users:
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         parameters = {"guid": guid, "tenant_id": tenant_id}
         statement = "UPDATE users SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
         return self.get_own(guid, tenant_id=tenant_id)
 
     def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredUser]:
         """The tenant's users, oldest first."""
-        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
 
     def update(self, user: StoredUser, *, tenant_id: TenantId) -> None:
@@ -79,22 +79,22 @@ class Users:
             UPDATE users SET password_hash = :password_hash, role = :role, status = :status, updated_at = :updated_at
              WHERE guid = :guid AND tenant_id = :tenant_id
         """
-        self.connection.execute(text(statement), to_row(user) | {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), to_row(user) | {"tenant_id": tenant_id})
 
     def note_sign_in(self, guid: UserGuid, *, tenant_id: TenantId, at: datetime) -> None:
         """Note when the tenant's own user signed in last."""
         statement = "UPDATE users SET last_sign_in_at = :at WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"at": to_timestamp(at), "guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"at": to_timestamp(at), "guid": guid, "tenant_id": tenant_id})
 
     def delete(self, guid: UserGuid, *, tenant_id: TenantId) -> None:
         """Remove the tenant's own user."""
         statement = "DELETE FROM users WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every user of the tenant."""
-        self.connection.execute(text("DELETE FROM users WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+        self.connection.execute(sql("DELETE FROM users WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
 
     def _one(self, condition: str, parameters: Parameters) -> StoredUser | None:
-        row = self.connection.execute(text(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
+        row = self.connection.execute(sql(f"{SELECT} WHERE {condition}"), parameters).mappings().one_or_none()
         return None if row is None else from_row(row)

@@ -7,11 +7,11 @@ the end of the attempt, so that another process takes over where this one dies.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.webhook import StoredDelivery, WebhookGuid
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "guid",
@@ -51,7 +51,7 @@ class WebhookDeliveries:
 
     def insert(self, delivery: StoredDelivery) -> None:
         """Add a delivery. Its webhook may be deleted at the same time, so no foreign key refuses it."""
-        self.connection.execute(text(insert_statement("webhook_deliveries", COLUMNS)), to_row(delivery))
+        self.connection.execute(sql(insert_statement("webhook_deliveries", COLUMNS)), to_row(delivery))
 
     def list_of_webhook(self, webhook_guid: str, *, tenant_id: TenantId, limit: int) -> list[StoredDelivery]:
         """The newest deliveries to the tenant's own webhook, newest first."""
@@ -66,7 +66,7 @@ class WebhookDeliveries:
                AND id IN (SELECT tenant_id FROM webhook_deliveries WHERE next_attempt_at <= :at)
              ORDER BY id
         """
-        return list(self.connection.execute(text(statement), {"at": to_timestamp(at)}).scalars())
+        return list(self.connection.execute(sql(statement), {"at": to_timestamp(at)}).scalars())
 
     def list_due(self, *, tenant_id: TenantId, at: datetime, limit: int) -> list[StoredDelivery]:
         """The tenant's deliveries that have been due longest."""
@@ -84,7 +84,7 @@ class WebhookDeliveries:
                AND attempts = :attempts AND next_attempt_at = :next_attempt_at
         """
         parameters = to_row(delivery) | {"tenant_id": tenant_id, "until": to_timestamp(until)}
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def record(self, delivery: StoredDelivery, *, tenant_id: TenantId) -> None:
         """Write what became of the attempt that ``attempts`` counted last.
@@ -98,7 +98,7 @@ class WebhookDeliveries:
              WHERE guid = :guid AND tenant_id = :tenant_id AND status = 'pending'
                AND (attempts = :attempts OR :status = 'delivered')
         """
-        self.connection.execute(text(statement), to_row(delivery) | {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), to_row(delivery) | {"tenant_id": tenant_id})
 
     def fail_pending(self, webhook_guid: WebhookGuid, *, tenant_id: TenantId, problem: str, at: datetime) -> None:
         """Give up whatever the tenant's own webhook was still to be told."""
@@ -108,23 +108,23 @@ class WebhookDeliveries:
              WHERE webhook_guid = :webhook_guid AND tenant_id = :tenant_id AND status = 'pending'
         """
         parameters = {"webhook_guid": webhook_guid, "tenant_id": tenant_id, "problem": problem, "at": to_timestamp(at)}
-        self.connection.execute(text(statement), parameters)
+        self.connection.execute(sql(statement), parameters)
 
     def delete_of_webhook(self, webhook_guid: str, *, tenant_id: TenantId) -> None:
         """Remove every delivery to the tenant's own webhook."""
         statement = "DELETE FROM webhook_deliveries WHERE webhook_guid = :webhook_guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"webhook_guid": webhook_guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"webhook_guid": webhook_guid, "tenant_id": tenant_id})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every delivery of the tenant."""
         statement = "DELETE FROM webhook_deliveries WHERE tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"tenant_id": tenant_id})
 
     def delete_old(self, *, before: datetime) -> None:
         """Remove what was to be told before this time, of every tenant."""
         statement = "DELETE FROM webhook_deliveries WHERE created_at < :before"
-        self.connection.execute(text(statement), {"before": to_timestamp(before)})
+        self.connection.execute(sql(statement), {"before": to_timestamp(before)})
 
     def _list(self, where: str, parameters: Parameters) -> list[StoredDelivery]:
-        statement = text(f"{SELECT} WHERE {where}")
+        statement = sql(f"{SELECT} WHERE {where}")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]

@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.webhook import StoredWebhook, WebhookEvent
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, to_names, to_timestamp
+from pixyproxy.data.rows import (
+    Parameters,
+    Row,
+    from_names,
+    from_timestamp,
+    insert_statement,
+    sql,
+    to_names,
+    to_timestamp,
+)
 
 COLUMNS = (
     "guid",
@@ -43,18 +52,18 @@ class Webhooks:
 
     def insert(self, webhook: StoredWebhook) -> None:
         """Add a webhook."""
-        self.connection.execute(text(insert_statement("webhooks", COLUMNS)), to_row(webhook))
+        self.connection.execute(sql(insert_statement("webhooks", COLUMNS)), to_row(webhook))
 
     def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredWebhook]:
         """The tenant's webhooks, oldest first, disabled ones too."""
-        statement = text(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
 
     def lock_all(self, *, tenant_id: TenantId) -> list[StoredWebhook]:
         """The tenant's webhooks, to which nobody else who locks them adds any before this transaction ends."""
         # Before any SELECT: in MySQL what is read then is what the last transaction left.
         statement = "UPDATE tenants SET guid = guid WHERE id = :tenant_id"
-        self.connection.execute(text(statement), {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"tenant_id": tenant_id})
         return self.list_of_tenant(tenant_id=tenant_id)
 
     def list_subscribed(self, event: WebhookEvent, *, tenant_id: TenantId) -> list[StoredWebhook]:
@@ -64,7 +73,7 @@ class Webhooks:
 
     def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredWebhook | None:
         """The webhook if it is the tenant's own."""
-        statement = text(f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id")
+        statement = sql(f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id")
         parameters = {"guid": guid, "tenant_id": tenant_id}
         row = self.connection.execute(statement, parameters).mappings().one_or_none()
         return None if row is None else from_row(row)
@@ -73,7 +82,7 @@ class Webhooks:
         """The webhook if it is the tenant's own, which nobody else can change before this transaction ends."""
         # Before any SELECT, as above.
         statement = "UPDATE webhooks SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
         return self.get_own(guid, tenant_id=tenant_id)
 
     def rotate(self, webhook: StoredWebhook, *, tenant_id: TenantId) -> None:
@@ -82,7 +91,7 @@ class Webhooks:
             UPDATE webhooks SET version = :version, former_secret_until = :former_secret_until
              WHERE guid = :guid AND tenant_id = :tenant_id
         """
-        self.connection.execute(text(statement), to_row(webhook) | {"tenant_id": tenant_id})
+        self.connection.execute(sql(statement), to_row(webhook) | {"tenant_id": tenant_id})
 
     def disable(self, guid: str, *, tenant_id: TenantId, at: datetime) -> bool:
         """Tell the tenant's own webhook nothing more; False where that was so before."""
@@ -91,13 +100,13 @@ class Webhooks:
              WHERE guid = :guid AND tenant_id = :tenant_id AND disabled_at IS NULL
         """
         parameters = {"guid": guid, "tenant_id": tenant_id, "at": to_timestamp(at)}
-        return self.connection.execute(text(statement), parameters).rowcount == 1
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def delete(self, guid: str, *, tenant_id: TenantId) -> None:
         """Remove the tenant's own webhook."""
         statement = "DELETE FROM webhooks WHERE guid = :guid AND tenant_id = :tenant_id"
-        self.connection.execute(text(statement), {"guid": guid, "tenant_id": tenant_id})
+        self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
         """Remove every webhook of the tenant."""
-        self.connection.execute(text("DELETE FROM webhooks WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
+        self.connection.execute(sql("DELETE FROM webhooks WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})

@@ -45,6 +45,7 @@ from pixyproxy.service.private.token_status import TokenStatusService
 from pixyproxy.service.private.tokens import TokenLifetimes, TokenService
 from pixyproxy.service.private.trusted_issuers import TrustedIssuers, open_trusted_issuers
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
+from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME, OFFLINE_MODEL
 from pixyproxy.service.private.users import UserService
 from pixyproxy.service.private.webhook_delivery import WebhookDelivery
 from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService
@@ -52,10 +53,6 @@ from pixyproxy.service.public.images import ImageReader
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_UPSTREAM = "default"
-OFFLINE_MODEL = "offline-sketch"
-LAST_SECONDS = 1
-"""For work under way when the HTTP server has waited ``shutdown_seconds`` for it already."""
 FILE_THREADS = 40
 """Files that are read or written at once; the event loop's own default on two cores is 6."""
 SKETCHES_AT_ONCE = 2
@@ -107,7 +104,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     try:
         yield services
     finally:
-        await services.tasks.drain(LAST_SECONDS)
+        await services.tasks.drain(0)
         await services.recovery.close()
         await pool.close()
         await trusted_issuers.close()
@@ -126,9 +123,7 @@ def open_pool(settings: Settings) -> UpstreamPool:
     if settings.upstreams:
         return UpstreamPool([_pooled(each, settings) for each in settings.upstreams], queue_size=settings.queue_size)
     if settings.openai_api_key is not None:
-        only = UpstreamSettings(
-            name=DEFAULT_UPSTREAM, base_url=settings.openai_base_url, api_key=settings.openai_api_key
-        )
+        only = UpstreamSettings(name=DEFAULT_NAME, base_url=settings.openai_base_url, api_key=settings.openai_api_key)
         return UpstreamPool([_pooled(only, settings)], queue_size=settings.queue_size)
     from pixyproxy.service.private.upstream.offline import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
 

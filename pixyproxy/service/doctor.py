@@ -13,6 +13,7 @@ from pixyproxy.core.settings import Settings, problems_of
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.composition import migrate_database, open_pool
+from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 
@@ -40,6 +41,7 @@ async def examine() -> list[Finding]:
         await _examined("database", lambda: _use_database(settings)),
         await _examined("picture store", lambda: _use_store(settings)),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
+        await _examined("prices", lambda: _use_prices(settings)),
         await _examined("upstream", lambda: _use_upstream(settings)),
     ]
 
@@ -85,6 +87,11 @@ async def _use_store(settings: Settings) -> str:
 async def _use_signing_keys(settings: Settings) -> str:
     key = open_key_ring(settings).signing_key(clock.now())
     return f"tokens of {settings.issuer} are signed with {key.kid}"
+
+
+async def _use_prices(settings: Settings) -> str:
+    load_prices(settings.prices)
+    return "ours" if settings.prices is None else f"{settings.prices}, and ours"
 
 
 async def _use_upstream(settings: Settings) -> str:

@@ -15,7 +15,7 @@ from starlette.types import Lifespan
 
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.settings import Settings
-from pixyproxy.service.composition import open_services
+from pixyproxy.service.composition import Services, open_services
 from pixyproxy.web.auth.metadata import metadata_router
 from pixyproxy.web.auth.token import token_router
 from pixyproxy.web.body_limit import BodyLimitMiddleware
@@ -34,6 +34,7 @@ from pixyproxy.web.private.webhooks import webhook_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
+from pixyproxy.web.stopping import stop_noticed
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +95,28 @@ def create_app(settings: Settings) -> FastAPI:
 def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
-            app.state.services = services
-            logger.info("pictures come from: %s", services.pool.name)
-            await app.state.limits.ask_storage()
-            loops = [services.recovery.run_forever(), services.webhook_delivery.run_forever()]
-            background = asyncio.gather(*loops)
-            try:
-                yield
-            finally:
-                background.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await background
-                await asyncio.to_thread(app.state.limits.close)
+        with stop_noticed() as seconds_since_stop:
+            async with open_services(settings) as services, _background(app, services):
+                try:
+                    yield
+                finally:
+                    # Orders that nobody is connected for; the HTTP server has waited for the others.
+                    await services.tasks.drain(settings.shutdown_seconds - seconds_since_stop())
 
     return lifespan
+
+
+@asynccontextmanager
+async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
+    """What goes on beside the requests."""
+    app.state.services = services
+    logger.info("pictures come from: %s", services.pool.name)
+    await app.state.limits.ask_storage()
+    loops = asyncio.gather(services.recovery.run_forever(), services.webhook_delivery.run_forever())
+    try:
+        yield
+    finally:
+        loops.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loops
+        await asyncio.to_thread(app.state.limits.close)

@@ -174,10 +174,11 @@ ACCEPTED_RESPONSES: Responses = {
     }
 }
 EVENTS_RESPONSES: Responses = {
+    204: {"description": "`Last-Event-ID` was the last one: there is nothing more to come."},
     200: {
         "description": "Events: `status`, `partial` (a preview in `b64_json`), and `stored` or `failed` in the end.",
         "content": _events("status", "partial", "stored", "failed"),
-    }
+    },
 }
 CONTENT_RESPONSES: Responses = {
     200: {

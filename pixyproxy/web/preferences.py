@@ -18,6 +18,11 @@ class Preferences:
     wait: int | None = None
 
     @property
+    def applied(self) -> str:
+        """What an answer before the work is done says it did (RFC 7240 §3)."""
+        return "respond-async" if self.respond_async else f"wait={self.wait}"
+
+    @property
     def seconds(self) -> float | None:
         """How long to wait for the work to be done; None: as long as it takes."""
         return 0 if self.respond_async and self.wait is None else self.wait

@@ -38,7 +38,7 @@ def generation_detail(standing: Standing, *, public_url: str) -> GenerationDetai
         created_at=generation.created_at,
         finished_at=generation.finished_at,
         position=standing.position,
-        estimate_seconds=standing.estimate_seconds,
+        estimate_seconds=None if standing.estimate_seconds is None else round(standing.estimate_seconds, 1),
     )
 
 

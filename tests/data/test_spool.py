@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +113,7 @@ async def test_an_entry_comes_back_as_it_went_in(spool: Spool) -> None:
     for entry in entries:
         await spool.own.commit(entry)
         await spool.own.commit(entry)
-    found = await spool.own.entries()
+    found, _ = await spool.own.entries()
     assert sorted(found, key=lambda entry: entry.generation) == sorted(entries, key=lambda entry: entry.generation)
 
 
@@ -121,7 +122,7 @@ async def test_an_entry_appears_whole_when_it_is_durable(spool: Spool) -> None:
     entry = _entry()
     staged = spool.own.path / f"{entry.generation}.staged"
     staged.write_bytes(b"a half")
-    assert await spool.own.entries() == []
+    assert await spool.own.entries() == ([], True)
     await spool.own.commit(entry)
     assert [path.name for path in spool.own.path.iterdir()] == [f"{entry.generation}.json"]
 
@@ -138,7 +139,7 @@ async def test_an_entry_that_cannot_be_read_is_left_and_the_others_are_found(spo
     entry, damaged = _entry(), spool.own.path / f"{new_guid()}.json"
     damaged.write_bytes(content)
     await spool.own.commit(entry)
-    assert await spool.own.entries() == [entry]
+    assert await spool.own.entries() == ([entry], False)
     assert damaged.read_bytes() == content
 
 
@@ -152,7 +153,7 @@ async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spoo
         await spool.own.remove(gone.generation)
     left = {path.name.split(".")[0] for path in spool.own.path.iterdir()}
     assert left == {kept.generation}
-    assert await spool.own.entries() == [kept]
+    assert await spool.own.entries() == ([kept], True)
 
 
 def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
@@ -207,7 +208,7 @@ async def test_a_process_that_stops_leaves_what_it_has_to_any_other(spool: Spool
     await spool.own.commit(entry := _entry())
     await spool.close()
     (folder,) = _dead(Spool(spool.folder))
-    assert await folder.entries() == [entry]
+    assert await folder.entries() == ([entry], True)
 
 
 async def test_a_spool_that_was_never_used_is_closed(spool: Spool) -> None:
@@ -231,3 +232,23 @@ async def test_inputs_that_are_not_all_there_are_told(spool: Spool) -> None:
     assert not await spool.take_inputs(guid, count=2)
     assert not await spool.take_inputs(GenerationGuid(new_guid()), count=1)
     assert await spool.take_inputs(guid, count=0)
+
+
+async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(199):
+        nested = {"deeper": nested}
+    entry = _entry().model_copy(
+        update={"answer": UpstreamAnswer(facts=nested, usage=UpstreamUsage(input_text_tokens=7))}
+    )
+    await spool.own.commit(entry)
+    (found,), all_readable = await spool.own.entries()
+    assert (found.answer.facts, found.answer.usage, all_readable) == ({}, entry.answer.usage, True)
+
+
+async def test_inputs_are_not_taken_from_the_living(spool: Spool) -> None:
+    living, guid = Spool(spool.folder), GenerationGuid(new_guid())
+    living.own.input(guid, 0).write_bytes(b"0")
+    assert not await spool.take_inputs(guid, count=1)
+    assert living.own.input(guid, 0).exists()
+    await living.close()

@@ -169,6 +169,20 @@ def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
             assert len(upstream.requests) == 1
 
 
+def test_sigterm_waits_for_an_order_that_nobody_is_connected_for(tmp_path: Path) -> None:
+    with FakeUpstream(delay=2.5) as upstream:
+        settings = make_settings(tmp_path, shutdown_seconds=20, **upstream_settings(upstream))
+        api_key = new_api_key(settings)
+        with running_server(settings, tmp_path) as server, server.client(api_key) as client:
+            guid = client.post("/generation", json={"prompt": "a fox"}).raise_for_status().json()["guid"]
+            upstream.wait_for_requests(1)
+            client.close()
+            assert server.terminate() == 0
+        with running_server(settings, tmp_path) as server, server.client(api_key) as client:
+            assert client.get(f"/generation/{guid}").json()["status"] == "stored"
+            assert len(upstream.ledger) == 1
+
+
 def test_sigterm_without_work_ends_with_exit_code_0(tmp_path: Path) -> None:
     with running_server(make_settings(tmp_path), tmp_path) as server:
         assert server.terminate() == 0

@@ -15,7 +15,7 @@ from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantId, TenantSta
 from pixyproxy.core.models.token import RefreshToken, SessionGuid
 from pixyproxy.core.models.user import StoredUser, UserGuid, UserStatus
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.store.local import EXTENSIONS, LocalStore
 
 MOMENT = datetime(2026, 11, 21, 9, 15, 2, tzinfo=UTC)
 LATER = MOMENT + timedelta(hours=1)
@@ -178,3 +178,8 @@ def new_refresh_token(tenant_id: TenantId, **changes: object) -> RefreshToken:
         revoked_at=None,
     )
     return RefreshToken.model_validate(token.model_dump() | changes)
+
+
+def find_picture(store: LocalStore, guid: ImageGuid) -> MediaType | None:
+    """The media type of the picture that the store has under this GUID, None where it has none."""
+    return next((media_type for media_type in EXTENSIONS if store.path(guid, media_type).is_file()), None)

@@ -21,6 +21,8 @@ InputField = Literal["image", "mask", "markup"]
 
 
 Tokens = Annotated[int, Field(ge=0)]
+DEEPEST_FACT = 20
+"""Of what an answer says beside its pictures; pydantic writes JSON 254 deep, and reads it back only to 200."""
 
 
 class Operation(StrEnum):
@@ -93,14 +95,27 @@ class UpstreamUsage(FrozenModel):
     output_image_tokens: Tokens = 0
 
 
+def _is_within(value: object, depth: int) -> bool:
+    """Whether a value of JSON is nested at most this deep."""
+    if not isinstance(value, dict | list | tuple):
+        return True
+    members = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_within(each, depth - 1) for each in members)
+
+
+def _drop_deep(facts: dict[str, Any]) -> dict[str, Any]:
+    """Drop what could be written and never be read again, and with it the picture that it came with."""
+    return {name: value for name, value in facts.items() if _is_within(value, DEEPEST_FACT)}
+
+
 class UpstreamAnswer(FrozenModel):
     """What an answer says beside its pictures.
 
-    ``facts`` are its other members (``created``, ``background``, ``quality``, ``usage`` …) as they came, for clients
-    of the OpenAI-compatible surface; ``revised_prompts`` has one entry a picture.
+    ``facts`` are its other members (``created``, ``background``, ``quality``, ``usage`` …) as they came, but for what
+    is nested too deep, for clients of the OpenAI-compatible surface; ``revised_prompts`` has one entry a picture.
     """
 
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: Annotated[dict[str, Any], AfterValidator(_drop_deep)] = Field(default_factory=dict)
     usage: UpstreamUsage | None = None
     revised_prompts: tuple[str | None, ...] = ()
 

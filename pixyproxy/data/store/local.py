@@ -60,10 +60,6 @@ class LocalStore:
         except OSError as error:
             raise as_storage_exception(error) from error
 
-    async def find(self, guid: ImageGuid) -> MediaType | None:
-        """The media type of the picture of this GUID, or None where there is none. Files appear whole or not at all."""
-        return next((media_type for media_type in EXTENSIONS if self.path(guid, media_type).is_file()), None)
-
     async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
         """Remove a picture, if it is there."""
         await run_in_thread(remove_durably, self.path(guid, media_type))

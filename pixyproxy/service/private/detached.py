@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+LEAST_SECONDS = 1
 Result = TypeVar("Result")
 
 
@@ -28,11 +29,11 @@ class DetachedTasks:
         return task
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is running, but no longer than this; then cancel it, so that it settles as unknown."""
+        """Wait for what is running, no longer than this but for a second; then cancel it, so that it settles."""
         if not self.running:
             return
         logger.info("waiting for %d tasks to finish", len(self.running))
-        _, unfinished = await asyncio.wait(self.running, timeout=seconds)
+        _, unfinished = await asyncio.wait(self.running, timeout=max(seconds, LEAST_SECONDS))
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)

@@ -2,28 +2,59 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pixyproxy.core.exceptions import ImageGenerationException, UpstreamTimeoutException
 from pixyproxy.core.models.principal import Principal
+from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.upstream.pool import UpstreamPool
 
 KEPT_SECONDS = 60
+FAILURE_KEPT_SECONDS = 5
+MOST_SECONDS = 10
+"""That the upstreams have to answer."""
+TIMED_OUT = "The image service took too long to list its models. Try again later."
+Listed = list[str] | ImageGenerationException
 
 
 @dataclass
 class ModelCatalog:
-    """The models that the upstreams offer, asked for once a minute at the most."""
+    """The models that the upstreams offer, asked for once a minute at the most, and once for all who wait for them."""
 
     pool: UpstreamPool
-    _listed: list[str] = field(default_factory=list)
-    _until: float = 0.0
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    most_seconds: float = MOST_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    _asking: asyncio.Task[Listed] | None = None
+    _listed: Listed = field(default_factory=list)
+    _until: float | None = None
+    _tasks: DetachedTasks = field(default_factory=DetachedTasks)
 
     async def list_models(self, principal: Principal) -> list[str]:
-        """Those that the principal may ask for, sorted. Raises ``ImageGenerationException``."""
-        async with self._asking:
-            if time.monotonic() >= self._until:
-                self._listed = await self.pool.list_models()
-                self._until = time.monotonic() + KEPT_SECONDS
+        """Those that the principal may ask for, sorted.
+
+        Raises ``ImageGenerationException``, the same one for some seconds, so that upstreams that fail are spared.
+        """
+        listed = self._listed
+        if self._until is None or self.clock() >= self._until:
+            if self._asking is None or self._asking.done():
+                self._asking = self._tasks.start(self._ask())
+            # Who hangs up does not end it for the others.
+            listed = await asyncio.shield(self._asking)
+        if isinstance(listed, ImageGenerationException):
+            # A new one each time: one that many raise would gather the frames of all of them.
+            raise type(listed)(listed.message, retry_after_seconds=listed.retry_after_seconds, context=listed.context)
         allowed = principal.allowed_models
-        return self._listed if allowed is None else [name for name in self._listed if name in allowed]
+        return [name for name in listed if allowed is None or name in allowed]
+
+    async def _ask(self) -> Listed:
+        try:
+            async with asyncio.timeout(self.most_seconds):
+                self._listed = await self.pool.list_models()
+        except TimeoutError:
+            self._listed = UpstreamTimeoutException(TIMED_OUT)
+        except ImageGenerationException as error:
+            self._listed = error.with_traceback(None)
+        failed = isinstance(self._listed, ImageGenerationException)
+        self._until = self.clock() + (FAILURE_KEPT_SECONDS if failed else KEPT_SECONDS)
+        return self._listed

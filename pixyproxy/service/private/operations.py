@@ -15,7 +15,7 @@ from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit, webhooks
-from pixyproxy.service.private.generation.settlement import outcome_of
+from pixyproxy.service.private.generation.settlement import charge, outcome_of
 from pixyproxy.service.revalidation import revalidate
 
 
@@ -73,7 +73,8 @@ class OperationsService:
                 raise GenerationNotFoundException
             if not data.generations.resolve(found.id, tenant_id=tenant.id, bought=resolution.bought, at=clock.now()):
                 raise GenerationResolvedException
-            _charge(data, found, bought=resolution.bought)
+            reserved = found.reserved_micro_usd or 0
+            charge(data, found, released=reserved, spent=reserved if resolution.bought else 0)
             resolved = data.generations.find(guid) or found
             webhooks.enqueue(data, outcome_of(resolved, at=clock.now()))
             details = {"bought": str(resolution.bought).lower()}
@@ -89,14 +90,6 @@ class OperationsService:
             return _shown(resolved, tenant.guid)
 
         return await self.database.write(resolve)
-
-
-def _charge(data: Repositories, generation: Generation, *, bought: bool) -> None:
-    """What was reserved is spent, or given back."""
-    reserved = generation.reserved_micro_usd
-    if reserved and generation.budget_month is not None:
-        spent = reserved if bought else 0
-        data.budgets.settle(generation.budget_month, released=reserved, spent=spent, tenant_id=generation.tenant_id)
 
 
 def _shown(generation: Generation, tenant: TenantGuid) -> UnresolvedGeneration:

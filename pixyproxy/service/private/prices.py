@@ -16,12 +16,12 @@ from typing import Any, TypeGuard
 from pydantic import ValidationError
 
 from pixyproxy.core.exceptions import ConfigurationException
+from pixyproxy.core.models.budget import MICRO
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer, UpstreamUsage
 from pixyproxy.core.models.price import ANY, ModelPrice, PicturePrice, TokenPrice, TokenRates
 from pixyproxy.core.settings import problems_of
 
 OURS = Path(str(files("pixyproxy") / "prices.json"))
-MICROS = 1_000_000
 """Micro-dollars in a dollar; likewise the parts of a micro-dollar that a rate may have."""
 
 TOKENS_AROUND_PROMPT = 256
@@ -150,7 +150,7 @@ def _charge(rates: TokenRates, usage: UpstreamUsage) -> int:
         + usage.output_image_tokens * _micros(rates.output_image)
         + usage.output_text_tokens * _micros(text_rate)
     )
-    return _divide_up(parts, MICROS)
+    return _divide_up(parts, MICRO)
 
 
 def _micros(dollars: Decimal) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from pixyproxy.core import clock
@@ -18,9 +18,10 @@ from pixyproxy.core.exceptions import (
     PictureMissingException,
     PixyProxyException,
     QueueFullException,
+    UpstreamSilentException,
 )
 from pixyproxy.core.fault_points import FaultPoint, reach
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
@@ -33,6 +34,7 @@ from pixyproxy.service.private.removal import TenantRemoval
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 3
+RENEWAL_SECONDS = LEASE_SECONDS / 4
 ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
 GENERATIONS_AT_ONCE = 1000
 TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
@@ -54,7 +56,21 @@ class Recovery:
     removal: TenantRemoval
 
     async def run_forever(self) -> None:
-        """Sweep and recover, again and again until cancelled."""
+        """Say that this process lives, sweep and recover, again and again until cancelled."""
+        await asyncio.gather(self._renew_forever(), self._recover_forever())
+
+    async def _renew_forever(self) -> None:
+        """In a loop of its own: a round of recovery may take longer than a lease."""
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            if self.engine.jobs.running:
+                until = clock.now() + timedelta(seconds=LEASE_SECONDS)
+                try:
+                    await self.database.write(partial(_renew, owner=self.spool.owner, until=until))
+                except PixyProxyException as error:
+                    logger.warning("leases could not be renewed: %s", error.code)
+
+    async def _recover_forever(self) -> None:
         for round_number in itertools.count():
             try:
                 await self._round(round_number)
@@ -85,9 +101,6 @@ class Recovery:
             await self.spool.close()
 
     async def _round(self, round_number: int) -> None:
-        if self.engine.jobs.running:
-            until = clock.now() + timedelta(seconds=LEASE_SECONDS)
-            await self.database.write(lambda data: data.generations.renew_leases(self.spool.owner, until=until))
         await self.store.sweep()
         await self._end_doubtful()
         await self.recover()
@@ -111,14 +124,17 @@ class Recovery:
 
     async def _finish_folder(self, folder: SpoolFolder) -> None:
         """Record every entry of a dead process, end or take over its generations, and remove its folder."""
-        finished = [await self._finish_entry(entry, folder) for entry in await folder.entries()]
-        if not all(finished):
+        entries, all_readable = await folder.entries()
+        finished = [await self._finish_entry(entry, folder) for entry in entries]
+        if not (all_readable and all(finished)):
             return
         await self.database.write(lambda data: data.generations.release_leases(folder.owner))
-        for generation in await self._abandoned():
+        abandoned = await self._abandoned()
+        for generation in abandoned:
             if generation.lease_owner == folder.owner:
                 await self._finish_abandoned(generation)
-        await self.spool.remove_folder(folder)
+        if len(abandoned) < GENERATIONS_AT_ONCE:
+            await self.spool.remove_folder(folder)
 
     async def _abandoned(self) -> list[Generation]:
         moment = clock.now()
@@ -152,7 +168,7 @@ class Recovery:
         if generation.status is GenerationStatus.ACCEPTED:
             await self._take_over(generation)
             return
-        ending = ending_of(asyncio.CancelledError(), asked=True)
+        ending = ending_of(UpstreamSilentException(), asked=True)
         await self.database.write(lambda data: settle(data, generation, ending))
         logger.warning("generation %s ended without a known outcome", generation.guid)
 
@@ -167,7 +183,6 @@ class Recovery:
             )
         )
         if not taken:
-            await self.spool.own.remove(generation.guid)
             return
         try:
             if not complete:
@@ -177,6 +192,10 @@ class Recovery:
             logger.info("generation %s taken over", generation.guid)
         except (QueueFullException, ModelUnknownException, InputPictureException) as error:
             await self._fail(generation, error)
+
+
+def _renew(data: Repositories, *, owner: ProcessGuid, until: datetime) -> None:
+    data.generations.renew_leases(owner, until=until)
 
 
 def _find(data: Repositories, *, guid: GenerationGuid) -> Generation | None:

@@ -34,8 +34,7 @@ class StoredPictures:
 def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Response:
     """The answer to ``response_format=url``: the URLs are permanent."""
     data = [
-        {"url": public_url + content_path(image.guid), **_about(found.generation, index, image.guid)}
-        for index, image in enumerate(found.images)
+        {"url": public_url + content_path(image.guid), **_about(found.generation, image.guid)} for image in found.images
     ]
     return JSONResponse({**_facts(found.generation), "data": data})
 
@@ -45,7 +44,7 @@ def answer_with_pictures(pictures: StoredPictures) -> Response:
     found = pictures.found
     parts: list[bytes | Path] = [_json(_facts(found.generation))[:-1] + b', "data": [']
     for index, (image, path) in enumerate(zip(found.images, pictures.paths, strict=True)):
-        about = _json(_about(found.generation, index, image.guid))
+        about = _json(_about(found.generation, image.guid))
         parts += [b'{"b64_json": "', path, b'", ' + about[1:] + (b", " if index + 1 < len(found.images) else b"")]
     parts.append(b"]}")
     known = sum(len(part) for part in parts if isinstance(part, bytes))
@@ -78,7 +77,9 @@ def _facts(generation: Generation) -> dict[str, Any]:
     return {"created": int(generation.created_at.timestamp()), **facts, "generation": generation.guid}
 
 
-def _about(generation: Generation, index: int, guid: ImageGuid) -> dict[str, Any]:
+def _about(generation: Generation, guid: ImageGuid) -> dict[str, Any]:
+    # Its place among those that were made: some may be deleted since.
+    index = generation.image_guids.index(guid)
     prompts = () if generation.answer is None else generation.answer.revised_prompts
     revised = prompts[index] if index < len(prompts) else None
     return {"guid": guid} | ({} if revised is None else {"revised_prompt": revised})

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from weakref import ReferenceType, ref
 
 from anyio import to_thread
 from fastapi import Response
@@ -27,6 +28,7 @@ from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.web.errors import describe
 from pixyproxy.web.openai.envelope import may_be_repeated
+from pixyproxy.web.openai.requests import is_form
 
 RETRY_COUNT = "x-stainless-retry-count"
 """0 for a request that is sent for the first time (openai 3.54)."""
@@ -37,14 +39,20 @@ PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One sending of a request. Without a ``connection``, whose end tells that the client is gone, nobody follows it.
+    """One sending of a request. Without a ``request``, which tells whether its client is gone, nobody follows it.
 
-    Every sending of the same request has the same key.
+    Every sending of the same request has the same key. The request is held by those who answer it, and not here: it
+    takes 10 KB and its body.
     """
 
     key: str | None
     content: str = ""
-    connection: Request | None = None
+    request: ReferenceType[Request] | None = None
+
+    async def is_lost(self) -> bool:
+        """Whether the client is gone, as it is for a request that is over: the answer, if there was one, is sent."""
+        request = None if self.request is None else self.request()
+        return request is None or await request.is_disconnected()
 
 
 @dataclass(frozen=True)
@@ -64,34 +72,34 @@ class Repeats:
             return
         content = await _digest(request, subject)
         key = await self._take_over(content) if int(count) else None
-        # What the request itself holds is not needed any more, and may be long.
-        asked = Asked(key or str(uuid.uuid4()), content, Request({"type": "http"}, request.receive))
+        asked = Asked(key or str(uuid.uuid4()), content, ref(request))
         self._keep(asked)
         try:
             yield asked
         except PixyProxyException as error:
             # If the client is told to ask again, then for this very one, whatever became of it.
             if not may_be_repeated(describe(request, error)):
-                await self._answered(asked)
+                await self._answered(asked, request)
             raise
 
     async def answer_with(self, response: Response, asked: Asked) -> Response:
         """The response, whose end is the end of the request, unless the client is gone by then."""
+        # Whoever answers holds it until then.
+        request = None if asked.request is None else asked.request()
         if isinstance(response, StreamingResponse):
-            told = self._told(response.body_iterator, asked)
+            told = self._told(response.body_iterator, asked, request)
             response.body_iterator = told
             # What a client did not stay for would be left to the garbage collector, an open file with it.
             response.background = BackgroundTask(told.aclose)
         else:
-            await self._answered(asked)
+            await self._answered(asked, request)
         return response
 
     async def _take_over(self, content: str) -> str | None:
         """The key of the newest request of this content that lost its client, for one repetition alone."""
         for key, (asked, _) in reversed(list(self.unanswered.get(content, {}).items())):
-            gone = asked.connection is not None and await asked.connection.is_disconnected()
             # Another repetition may have taken it meanwhile.
-            if gone and self._forget(asked):
+            if await asked.is_lost() and self._forget(asked):
                 return key
         return None
 
@@ -111,22 +119,22 @@ class Repeats:
             del self.unanswered[asked.content]
         return True
 
-    async def _answered(self, asked: Asked) -> None:
-        if asked.connection is not None and not await asked.connection.is_disconnected():
+    async def _answered(self, asked: Asked, request: Request | None) -> None:
+        if request is not None and not await request.is_disconnected():
             self._forget(asked)
 
     async def _told(
-        self, pieces: AsyncIterable[str | bytes | memoryview], asked: Asked
+        self, pieces: AsyncIterable[str | bytes | memoryview], asked: Asked, request: Request | None
     ) -> AsyncGenerator[str | bytes | memoryview, None]:
         async for piece in pieces:
             yield piece
-        await self._answered(asked)
+        await self._answered(asked, request)
 
 
 async def _digest(request: Request, subject: Subject) -> str:
     """Names a request's content and who sent it. The boundary of a form, another each time, is no part of it."""
     digest = hashlib.sha256(f"{subject}\n{request.url.path}\n".encode())
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not is_form(request):
         digest.update(await request.body())
         return digest.hexdigest()
     # It was read before, and so is not read again.

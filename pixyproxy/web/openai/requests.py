@@ -4,6 +4,7 @@ A parameter that is not known here is passed on to the upstream as it came.
 """
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -19,9 +20,16 @@ from pixyproxy.core.models.order import MOST_PICTURES, MOST_PREVIEWS, InputField
 from pixyproxy.core.models.tenant import ModelName, Visibility
 from pixyproxy.service.private.generation.inputs import Upload
 
-MOST_INPUTS = 18
-"""16 pictures, a mask and a markup."""
-MOST_FIELDS = 100
+MOST_OF_FIELD: dict[InputField, int] = {"image": 16, "mask": 1, "markup": 1}
+"""The Images API's own limits (openai 3.52, ImageEditParams), of files and GUIDs together."""
+MOST_INPUTS = sum(MOST_OF_FIELD.values())
+MOST_FIELDS = 64
+"""That are no files; they are held in memory, 8 MB at the most."""
+MOST_FIELD_BYTES = 128 * 1024
+"""Of each: 32,000 characters, the longest prompt, are no more in UTF-8."""
+FORM = "multipart/form-data"
+FORMS = {FORM, "application/x-www-form-urlencoded"}
+"""The second can only name earlier pictures."""
 INPUT_FIELDS: dict[str, InputField] = {
     "image": "image",
     "image[]": "image",
@@ -37,6 +45,7 @@ NOT_TO_BE_PASSED_ON = (
     "64 KB together"
 )
 FLAGS = {"true": True, "false": False}
+OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(Options)
 
 
 class OpenAIImageRequest(BaseModel):
@@ -60,7 +69,7 @@ class OpenAIImageRequest(BaseModel):
         options = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         try:
             # Nested so deeply that it cannot be written down is a ``ValueError`` or a ``RecursionError``.
-            TypeAdapter(Options).dump_json(TypeAdapter(Options).validate_python(options))
+            OPTIONS.dump_json(OPTIONS.validate_python(options))
         except (ValueError, RecursionError) as error:
             raise _invalid(OTHERS, NOT_TO_BE_PASSED_ON) from error
         return NewOrder(
@@ -81,11 +90,11 @@ async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest,
 
     Raises ``RequestValidationError``.
     """
-    async with request.form(max_files=MOST_INPUTS, max_fields=MOST_FIELDS) as form:
-        uploads = [_upload(name, value) for name, value in form.multi_items() if name in INPUT_FIELDS]
-        if not any(upload.field == "image" for upload in uploads):
-            problem = "must be there: a file, or the GUID of an earlier image in `image_guid`"
-            raise _invalid(INPUT_FIELDS["image"], problem)
+    if not is_form(request):
+        name, problem = "Content-Type", f"must be {FORM}: send the pictures and the parameters as fields of a form"
+        raise _invalid(name, problem)
+    async with request.form(max_files=MOST_INPUTS, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
+        uploads = _uploads(form)
         try:
             body = OpenAIImageRequest.model_validate(_parameters(form))
         except ValidationError as error:
@@ -93,6 +102,24 @@ async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest,
                 [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
             ) from error
         yield body, uploads
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body says that it is a form's."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() in FORMS
+
+
+def _uploads(form: FormData) -> list[Upload]:
+    uploads = [_upload(name, value) for name, value in form.multi_items() if name in INPUT_FIELDS]
+    counts = Counter(upload.field for upload in uploads)
+    if not counts["image"]:
+        problem = "must be there: a file, or the GUID of an earlier image in `image_guid`"
+        raise _invalid(INPUT_FIELDS["image"], problem)
+    for field, most in MOST_OF_FIELD.items():
+        if counts[field] > most:
+            problem = f"must not be there more than {most} times, files and GUIDs together"
+            raise _invalid(field, problem)
+    return uploads
 
 
 def _upload(name: str, value: UploadFile | str) -> Upload:

@@ -9,7 +9,7 @@ from fastapi import Response
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import PixyProxyException
-from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.service.private.generation.jobs import Job
 from pixyproxy.service.private.generation.watching import GenerationEvent, GenerationWatcher, Preview
@@ -55,7 +55,8 @@ class StreamedGeneration:
             yield event("error", {"error": openai_error(describe(self.request, error))})
 
     async def _pictures(self, job: Job | None) -> StoredPictures:
-        if job is None:
+        # What those who waited were told first may be that the record is pending; it is there by now.
+        if job is None or job.status is GenerationStatus.STORED:
             found = await self.watcher.outcome(self.guid, tenant_id=self.tenant_id)
         else:
             found = await asyncio.shield(job.outcome)

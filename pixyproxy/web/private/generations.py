@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -11,7 +13,7 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.generation import GenerationDetail, GenerationFilter, GenerationStatus
 from pixyproxy.core.models.image import GenerationPrompt
-from pixyproxy.service.private.generation.watching import GenerationEvent, Preview, Standing
+from pixyproxy.service.private.generation.watching import FINAL_ID, GenerationEvent, Preview, Standing
 from pixyproxy.web.auth.policies import ImageGenerate, ImageRead
 from pixyproxy.web.dependencies import (
     Cursor,
@@ -94,7 +96,10 @@ async def follow_generation(
 ) -> Response:
     """What happens to a generation, as server-sent events: `status`, `partial`, and `stored` or `failed` in the end."""
     await watcher.standing(guid, tenant_id=principal.tenant_id)
-    seen = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else 0
+    seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
+    if seen >= FINAL_ID:
+        # There is nothing more to come, so that clients do not ask again and again (WHATWG HTML, 9.2.3).
+        return Response(status_code=HTTPStatus.NO_CONTENT)
     events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
     return event_stream(_written(events, public_url))
 

@@ -32,11 +32,11 @@ async def create_image(
     try:
         stored = await watcher.outcome(order.guid, tenant_id=principal.tenant_id, seconds=prefer.seconds)
     except TimeoutError as error:
-        if not prefer.respond_async:
+        if order.replayed and not prefer.respond_async:
             raise GenerationInFlightException(context={"generation": order.guid}) from error
         standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
         response.status_code = HTTPStatus.ACCEPTED
-        response.headers.update({"Location": f"/generation/{order.guid}", "Preference-Applied": "respond-async"})
+        response.headers.update({"Location": f"/generation/{order.guid}", "Preference-Applied": prefer.applied})
         return generation_detail(standing, public_url=public_url)
     response.headers["Location"] = f"/image/{stored.images[0].guid}"
     return image_detail(stored.images[0], public_url=public_url)

@@ -11,7 +11,7 @@ import pytest
 from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.data.store.local import EXTENSIONS, LocalStore
-from tests.support.builders import keep_picture, new_guid
+from tests.support.builders import find_picture, keep_picture, new_guid
 
 pytestmark = pytest.mark.anyio
 MEDIA_TYPES: tuple[MediaType, ...] = get_args(MediaType)
@@ -31,7 +31,7 @@ def guid() -> ImageGuid:
 async def test_a_picture_comes_back_byte_for_byte(store: LocalStore, guid: ImageGuid, media_type: MediaType) -> None:
     content = os.urandom(100_000)
     await keep_picture(store, guid, media_type, content)
-    assert await store.find(guid) == media_type
+    assert find_picture(store, guid) == media_type
     assert await store.read(guid, media_type) == content
     path, status = await store.locate(guid, media_type)
     assert (path.read_bytes(), status.st_size) == (content, len(content))
@@ -53,7 +53,7 @@ def test_a_path_stays_below_the_folder(store: LocalStore, media_type: MediaType)
 
 
 async def test_an_absent_picture_is_missing(store: LocalStore, guid: ImageGuid) -> None:
-    assert await store.find(guid) is None
+    assert find_picture(store, guid) is None
     with pytest.raises(PictureMissingException):
         await store.read(guid, "image/png")
     with pytest.raises(PictureMissingException):
@@ -72,7 +72,7 @@ async def test_a_deleted_picture_is_gone_and_may_be_deleted_again(store: LocalSt
         await keep_picture(store, each)
     for _ in range(2):
         await store.delete(guid, "image/png")
-        assert await store.find(guid) is None
+        assert find_picture(store, guid) is None
     assert await store.read(other, "image/png") == b"picture"
 
 

@@ -14,7 +14,7 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.images import ImageEditor
-from tests.support.builders import MOMENT, add_image, keep_picture, new_guid
+from tests.support.builders import MOMENT, add_image, find_picture, keep_picture, new_guid
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
         with pytest.raises(ImageNotFoundException):
             await manager.delete_image(guid, principal=other_principal)
     assert await _found(manager, image) == image
-    assert await manager.store.find(image.guid) == image.media_type
+    assert find_picture(manager.store, image.guid) == image.media_type
 
 
 async def test_a_picture_that_cannot_be_removed_is_told_and_seen_by_nobody(

@@ -21,7 +21,7 @@ from tests.service.private.conftest import Outage
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process, start_process
 from tests.support import pictures
-from tests.support.builders import MOMENT, add_generation, new_guid, new_order
+from tests.support.builders import MOMENT, add_generation, find_picture, new_guid, new_order
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +127,7 @@ async def test_a_process_that_died_while_pictures_moved_to_the_store_lost_none(
         await process.store.adopt(folder.picture(generation.guid, index), guids[index], "image/png")
     await process.recovery.recover()
     assert {image.guid for image in await _images(process, tenant)} == set(guids)
-    assert [await process.store.find(guid) for guid in guids] == ["image/png", "image/png"]
+    assert [find_picture(process.store, guid) for guid in guids] == ["image/png", "image/png"]
 
 
 async def test_recoveries_at_once_record_one_image_and_charge_it_once(
@@ -144,7 +144,7 @@ async def test_a_picture_whose_record_was_written_is_recorded_and_charged_once(
 ) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
-    (entry,) = await folder.entries()
+    (entry,), _ = await folder.entries()
     stored = await process.engine.finish(generation, entry, folder)
     await process.recovery.recover()
     assert await _images(process, tenant) == list(stored.images)
@@ -200,18 +200,18 @@ async def test_recovery_records_what_a_crash_left_of_a_deleted_tenant_and_then_i
     await process.recovery.recover()
     await process.recovery.removal.remove_all()
     assert await process.database.read(lambda data: data.tenants.get_by_id(tenant.id)) is None
-    assert await process.store.find(generation.image_guids[0]) is None
+    assert find_picture(process.store, generation.image_guids[0]) is None
 
 
 async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(process: Process, tenant: Tenant) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
-    (entry,) = await folder.entries()
+    (entry,), _ = await folder.entries()
     (image,) = (await process.engine.finish(generation, entry, folder)).images
     await process.database.write(lambda data: data.images.delete(image.guid, tenant_id=tenant.id))
     await process.recovery.recover()
     assert await _images(process, tenant) == []
-    assert await process.store.find(image.guid) is None
+    assert find_picture(process.store, image.guid) is None
     assert list(process.spool.folder.iterdir()) == []
 
 
@@ -394,3 +394,16 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Process, tenant: Tenant) -> None:
+    folder = _die(process.spool)
+    generation = await _left_behind(process, tenant, folder)
+    (path,) = folder.path.glob("*.json")
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    await process.recovery.recover()
+    assert folder.picture(generation.guid, 0).is_file()
+    path.write_bytes(content)
+    await process.recovery.recover()
+    assert len(await _images(process, tenant)) == 1

@@ -28,6 +28,7 @@ from tests.support.builders import (
     MOMENT,
     add_generation,
     add_image,
+    find_picture,
     keep_picture,
     new_api_key,
     new_generation,
@@ -107,7 +108,7 @@ async def _owned(identity: Identity, tenant: Tenant) -> dict[str, int]:
 
 
 async def _files(identity: Identity, images: list[StoredImage]) -> int:
-    return sum([await identity.removal.store.find(image.guid) is not None for image in images])
+    return sum([find_picture(identity.removal.store, image.guid) is not None for image in images])
 
 
 async def _exists(identity: Identity, tenant: Tenant) -> bool:
@@ -208,7 +209,7 @@ async def test_a_picture_whose_file_remains_is_still_known(
     await _with_store(identity, broken).delete_tenant(tenant.guid, actor=OPERATOR)
     known = await identity.database.read(lambda data: data.images.list_some(tenant_id=tenant.id, limit=9))
     for image in images:
-        if await store.find(image.guid) is not None:
+        if find_picture(store, image.guid) is not None:
             assert image in known
 
 

@@ -6,6 +6,7 @@ import io
 import openai
 import pytest
 
+from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS
 from tests.support import pictures
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import EDITS_PATH, FakeUpstream, Verbatim
@@ -118,6 +119,60 @@ def test_unknown_fields_reach_the_upstream_and_lists_stay_lists(sdk: Sdk, upstre
     sdk.edit(FOX, extra_body={"tags": ["ü", "b"], "svg": {"model": "gpt-9"}, "new": "1"})
     sent = upstream.requests[0].raw.decode("utf-8", "replace")
     assert [sent.count(f'name="{name}"') for name in ("tags[]", "svg[model]", "new")] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("field", "most"), [("image_guid", 16), ("image_guid[]", 16), ("mask", 1), ("markup", 1)])
+def test_more_pictures_than_the_upstream_takes_are_refused_as_guids_too(
+    field: str, most: int, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    fields = {"prompt": "a fox", field: [ABSENT_GUID] * most}
+    files = [("image" if field.startswith("image") else field, FOX), ("image", DOG)]
+    answer = tenant.http.post("/v1/images/edits", data=fields, files=files)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request"
+    assert answer.json()["error"]["param"] == field.partition("_")[0]
+    assert str(most) in answer.json()["error"]["message"]
+    assert upstream.requests == []
+
+
+def test_a_guid_that_names_nothing_is_blamed_on_its_field(tenant: TenantClient) -> None:
+    fields = {"prompt": "a fox", "mask": ABSENT_GUID}
+    answer = tenant.http.post("/v1/images/edits", data=fields, files={"image": FOX})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_input_picture", "mask")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"new": "x" * (MOST_FIELD_BYTES + 1)}, {"tags[]": ["x"] * MOST_FIELDS}],
+    ids=["too long", "too many"],
+)
+def test_fields_that_would_fill_the_memory_are_refused(
+    fields: dict[str, str | list[str]], tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    data = {"prompt": "a fox", **fields}
+    for files in ({"image": FOX}, None):
+        assert tenant.http.post("/v1/images/edits", data=data, files=files).status_code == 400
+    assert upstream.requests == []
+
+
+def test_the_longest_prompt_is_not_too_long_for_a_field(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    prompt = "🦊" * 32_000
+    answer = tenant.http.post("/v1/images/edits", data={"prompt": prompt}, files={"image": FOX})
+    assert answer.status_code == 200
+    assert upstream.requests[0].body["prompt"] == prompt
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "a fox", "images": [{"file_id": "x"}]}', b""], ids=["JSON", "nothing"]
+)
+def test_what_is_no_form_is_told_to_be_one(content: bytes, tenant: TenantClient) -> None:
+    headers = {"Content-Type": "application/json"} if content else {}
+    answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "Content-Type"
+    assert "multipart/form-data" in answer.json()["error"]["message"]
 
 
 def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: FakeUpstream) -> None:

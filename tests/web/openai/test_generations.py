@@ -55,6 +55,25 @@ def test_a_revised_prompt_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None
     assert answer.created == 1
 
 
+@pytest.mark.parametrize("response_format", ["url", "b64_json"])
+def test_a_revised_prompt_stays_with_its_picture_when_another_is_deleted(
+    response_format: str, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    items = [{"revised_prompt": each, "b64_json": _encoded_png().decode()} for each in ("first", "second")]
+    upstream.behave(Verbatim(body=json.dumps({"created": 1, "data": items}).encode()))
+
+    def ask() -> list[dict[str, str]]:
+        order = {"prompt": "a red fox", "n": 2, "response_format": response_format}
+        answer = tenant.http.post("/v1/images/generations", json=order, headers={"Idempotency-Key": "order-1"})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["data"])
+
+    first, second = ask()
+    assert (first["revised_prompt"], second["revised_prompt"]) == ("first", "second")
+    assert tenant.http.delete(f"/image/{first['guid']}").status_code == 204
+    assert ask() == [second]
+
+
 def test_nothing_of_an_order_is_lost_or_added_on_the_way(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(moderation="low", safety_identifier="user-1", user="user-2", output_compression=80,
                  output_format="jpeg", quality="max", n=2)  # fmt: skip

@@ -1,22 +1,32 @@
 """Requests that the SDK sends again by itself, and names no Idempotency-Key for, are bought once."""
 
+import asyncio
+import gc
 import socket
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
+from weakref import ref
 
 import httpx2
 import openai
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from pixyproxy.core.exceptions import ImageStorageException
+from pixyproxy.core.exceptions import ImageStorageException, UpstreamBusyException
 from pixyproxy.core.fault_points import FaultPoint, arm
+from pixyproxy.core.models.principal import Subject
+from pixyproxy.web.openai.repeats import Repeats
 from tests.support import pictures
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import CUT, HANG, FakeUpstream
+from tests.web.builders import ABSENT_GUID
 from tests.web.openai.sdk import Sdk, connected, picture_of
 
-pytestmark = pytest.mark.usefixtures("upstream")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("upstream")]
 BODY = b'{"prompt": "a red fox"}'
 PATIENCE = 0.4
 """Seconds that a client waits for an answer; the upstream takes longer."""
@@ -183,3 +193,60 @@ def test_a_paid_picture_that_cannot_be_kept_is_not_bought_again(sdk: Sdk, upstre
     assert raised.value.code == "storage_failed"
     assert raised.value.response.headers["x-should-retry"] == "false"
     assert len(upstream.ledger) == 1
+
+
+async def test_nothing_is_held_of_a_request_that_is_over() -> None:
+    """But that its client is to be taken as gone: what was refused is repeated under the same key."""
+    repeats = Repeats()
+    request = made_request(count=0)
+    async with refused(), repeats.recognize(request, subject=Subject("key"), idempotency_key=None) as asked:
+        raise UpstreamBusyException
+    held = ref(request)
+    del request
+    gc.collect()
+    assert held() is None
+    async with repeats.recognize(made_request(count=1), subject=Subject("key"), idempotency_key=None) as again:
+        assert again.key == asked.key
+
+
+async def test_what_is_still_being_answered_is_no_repetitions() -> None:
+    repeats = Repeats()
+    first, second = made_request(count=0), made_request(count=1)
+    async with (
+        repeats.recognize(first, subject=Subject("key"), idempotency_key=None) as asked,
+        repeats.recognize(second, subject=Subject("key"), idempotency_key=None) as other,
+    ):
+        assert other.key != asked.key
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "Multipart/Form-Data"])
+def test_a_form_of_any_kind_may_be_sent_again(content_type: str, tenant: TenantClient) -> None:
+    body = b"prompt=a+fox&image_guid=" + ABSENT_GUID.encode()
+    if content_type == "Multipart/Form-Data":
+        content_type += "; boundary=x"
+        parts = {"prompt": "a fox", "image_guid": ABSENT_GUID}
+        pattern = '--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        body = "".join(pattern % part for part in parts.items()).encode() + b"--x--\r\n"
+    headers = {"Content-Type": content_type, "x-stainless-retry-count": "0"}
+    answer = tenant.http.post("/v1/images/edits", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_input_picture")
+
+
+@asynccontextmanager
+async def refused() -> AsyncIterator[None]:
+    """Lets no exception out; unlike ``pytest.raises`` it keeps none, whose frames would hold the request."""
+    with suppress(UpstreamBusyException):
+        yield
+
+
+def made_request(*, count: int) -> Request:
+    """An order as the SDK sends it, from a client that stays."""
+    body = iter([{"type": "http.request", "body": BODY}])
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return next(body, None) or await asyncio.Future[Message]()
+
+    headers = [(b"x-stainless-retry-count", str(count).encode())]
+    path = "/v1/images/generations"
+    return Request({"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}, receive)

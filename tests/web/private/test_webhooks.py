@@ -136,7 +136,9 @@ def test_every_act_on_a_webhook_is_written_down(owner: TenantClient) -> None:
 
 
 def test_a_server_tells_and_shows_what_came_of_it(open_server: RunningServer) -> None:
-    owner = open_server.new_tenant(f"told {time.monotonic_ns()}", scopes=frozenset({Scope.KEY_MANAGE}))
+    owner = open_server.new_tenant(
+        f"told {time.monotonic_ns()}", scopes=frozenset({Scope.KEY_MANAGE, Scope.IMAGE_READ})
+    )
     with owner.http, WebhookReceiver() as receiver:
         receiver.statuses = [500]
         webhook = _make(owner, url=receiver.url())

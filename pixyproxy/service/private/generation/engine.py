@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 DID_NOTHING = (UpstreamBusyException, UpstreamUnreachableException, UpstreamCredentialException)
 """After these another upstream may be asked: the one that said so certainly bought nothing."""
-BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException)
+BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException, ImageStorageException)
 """After these, the pictures that came before are kept."""
 RECORDERS = 4
 LEASE_SECONDS = 60
@@ -140,7 +140,7 @@ class Engine:
         """Make the entry durable; where that fails, the pictures are there, and are stored none the less."""
         try:
             await self.spool.own.commit(entry)
-        except ImageStorageException:
+        except Exception:
             logger.exception("generation %s has no entry in the spool", entry.generation)
         await reach(FaultPoint.SPOOLED)
 
@@ -166,6 +166,7 @@ class Engine:
                 tried |= {pooled.name}
                 if isinstance(error, DID_NOTHING) and self.pool.serves_other(generation.order.model, tried):
                     logger.warning("%s did nothing (%s); asking another upstream", pooled.name, error.code)
+                    job.asked = False
                     job.turn = self._next_turn(generation, tried, error)
                     continue
                 if not (isinstance(error, BROKE_OFF) and received.whole):
@@ -225,7 +226,7 @@ class Engine:
 
     async def _settle_cancelled(self, job: Job) -> None:
         """The server stops, and the upstream may have done the work; where that cannot be written, recovery will."""
-        ending = ending_of(asyncio.CancelledError(), asked=job.asked)
+        ending = ending_of(UpstreamSilentException(), asked=job.asked)
         with contextlib.suppress(DatabaseException):
             await self.database.write(lambda data: settle(data, job.generation, ending))
 
@@ -238,7 +239,7 @@ class Engine:
                     stored = await self.finish(generation, entry, folder)
             except DatabaseBusyException:
                 # Its turn will come.
-                continue
+                await asyncio.sleep(FIRST_RETRY_SECONDS)
             except GenerationDeletedException as error:
                 job.fail(error, GenerationStatus.FAILED)
                 await folder.remove(generation.guid)

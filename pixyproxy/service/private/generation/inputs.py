@@ -48,7 +48,7 @@ class InputReceiver:
         for index, upload in enumerate(uploads):
             receiver = PictureReceiver(SpoolFile(folder.input(guid, index)), self.limits)
             if isinstance(upload.content, str):
-                path = await self._path_of(upload.content, tenant_id)
+                path = await self._path_of(upload.content, tenant_id, field=upload.field)
                 work = partial(_copy_file, path, receiver)
             else:
                 work = partial(_copy, upload.content, receiver)
@@ -67,10 +67,10 @@ class InputReceiver:
             )
         return tuple(received)
 
-    async def _path_of(self, guid: ImageGuid, tenant_id: TenantId) -> Path:
+    async def _path_of(self, guid: ImageGuid, tenant_id: TenantId, *, field: InputField) -> Path:
         image = await self.database.read(lambda data: data.images.get_own(guid, tenant_id=tenant_id))
         if image is None:
-            raise InputPictureException(context={"field": "image"})
+            raise InputPictureException(context={"field": field})
         path, _ = await self.store.locate(image.guid, image.media_type)
         return path
 

@@ -23,6 +23,8 @@ MEDIA_TYPES: dict[str, MediaType] = {
     GifImagePlugin.GifImageFile.format: "image/gif",
 }
 """Pillow's format to media type; importing the plugins registers them, and no others."""
+SAME_FORMAT = {"MPO": JpegImagePlugin.JpegImageFile.format}
+"""What Pillow calls a JPEG with further pictures behind the first."""
 MAGIC_BYTES = 12
 """As many as it takes to tell the formats apart."""
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"RIFF")
@@ -76,10 +78,6 @@ class PictureReceiver:
         if self.header is None:
             self.header = read_header(self.file.path, self.limits)
         self.finished = True
-
-    def is_whole(self) -> bool:
-        """Whether it was received to its end, and is a picture."""
-        return self.finished
 
     @property
     def picture(self) -> ReceivedPicture:
@@ -163,7 +161,7 @@ class ReceivedAnswer:
     @property
     def whole(self) -> tuple[ReceivedPicture, ...]:
         """The pictures that were received whole, up to the first that was not."""
-        return tuple(receiver.picture for receiver in itertools.takewhile(PictureReceiver.is_whole, self.receivers))
+        return tuple(receiver.picture for receiver in itertools.takewhile(lambda each: each.finished, self.receivers))
 
 
 def read_header(path: Path, limits: PictureLimits) -> PictureHeader:
@@ -179,7 +177,8 @@ def read_header(path: Path, limits: PictureLimits) -> PictureHeader:
 
 def _open_header(file: IO[bytes]) -> PictureHeader:
     with Image.open(file, formats=list(MEDIA_TYPES)) as picture:
-        return PictureHeader(MEDIA_TYPES[picture.format or ""], *picture.size)
+        name = picture.format or ""
+        return PictureHeader(MEDIA_TYPES[SAME_FORMAT.get(name, name)], *picture.size)
 
 
 def _require_within(header: PictureHeader, limits: PictureLimits) -> None:

@@ -10,9 +10,12 @@ from pixyproxy.core.exceptions import (
     DatabaseUnavailableException,
     GenerationInFlightException,
     IdempotencyMismatchException,
+    ImageGenerationException,
+    ImageStorageException,
     ModelNotAllowedException,
 )
 from pixyproxy.core.fault_points import FaultPoint, reach
+from pixyproxy.core.models.budget import MICRO
 from pixyproxy.core.models.generation import (
     Generation,
     GenerationGuid,
@@ -22,6 +25,7 @@ from pixyproxy.core.models.generation import (
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.spool import SpoolFolder
 from pixyproxy.data.store.local import LocalStore
@@ -29,7 +33,7 @@ from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
 from pixyproxy.service.private.generation.jobs import Job, Jobs
-from pixyproxy.service.private.generation.orders import Terms, new_claim, order_of, picture_order
+from pixyproxy.service.private.generation.orders import Terms, fingerprint, new_claim, order_of, picture_order
 from pixyproxy.service.private.prices import Prices
 from pixyproxy.service.private.upstream.pool import Turn, UpstreamPool
 from pixyproxy.service.revalidation import revalidate
@@ -82,14 +86,22 @@ class GenerationService:
         model = self.only_model or asked_for
         if principal.allowed_models is not None and not {model, asked_for} & principal.allowed_models:
             raise ModelNotAllowedException(context={"model": asked_for})
-        # Nothing is bought that could not be kept.
-        await self.store.check()
         # Its lock tells others that this process lives, so that nobody takes over what it is about to claim.
         folder = self.engine.spool.own
         guid = GenerationGuid(str(uuid.uuid4()))
         order = await self._with_inputs(order, uploads, guid, folder, principal)
-        # From here on nothing is waited for, so that a caller who is gone leaves neither a turn nor files behind.
-        turn = self.pool.join(principal.tenant_id, model)
+        try:
+            # Nothing is bought that could not be kept.
+            await self.store.check()
+            # From here on nothing is waited for, so that a caller who is gone leaves neither a turn nor files behind.
+            turn = self.pool.join(principal.tenant_id, model)
+        except (ImageStorageException, ImageGenerationException):
+            earlier = await self._earlier(order, idempotency_key, principal.tenant_id)
+            if order.inputs:
+                await folder.remove(guid)
+            if earlier is None:
+                raise
+            return Submission(earlier, replayed=True)
         wanted = picture_order(order, model=model)
         terms = Terms(
             guid=guid,
@@ -126,6 +138,15 @@ class GenerationService:
             self.tasks.start(folder.remove(guid))
             raise
         return order.model_copy(update={"inputs": inputs})
+
+    async def _earlier(self, order: NewOrder, key: str | None, tenant_id: TenantId) -> GenerationGuid | None:
+        """The same order under the same key: it is not a new one, and needs no room."""
+        if key is None:
+            return None
+        earlier = await self.database.read(
+            lambda data: data.generations.get_by_idempotency_key(key, tenant_id=tenant_id)
+        )
+        return earlier.guid if earlier is not None and earlier.fingerprint == fingerprint(order) else None
 
     async def _claim_and_start(self, claim: NewGeneration, principal: Principal, turn: Turn) -> Submission:
         try:
@@ -188,4 +209,4 @@ def _reserve(data: Repositories, generation: Generation, principal: Principal) -
     elif generation.reserved_micro_usd and generation.budget_month is not None:
         amount = generation.reserved_micro_usd
         if not data.budgets.reserve(generation.budget_month, amount, tenant_id=generation.tenant_id):
-            raise BudgetExceededException
+            raise BudgetExceededException(context={"may_cost_usd": f"{amount / MICRO:.6f}"})

@@ -1,5 +1,6 @@
 """How a generation ends: status, images, charge and webhooks in one transaction."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,6 +26,8 @@ from pixyproxy.service.private import webhooks
 from pixyproxy.service.private.generation.orders import new_images
 from pixyproxy.service.private.prices import Prices
 
+logger = logging.getLogger(__name__)
+
 EXCEPTIONS: dict[str, type[PixyProxyException]] = {
     kind.code: kind
     for kind in vars(exceptions).values()
@@ -45,6 +48,8 @@ class Settlement:
         Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted, meanwhile.
         """
         cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
+        if cost is not None and generation.reserved_micro_usd is not None and cost > generation.reserved_micro_usd:
+            logger.warning("generation %s cost more than its bound: look at the model's price", generation.guid)
         ending = Ending(
             status=GenerationStatus.STORED,
             at=clock.now(),
@@ -54,8 +59,8 @@ class Settlement:
             answer=entry.answer,
         )
         if settle(data, generation, ending) or _settle_resolved(data, generation, ending):
-            for image in new_images(generation, entry.pictures):
-                data.images.record(image)
+            images = tuple(data.images.record(image) for image in new_images(generation, entry.pictures))
+            return GenerationWithImages(generation=_ended(generation, ending), images=images)
         return require_images(data, generation)
 
 
@@ -67,7 +72,7 @@ def settle(data: Repositories, generation: Generation, ending: Ending) -> bool:
     if not data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id):
         return False
     if ending.status is not GenerationStatus.UNKNOWN:
-        _charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)
+        charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)
     webhooks.enqueue(data, outcome_of(_ended(generation, ending), at=ending.at))
     return True
 
@@ -117,7 +122,7 @@ def _settle_resolved(data: Repositories, generation: Generation, ending: Ending)
     before = data.generations.get(generation.id, tenant_id=generation.tenant_id)
     if before is None or not data.generations.settle_resolved(before.id, ending, tenant_id=before.tenant_id):
         return False
-    _charge(data, before, released=0, spent=(ending.cost_micro_usd or 0) - (before.cost_micro_usd or 0))
+    charge(data, before, released=0, spent=(ending.cost_micro_usd or 0) - (before.cost_micro_usd or 0))
     webhooks.enqueue(data, outcome_of(_ended(before, ending), at=ending.at))
     return True
 
@@ -136,9 +141,12 @@ def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
 
 
 def _ended(generation: Generation, ending: Ending) -> Generation:
-    return generation.model_copy(update=ending.model_dump(include={"status", "image_count"}) | {"error": ending.error})
+    """The generation as its row is now."""
+    values = {name: getattr(ending, name) for name in Ending.model_fields if name in Generation.model_fields}
+    return generation.model_copy(update=values | {"finished_at": ending.at, "updated_at": ending.at})
 
 
-def _charge(data: Repositories, generation: Generation, *, released: int, spent: int) -> None:
+def charge(data: Repositories, generation: Generation, *, released: int, spent: int) -> None:
+    """Give back what a generation held of its month's budget, and note what was spent, in micro-dollars."""
     if generation.budget_month is not None and (released or spent):
         data.budgets.settle(generation.budget_month, released=released, spent=spent, tenant_id=generation.tenant_id)

@@ -170,8 +170,13 @@ class GenerationWatcher:
         if job is None:
             await asyncio.sleep(self.look_seconds)
         else:
-            # What waits in the queue moves without being told.
-            await job.wait_changed(version, self.look_seconds if waits else self.heartbeat_seconds)
+            changes = [job.wait_changed(version, self.heartbeat_seconds)] + ([job.turn.wait_changed()] if waits else [])
+            tasks = [asyncio.ensure_future(change) for change in changes]
+            try:
+                await asyncio.wait(tasks, timeout=self.heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
         return time.monotonic() - began
 
     def _previews(self, generation: Generation, told: int) -> list[GenerationEvent]:

@@ -22,11 +22,12 @@ class EventReader:
     """
 
     def __init__(self, order: PictureOrder, sink: PictureSink) -> None:
+        self._count = order.count
         self._pictures = EventPictures(order, sink)
         self._lines = EventLines()
         self._event = Event()
         self._said: list[dict[str, Any] | None] = []
-        """What every event with a finished picture says beside it; None of one that broke off."""
+        """What every event with a finished picture that was ordered says beside it; None of one that broke off."""
 
     @property
     def pictures(self) -> int:
@@ -75,7 +76,8 @@ class EventReader:
         if event.held is not None and said is not None:
             await self._pictures.place_held(event, said)
         if event.has_picture:
-            if event.kind is Kind.FINISHED:
+            # What comes beyond the order is not charged either, and would be kept without end.
+            if event.kind is Kind.FINISHED and len(self._said) < self._count:
                 self._said.append(said)
         elif not self.pictures:
             _raise_error(event, said or {})

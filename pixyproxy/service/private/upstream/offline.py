@@ -15,9 +15,8 @@ from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.upstream.sketch.drawing import draw_scene, encode_sketch, label_sketch
 from pixyproxy.service.private.upstream.sketch.retouch import draft_of, open_picture, retouch
-from pixyproxy.service.private.upstream.upstream import PictureSink, PictureWriter
+from pixyproxy.service.private.upstream.upstream import OFFLINE_MODEL, PictureSink, PictureWriter
 
-OFFLINE_MODEL = "offline-sketch"
 DEFAULT_SIZE = (1024, 1024)
 DEFAULT_FORMAT: PictureFormat = "png"
 DEFAULT_COMPRESSION = 90

@@ -23,10 +23,7 @@ from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.upstream.answer import AnswerReader
 from pixyproxy.service.private.upstream.events import EventReader
 from pixyproxy.service.private.upstream.openai_errors import RAISED, as_core_exception
-from pixyproxy.service.private.upstream.upstream import PictureSink
-
-DEFAULT_NAME = "default"
-"""Of the upstream that no list of upstreams names; it is called by its host."""
+from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME, PictureSink
 
 OWN_PARAMETERS = frozenset({"prompt", "model", "n", "stream", "partial_images", "image", "image[]", "mask", "markup"})
 """What only an order itself decides, whatever stands among its options."""

@@ -6,6 +6,11 @@ from typing import Protocol
 
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 
+DEFAULT_NAME = "default"
+"""Of the upstream that no list of upstreams names; it is called by its host."""
+OFFLINE_MODEL = "offline-sketch"
+"""What the offline generator calls itself, whatever model was asked for."""
+
 
 class PictureWriter(Protocol):
     """One picture that is being received. Both methods block, and are called in a worker thread, one at a time."""

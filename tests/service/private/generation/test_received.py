@@ -1,11 +1,13 @@
 """Pictures are told by their bytes: four formats within the limits pass, anything else does not."""
 
 import hashlib
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
 from pixyproxy.core.models.generation import GenerationGuid
@@ -33,7 +35,7 @@ def _receive(
     for start in range(0, len(content), size):
         receiver.write(content[start : start + size])
     receiver.finish()
-    assert receiver.is_whole()
+    assert receiver.finished
     return receiver.picture
 
 
@@ -58,6 +60,14 @@ def test_a_picture_is_what_its_bytes_say_in_whatever_pieces_they_come(
     assert (picture.media_type, picture.width, picture.height) == (media_type, 48, 32)
     assert (picture.byte_size, picture.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert path.read_bytes() == content
+
+
+def test_a_jpeg_with_further_pictures_behind_it_is_a_jpeg(path: Path) -> None:
+    content = io.BytesIO()
+    first, second = (Image.new("RGB", (48, 32), colour) for colour in ("red", "blue"))
+    first.save(content, "MPO", save_all=True, append_images=[second])
+    picture = _receive(path, content.getvalue())
+    assert (picture.media_type, picture.width, picture.height) == ("image/jpeg", 48, 32)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_what_can_be_told_by_its_first_bytes_is_not_written_at_all(path: Path) -
     with pytest.raises(PictureUnusableException):
         receiver.write(b"<!DOCTYPE html><html></html>")
     assert not path.exists()
-    assert not receiver.is_whole()
+    assert not receiver.finished
 
 
 @pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)

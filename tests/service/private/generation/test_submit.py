@@ -214,6 +214,21 @@ async def test_a_full_queue_claims_and_reserves_nothing(
     await process.stop()
 
 
+async def test_a_full_queue_has_room_for_an_order_that_is_repeated(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    first, second = [await process.submit(PRICED, principal=principal, key=key) for key in ("a", "b")]
+    for key, submitted in (("a", first), ("b", second)):
+        again = await process.submit(PRICED, principal=principal, key=key)
+        assert (again.guid, again.replayed) == (submitted.guid, True)
+    drawer.open_gate()
+    await process.finish()
+    await process.stop()
+
+
 @pytest.mark.parametrize(
     "error",
     [core.UpstreamSilentException(), core.UpstreamTimeoutException(), ZeroDivisionError()],

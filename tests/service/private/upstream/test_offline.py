@@ -10,8 +10,9 @@ from PIL import Image, ImageChops
 
 from pixyproxy.core.exceptions import PictureUnusableException, PromptRefusedException
 from pixyproxy.core.models.order import InputField, InputPicture, Operation, PictureOrder, UpstreamAnswer
-from pixyproxy.service.private.upstream.offline import OFFLINE_MODEL, OfflineUpstream
+from pixyproxy.service.private.upstream.offline import OfflineUpstream
 from pixyproxy.service.private.upstream.sketch.retouch import MOST_PIXELS
+from pixyproxy.service.private.upstream.upstream import OFFLINE_MODEL
 from tests.service.private.upstream.sinks import FakeSink
 from tests.support import pictures
 

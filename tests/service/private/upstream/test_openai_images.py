@@ -10,7 +10,8 @@ import pytest
 
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
-from pixyproxy.service.private.upstream.openai_images import DEFAULT_NAME, OpenAIUpstream, open_openai_upstream
+from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, open_openai_upstream
+from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME
 from tests.service.private.upstream.adapters import LONG, SHORT, adapter_of, open_adapter, saying, whole
 from tests.service.private.upstream.sinks import FakeSink, answer_with, usage
 from tests.support import pictures
