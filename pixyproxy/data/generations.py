@@ -152,16 +152,13 @@ class Generations:
         moments = {"until": to_timestamp(until), "at": to_timestamp(at)}
         return self.connection.execute(sql(statement), parameters | moments).rowcount == 1
 
-    def renew_leases(
-        self, owner: ProcessGuid, *, until: datetime, guids: Sequence[GenerationGuid] | None = None
-    ) -> None:
-        """Say that a process lives, on what it works on: these, a few hundred at most; None: all that are its own."""
-        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids or ())}
+    def renew_leases(self, owner: ProcessGuid, guids: Sequence[GenerationGuid], *, until: datetime) -> None:
+        """Say that a process lives and works on these generations, a few hundred at most."""
+        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids)}
         names = ", ".join(f":{name}" for name in parameters) or "NULL"
-        where = "" if guids is None else f"AND guid IN ({names})"
         statement = f"""
             UPDATE generations SET lease_until = :until
-             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner {where}
+             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner AND guid IN ({names})
         """
         self.connection.execute(sql(statement), parameters | {"owner": owner, "until": to_timestamp(until)})
 

@@ -125,7 +125,7 @@ class SpoolFolder:
     def _commit(self, entry: SpoolEntry) -> None:
         path = self.path / f"{entry.generation}{ENTRY}"
         staged = SpoolFile(path.with_suffix(".staged"))
-        staged.write(_readable(entry).encode())
+        staged.write(entry.model_dump_json().encode())
         staged.finish()
         try:
             staged.path.replace(path)
@@ -252,16 +252,6 @@ class Spool:
 
     def _lock_of(self, owner: str) -> Path:
         return self.folder / f"{owner}{LOCK}"
-
-
-def _readable(entry: SpoolEntry) -> str:
-    """An entry as JSON that can be read again: what an upstream nests too deep for that is left out."""
-    written = entry.model_dump_json()
-    try:
-        SpoolEntry.model_validate_json(written)
-    except ValidationError:
-        return entry.model_copy(update={"answer": entry.answer.model_copy(update={"facts": {}})}).model_dump_json()
-    return written
 
 
 def _hold_lock(path: Path) -> int:

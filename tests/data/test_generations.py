@@ -411,8 +411,10 @@ def test_another_tenants_is_not_taken_over(data: Repositories, tenant: Tenant, s
 def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: Repositories, tenant: Tenant) -> None:
     mine = [_accepted(data, tenant), _accepted(data, tenant, status=CALLING)]
     other, over = _accepted(data, tenant, lease_owner=OTHER), _accepted(data, tenant, status=STORED)
-    data.generations.renew_leases(ME, until=LATER + SECOND)
+    lost = _accepted(data, tenant)
+    data.generations.renew_leases(ME, [each.guid for each in (*mine, other, over)], until=LATER + SECOND)
     assert [_found(data, each).lease_until for each in mine] == [LATER + SECOND, LATER + SECOND]
+    assert _found(data, lost) == lost
     data.generations.release_leases(ME)
     assert [_found(data, each).lease_until for each in mine] == [None, None]
     assert [_found(data, each) for each in (other, over)] == [other, over]

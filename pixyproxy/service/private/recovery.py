@@ -37,6 +37,7 @@ INTERVAL_SECONDS = 3
 RENEWAL_SECONDS = LEASE_SECONDS / 4
 ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
 GENERATIONS_AT_ONCE = 1000
+RENEWED_AT_ONCE = 500
 TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 """Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
 
@@ -63,12 +64,19 @@ class Recovery:
         """In a loop of its own: a round of recovery may take longer than a lease."""
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
-            if self.engine.jobs.running:
-                until = clock.now() + timedelta(seconds=LEASE_SECONDS)
-                try:
-                    await self.database.write(partial(_renew, owner=self.spool.owner, until=until))
-                except PixyProxyException as error:
-                    logger.warning("leases could not be renewed: %s", error.code)
+            try:
+                await self._renew(list(self.engine.jobs.running))
+            except PixyProxyException as error:
+                logger.warning("leases could not be renewed: %s", error.code)
+            except Exception:
+                logger.exception("renewing leases met something unforeseen and will go on")
+
+    async def _renew(self, running: list[GenerationGuid]) -> None:
+        """Only what this process works on: what it has lost track of is to be found."""
+        until = clock.now() + timedelta(seconds=LEASE_SECONDS)
+        for start in range(0, len(running), RENEWED_AT_ONCE):
+            guids = running[start : start + RENEWED_AT_ONCE]
+            await self.database.write(partial(_renew_leases, owner=self.spool.owner, guids=guids, until=until))
 
     async def _recover_forever(self) -> None:
         for round_number in itertools.count():
@@ -89,9 +97,14 @@ class Recovery:
             for folder in folders:
                 await self._finish_folder(folder)
         for generation in await self._abandoned():
-            # A database that was away for long lets the leases of the living end as well.
-            if generation.lease_owner is None or not self.spool.is_alive(generation.lease_owner):
+            if not self._is_worked_on(generation):
                 await self._finish_abandoned(generation)
+
+    def _is_worked_on(self, generation: Generation) -> bool:
+        """A database that was away for long lets the leases of the living end as well."""
+        if generation.lease_owner == self.spool.owner:
+            return self.engine.jobs.get(generation.guid) is not None
+        return generation.lease_owner is not None and self.spool.is_alive(generation.lease_owner)
 
     async def close(self) -> None:
         """Leave what this process has not finished to any other: it stops."""
@@ -194,8 +207,8 @@ class Recovery:
             await self._fail(generation, error)
 
 
-def _renew(data: Repositories, *, owner: ProcessGuid, until: datetime) -> None:
-    data.generations.renew_leases(owner, until=until)
+def _renew_leases(data: Repositories, *, owner: ProcessGuid, guids: list[GenerationGuid], until: datetime) -> None:
+    data.generations.renew_leases(owner, guids, until=until)
 
 
 def _find(data: Repositories, *, guid: GenerationGuid) -> Generation | None:

@@ -244,6 +244,16 @@ async def test_the_lease_of_another_machine_is_respected_until_it_is_over(
     assert (await process.generation(generation.guid)).status is status
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(-2, GenerationStatus.UNKNOWN), (60, GenerationStatus.CALLING)])
+async def test_what_this_process_lost_track_of_is_given_up_with_its_lease(
+    process: Process, tenant: Tenant, seconds: int, status: GenerationStatus
+) -> None:
+    until = clock.now() + timedelta(seconds=seconds)
+    generation = await _claim(process, tenant, process.spool.owner, lease_until=until, status=GenerationStatus.CALLING)
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is status
+
+
 async def test_what_a_first_release_left_calling_is_unknown(process: Process, tenant: Tenant) -> None:
     generation = await process.database.write(lambda data: add_generation(data, tenant.id, created_at=MOMENT))
     await process.recovery.recover()
