@@ -203,7 +203,7 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: object) -> object:
         """Take a list separated by commas. ``*`` would believe what any client writes of itself."""
-        names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        names = _separated(value)
         if isinstance(names, list | tuple):
             for name in names:
                 ip_network(name)
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     @classmethod
     def _hosts(cls, value: object) -> object:
         """Take a list separated by commas."""
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        return _separated(value)
 
     @property
     def issuer(self) -> str:
@@ -224,6 +224,11 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> SecretStr:
         """The database to use: the one that was set, or SQLite in the data folder."""
         return self.database_url or SecretStr(f"sqlite:///{self.data_dir.resolve() / 'pixyproxy.db'}")
+
+
+def _separated(value: object) -> object:
+    """The names in a text that commas separate; anything else is left to the validation."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 def problems_of(error: ValidationError, *, upper: bool = False) -> list[str]:

@@ -127,12 +127,12 @@ class Recovery:
         for guid in list(doubtful):
             generation = await self.database.read(partial(_find, guid=guid))
             if generation is not None:
-                await self._fail(generation, DatabaseUnavailableException())
+                await self._end(generation, DatabaseUnavailableException(), asked=False)
             doubtful.discard(guid)
 
-    async def _fail(self, generation: Generation, error: PixyProxyException) -> None:
-        """End a generation for which no upstream was asked."""
-        ending = ending_of(error, asked=False)
+    async def _end(self, generation: Generation, error: PixyProxyException, *, asked: bool) -> None:
+        """End a generation without a picture; ``asked``: an upstream may have been."""
+        ending = ending_of(error, asked=asked)
         await self.database.write(lambda data: settle(data, generation, ending))
 
     async def _finish_folder(self, folder: SpoolFolder) -> None:
@@ -181,8 +181,7 @@ class Recovery:
         if generation.status is GenerationStatus.ACCEPTED:
             await self._take_over(generation)
             return
-        ending = ending_of(UpstreamSilentException(), asked=True)
-        await self.database.write(lambda data: settle(data, generation, ending))
+        await self._end(generation, UpstreamSilentException(), asked=True)
         logger.warning("generation %s ended without a known outcome", generation.guid)
 
     async def _take_over(self, generation: Generation) -> None:
@@ -204,7 +203,7 @@ class Recovery:
             self.generation.resume(generation.model_copy(update={"lease_owner": self.spool.owner}))
             logger.info("generation %s taken over", generation.guid)
         except (QueueFullException, ModelUnknownException, InputPictureException) as error:
-            await self._fail(generation, error)
+            await self._end(generation, error, asked=False)
 
 
 def _renew_leases(data: Repositories, *, owner: ProcessGuid, guids: list[GenerationGuid], until: datetime) -> None:

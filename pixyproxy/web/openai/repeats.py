@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import ReferenceType, ref
 
-from anyio import to_thread
 from fastapi import Response
 from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
@@ -26,6 +25,7 @@ from starlette.responses import StreamingResponse
 
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.principal import Subject
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.web.errors import describe
 from pixyproxy.web.openai.envelope import may_be_repeated
 from pixyproxy.web.openai.requests import is_form
@@ -140,7 +140,7 @@ async def _digest(request: Request, subject: Subject) -> str:
     # It was read before, and so is not read again.
     for name, value in (await request.form()).multi_items():
         if isinstance(value, UploadFile):
-            digest.update(repr((name, await to_thread.run_sync(_digest_of_file, value))).encode())
+            digest.update(repr((name, await run_in_thread(_digest_of_file, value))).encode())
         else:
             digest.update(repr((name, value)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
