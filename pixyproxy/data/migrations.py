@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SCHEMA_REVISION = "0004"
 """The revision that this code was written for: the head of ``sql/migrations``. Known without loading Alembic."""
 LOCK_WAIT_SECONDS = 60
+STATEMENT_SECONDS = 3600
+"""How long MySQL may take for one statement: where a large table is rewritten, longer than any request would wait."""
 
 
 def migrate(engine: Engine) -> bool:
@@ -119,16 +121,32 @@ def _locked(engine: Engine) -> Iterator[Connection]:
             with connection.begin():
                 yield connection
             return
-        statement = text("SELECT GET_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())), :seconds)")
-        if connection.execute(statement, {"seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
-            message = "Another process is migrating the database and does not come to an end. Look at its log."
-            raise SchemaException(message)
-        connection.commit()
-        try:
-            with connection.begin():
-                yield connection
-        finally:
-            connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())))"))
+        with _patient(connection):
+            statement = text("SELECT GET_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())), :seconds)")
+            if connection.execute(statement, {"seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
+                message = "Another process is migrating the database and does not come to an end. Look at its log."
+                raise SchemaException(message)
+            connection.commit()
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())))"))
+
+
+@contextmanager
+def _patient(connection: Connection) -> Iterator[None]:
+    """Have MySQL's driver wait for answers for as long as a migration may take.
+
+    A statement that is given up goes on in the server, and what it leaves is a schema that is half-applied.
+    """
+    driver: Any = connection.connection.driver_connection
+    usual = driver.read_timeout
+    driver.read_timeout = STATEMENT_SECONDS
+    try:
+        yield
+    finally:
+        driver.read_timeout = usual
 
 
 def _commit_if_ddl_does(connection: Connection) -> None:

@@ -14,11 +14,14 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from pydantic import SecretStr
 from sqlalchemy import Engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from pixyproxy.core.exceptions import SchemaException
 from pixyproxy.core.models.tenant import TenantStatus
 from pixyproxy.data.database import Repositories
+from pixyproxy.data.engine import open_engine
 from pixyproxy.data.migrations import SCHEMA_REVISION, migrate, render_schema, verify_schema
 from tests.support.databases import TABLES, TestDatabases, opened_engine
 
@@ -187,6 +190,22 @@ def test_processes_that_migrate_at_once_make_one_schema(databases: TestDatabases
         assert process.stdout.readline() == "ready\n"
     answers = [process.communicate("go\n", timeout=60) for process in processes]
     assert sorted(answers) == [("False\n", "")] * (AT_ONCE - 1) + [("True\n", "")]
+
+
+def test_in_mysql_a_migration_may_take_longer_than_an_answer_for_a_request(databases: TestDatabases) -> None:
+    url = databases.new("mysql")
+    name = "CONCAT('pixyproxy_', MD5(DATABASE()))"
+    impatient = open_engine(SecretStr(url), pool_size=1, wait_seconds=1, timeout_seconds=1)
+    with opened_engine(url) as engine, engine.connect() as other, ThreadPoolExecutor() as threads:
+        assert other.execute(text(f"SELECT GET_LOCK({name}, 0)")).scalar() == 1
+        migrated = threads.submit(migrate, impatient)
+        # One second longer than the driver would wait for an answer.
+        time.sleep(2)
+        other.execute(text(f"SELECT RELEASE_LOCK({name})"))
+        assert migrated.result() is True
+        with impatient.connect() as connection, pytest.raises(DBAPIError):
+            connection.execute(text("SELECT SLEEP(3)"))
+        impatient.dispose()
 
 
 def _newer(url: str) -> None:

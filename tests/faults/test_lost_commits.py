@@ -25,7 +25,7 @@ def thief(
     """A tenant of a server whose way to the database is not to be trusted."""
     url = mysql_server.create_database()
     with commit_thief(url) as (thief, way):
-        settings = make_settings(tmp_path, database_url=way, database_timeout_seconds=2, **upstream_settings(upstream))
+        settings = make_settings(tmp_path, database_url=way, **upstream_settings(upstream))
         with serving(settings) as server:
             tenant = server.new_tenant("t")
             with tenant.http:
