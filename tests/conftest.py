@@ -19,6 +19,12 @@ from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_se
 from tests.support.upstream import FakeUpstream
 
 BACKENDS = ("sqlite", "mysql")
+PATIENCE = {"": 20, "impatient": 2}
+"""For how many seconds a ``server`` waits for its upstream, by what its parameter says beside the database.
+
+The short time is for tests of what an upstream's silence leads to, and would be up on a slow machine for all others.
+"""
+IMPATIENT = ("sqlite impatient", "mysql impatient")
 held = pytest.StashKey[ExitStack]()
 
 
@@ -93,17 +99,21 @@ def server(
     mysql_server: MySqlDatabases,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """A running PixyProxy on each database, with the fake upstream; every test brings a tenant of its own."""
+    """A running PixyProxy on each database, with the fake upstream; every test brings a tenant of its own.
+
+    Tests where the upstream is silent take it with the parameters ``IMPATIENT``.
+    """
+    backend, _, patience = request.param.partition(" ")
     with ExitStack() as stack:
         url = None
-        if request.param == "mysql":
+        if backend == "mysql":
             url = mysql_server.create_database()
             stack.callback(mysql_server.drop_database, url)
         settings = make_settings(
-            tmp_path_factory.mktemp(request.param),
+            tmp_path_factory.mktemp(backend),
             database_url=url,
             **UNLIMITED,
-            upstream_timeout_seconds=2,
+            upstream_timeout_seconds=PATIENCE[patience],
             **upstream_settings(session_upstream),
         )
         yield stack.enter_context(serving(settings))

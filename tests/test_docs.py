@@ -5,13 +5,26 @@ import os
 import re
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pixyproxy.core.models.principal import Scope
+from tests.support.databases import TestDatabases
 from tests.support.pictures import png
-from tests.support.server import RunningServer, TenantClient
+from tests.support.server import (
+    EVERY_IMAGE_SCOPE,
+    UNLIMITED,
+    RunningServer,
+    TenantClient,
+    make_settings,
+    serving,
+    upstream_settings,
+)
+from tests.support.upstream import FakeUpstream
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -49,6 +62,33 @@ BLOCKS = [
 
 def blocks_in(language: str) -> list[Block]:
     return [block for block in BLOCKS if block.language == language]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+def server(
+    request: pytest.FixtureRequest,
+    databases: TestDatabases,
+    tmp_path_factory: pytest.TempPathFactory,
+    session_upstream: FakeUpstream,
+) -> Iterator[RunningServer]:
+    """A server as the documents have their readers start it: webhooks may lead to their own machine."""
+    settings = make_settings(
+        tmp_path_factory.mktemp(request.param),
+        database_url=databases.new(request.param),
+        webhook_allowed_hosts="127.0.0.1",
+        **UNLIMITED,
+        **upstream_settings(session_upstream),
+    )
+    with serving(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def tenant(server: RunningServer) -> Iterator[TenantClient]:
+    """A reader's tenant, with a key that may make webhooks too."""
+    tenant = server.new_tenant(f"reader {uuid.uuid4()}", scopes=EVERY_IMAGE_SCOPE | {Scope.KEY_MANAGE})
+    with tenant.http:
+        yield tenant
 
 
 def test_every_block_is_in_a_language_that_is_tested() -> None:

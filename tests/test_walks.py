@@ -47,6 +47,7 @@ WITHOUT_TENANT = {
     "Images.record": "NewImage carries the tenant",
     "Generations.claim": "NewGeneration carries the tenant",
     "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
+    "Generations.find_all": "recovery ends what was claimed in every tenant without anybody knowing",
     "Generations.list_abandoned": "recovery finishes what died in every tenant",
     "Generations.release_leases": "a process works for every tenant",
     "Generations.renew_leases": "a process works for every tenant",

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.logs import configure_logging
 from pixyproxy.core.models.principal import Actor
-from pixyproxy.core.settings import Settings, problems_of
+from pixyproxy.core.settings import Settings, problems_of, problems_of_settings
 
 if TYPE_CHECKING:
     from pixyproxy.service.composition import Services
@@ -29,11 +29,9 @@ def load_settings() -> Settings:
     """The settings, with logging set up for them; a wrong one ends the command with a sentence about it."""
     try:
         settings = Settings()
-    except ValidationError as error:
-        problems = "\n".join(f"  {problem}" for problem in problems_of(error, upper=True))
-        fail(f"These settings are wrong (PIXYPROXY_ + name, see .env.example):\n{problems}")
-    except SettingsError as error:
-        fail(f"A setting is not the JSON that it has to be ({error}). See .env.example and docs/identity.md.")
+    except (ValidationError, SettingsError) as error:
+        problems = "\n".join(f"  {problem}" for problem in problems_of_settings(error))
+        fail(f"These settings are wrong:\n{problems}")
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     return settings
 

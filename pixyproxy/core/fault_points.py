@@ -4,7 +4,8 @@ Nothing arms them but a test's own program: neither a setting nor a request can.
 variable.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from enum import StrEnum
 
 
@@ -33,7 +34,7 @@ class FaultPoint(StrEnum):
     """An entry of a dead process was found in the spool, and is about to be finished."""
 
 
-Act = Callable[[FaultPoint], Awaitable[None]]
+Act = Callable[[FaultPoint], Coroutine[None, None, None]]
 _act: Act | None = None
 
 
@@ -47,3 +48,9 @@ async def reach(point: FaultPoint) -> None:
     """Pass a fault point."""
     if _act is not None:
         await _act(point)
+
+
+def reach_from_thread(point: FaultPoint, loop: asyncio.AbstractEventLoop) -> None:
+    """Pass a fault point in a worker thread of this event loop."""
+    if _act is not None:
+        asyncio.run_coroutine_threadsafe(_act(point), loop).result()

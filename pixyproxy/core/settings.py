@@ -4,13 +4,15 @@ Names are ``PIXYPROXY_`` + the field's name in capitals; the upstream's are the 
 ``.env.example`` lists them all, and a test keeps it complete.
 """
 
+import json
 import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
@@ -190,6 +192,15 @@ class Settings(BaseSettings):
             raise ValueError(problem)
         return value
 
+    @field_validator("upstreams")
+    @classmethod
+    def _names_of_their_own(cls, value: tuple[UpstreamSettings, ...]) -> tuple[UpstreamSettings, ...]:
+        """The log and the record of a generation tell upstreams apart by their names."""
+        if len({upstream.name for upstream in value}) < len(value):
+            problem = "every upstream needs a name of its own"
+            raise ValueError(problem)
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _known_store(cls, value: SecretStr | None) -> SecretStr | None:
@@ -231,8 +242,32 @@ def _separated(value: object) -> object:
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
-def problems_of(error: ValidationError, *, upper: bool = False) -> list[str]:
-    """What is wrong with which field, a line each; ``upper`` for settings, whose names are variables."""
-    names = (".".join(map(str, item["loc"])) for item in error.errors())
-    messages = (item["msg"].removeprefix("Value error, ") for item in error.errors())
-    return [f"{name.upper() if upper else name}: {message}" for name, message in zip(names, messages, strict=True)]
+def problems_of(error: ValidationError) -> list[str]:
+    """What is wrong with which field, a line each."""
+    return [f"{'.'.join(map(str, item['loc']))}: {_message_of(item)}" for item in error.errors()]
+
+
+def problems_of_settings(error: ValidationError | SettingsError) -> list[str]:
+    """What is wrong with which environment variable, and where to read about it; never what its value was."""
+    if isinstance(error, SettingsError):
+        # The library's words are all that names the setting.
+        name = re.search(r'field "(\w+)"', str(error))
+        cause = error.__cause__
+        where = f" (line {cause.lineno}, column {cause.colno})" if isinstance(cause, json.JSONDecodeError) else ""
+        return [_problem_of(name[1] if name else "a setting", "", f"is not the JSON that it has to be{where}")]
+    return [
+        _problem_of(str(item["loc"][0]), ".".join(map(str, item["loc"][1:])), _message_of(item))
+        for item in error.errors()
+    ]
+
+
+def _problem_of(setting: str, member: str, problem: str) -> str:
+    """``setting`` is the field's name, or its alias where it has one; ``member`` what in it is wrong."""
+    field = Settings.model_fields.get(setting)
+    variable = setting.upper() if field is None or field.validation_alias else f"PIXYPROXY_{setting}".upper()
+    page = re.search(r"docs/\w+\.md", (field and field.description) or "")
+    return f"{variable}{f' at {member}' if member else ''}: {problem}; see {page[0] if page else '.env.example'}"
+
+
+def _message_of(item: ErrorDetails) -> str:
+    return item["msg"].removeprefix("Value error, ")

@@ -209,6 +209,13 @@ class Generations:
         """The generation of this GUID, whosever it is: for operators, and for what was found in the spool."""
         return self._one(f"{SELECT} WHERE guid = :guid", {"guid": guid})
 
+    def find_all(self, guids: Sequence[GenerationGuid]) -> list[Generation]:
+        """Those of these generations that there are, whosever they are; a few hundred at most."""
+        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids)}
+        names = ", ".join(f":{name}" for name in parameters) or "NULL"
+        statement = sql(f"{SELECT} WHERE guid IN ({names})")
+        return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
+
     def resolve(self, generation_id: GenerationId, *, tenant_id: TenantId, bought: bool, at: datetime) -> bool:
         """Note what an operator found out about an unknown generation; False where that is not open (any more).
 

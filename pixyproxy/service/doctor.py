@@ -1,20 +1,24 @@
 """Self-examination: what works, and what to mend where something does not."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, HttpUrl, ValidationError
 from pydantic_settings import SettingsError
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import PixyProxyException
-from pixyproxy.core.settings import Settings, problems_of
+from pixyproxy.core.exceptions import PixyProxyException, UpstreamTimeoutException
+from pixyproxy.core.models.upstream import UpstreamSettings
+from pixyproxy.core.settings import Settings, problems_of_settings
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.composition import migrate_database, open_pool
 from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
+
+ANSWER_SECONDS = 10.0
 
 
 class Finding(BaseModel):
@@ -25,16 +29,15 @@ class Finding(BaseModel):
     message: str
 
 
-async def examine() -> list[Finding]:
-    """Look at settings and at all that a server needs; each look is taken whatever the others say."""
+async def examine(*, answer_seconds: float = ANSWER_SECONDS) -> list[Finding]:
+    """Look at settings and at all that a server needs; each look is taken whatever the others say.
+
+    ``answer_seconds`` is how long an upstream may take to list its models.
+    """
     try:
         settings = Settings()
-    except ValidationError as error:
-        problems = "; ".join(problems_of(error, upper=True))
-        return [Finding(subject="settings", ok=False, message=f"{problems}. Compare them with .env.example.")]
-    except SettingsError as error:
-        message = f"one is not the JSON that it has to be ({error}). See .env.example and docs/identity.md."
-        return [Finding(subject="settings", ok=False, message=message)]
+    except (ValidationError, SettingsError) as error:
+        return [Finding(subject="settings", ok=False, message="; ".join(problems_of_settings(error)))]
     return [
         _examine_names(),
         await _examined("data folder", lambda: _use_data_folder(settings)),
@@ -42,7 +45,7 @@ async def examine() -> list[Finding]:
         await _examined("picture store", lambda: _use_store(settings)),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
-        await _examined("upstream", lambda: _use_upstream(settings)),
+        *await _examine_upstreams(settings, answer_seconds),
     ]
 
 
@@ -94,10 +97,38 @@ async def _use_prices(settings: Settings) -> str:
     return "ours" if settings.prices is None else f"{settings.prices}, and ours"
 
 
-async def _use_upstream(settings: Settings) -> str:
-    pool = open_pool(settings)
-    try:
-        await pool.check()
-    finally:
-        await pool.close()
-    return pool.name
+async def _examine_upstreams(settings: Settings, seconds: float) -> list[Finding]:
+    """A finding for each upstream; all are asked at the same time."""
+    if not settings.upstreams:
+        offline = settings.openai_api_key is None
+        about = "offline sketches (no OPENAI_API_KEY is set)" if offline else _about(settings.openai_base_url, None)
+        return [await _examine_upstream("upstream", about, settings, seconds)]
+
+    async def examine_one(upstream: UpstreamSettings) -> Finding:
+        alone = settings.model_copy(update={"upstreams": (upstream,)})
+        about = _about(upstream.base_url, upstream.models)
+        return await _examine_upstream(f"upstream {upstream.name}", about, alone, seconds)
+
+    return await asyncio.gather(*map(examine_one, settings.upstreams))
+
+
+def _about(base_url: HttpUrl, models: tuple[str, ...] | None) -> str:
+    return f"{base_url.host}, {'any model' if models is None else ', '.join(models)}"
+
+
+async def _examine_upstream(subject: str, about: str, settings: Settings, seconds: float) -> Finding:
+    """Whether the only upstream of these settings lists its models, which costs nothing."""
+
+    async def use_upstream() -> str:
+        pool = open_pool(settings)
+        try:
+            async with asyncio.timeout(seconds):
+                return f"answers, and lists {len(await pool.list_models())} of them"
+        except TimeoutError as error:
+            problem = f"It has not listed its models within {seconds:g} s."
+            raise UpstreamTimeoutException(problem) from error
+        finally:
+            await pool.close()
+
+    found = await _examined(subject, use_upstream)
+    return found.model_copy(update={"message": f"{about}: {found.message}"})

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.memory import give_back_memory_forever
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.web.auth.metadata import metadata_router
@@ -112,7 +113,9 @@ async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
     app.state.services = services
     logger.info("pictures come from: %s", services.pool.name)
     await app.state.limits.ask_storage()
-    loops = asyncio.gather(services.recovery.run_forever(), services.webhook_delivery.run_forever())
+    loops = asyncio.gather(
+        services.recovery.run_forever(), services.webhook_delivery.run_forever(), give_back_memory_forever()
+    )
     try:
         yield
     finally:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from limits import RateLimitItem, RateLimitItemPerMinute
+import slowapi.wrappers
+from limits import RateLimitItem, RateLimitItemPerMinute, parse_many
 from slowapi import Limiter
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -22,6 +23,11 @@ Amounts = dict[str, str | Callable[[str], str]]
 """Policy → its size as slowapi takes it: a text, or what makes the text of a bucket's key."""
 
 SCOPE_KEY = "pixyproxy.rate_limits"
+
+# slowapi reads a limit's text anew with each request, which takes longer than counting it. There are as many texts as
+# there are different limits.
+slowapi.wrappers.parse_many = functools.lru_cache(maxsize=1024)(parse_many)  # type: ignore[attr-defined]
+
 IPV6_PREFIX = 64
 """What one customer of a provider has at the least (RFC 6177): a limit by single addresses would be none."""
 UNKNOWN_ADDRESS = "unknown"

@@ -5,8 +5,10 @@ The table gives each core exception its status; a test fails when a class is mis
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,7 @@ from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.service.private.audit import entry
 from pixyproxy.web.limits import seconds_until_reset
 from pixyproxy.web.openai.envelope import PREFIX, openai_response
+from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS, MOST_INPUTS, is_form
 from pixyproxy.web.problem import OAUTH_PATHS, Problem, oauth_response, problem_response
 
 logger = logging.getLogger(__name__)
@@ -109,6 +112,18 @@ FRAMEWORK_CODES: dict[int, tuple[str, str]] = {
 }
 """What the framework itself answers with → code and what to do."""
 
+UNREADABLE_FORM = (
+    "The form cannot be read: it is malformed, or has too many fields or too long ones. /v1/images/edits takes "
+    f"{MOST_INPUTS} files and {MOST_FIELDS} other fields of {MOST_FIELD_BYTES // 1024} KB each."
+)
+OPENAI_PATHS = ("/images/", "/models")
+"""What an OpenAI SDK asks for whose ``base_url`` lacks the ``/v1``; it shows no error but in OpenAI's envelope."""
+BELOW_V1 = "There is nothing at this path. The OpenAI-compatible API is below /v1: let the SDK's `base_url` end in /v1."
+OF_SEVERAL = {"n", "stream", "partial_images"}
+SEVERAL = "For several pictures or for events use POST /generation, or /v1/images/generations as OpenAI's clients do."
+KEY_HEADER = ("header", "idempotency-key")
+KEY_RULE = "must be 1 to 255 visible ASCII characters; leave the header out rather than empty"
+
 WITH_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 CHALLENGE = 'Bearer realm="pixyproxy"'
 
@@ -118,7 +133,7 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
     if isinstance(exception, core.PermissionException):
         exception = await _written_down(request, exception)
     problem = describe(request, exception)
-    if request.scope.get("path", "").startswith(PREFIX):
+    if request.scope.get("path", "").startswith((PREFIX, *OPENAI_PATHS)):
         return openai_response(problem)
     if request.scope.get("path") in OAUTH_PATHS:
         return oauth_response(_as_oauth(problem))
@@ -200,20 +215,27 @@ def describe(request: Request, exception: Exception) -> Problem:
     if isinstance(exception, core.PixyProxyException):
         return _describe_core(exception)
     if isinstance(exception, RequestValidationError):
-        return _describe_validation(exception)
+        return _describe_validation(request, exception)
     if isinstance(exception, RateLimitExceeded):
         code, detail = FRAMEWORK_CODES[429]
         return Problem(429, code, detail, {}, {"Retry-After": str(seconds_until_reset(request))})
     if isinstance(exception, HTTPException):
-        headers = dict(exception.headers or {})
-        if exception.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            path = request.scope["route"].path
-            headers["Allow"] = request.app.state.allowed_methods.get(path, headers.get("Allow", ""))
-        default = (f"http_{exception.status_code}", HTTPStatus(exception.status_code).description)
-        code, detail = FRAMEWORK_CODES.get(exception.status_code, default)
-        return Problem(exception.status_code, code, detail, {}, headers)
+        return _describe_http(request, exception)
     logger.error("unforeseen %s", type(exception).__name__, exc_info=exception)
     return Problem(500, core.PixyProxyException.code, core.PixyProxyException.default_message, {}, {})
+
+
+def _describe_http(request: Request, exception: HTTPException) -> Problem:
+    status, headers = exception.status_code, dict(exception.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        path = request.scope["route"].path
+        headers["Allow"] = request.app.state.allowed_methods.get(path, headers.get("Allow", ""))
+    code, detail = FRAMEWORK_CODES.get(status, (f"http_{status}", HTTPStatus(status).description))
+    if status == HTTPStatus.BAD_REQUEST and is_form(request):
+        detail = UNREADABLE_FORM
+    if status == HTTPStatus.NOT_FOUND and request.scope.get("path", "").startswith(OPENAI_PATHS):
+        detail = BELOW_V1
+    return Problem(status, code, detail, {}, headers)
 
 
 def _describe_core(exception: core.PixyProxyException) -> Problem:
@@ -252,7 +274,7 @@ def _cause(exception: core.PixyProxyException) -> str:
     return f"{type(cause).__name__} {words}".rstrip() if cause else "none"
 
 
-def _describe_validation(exception: RequestValidationError) -> Problem:
+def _describe_validation(request: Request, exception: RequestValidationError) -> Problem:
     """422 that names fields and rules, never what was in them; 400 where the body is no JSON at all."""
     errors = exception.errors()
     if any(error["type"] == "json_invalid" for error in errors):
@@ -261,9 +283,16 @@ def _describe_validation(exception: RequestValidationError) -> Problem:
     if any(error["loc"] == ("body",) for error in errors):
         detail = "Send a JSON object, with `Content-Type: application/json`."
         return Problem(422, core.InvalidRequestException.code, detail, {}, {})
-    listed = [
-        {"loc": list(error["loc"]), "type": error["type"], "msg": error["msg"].removeprefix("Value error, ")}
-        for error in errors
-    ]
+    listed = [{"loc": list(error["loc"]), "type": error["type"], "msg": _rule_of(error)} for error in errors]
     detail = "Some fields of the request are not acceptable; `errors` lists them."
+    unknown = {error["loc"][-1] for error in errors if error["type"] == "extra_forbidden"}
+    if request.scope.get("path") == "/image" and unknown & OF_SEVERAL:
+        detail = f"{detail} {SEVERAL}"
     return Problem(422, core.InvalidRequestException.code, detail, {"errors": listed}, {})
+
+
+def _rule_of(error: Mapping[str, Any]) -> str:
+    """What a field must be, in words: a pattern tells few readers anything."""
+    if error["loc"] == KEY_HEADER:
+        return KEY_RULE
+    return str(error["msg"]).removeprefix("Value error, ")

@@ -1,10 +1,15 @@
 """``pixyproxy doctor``: what works, and what to mend where something does not."""
 
+import asyncio
 import json
+import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pixyproxy.service.doctor import examine as examine_here
 from tests.cli.conftest import Place
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream, refusing_base_url
@@ -109,7 +114,60 @@ def test_a_good_upstream_is_asked_for_nothing_that_costs(place: Place) -> None:
 def test_a_setting_that_is_not_the_json_that_it_has_to_be(place: Place) -> None:
     findings = examine(place, PIXYPROXY_TRUSTED_ISSUERS="nonsense")
     assert failing(findings) == ["settings"]
-    assert "trusted_issuers" in findings["settings"]["message"]
+    message = findings["settings"]["message"]
+    assert message.startswith("PIXYPROXY_TRUSTED_ISSUERS: ")
+    assert "line 1, column 1" in message
+    assert "docs/identity.md" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('[{"name": "hunter2", }]', "PIXYPROXY_UPSTREAMS: is not the JSON that it has to be"),
+        ('[{"name": "a", "base_url": "http://x/v1", "api_key": ""}]', "PIXYPROXY_UPSTREAMS at 0.api_key: "),
+        ('[{"name": "hunter2 "}]', "PIXYPROXY_UPSTREAMS at 0.name: "),
+    ],
+)
+def test_upstreams_that_are_written_wrongly(value: str, problem: str, place: Place) -> None:
+    findings = examine(place, PIXYPROXY_UPSTREAMS=value)
+    assert failing(findings) == ["settings"]
+    assert findings["settings"]["message"].startswith(problem)
+    assert "docs/upstreams.md" in findings["settings"]["message"]
+    assert "hunter2" not in str(findings)
+
+
+def test_each_upstream_is_named_and_asked(place: Place) -> None:
+    with FakeUpstream() as upstream, refusing_base_url() as refusing:
+        listed = [
+            {"name": "good", "base_url": upstream.base_url, "api_key": upstream.api_key, "models": ["gpt-image-2.5-*"]},
+            {"name": "gone", "base_url": refusing, "api_key": "hunter2"},
+        ]
+        findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps(listed))
+    assert failing(findings) == ["upstream gone"]
+    assert findings["upstream good"]["message"] == "127.0.0.1, gpt-image-2.5-*: answers, and lists 2 of them"
+    assert findings["upstream gone"]["message"].startswith("127.0.0.1, any model: ")
+    assert upstream.api_key not in str(findings)
+    assert "hunter2" not in str(findings)
+
+
+def test_upstreams_of_one_name(place: Place) -> None:
+    with FakeUpstream() as upstream:
+        one = {"name": "twin", "base_url": upstream.base_url, "api_key": upstream.api_key}
+        findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps([one, one]))
+    assert failing(findings) == ["settings"]
+    assert "PIXYPROXY_UPSTREAMS: every upstream needs a name of its own" in findings["settings"]["message"]
+
+
+def test_an_upstream_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name in [name for name in os.environ if name.startswith("PIXYPROXY_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("OPENAI_API_KEY", "hunter2")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+        findings = {finding.subject: finding for finding in asyncio.run(examine_here(answer_seconds=0.2))}
+    assert not findings["upstream"].ok
+    assert findings["upstream"].message == "127.0.0.1, any model: It has not listed its models within 0.2 s."
 
 
 def test_signing_keys_that_are_none(place: Place) -> None:

@@ -65,12 +65,15 @@ def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -
         ("PIXYPROXY_DATABASE_URL", "oracle://hunter2@x"),
         ("PIXYPROXY_PUBLIC_URL", "nowhere"),
         ("OPENAI_BASE_URL", "not a url"),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"'),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]'),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, place: Place) -> None:
     errors = place.fail("serve", "--port", "0", **{name: value})
     assert errors.startswith("These settings are wrong")
-    assert name.removeprefix("PIXYPROXY_") in errors
+    assert name in errors
+    assert ".env.example" in errors or "docs/upstreams.md" in errors
     assert "hunter2" not in errors
 
 

@@ -11,6 +11,7 @@ from pixyproxy.core.models.generation import (
     Generation,
     GenerationError,
     GenerationFilter,
+    GenerationGuid,
     GenerationStatus,
     NewGeneration,
     ProcessGuid,
@@ -317,6 +318,17 @@ def test_a_tenant_that_goes_takes_what_is_over_and_waits_for_the_rest(
     _settle(data, calling, FAILED)
     assert data.generations.delete_settled(tenant_id=tenant.id)
     assert _found(data, other) == other
+
+
+def test_recovery_finds_those_that_there_are_of_any_tenant(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    found = [add_generation(data, owner.id) for owner in (tenant, stranger)]
+    add_generation(data, tenant.id)
+    absent = GenerationGuid(new_guid())
+    all_found = data.generations.find_all([absent, *(each.guid for each in found)])
+    assert sorted(all_found, key=lambda each: each.id) == found
+    assert data.generations.find_all([]) == []
 
 
 def test_a_tenant_finds_its_own_by_guid_and_by_id(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:

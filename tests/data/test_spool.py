@@ -1,6 +1,7 @@
 """The spool: what was received survives its process, and nobody takes it from one that lives."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from pixyproxy.core.exceptions import ImageStorageException
 from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
 from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, UpstreamUsage
-from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFile, SpoolFolder
+from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFile, SpoolFolder
 from tests.support.builders import new_guid
 
 pytestmark = pytest.mark.anyio
@@ -111,8 +112,8 @@ def test_a_spool_that_cannot_be_made_is_a_storage_exception_until_it_can(spool: 
 async def test_an_entry_comes_back_as_it_went_in(spool: Spool) -> None:
     entries = [_entry() for _ in range(3)]
     for entry in entries:
-        await spool.own.commit(entry)
-        await spool.own.commit(entry)
+        spool.own.commit(entry)
+        spool.own.commit(entry)
     found, _ = await spool.own.entries()
     assert sorted(found, key=lambda entry: entry.generation) == sorted(entries, key=lambda entry: entry.generation)
 
@@ -123,7 +124,7 @@ async def test_an_entry_appears_whole_when_it_is_durable(spool: Spool) -> None:
     staged = spool.own.path / f"{entry.generation}.staged"
     staged.write_bytes(b"a half")
     assert await spool.own.entries() == ([], True)
-    await spool.own.commit(entry)
+    spool.own.commit(entry)
     assert [path.name for path in spool.own.path.iterdir()] == [f"{entry.generation}.json"]
 
 
@@ -131,22 +132,40 @@ async def test_an_entry_that_cannot_be_written_is_a_storage_exception(spool: Spo
     entry = _entry()
     (spool.own.path / f"{entry.generation}.json").mkdir()
     with pytest.raises(ImageStorageException):
-        await spool.own.commit(entry)
+        spool.own.commit(entry)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff", b"null"])
 async def test_an_entry_that_cannot_be_read_is_left_and_the_others_are_found(spool: Spool, content: bytes) -> None:
     entry, damaged = _entry(), spool.own.path / f"{new_guid()}.json"
     damaged.write_bytes(content)
-    await spool.own.commit(entry)
+    spool.own.commit(entry)
     assert await spool.own.entries() == ([entry], False)
     assert damaged.read_bytes() == content
+
+
+async def test_an_entry_that_cannot_be_read_is_told_again_only_when_something_changed(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _left_by_a_dead_process(spool).path / f"{new_guid()}.json"
+    whole = _entry().model_dump_json().encode()
+    for number, content, told in ((1, b"", 1), (2, b"{", 2), (3, b"[", 3), (4, whole, 3), (5, b"[", 4)):
+        path.write_bytes(content)
+        os.utime(path, (number, number))
+        for _ in range(3):
+            with spool.dead_folders() as (folder,):
+                assert (await folder.entries())[1] is (content == whole)
+        assert caplog.text.count(f"the spool's entry {path.name} cannot be read") == told
+    os.utime(path, (6, 6))
+    with spool.dead_folders() as (folder,):
+        await folder.entries()
+    assert len(caplog.records) == 5
 
 
 async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spool: Spool) -> None:
     gone, kept = _entry(), _entry()
     for entry in (gone, kept):
-        await spool.own.commit(entry)
+        spool.own.commit(entry)
         for path in (spool.own.picture, spool.own.preview, spool.own.input):
             path(entry.generation, 1).write_bytes(b"picture")
     for _ in range(2):
@@ -205,7 +224,7 @@ async def test_a_process_that_stops_leaves_nothing_if_nothing_is_left(spool: Spo
 
 
 async def test_a_process_that_stops_leaves_what_it_has_to_any_other(spool: Spool) -> None:
-    await spool.own.commit(entry := _entry())
+    spool.own.commit(entry := _entry())
     await spool.close()
     (folder,) = _dead(Spool(spool.folder))
     assert await folder.entries() == ([entry], True)
@@ -221,7 +240,8 @@ async def test_the_inputs_of_a_generation_are_taken_over_and_no_others(spool: Sp
     for index in range(2):
         folder.input(guid, index).write_bytes(b"%d" % index)
         folder.input(other, index).write_bytes(b"other")
-    assert await spool.take_inputs(guid, count=2)
+    for _ in range(2):
+        assert await spool.take_inputs(guid, count=2) is InputsTaken.ALL
     assert [spool.own.input(guid, index).read_bytes() for index in range(2)] == [b"0", b"1"]
     assert sorted(folder.path.iterdir()) == [folder.input(other, index) for index in range(2)]
 
@@ -229,9 +249,20 @@ async def test_the_inputs_of_a_generation_are_taken_over_and_no_others(spool: Sp
 async def test_inputs_that_are_not_all_there_are_told(spool: Spool) -> None:
     folder, guid = _left_by_a_dead_process(spool), GenerationGuid(new_guid())
     folder.input(guid, 0).write_bytes(b"0")
-    assert not await spool.take_inputs(guid, count=2)
-    assert not await spool.take_inputs(GenerationGuid(new_guid()), count=1)
-    assert await spool.take_inputs(guid, count=0)
+    assert await spool.take_inputs(guid, count=2) is InputsTaken.MISSING
+    assert await spool.take_inputs(GenerationGuid(new_guid()), count=1) is InputsTaken.MISSING
+    assert await spool.take_inputs(guid, count=0) is InputsTaken.ALL
+
+
+async def test_inputs_that_cannot_be_taken_now_are_not_missing(spool: Spool) -> None:
+    folder, guid = _left_by_a_dead_process(spool), GenerationGuid(new_guid())
+    folder.input(guid, 0).write_bytes(b"0")
+    in_the_way = spool.folder / spool.owner
+    in_the_way.write_bytes(b"")
+    with pytest.raises(ImageStorageException):
+        await spool.take_inputs(guid, count=1)
+    in_the_way.unlink()
+    assert await spool.take_inputs(guid, count=1) is InputsTaken.ALL
 
 
 async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool) -> None:
@@ -241,7 +272,7 @@ async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool
     entry = _entry().model_copy(
         update={"answer": UpstreamAnswer(facts=nested, usage=UpstreamUsage(input_text_tokens=7))}
     )
-    await spool.own.commit(entry)
+    spool.own.commit(entry)
     (found,), all_readable = await spool.own.entries()
     assert (found.answer.facts, found.answer.usage, all_readable) == ({}, entry.answer.usage, True)
 
@@ -249,6 +280,12 @@ async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool
 async def test_inputs_are_not_taken_from_the_living(spool: Spool) -> None:
     living, guid = Spool(spool.folder), GenerationGuid(new_guid())
     living.own.input(guid, 0).write_bytes(b"0")
-    assert not await spool.take_inputs(guid, count=1)
+    dead = _left_by_a_dead_process(spool)
+    dead.input(guid, 1).write_bytes(b"1")
+    assert await spool.take_inputs(guid, count=2) is InputsTaken.HELD
     assert living.own.input(guid, 0).exists()
+    assert dead.input(guid, 1).exists()
+    assert await living.take_inputs(guid, count=2) is InputsTaken.ALL
+    assert await spool.take_inputs(guid, count=2) is InputsTaken.HELD
     await living.close()
+    assert await spool.take_inputs(guid, count=2) is InputsTaken.ALL

@@ -128,7 +128,7 @@ def test_sigterm_in_mid_generation_finishes_it_and_answers(site: Site, tmp_path:
             site.upstream.wait_for_requests(1)
             server.process.send_signal(signal.SIGTERM)
             answer = order.result()
-        server.process.wait(timeout=30)
+        server.process.wait(timeout=60)
         assert answer.status_code == 201
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         assert_picture_is_kept(client, site)
@@ -142,7 +142,7 @@ def test_sigterm_with_twenty_in_flight_answers_them_all(site: Site, tmp_path: Pa
             site.upstream.wait_for_requests(20)
             server.process.send_signal(signal.SIGTERM)
             guids = {order.result().raise_for_status().json()["guid"] for order in orders}
-        server.process.wait(timeout=site.settings.shutdown_seconds)
+        server.process.wait(timeout=site.settings.shutdown_seconds + 30)
         assert len(guids) == 20
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         listed = client.get("/image", params={"mine": "true", "limit": "100"}).json()
@@ -153,7 +153,8 @@ def test_sigterm_with_twenty_in_flight_answers_them_all(site: Site, tmp_path: Pa
 def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         upstream.behave(HANG)
-        settings = make_settings(tmp_path, shutdown_seconds=1, **upstream_settings(upstream))
+        # Long enough to write down how it ended, once the waiting is over.
+        settings = make_settings(tmp_path, shutdown_seconds=5, **upstream_settings(upstream))
         api_key = new_api_key(settings)
         with running_server(settings, tmp_path) as server, server.client(api_key) as client:
             accepted = client.post("/generation", json={"prompt": "a fox"}, headers=KEY)
@@ -196,19 +197,18 @@ def test_sigterm_keeps_the_picture_of_a_client_that_has_hung_up(site: Site, tmp_
             connection.sendall(request_bytes("POST", "/image", headers=headers, body=b'{"prompt": "a fox"}'))
             site.upstream.wait_for_requests(1)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(timeout=30)
+        server.process.wait(timeout=60)
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         assert_picture_is_kept(client, site)
 
 
 def test_kill_in_mid_generation_never_buys_a_second_time(site: Site, tmp_path: Path) -> None:
-    site.upstream.delay = 2.0
+    site.upstream.behave_once(HANG)
     with ordering(site, tmp_path) as (server, order):
         site.upstream.wait_for_requests(1)
         server.kill()
         assert isinstance(order.exception(), httpx2.HTTPError)
     assert site.files() == []
-    site.upstream.delay = 0
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         again = client.post("/image", json={"prompt": "a fox"}, headers=KEY)
         assert again.status_code == 409

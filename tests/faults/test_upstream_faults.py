@@ -32,6 +32,7 @@ class Case:
     status: str
     kept: int = 0
     previews: int = 0
+    hangs: bool = False
 
     def __str__(self) -> str:
         """The name of the test that is made of it."""
@@ -44,7 +45,7 @@ CASES = [
     Case("503", fake.UNAVAILABLE, "failed"),
     Case("closes at once", fake.CUT, "unknown"),
     Case("closes half way", fake.TRUNCATED, "unknown"),
-    Case("hangs", fake.HANG, "unknown"),
+    Case("hangs", fake.HANG, "unknown", hangs=True),
     Case("HTML with 200", fake.HTML, "failed"),
     Case("data null", fake.DATA_NULL, "failed"),
     Case("bad base64", fake.BAD_BASE64, "failed"),
@@ -62,7 +63,7 @@ CASES = [
     Case("stream with an error", fake.STREAM_ERROR, "failed", previews=2),
     Case("stream without its end", fake.STREAM_INCOMPLETE, "stored", 1, 2),
     Case("stream with a garbage line", fake.STREAM_GARBAGE_LINE, "stored", 2, 2),
-    Case("stream that hangs", fake.STREAM_HANG, "unknown", previews=2),
+    Case("stream that hangs", fake.STREAM_HANG, "unknown", previews=2, hangs=True),
     Case("stream of SVG", fake.SVG_AS_PNG, "failed", previews=2),
     Case("stream of 50,000² pixels", fake.HUGE_PIXELS, "failed", previews=2),
 ]

@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 import httpx2
@@ -14,10 +14,18 @@ from pydantic import SecretStr
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import WebhookTargetException
-from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.core.models.tenant import Tenant, TenantId
 from pixyproxy.core.models.webhook import DeliveryDetail, NewWebhook
 from pixyproxy.data.database import Database
-from pixyproxy.service.private.safe_targets import SafeTargets, is_public, open_safe_targets, resolve_host
+from pixyproxy.service.private.safe_targets import (
+    RESOLVING_AT_ONCE_FOR_NO_TENANT,
+    RESOLVING_AT_ONCE_PER_TENANT,
+    SafeTarget,
+    SafeTargets,
+    is_public,
+    open_safe_targets,
+    resolve_host,
+)
 from pixyproxy.service.private.webhook_delivery import WebhookDelivery
 from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService, enqueue
 from tests.service.private.identity import grantor_of
@@ -237,6 +245,61 @@ async def test_an_unknown_name_and_one_inside_are_one_answer(
             await replace(targets, resolve=each).check(f"https://{NAME}/")
         told.add((str(caught.value), str(caught.value.context)))
     assert len(told) == 1
+
+
+@dataclass
+class HangingResolver:
+    """Answers once it may."""
+
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+
+    async def __call__(self, _host: str) -> Sequence[str]:
+        """An address outside."""
+        self.asked += 1
+        await self.may_answer.wait()
+        return [PUBLIC]
+
+
+async def _give_up(checks: Sequence["asyncio.Task[SafeTarget]"]) -> None:
+    for check in checks:
+        check.cancel()
+    await asyncio.gather(*checks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("tenant_id", "most"), [(TenantId(1), RESOLVING_AT_ONCE_PER_TENANT), (None, RESOLVING_AT_ONCE_FOR_NO_TENANT)]
+)
+async def test_a_name_server_that_hangs_keeps_a_tenant_waiting_and_no_other(
+    targets: SafeTargets, tenant_id: TenantId | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given up counts on: its thread is not over."""
+    monkeypatch.setattr("pixyproxy.service.private.safe_targets.CONNECT_SECONDS", 60)
+    resolver = HangingResolver()
+    hanging = replace(targets, resolve=resolver)
+    checks = [asyncio.create_task(hanging.check(f"https://{NAME}/", tenant_id=tenant_id)) for _ in range(most)]
+    while resolver.asked < most:  # noqa: ASYNC110  (it counts, and tells nobody)
+        await asyncio.sleep(0)
+    await _give_up(checks)
+    waiting = [asyncio.create_task(hanging.check(f"https://{NAME}/", tenant_id=tenant_id)) for _ in range(2 * most)]
+    other = replace(hanging, resolve=FakeResolver([[PUBLIC]]))
+    assert (await other.check(f"https://{NAME}/", tenant_id=TenantId(2))).addresses == (PUBLIC,)
+    assert resolver.asked == most
+    resolver.may_answer.set()
+    assert {checked.addresses for checked in await asyncio.gather(*waiting)} == {(PUBLIC,)}
+    assert resolver.asked == 3 * most
+    assert hanging.resolving == {}
+
+
+async def test_look_ups_that_hang_are_forgotten_when_the_server_stops(targets: SafeTargets) -> None:
+    resolver = HangingResolver()
+    check = asyncio.create_task(replace(targets, resolve=resolver).check(f"https://{NAME}/"))
+    while not resolver.asked:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await _give_up([check])
+    await targets.close()
+    while targets.resolving:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 async def test_the_operating_system_is_asked(targets: SafeTargets) -> None:

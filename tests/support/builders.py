@@ -88,7 +88,7 @@ async def keep_picture(
     """Put a picture into the store, as one that was received is."""
     source = store.folder.parent / new_guid()
     source.write_bytes(content)
-    await store.adopt(source, guid, media_type)
+    store.adopt(source, guid, media_type)
 
 
 def new_image(tenant_id: TenantId, generation_id: GenerationId, **changes: object) -> NewImage:

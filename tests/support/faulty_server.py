@@ -166,7 +166,7 @@ class FaultyServer:
             self._process.kill()
             self._process.join()
 
-    def client(self, api_key: str | None = None, *, timeout: float = 30) -> httpx2.Client:
+    def client(self, api_key: str | None = None, *, timeout: float = 60) -> httpx2.Client:
         """An HTTP client of the process that runs now."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, verify=NO_AUTHORITIES)

@@ -15,7 +15,7 @@ from typing import Self
 
 LOG_TAIL = 3_000
 """How many characters of its log tell why a server did not start."""
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 
 
 class PrivateServer(ABC):

@@ -81,7 +81,7 @@ class ServerProcess:
     log: Path
     process: subprocess.Popen[bytes]
 
-    def client(self, api_key: str | None = None, *, timeout: float = 30) -> httpx2.Client:
+    def client(self, api_key: str | None = None, *, timeout: float = 60) -> httpx2.Client:
         """An HTTP client, anonymous without a key."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=timeout)
@@ -117,13 +117,13 @@ def running_server(
         # The workers of a killed supervisor would stay, so it is asked first.
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         finally:
             process.kill()
             process.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 15, what: str = "it") -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60, what: str = "it") -> None:
     """Return once the condition holds; an error of the network means that it does not yet."""
     deadline = time.monotonic() + seconds
     while True:
@@ -144,7 +144,7 @@ def _url_in(log: Path, process: subprocess.Popen[bytes]) -> str:
         found = LISTENING.search(log.read_text())
         return found is not None and httpx2.get(f"{found[1]}/healthz").status_code == httpx2.codes.OK
 
-    wait_until(listens, seconds=30, what="the start of the server")
+    wait_until(listens, what="the start of the server")
     found = LISTENING.search(log.read_text())
     assert found is not None
     return found[1]

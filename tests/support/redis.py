@@ -17,7 +17,7 @@ _DEBIAN_PACKAGE = "redis-tools"
 _PROGRAMS = ("redis-server", "redis-check-rdb")
 """Both are one program that goes by the name it is called by. Debian's package of the first starts a server
 on the usual port when it is installed; the package of the second does not."""
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 
 
 class RedisServerError(Exception):
@@ -60,7 +60,7 @@ class RedisServer(PrivateServer):
 
     def client(self) -> Redis:
         """A client of one's own."""
-        return Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)
+        return Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=30)
 
     def _answers(self) -> bool:
         try:

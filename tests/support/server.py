@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 EVERY_IMAGE_SCOPE = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
 ACTOR = Actor(type=SubjectType.COMMAND, subject="tests")
-START_SECONDS = 20
+START_SECONDS = 60
 UNLIMITED = dict.fromkeys(
     (
         "images_per_minute",
@@ -79,7 +79,7 @@ class RunningServer:
     def client(self, api_key: str | None = None) -> httpx2.Client:
         """An HTTP client, anonymous without a key."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
 
     def new_tenant(
         self, name: str, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, visibility: Visibility | None = None

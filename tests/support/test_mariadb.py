@@ -20,7 +20,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def _cursor(url: str) -> Iterator[Any]:
+def _cursor(url: str, *, seconds: int = 20) -> Iterator[Any]:
     parts = urlsplit(url)
     with contextlib.closing(
         mysql.connector.connect(
@@ -29,7 +29,7 @@ def _cursor(url: str) -> Iterator[Any]:
             user=parts.username,
             password=parts.password or "",
             database=parts.path.removeprefix("/"),
-            connection_timeout=1,
+            connection_timeout=seconds,
             autocommit=True,
         )
     ) as connection:
@@ -81,7 +81,7 @@ def test_committed_row_outlives_kill_and_stop(server: MariaDbServer) -> None:
 
 def test_frozen_server_answers_once_thawed(server: MariaDbServer) -> None:
     server.freeze()
-    with pytest.raises(mysql.connector.Error), _cursor(server.admin_url):
+    with pytest.raises(mysql.connector.Error), _cursor(server.admin_url, seconds=1):
         pass
     server.thaw()
 
@@ -118,7 +118,7 @@ def test_server_and_data_vanish_with_the_process_that_started_it(
         text=True,
     )
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while _exists(int(finished.stdout)) or any(tmp_path.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

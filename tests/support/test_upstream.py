@@ -13,6 +13,9 @@ from openai.types.image_generate_params import ImageGenerateParamsNonStreaming
 from openai.types.images_response import ImagesResponse
 from PIL import Image
 
+from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
+from pixyproxy.service.private.prices import load_prices
+from pixyproxy.service.private.upstream.usage import read_usage
 from tests.support import pictures, upstream
 from tests.support.upstream import Behaviour, FakeUpstream
 
@@ -38,8 +41,8 @@ def generate(fake: FakeUpstream) -> Iterator[Callable[..., ImagesResponse]]:
         yield _generation_with(client)
 
 
-def _client(base_url: str, *, api_key: str = upstream.API_KEY) -> openai.OpenAI:
-    return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=0.5)
+def _client(base_url: str, *, api_key: str = upstream.API_KEY, timeout: float = 30) -> openai.OpenAI:
+    return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=timeout)
 
 
 def _generation_with(client: openai.OpenAI) -> Callable[..., ImagesResponse]:
@@ -55,6 +58,19 @@ def _pictures_of(response: ImagesResponse) -> list[bytes]:
     return [base64.b64decode(item.b64_json or "") for item in response.data]
 
 
+@pytest.mark.parametrize("model", upstream.MODELS)
+@pytest.mark.parametrize("quality", ["low", "medium", "high"])
+@pytest.mark.parametrize("size", ["256x256", "1024x1024", "1536x1024", "1024x1536", "1280x1280", "3840x2160"])
+def test_usages_are_within_what_the_models_may_cost(
+    fake: FakeUpstream, generate: Callable[..., ImagesResponse], model: str, quality: str, size: str
+) -> None:
+    fake.picture = pictures.png(16, 16)
+    usage = read_usage(generate(model=model, quality=quality, size=size).to_dict()["usage"])
+    order = PictureOrder(prompt="a red fox", model=model, options={"quality": quality, "size": size})
+    cost = load_prices(None).cost(order, UpstreamAnswer(usage=usage), pictures=1)
+    assert 0 < (cost or 0) <= (load_prices(None).upper_bound(order) or 0)
+
+
 def test_generation_answers_as_the_sdk_types_say(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
     response = generate(n=2, quality="low", size="1536x1024", output_format="webp")
 
@@ -64,8 +80,8 @@ def test_generation_answers_as_the_sdk_types_say(fake: FakeUpstream, generate: C
     assert first == second
     assert response.usage
     assert response.usage.input_tokens == 3
-    assert response.usage.output_tokens == 2 * 408
-    assert response.usage.total_tokens == 3 + 2 * 408
+    assert response.usage.output_tokens == 2 * 158
+    assert response.usage.total_tokens == 3 + 2 * 158
     assert ImagesResponse.model_validate(response.to_dict(), strict=True) == response
     (request,) = fake.requests
     assert request.path == upstream.GENERATIONS_PATH
@@ -189,8 +205,6 @@ def test_refusal_raises_the_sdk_error(
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [
-        (upstream.HANG, openai.APITimeoutError),
-        (upstream.HANG_AFTER_HEADERS, openai.APITimeoutError),
         (upstream.CUT, openai.APIConnectionError),
         (upstream.TRUNCATED, openai.APIConnectionError),
         (upstream.EMPTY_BODY, ValueError),
@@ -208,6 +222,17 @@ def test_unusable_answer_raises(
     with pytest.raises(error):
         generate()
 
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", [upstream.HANG, upstream.HANG_AFTER_HEADERS])
+def test_answer_that_never_ends_is_a_timeout(fake: FakeUpstream, behaviour: Behaviour) -> None:
+    fake.behave(behaviour)
+
+    with _client(fake.base_url, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
+        client.images.generate(prompt="a red fox")
+
+    fake.wait_for_requests(1)
     assert len(fake.requests) == 1
 
 
@@ -251,14 +276,16 @@ def test_odd_answer_passes_the_sdk_unnoticed(
     assert look_at(generate()) == expected
 
 
-def test_slow_drip_outlasts_the_read_timeout(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
+def test_slow_drip_outlasts_the_read_timeout(fake: FakeUpstream) -> None:
+    timeout = 1.5
     fake.picture = pictures.png(16, 16)
-    fake.behave_once(upstream.Drip(piece=100, pause=0.05))
+    fake.behave_once(upstream.Drip(piece=60, pause=0.1))
 
     started = time.monotonic()
-    assert generate().data
+    with _client(fake.base_url, timeout=timeout) as client:
+        assert client.images.generate(prompt="a red fox").data
 
-    assert time.monotonic() - started > 0.6
+    assert time.monotonic() - started > timeout
 
 
 @pytest.mark.parametrize("announced", [True, False])

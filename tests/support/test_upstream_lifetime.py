@@ -21,8 +21,8 @@ from tests.support.upstream.named import read_script
 _ROOT = Path(__file__).parents[2]
 
 
-def _client(base_url: str, *, api_key: str = upstream.API_KEY) -> openai.OpenAI:
-    return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=0.5)
+def _client(base_url: str, *, api_key: str = upstream.API_KEY, timeout: float = 30) -> openai.OpenAI:
+    return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=timeout)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def fake() -> Iterator[FakeUpstream]:
 def test_hung_request_is_answered_once_released(fake: FakeUpstream) -> None:
     fake.behave_once(upstream.HANG)
     answers: list[ImagesResponse] = []
-    with _client(fake.base_url).with_options(timeout=5) as client:
+    with _client(fake.base_url) as client:
         hung = threading.Thread(target=lambda: answers.append(client.images.generate(prompt="a red fox")))
         hung.start()
         fake.wait_for_requests(1)
@@ -49,13 +49,13 @@ def test_close_waits_for_no_hung_request() -> None:
     fake = FakeUpstream()
     fake.start()
     fake.behave(upstream.HANG)
-    with _client(fake.base_url) as client, pytest.raises(openai.APITimeoutError):
+    with _client(fake.base_url, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
         client.images.generate(prompt="a red fox")
 
     started = time.monotonic()
     fake.close()
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 10
 
 
 def test_one_that_never_started_is_closed_too() -> None:
@@ -88,10 +88,10 @@ def test_command_line_serves_until_terminated() -> None:
     ) as process:
         assert process.stdout
         base_url = process.stdout.readline().strip()
-        with _client(base_url).with_options(timeout=5) as client:
+        with _client(base_url) as client:
             response = client.images.generate(prompt="a red fox")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
     assert len(_pictures_of(response)[0]) == pytest.approx(300_000, rel=0.02)
 
@@ -111,10 +111,10 @@ def started(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", openai.Op
     ) as process:
         assert process.stdout
         base_url = process.stdout.readline().strip()
-        with _client(base_url, api_key="sk-own").with_options(timeout=10) as client:
+        with _client(base_url, api_key="sk-own") as client:
             yield process, client
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_process_misbehaves_by_its_script_and_keeps_a_ledger(

@@ -64,8 +64,12 @@ def test_a_bad_request_of_an_openai_client_gets_its_error(
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize(
+    ("server", "fault"),
+    [("sqlite impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
+    indirect=["server"],
+    ids=str,
+)
 def test_an_upstream_that_misbehaves_is_asked_once_and_nothing_is_stored(
     fault: Fault, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:

@@ -3,13 +3,13 @@
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixyproxy.core.exceptions import PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.data.files import as_storage_exception, move_into, remove_durably, remove_staged, sync_folder
+from pixyproxy.data.store.recent import RecentPictures
 from pixyproxy.data.threads import run_in_thread
 
 EXTENSIONS: dict[MediaType, str] = {
@@ -30,17 +30,25 @@ class LocalStore:
     folder: Path
     room_bytes: int
     """What has to be free before a picture is bought: the largest one that would be accepted."""
+    recent: RecentPictures = field(default_factory=RecentPictures)
 
-    async def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
-        """Take over the durable file of a picture; its name here is durable after ``sync``.
+    def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType, *, content: bytes | None = None) -> None:
+        """Take over the durable file of a picture; its name here is durable after ``sync``. Blocks.
 
-        Again is as good as once. Raises ``ImageStorageException``.
+        ``content`` is what is in it, for those who want it at once. Again is as good as once. Raises
+        ``ImageStorageException``.
         """
-        await run_in_thread(partial(move_into, self.path(guid, media_type), source, root=self.folder))
+        move_into(self.path(guid, media_type), source, root=self.folder)
+        if content is not None:
+            self.recent.keep(guid, content)
 
-    async def sync(self, guids: Iterable[ImageGuid]) -> None:
-        """Make the names of pictures durable. Raises ``ImageStorageException``."""
-        await run_in_thread(self._sync, sorted({guid[:3] for guid in guids}))
+    def sync(self, guids: Iterable[ImageGuid]) -> None:
+        """Make the names of pictures durable. Blocks, and raises ``ImageStorageException``."""
+        try:
+            for name in sorted({guid[:3] for guid in guids}):
+                sync_folder(self.folder / name)
+        except OSError as error:
+            raise as_storage_exception(error) from error
 
     async def locate(self, guid: ImageGuid, media_type: MediaType) -> tuple[Path, os.stat_result]:
         """The file of a picture and its status. Raises ``PictureMissingException`` where there is none."""
@@ -52,6 +60,10 @@ class LocalStore:
         except OSError as error:
             raise as_storage_exception(error) from error
 
+    async def at_hand(self, guid: ImageGuid, media_type: MediaType) -> bytes | Path:
+        """A picture that was stored just now; of any other its file. Raises ``PictureMissingException``."""
+        return self.recent.get(guid) or (await self.locate(guid, media_type))[0]
+
     async def read(self, guid: ImageGuid, media_type: MediaType) -> bytes:
         """The picture, byte for byte. Raises ``PictureMissingException`` where there is none."""
         path, _ = await self.locate(guid, media_type)
@@ -62,6 +74,7 @@ class LocalStore:
 
     async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
         """Remove a picture, if it is there."""
+        self.recent.forget(guid)
         await run_in_thread(remove_durably, self.path(guid, media_type))
 
     async def sweep(self) -> None:
@@ -71,13 +84,6 @@ class LocalStore:
     async def check(self) -> None:
         """Prove that a picture can be written. Raises ``ImageStorageException``."""
         _check_writable(self.folder, self.room_bytes)
-
-    def _sync(self, folders: list[str]) -> None:
-        try:
-            for name in folders:
-                sync_folder(self.folder / name)
-        except OSError as error:
-            raise as_storage_exception(error) from error
 
     def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
         """Where the picture of this GUID lies."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pixyproxy.core.exceptions import ImageGenerationException, UpstreamTimeoutException
+from pixyproxy.core.exceptions import ImageGenerationException
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.upstream.pool import UpstreamPool
@@ -13,8 +13,7 @@ from pixyproxy.service.private.upstream.pool import UpstreamPool
 KEPT_SECONDS = 60
 FAILURE_KEPT_SECONDS = 5
 MOST_SECONDS = 10
-"""That the upstreams have to answer."""
-TIMED_OUT = "The image service took too long to list its models. Try again later."
+"""That each upstream has to answer."""
 Listed = list[str] | ImageGenerationException
 
 
@@ -49,10 +48,7 @@ class ModelCatalog:
 
     async def _ask(self) -> Listed:
         try:
-            async with asyncio.timeout(self.most_seconds):
-                self._listed = await self.pool.list_models()
-        except TimeoutError:
-            self._listed = UpstreamTimeoutException(TIMED_OUT)
+            self._listed = await self.pool.list_models(seconds=self.most_seconds)
         except ImageGenerationException as error:
             self._listed = error.with_traceback(None)
         failed = isinstance(self._listed, ImageGenerationException)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +25,7 @@ from pixyproxy.core.fault_points import FaultPoint, reach
 from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
+from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
 from pixyproxy.service.private.generation.service import GenerationService
@@ -38,6 +39,7 @@ RENEWAL_SECONDS = LEASE_SECONDS / 4
 ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
 GENERATIONS_AT_ONCE = 1000
 RENEWED_AT_ONCE = 500
+FOUND_AT_ONCE = 500
 TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 """Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
 
@@ -91,14 +93,20 @@ class Recovery:
     async def recover(self) -> None:
         """Finish the spools of this machine's dead processes, and what dead processes anywhere had accepted.
 
-        Raises ``DatabaseException``; an entry that fails in another way does not stop the others.
+        Raises ``DatabaseException``; what fails in another way does not stop the others, and the next round tries it
+        again.
         """
+        await _finished("the spool", self._finish_folders())
+        for generation in await self._abandoned():
+            await _finished(f"generation {generation.guid}", self._finish_unless_worked_on(generation))
+
+    async def _finish_folders(self) -> None:
         with self.spool.dead_folders() as folders:
             for folder in folders:
-                await self._finish_folder(folder)
-        for generation in await self._abandoned():
-            if not self._is_worked_on(generation):
-                await self._finish_abandoned(generation)
+                await _finished(f"folder {folder.owner}", self._finish_folder(folder))
+
+    async def _finish_unless_worked_on(self, generation: Generation) -> bool:
+        return self._is_worked_on(generation) or await self._finish_abandoned(generation)
 
     def _is_worked_on(self, generation: Generation) -> bool:
         """A database that was away for long lets the leases of the living end as well."""
@@ -114,21 +122,29 @@ class Recovery:
             await self.spool.close()
 
     async def _round(self, round_number: int) -> None:
-        await self.store.sweep()
+        await _finished("sweeping", self.store.sweep())
         await self._end_doubtful()
         await self.recover()
-        await self.removal.remove_all()
+        await _finished("removing tenants", self.removal.remove_all())
         if round_number % ROUNDS_PER_HOUR == 0:
             await self.database.write(_forget_expired_tokens)
 
     async def _end_doubtful(self) -> None:
         """End what this process claimed without knowing it: whoever ordered was told that nothing was changed."""
         doubtful = self.engine.jobs.doubtful
-        for guid in list(doubtful):
-            generation = await self.database.read(partial(_find, guid=guid))
-            if generation is not None:
-                await self._end(generation, DatabaseUnavailableException(), asked=False)
-            doubtful.discard(guid)
+        claims = doubtful.list_all()
+        for start in range(0, len(claims), FOUND_AT_ONCE):
+            guids = claims[start : start + FOUND_AT_ONCE]
+            left = {
+                each.guid
+                for each in await self.database.read(partial(_find_all, guids=guids))
+                if not await _finished(
+                    f"generation {each.guid}", self._end(each, DatabaseUnavailableException(), asked=False)
+                )
+            }
+            for guid in guids:
+                if guid not in left:
+                    doubtful.discard(guid)
 
     async def _end(self, generation: Generation, error: PixyProxyException, *, asked: bool) -> None:
         """End a generation without a picture; ``asked``: an upstream may have been."""
@@ -138,15 +154,20 @@ class Recovery:
     async def _finish_folder(self, folder: SpoolFolder) -> None:
         """Record every entry of a dead process, end or take over its generations, and remove its folder."""
         entries, all_readable = await folder.entries()
-        finished = [await self._finish_entry(entry, folder) for entry in entries]
-        if not (all_readable and all(finished)):
+        recorded = [
+            await _finished(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
+        ]
+        if not (all_readable and all(recorded)):
             return
         await self.database.write(lambda data: data.generations.release_leases(folder.owner))
         abandoned = await self._abandoned()
-        for generation in abandoned:
-            if generation.lease_owner == folder.owner:
-                await self._finish_abandoned(generation)
-        if len(abandoned) < GENERATIONS_AT_ONCE:
+        over = [
+            await _finished(f"generation {generation.guid}", self._finish_abandoned(generation))
+            for generation in abandoned
+            if generation.lease_owner == folder.owner
+        ]
+        # Inputs of what is left may be in there.
+        if all(over) and len(abandoned) < GENERATIONS_AT_ONCE:
             await self.spool.remove_folder(folder)
 
     async def _abandoned(self) -> list[Generation]:
@@ -155,13 +176,13 @@ class Recovery:
             lambda data: data.generations.list_abandoned(at=moment, limit=GENERATIONS_AT_ONCE)
         )
 
-    async def _finish_entry(self, entry: SpoolEntry, folder: SpoolFolder) -> bool:
-        """Record an entry; False where its turn has yet to come."""
+    async def _finish_entry(self, entry: SpoolEntry, folder: SpoolFolder) -> None:
+        """Record an entry. Raises as ``Engine.finish`` does where its turn has yet to come."""
         generation = await self.database.read(lambda data: data.generations.find(entry.generation))
         if generation is None:
             # Its tenant was removed.
             await folder.remove(entry.generation)
-            return True
+            return
         await reach(FaultPoint.RECOVERING)
         try:
             stored = await self.engine.finish(generation, entry, folder)
@@ -169,49 +190,72 @@ class Recovery:
         except (GenerationDeletedException, PictureMissingException):
             # The images were deleted since, or whoever recorded them was about to clean up.
             await folder.remove(entry.generation)
-        except PixyProxyException:
-            logger.exception("generation %s could not be recorded", entry.generation)
-            return False
         else:
             logger.info("generation %s recorded", entry.generation)
-        return True
 
-    async def _finish_abandoned(self, generation: Generation) -> None:
-        """Execute what a dead process had only accepted; what it had asked for cannot be known any more."""
+    async def _finish_abandoned(self, generation: Generation) -> bool:
+        """Execute what a dead process had only accepted; what it had asked for cannot be known any more.
+
+        False where it has to be left as it is for now.
+        """
         if generation.status is GenerationStatus.ACCEPTED:
-            await self._take_over(generation)
-            return
+            return await self._take_over(generation)
         await self._end(generation, UpstreamSilentException(), asked=True)
         logger.warning("generation %s ended without a known outcome", generation.guid)
+        return True
 
-    async def _take_over(self, generation: Generation) -> None:
-        """Execute it here. Its pictures come first: whoever dies in between has left them where the next one looks."""
+    async def _take_over(self, generation: Generation) -> bool:
+        """Execute it here; False while a living process has its pictures, which is about to do so itself.
+
+        Its pictures come first: whoever dies in between has left them where the next one looks.
+        """
         moment = clock.now()
         until = moment + timedelta(seconds=LEASE_SECONDS)
-        complete = await self.spool.take_inputs(generation.guid, count=len(generation.order.inputs))
+        inputs = await self.spool.take_inputs(generation.guid, count=len(generation.order.inputs))
+        if inputs is InputsTaken.HELD:
+            return False
         taken = await self.database.write(
             lambda data: data.generations.take_over(
                 generation.id, self.spool.owner, tenant_id=generation.tenant_id, until=until, at=moment
             )
         )
         if not taken:
-            return
+            return True
         try:
-            if not complete:
+            if inputs is InputsTaken.MISSING:
                 # They are on another machine.
                 raise InputPictureException  # noqa: TRY301  (one way to end it)
             self.generation.resume(generation.model_copy(update={"lease_owner": self.spool.owner}))
             logger.info("generation %s taken over", generation.guid)
         except (QueueFullException, ModelUnknownException, InputPictureException) as error:
             await self._end(generation, error, asked=False)
+        return True
+
+
+async def _finished(what: str, work: Awaitable[bool | None]) -> bool:
+    """Whether a part of a round is over: what keeps it from that is logged, and keeps nothing else from it.
+
+    Raises ``DatabaseUnavailableException``, since nothing else could be done either.
+    """
+    try:
+        return await work is not False
+    except DatabaseUnavailableException:
+        raise
+    except PixyProxyException as error:
+        # Those of the file system name nothing but what is ours.
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error.code
+        logger.warning("recovery could not finish %s and will go on: %s", what, reason)
+    except Exception:
+        logger.exception("recovery met something unforeseen with %s and will go on", what)
+    return False
 
 
 def _renew_leases(data: Repositories, *, owner: ProcessGuid, guids: list[GenerationGuid], until: datetime) -> None:
     data.generations.renew_leases(owner, guids, until=until)
 
 
-def _find(data: Repositories, *, guid: GenerationGuid) -> Generation | None:
-    return data.generations.find(guid)
+def _find_all(data: Repositories, *, guids: list[GenerationGuid]) -> list[Generation]:
+    return data.generations.find_all(guids)
 
 
 def _forget_expired_tokens(data: Repositories) -> None:

@@ -11,17 +11,21 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx2
 
 from pixyproxy.core.exceptions import WebhookTargetException
+from pixyproxy.core.models.tenant import TenantId
 
 CONNECT_SECONDS = 5.0
 RESOLVING_AT_ONCE = 64
 """In threads of their own: a name server can make a look-up hang for half a minute, and nothing can end its thread."""
+RESOLVING_AT_ONCE_PER_TENANT = 4
+"""Of those threads, so that a tenant whose name server hangs keeps none from the others, however often it asks."""
+RESOLVING_AT_ONCE_FOR_NO_TENANT = RESOLVING_AT_ONCE // 2
 ADDRESSES_TRIED = 4
 PORTS = range(1, 65_536)
 DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*")
@@ -59,6 +63,8 @@ class SafeTargets:
     networks: tuple[Network, ...]
     resolve: Resolve
     verify: ssl.SSLContext | bool = True
+    resolving: dict["asyncio.Future[Sequence[str]]", TenantId | None] = field(default_factory=dict)
+    """Every look-up whose thread is not over, even where nobody waits for it any more."""
 
     @cached_property
     def transport(self) -> httpx2.AsyncBaseTransport:
@@ -68,16 +74,16 @@ class SafeTargets:
         """
         return httpx2.AsyncHTTPTransport(verify=self.verify, limits=httpx2.Limits(max_keepalive_connections=0))
 
-    async def check(self, text: str) -> SafeTarget:
+    async def check(self, text: str, *, tenant_id: TenantId | None = None) -> SafeTarget:
         """The target that a URL names. Raises ``WebhookTargetException`` where it must not, or cannot, be called.
 
         That a name does not exist and that it is not public are one answer: names of the operator's own network
-        cannot be told from others.
+        cannot be told from others. So is that look-ups of the tenant hang, which later ones wait for.
         """
         url, host = _parse(text)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                addresses = tuple(await self.resolve(host))
+                addresses = tuple(await self._look_up(host, tenant_id))
         except (OSError, UnicodeError) as error:
             raise WebhookTargetException from error
         is_allowed = host in self.hosts or all(map(self._is_in_allowed_network, addresses))
@@ -99,9 +105,28 @@ class SafeTargets:
         return await self._post_to(last, target, headers, content)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and forget look-ups that hang."""
+        for each in list(self.resolving):
+            each.cancel()
         if "transport" in vars(self):
             await self.transport.aclose()
+
+    async def _look_up(self, host: str, tenant_id: TenantId | None) -> Sequence[str]:
+        """The addresses of a host, asked for once the tenant has a thread left."""
+        most = RESOLVING_AT_ONCE_FOR_NO_TENANT if tenant_id is None else RESOLVING_AT_ONCE_PER_TENANT
+        while len(own := [each for each, owner in self.resolving.items() if owner == tenant_id]) >= most:
+            await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
+        look_up = asyncio.ensure_future(self.resolve(host))
+        self.resolving[look_up] = tenant_id
+        look_up.add_done_callback(self._looked_up)
+        # Who waits gives up before its thread does.
+        return await asyncio.shield(look_up)
+
+    def _looked_up(self, look_up: "asyncio.Future[Sequence[str]]") -> None:
+        del self.resolving[look_up]
+        if not look_up.cancelled():
+            # Its exception counts as seen even if nobody waits for it any more.
+            look_up.exception()
 
     async def _post_to(self, address: str, target: SafeTarget, headers: Mapping[str, str], content: bytes) -> int:
         request = httpx2.Request(

@@ -16,8 +16,9 @@ from pixyproxy.service.private import audit
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens
 from pixyproxy.service.private.authentication import key_principal, token_principal
 from pixyproxy.service.private.key_format import PresentedKey, read_refresh_token
+from pixyproxy.service.private.oauth_clients import require_client
 from pixyproxy.service.private.recognized import RecognizedCredentials
-from pixyproxy.service.private.tokens import NOBODY, require_client
+from pixyproxy.service.private.tokens import NOBODY
 
 INACTIVE = Introspection(active=False)
 """All that is said of a token that is not good, or not the caller's business (RFC 7662 §2.2)."""

@@ -16,7 +16,6 @@ from pixyproxy.core.exceptions import (
     OAuthUnauthorizedException,
     SignInUnrecordedException,
 )
-from pixyproxy.core.models.api_key import StoredApiKey
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, Subject, SubjectType, scope_text
 from pixyproxy.core.models.signing_key import SigningKey
@@ -26,7 +25,6 @@ from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens, Holder
-from pixyproxy.service.private.api_keys import find_key
 from pixyproxy.service.private.key_format import (
     PresentedKey,
     new_secret,
@@ -34,6 +32,7 @@ from pixyproxy.service.private.key_format import (
     refresh_token_text,
     sha256,
 )
+from pixyproxy.service.private.oauth_clients import RefreshingClient, has_secret, may_refresh, require_client
 from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.tenants import require_active, require_known
@@ -50,14 +49,6 @@ class TokenLifetimes:
 
     access: int
     refresh: int
-
-
-@dataclass(frozen=True)
-class RefreshingClient:
-    """What is known of the client that brings a refresh token; it need not name itself."""
-
-    id: str | None = None
-    is_authenticated: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class TokenService:
         if not self.password_sign_in:
             raise OAuthUnauthorizedException
         user = await self.database.read(lambda data: data.users.find_for_sign_in(username.lower()))
-        if client is None and await self.database.read(lambda data: _has_secret(data, client_id)):
+        if client is None and await self.database.read(lambda data: has_secret(data, client_id)):
             raise OAuthClientException
         is_right = await self.passwords.verify(password, None if user is None else user.password_hash)
         if user is None or not is_right or user.status is not UserStatus.ACTIVE:
@@ -198,7 +189,7 @@ class TokenService:
         """The successors of a refresh token, or None; a revocation that this brings about has to be committed."""
         digest, moment = read_refresh_token(presented), clock.now()
         known = None if digest is None else data.refresh_tokens.lock(digest)
-        if known is None or not _may_refresh(data, known, client):
+        if known is None or not may_refresh(data, known, client):
             return None
         if known.used_at is not None or known.revoked_at is not None:
             self._end_stolen_session(data, known)
@@ -292,26 +283,6 @@ class TokenService:
         except DatabaseException as error:
             # An exception of its own, which the guard against guessing counts as it counts a wrong password.
             raise SignInUnrecordedException from error
-
-
-def _may_refresh(data: Repositories, known: RefreshToken, client: RefreshingClient) -> bool:
-    """Whether a client may use a refresh token: one that has a secret must have shown it (RFC 6749 §6)."""
-    if client.id is not None and client.id != known.client_id:
-        return False
-    return client.is_authenticated or not _has_secret(data, known.client_id)
-
-
-def _has_secret(data: Repositories, client_id: str | None) -> bool:
-    """Whether this is the id of an API key: who says to be it has to show its secret (RFC 6749 §3.2.1)."""
-    return client_id is not None and data.api_keys.find_for_authentication(client_id) is not None
-
-
-def require_client(data: Repositories, presented: PresentedKey | None) -> tuple[StoredApiKey, Tenant]:
-    """The key that a client authenticates with, and its tenant. Raises ``OAuthClientException``."""
-    key = find_key(data, presented)
-    if key is None:
-        raise OAuthClientException
-    return key, require_active(data.tenants.get_by_id(key.tenant_id))
 
 
 def _narrow(scope: str | None, most: frozenset[Scope]) -> frozenset[Scope]:

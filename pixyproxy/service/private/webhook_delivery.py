@@ -157,7 +157,7 @@ class WebhookDelivery:
         }
         try:
             async with asyncio.timeout(self.attempt_seconds):
-                target = await self.targets.check(due.webhook.url)
+                target = await self.targets.check(due.webhook.url, tenant_id=delivery.tenant_id)
                 return Answer(await self.targets.post(target, headers=headers, content=delivery.payload.encode()))
         except WebhookTargetException:
             return Answer(problem="target_refused")

@@ -88,7 +88,7 @@ class WebhookService:
         order = revalidate(incoming)
         if Scope.IMAGE_READ not in grantor.scopes:
             raise GrantException(context={"scope": Scope.IMAGE_READ})
-        await self.targets.check(order.url)
+        await self.targets.check(order.url, tenant_id=grantor.tenant_id)
         webhook = StoredWebhook(
             guid=WebhookGuid(str(uuid.uuid4())),
             tenant_id=grantor.tenant_id,

@@ -15,7 +15,7 @@ from pixyproxy.core.exceptions import (
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.token import Introspection, IssuedTokens, TokenResponse
 from pixyproxy.service.private.key_format import PresentedKey, read_client
-from pixyproxy.service.private.tokens import RefreshingClient
+from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
 from pixyproxy.web.auth.policies import recognized_caller

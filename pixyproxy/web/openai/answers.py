@@ -1,11 +1,13 @@
 """Answers as OpenAI's clients know them, with the GUIDs of what was made. Pictures are encoded as they are sent."""
 
+import itertools
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pybase64
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from starlette.responses import StreamingResponse
@@ -25,10 +27,10 @@ TOLD_OF_EVENTS = ("background", "quality", "size")
 
 @dataclass(frozen=True)
 class StoredPictures:
-    """A stored generation and the files of its images, in their order."""
+    """A stored generation and its images in their order, in memory or as files."""
 
     found: GenerationWithImages
-    paths: Sequence[Path]
+    contents: Sequence[bytes | Path]
 
 
 def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Response:
@@ -40,26 +42,30 @@ def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Respons
 
 
 def answer_with_pictures(pictures: StoredPictures) -> Response:
-    """The answer with every picture in ``b64_json``; its length is known before a byte of them is read."""
+    """The answer with every picture in ``b64_json``; its length is known before a byte of a file is read."""
     found = pictures.found
-    parts: list[bytes | Path] = [_json(_facts(found.generation))[:-1] + b', "data": [']
-    for index, (image, path) in enumerate(zip(found.images, pictures.paths, strict=True)):
-        about = _json(_about(found.generation, image.guid))
-        parts += [b'{"b64_json": "', path, b'", ' + about[1:] + (b", " if index + 1 < len(found.images) else b"")]
-    parts.append(b"]}")
-    known = sum(len(part) for part in parts if isinstance(part, bytes))
-    length = known + sum(base64_length(image.byte_size) for image in found.images)
-    return StreamingResponse(_written(parts), media_type="application/json", headers={"Content-Length": str(length)})
+    parts = [_json(_facts(found.generation))[:-1] + b', "data": [{"b64_json": "']
+    parts += [
+        b'", ' + _json(_about(found.generation, image.guid))[1:] + (b', {"b64_json": "' if following else b"]}")
+        for image, following in itertools.zip_longest(found.images, found.images[1:])
+    ]
+    held = [content for content in pictures.contents if isinstance(content, bytes)]
+    if len(held) == len(pictures.contents):
+        between = [*map(pybase64.b64encode, held), b""]
+        return Response(b"".join(itertools.chain(*zip(parts, between, strict=True))), media_type="application/json")
+    length = sum(map(len, parts)) + sum(base64_length(image.byte_size) for image in found.images)
+    written = _written(parts, pictures.contents)
+    return StreamingResponse(written, media_type="application/json", headers={"Content-Length": str(length)})
 
 
 async def completed_events(pictures: StoredPictures) -> AsyncGenerator[bytes, None]:
     """An event for each picture; what they took together stands in the last one."""
     generation, images = pictures.found.generation, pictures.found.images
     name = f"{EVENT_NAMES[generation.order.operation]}.completed"
-    for number, (image, path) in enumerate(zip(images, pictures.paths, strict=True), start=1):
+    for number, (image, content) in enumerate(zip(images, pictures.contents, strict=True), start=1):
         data = _told(name, generation, image) | {"guid": image.guid, "generation": generation.guid}
         usage = _facts(generation).get("usage") if number == len(images) else None
-        async for piece in event_with_picture(name, data | ({"usage": usage} if usage else {}), path):
+        async for piece in event_with_picture(name, data | ({"usage": usage} if usage else {}), content):
             yield piece
 
 
@@ -100,13 +106,12 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode("ascii")
 
 
-async def _written(parts: Sequence[bytes | Path]) -> AsyncGenerator[bytes, None]:
-    pending = b""
-    for part in parts:
-        if isinstance(part, bytes):
-            pending += part
-            continue
-        async for piece in base64_pieces(part):
+async def _written(parts: Sequence[bytes], pictures: Sequence[bytes | Path]) -> AsyncGenerator[bytes, None]:
+    """The parts of an answer with a picture in base64 between each two of them, in as few pieces as there can be."""
+    pending = parts[0]
+    for picture, part in zip(pictures, parts[1:], strict=True):
+        async for piece in base64_pieces(picture):
             yield pending + piece
             pending = b""
+        pending += part
     yield pending

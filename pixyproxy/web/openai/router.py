@@ -119,7 +119,7 @@ async def _answer(
     found = await watcher.outcome(order.guid, tenant_id=tenant_id)
     if body.response_format == "url":
         return answer_with_urls(found, public_url=public_url)
-    return answer_with_pictures(StoredPictures(found, await watcher.picture_files(found)))
+    return answer_with_pictures(StoredPictures(found, await watcher.pictures(found)))
 
 
 def openai_router(limits: RateLimits) -> APIRouter:

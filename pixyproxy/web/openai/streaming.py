@@ -60,7 +60,7 @@ class StreamedGeneration:
             found = await self.watcher.outcome(self.guid, tenant_id=self.tenant_id)
         else:
             found = await asyncio.shield(job.outcome)
-        return StoredPictures(found, await self.watcher.picture_files(found))
+        return StoredPictures(found, await self.watcher.pictures(found))
 
 
 async def _told_of(what: GenerationEvent) -> AsyncGenerator[bytes, None]:

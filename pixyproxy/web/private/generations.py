@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from pixyproxy.web.dependencies import (
     PublicUrl,
     Watcher,
 )
-from pixyproxy.web.events import HEARTBEAT, event, event_stream, event_with_picture
+from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, problems
 from pixyproxy.web.preferences import Prefer
@@ -76,32 +77,38 @@ async def list_own_generations(
     ]
 
 
-async def get_generation(
-    guid: GenerationGuidInPath, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, prefer: Prefer
-) -> GenerationDetail:
-    """One generation of the tenant as it is now, or once it is over if that takes no longer than `Prefer: wait`."""
-    if prefer.wait:
-        with contextlib.suppress(TimeoutError, PixyProxyException):
-            await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
-    standing = await watcher.standing(guid, tenant_id=principal.tenant_id)
-    return generation_detail(standing, public_url=public_url)
+@dataclass(frozen=True)
+class WatchedGenerations:
+    """What keeps a connection until something happens to a generation; so many of a tenant may."""
 
+    followers: Followers
 
-async def follow_generation(
-    guid: GenerationGuidInPath,
-    principal: ImageRead,
-    watcher: Watcher,
-    public_url: PublicUrl,
-    last_event_id: LastEventId = "",
-) -> Response:
-    """What happens to a generation, as server-sent events: `status`, `partial`, and `stored` or `failed` in the end."""
-    await watcher.standing(guid, tenant_id=principal.tenant_id)
-    seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
-    if seen >= FINAL_ID:
-        # There is nothing more to come, so that clients do not ask again and again (WHATWG HTML, 9.2.3).
-        return Response(status_code=HTTPStatus.NO_CONTENT)
-    events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
-    return event_stream(_written(events, public_url))
+    async def get_generation(
+        self, guid: GenerationGuidInPath, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, prefer: Prefer
+    ) -> GenerationDetail:
+        """One generation of the tenant as it is now, or once it is over if that takes no longer than `Prefer: wait`."""
+        if prefer.wait:
+            with self.followers.one_of(principal.tenant_id), contextlib.suppress(TimeoutError, PixyProxyException):
+                await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
+        standing = await watcher.standing(guid, tenant_id=principal.tenant_id)
+        return generation_detail(standing, public_url=public_url)
+
+    async def follow_generation(
+        self,
+        guid: GenerationGuidInPath,
+        principal: ImageRead,
+        watcher: Watcher,
+        public_url: PublicUrl,
+        last_event_id: LastEventId = "",
+    ) -> Response:
+        """What happens to a generation, as events: `status`, `partial`, and `stored` or `failed` in the end."""
+        await watcher.standing(guid, tenant_id=principal.tenant_id)
+        seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
+        if seen >= FINAL_ID:
+            # There is nothing more to come, so that clients do not ask again and again (WHATWG HTML, 9.2.3).
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
+        return event_stream(_written(events, public_url), place=self.followers.one_of(principal.tenant_id))
 
 
 async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> AsyncGenerator[bytes, None]:
@@ -130,8 +137,9 @@ def _shown(standing: Standing, public_url: str) -> object:
 
 
 def generation_router(limits: RateLimits) -> APIRouter:
-    """The generation resource."""
+    """The generation resource. A quarter of a process's connections may wait for what happens to one tenant's."""
     router = APIRouter(tags=["generation"])
+    watched = WatchedGenerations(Followers(most=max(1, limits.settings.max_connections // 4)))
     router.post(
         "/generation",
         status_code=202,
@@ -140,10 +148,10 @@ def generation_router(limits: RateLimits) -> APIRouter:
     router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(
         limits.read(list_own_generations)
     )
-    router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(get_generation))
+    router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(watched.get_generation))
     router.get(
         "/generation/{guid}/events",
         response_class=Response,
         responses=EVENTS_RESPONSES | problems(401, 403, 404, 429, 503),
-    )(limits.read(follow_generation))
+    )(limits.read(watched.follow_generation))
     return router

@@ -107,20 +107,20 @@ async def test_a_picture_that_was_adopted_is_at_one_place_and_adopted_again(
     source = tmp_path / "received"
     source.write_bytes(b"picture")
     for _ in range(2):
-        await store.adopt(source, guid, "image/png")
-    await store.sync([guid])
+        store.adopt(source, guid, "image/png")
+    store.sync([guid])
     assert not source.exists()
     assert await store.read(guid, "image/png") == b"picture"
 
 
 async def test_a_picture_that_is_nowhere_is_missing(store: LocalStore, guid: ImageGuid, tmp_path: Path) -> None:
     with pytest.raises(PictureMissingException):
-        await store.adopt(tmp_path / "received", guid, "image/png")
+        store.adopt(tmp_path / "received", guid, "image/png")
 
 
 async def test_a_name_whose_folder_is_gone_cannot_be_made_durable(store: LocalStore, guid: ImageGuid) -> None:
     with pytest.raises(ImageStorageException):
-        await store.sync([guid])
+        store.sync([guid])
 
 
 async def test_a_name_that_the_system_refuses_is_a_missing_picture(store: LocalStore) -> None:

@@ -95,4 +95,4 @@ def _upstream(folder: Path, ledger: Path) -> Iterator[str]:
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)

@@ -96,6 +96,16 @@ async def test_nobody_waits_longer_than_the_limit(
     assert await catalog.list_models(principal) == ["one", "two"]
 
 
+async def test_an_upstream_that_hangs_keeps_nobody_from_the_models_of_the_others(
+    upstream: _HeldListing, timing: StandingClock, principal: Principal, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = pooled("hanging", upstream=upstream, models=("named", "any-*"))
+    quick = pooled("quick", upstream=FakeListing(models=("quick",)))
+    catalog = ModelCatalog(make_pool(timing, hanging, quick), most_seconds=0.01, clock=timing.time)
+    assert await catalog.list_models(principal) == ["named", "quick"]
+    assert "upstream hanging did not list its models: upstream_timeout" in caplog.text
+
+
 async def test_only_models_that_the_caller_may_use_are_listed(
     catalog: ModelCatalog, upstream: _HeldListing, principal: Principal
 ) -> None:

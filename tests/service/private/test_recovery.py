@@ -4,19 +4,23 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import DatabaseUnavailableException
-from pixyproxy.core.models.generation import Generation, GenerationStatus, ProcessGuid
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
 from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
 from pixyproxy.core.models.order import InputPicture, ReceivedPicture, UpstreamAnswer
+from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
-from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.database import Database, Repositories, UnitOfWork
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.recovery import FOUND_AT_ONCE, INTERVAL_SECONDS
 from tests.service.private.conftest import Outage
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process, start_process
@@ -26,6 +30,7 @@ from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
 ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+Result = TypeVar("Result")
 MONTH = "2026-11"
 PICTURE = pictures.png(32, 16)
 MINUTE = timedelta(seconds=60)
@@ -70,7 +75,7 @@ async def _leave(generation: Generation, folder: SpoolFolder, *contents: bytes) 
     entry = SpoolEntry(
         generation=generation.guid, upstream="a", pictures=tuple(received), answer=UpstreamAnswer(facts={"created": 1})
     )
-    await folder.commit(entry)
+    folder.commit(entry)
 
 
 async def _left_behind(process: Process, tenant: Tenant, folder: SpoolFolder | None = None) -> Generation:
@@ -124,7 +129,7 @@ async def test_a_process_that_died_while_pictures_moved_to_the_store_lost_none(
     generation = await _claim(process, tenant, folder.owner, order=new_order(count=2), image_guids=guids)
     await _leave(generation, folder, PICTURE, PICTURE)
     for index in range(moved):
-        await process.store.adopt(folder.picture(generation.guid, index), guids[index], "image/png")
+        process.store.adopt(folder.picture(generation.guid, index), guids[index], "image/png")
     await process.recovery.recover()
     assert {image.guid for image in await _images(process, tenant)} == set(guids)
     assert [find_picture(process.store, guid) for guid in guids] == ["image/png", "image/png"]
@@ -288,9 +293,9 @@ async def test_what_was_only_accepted_is_executed_once(
     assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
 
 
-async def _claim_edit(process: Process, tenant: Tenant, owner: ProcessGuid) -> Generation:
+async def _claim_edit(process: Process, tenant: Tenant, owner: ProcessGuid, *, count: int = 1) -> Generation:
     content = InputPicture(field="image", media_type="image/png", byte_size=len(PICTURE), sha256="a" * 64)
-    order = new_order(model="priced", inputs=(content,))
+    order = new_order(model="priced", inputs=(content,) * count)
     return await _claim(process, tenant, owner, status=ACCEPTED, order=order, lease_until=None)
 
 
@@ -317,6 +322,69 @@ async def test_an_edit_whose_pictures_are_on_another_machine_failed_and_costs_no
     assert ended.error is not None
     assert ended.error.code == "invalid_input_picture"
     assert await _spent_and_reserved(process, tenant) == (0, 0)
+
+
+async def test_an_edit_whose_pictures_a_living_process_has_is_left_to_it(
+    process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    folder = _die(process.spool)
+    generation = await _claim_edit(process, tenant, folder.owner, count=2)
+    other.spool.own.input(generation.guid, 0).write_bytes(b"0")
+    folder.input(generation.guid, 1).write_bytes(b"1")
+    await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is ACCEPTED
+    assert folder.input(generation.guid, 1).is_file()
+    await other.recovery.recover()
+    await other.finish()
+    assert (await process.generation(generation.guid)).status is STORED
+    assert drawer.inputs == [[b"0", b"1"]]
+
+
+async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110  (files and rows have no event to wait for)
+            await asyncio.sleep(0.01)
+
+
+async def test_recoveries_at_once_do_not_take_each_others_pictures_for_missing(
+    process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    folder = _die(process.spool)
+    generations = [await _claim_edit(process, tenant, folder.owner, count=3) for _ in range(5)]
+    for generation in generations:
+        for index in range(3):
+            folder.input(generation.guid, index).write_bytes(PICTURE)
+
+    async def taken_over() -> bool:
+        await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
+        return ACCEPTED not in {(await process.generation(each.guid)).status for each in generations}
+
+    await _eventually(taken_over)
+    for each in (process, other):
+        await each.finish()
+    assert {(await process.generation(each.guid)).status for each in generations} == {STORED}
+    assert drawer.inputs == [[PICTURE] * 3] * 5
+
+
+async def test_an_order_that_cannot_be_taken_over_does_not_keep_the_others_from_it(
+    process: Process, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = _die(process.spool)
+    edit = await _claim_edit(process, tenant, folder.owner)
+    folder.input(edit.guid, 0).write_bytes(PICTURE)
+    called = await _claim(process, tenant, folder.owner)
+    other = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=None)
+    in_the_way = process.spool.folder / process.spool.owner
+    in_the_way.write_bytes(b"")
+    await process.recovery.recover()
+    statuses = [(await process.generation(each.guid)).status for each in (edit, called, other)]
+    assert statuses == [ACCEPTED, UNKNOWN, UNKNOWN]
+    assert f"recovery could not finish generation {edit.guid} and will go on" in caplog.text
+    in_the_way.unlink()
+    await process.recovery.recover()
+    await process.finish()
+    assert (await process.generation(edit.guid)).status is STORED
+    assert process.spooled == []
 
 
 async def test_what_no_upstream_can_draw_any_more_failed_and_costs_nothing(
@@ -374,12 +442,6 @@ async def test_a_process_does_not_give_up_what_it_works_on_itself(
     assert len(drawer.asked) == 1
 
 
-async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110  (files and rows have no event to wait for)
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
     process: Process, tenant: Tenant, outage: Outage, caplog: pytest.LogCaptureFixture
@@ -404,6 +466,77 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize("status", [ACCEPTED, CALLING])
+async def test_claims_of_which_nobody_could_know_end_unasked(
+    process: Process, tenant: Tenant, drawer: FakeDrawer, status: GenerationStatus
+) -> None:
+    generation = await _claim(process, tenant, process.spool.owner, status=status)
+    doubtful = process.jobs.doubtful
+    for guid in (*(new_guid() for _ in range(FOUND_AT_ONCE)), generation.guid):
+        doubtful.add(GenerationGuid(guid))
+    running = asyncio.create_task(process.recovery.run_forever())
+
+    async def known() -> bool:
+        return doubtful.list_all() == []
+
+    await _eventually(known)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    ended = await process.generation(generation.guid)
+    assert (ended.status, ended.idempotency_key, drawer.asked) == (FAILED, None, [])
+    assert await _spent_and_reserved(process, tenant) == (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CommitLosingDatabase(Database):
+    """A real database that commits its first change without saying so, and holds the read after that until it may."""
+
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: asyncio.Event = field(default_factory=asyncio.Event)
+    may_read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
+        if self.lost.is_set() and not self.reading.is_set():
+            self.reading.set()
+            await self.may_read.wait()
+        result = await super()._run(work, writes=writes)
+        if writes and not self.lost.is_set():
+            self.lost.set()
+            raise DatabaseUnavailableException
+        return result
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_a_claim_that_is_looked_for_after_its_commit_was_lost_is_not_ended_meanwhile(
+    database: Database, store: LocalStore, drawer: FakeDrawer, principal: Principal
+) -> None:
+    losing = _CommitLosingDatabase(database.engine, database.slots, database.writers, database.wait_seconds)
+    process = start_process(losing, store, drawer.pooled())
+    submitting = asyncio.create_task(process.submit(principal=principal))
+    await losing.reading.wait()
+    running = asyncio.create_task(process.recovery.run_forever())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(running, INTERVAL_SECONDS / 2)
+    losing.may_read.set()
+    submission = await submitting
+    await process.finish()
+    assert (await process.generation(submission.guid)).status is STORED
+    await process.stop()
+
+
+async def test_an_accepted_claim_that_was_forgotten_is_executed_once_when_its_lease_is_over(
+    process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    over = clock.now() - MINUTE
+    generation = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=over)
+    for _ in range(2):
+        await process.recovery.recover()
+        await process.finish()
+    assert (await process.generation(generation.guid)).status is STORED
+    assert len(drawer.asked) == 1
 
 
 async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Process, tenant: Tenant) -> None:

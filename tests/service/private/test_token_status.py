@@ -17,8 +17,8 @@ from pixyproxy.core.models.tenant import Tenant, TenantStatus
 from pixyproxy.core.models.token import IssuedTokens, TokenOrder
 from pixyproxy.core.models.user import UserChange, UserDetail, UserStatus
 from pixyproxy.service.private.key_format import read_api_key, refresh_token_text
+from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.service.private.token_status import INACTIVE
-from pixyproxy.service.private.tokens import RefreshingClient
 from tests.service.private.identity import ISSUER, OPERATOR, Identity, grantor_of
 from tests.support.builders import principal_of
 

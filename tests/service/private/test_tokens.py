@@ -30,8 +30,9 @@ from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantStatus
 from pixyproxy.core.models.token import IssuedTokens, TokenOrder
 from pixyproxy.core.models.user import UserChange, UserDetail, UserStatus
 from pixyproxy.service.private.key_format import read_api_key, read_client
+from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.service.private.passwords import PasswordHasher
-from pixyproxy.service.private.tokens import FIRST_PARTY, RefreshingClient
+from pixyproxy.service.private.tokens import FIRST_PARTY
 from tests.service.private.identity import CHEAP, OPERATOR, PASSWORD, Identity, grantor_of
 from tests.support.api_keys import secret_of
 from tests.support.builders import new_guid, principal_of

@@ -14,7 +14,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.tenant import Tenant, TenantId, TenantStatus
 from pixyproxy.core.models.webhook import StoredDelivery, StoredWebhook, WebhookEvent
 from pixyproxy.data.database import Database
-from pixyproxy.service.private.safe_targets import SafeTargets, open_safe_targets
+from pixyproxy.service.private.safe_targets import RESOLVING_AT_ONCE_PER_TENANT, SafeTargets, open_safe_targets
 from pixyproxy.service.private.webhook_delivery import (
     AT_ONCE,
     AT_ONCE_PER_TENANT,
@@ -339,6 +339,32 @@ async def test_a_slow_receiver_holds_up_nobody_else(post: Post, tenant: Tenant, 
         assert len(post.receiver.received) == AT_ONCE_PER_TENANT
         post.receiver.released.set()
         await _stop(running)
+
+
+async def test_a_name_server_that_hangs_holds_up_nobody_else(
+    post: Post, targets: SafeTargets, tenant: Tenant, stranger: Tenant
+) -> None:
+    asked: list[str] = []
+
+    async def resolve(host: str) -> list[str]:
+        asked.append(host)
+        if host == "slow.example":
+            await asyncio.sleep(3600)
+        return ["127.0.0.1"]
+
+    slow = await post.add_webhook(tenant, url="https://slow.example/hook")
+    for _ in range(RESOLVING_AT_ONCE_PER_TENANT + 1):
+        await post.add(slow)
+    impatient = replace(post.delivery, targets=replace(targets, resolve=resolve), attempt_seconds=0.05)
+    rounds = [await replace(post, delivery=impatient).round() for _ in range(3)]
+    assert rounds == [AT_ONCE_PER_TENANT, AT_ONCE_PER_TENANT, 1]
+    told = Counter(delivery.problem for delivery in await post.stored(slow))
+    assert told == {"timeout": RESOLVING_AT_ONCE_PER_TENANT + 1}
+    assert asked == ["slow.example"] * RESOLVING_AT_ONCE_PER_TENANT
+    webhook = await post.add_webhook(stranger)
+    await post.add(webhook)
+    await replace(post, delivery=replace(impatient, attempt_seconds=20)).round()
+    assert (await post.stored(webhook))[0].status == "delivered"
 
 
 async def _stop(running: asyncio.Task[None]) -> None:

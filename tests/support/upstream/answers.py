@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support import pictures
-from tests.support.upstream.validation import OUTPUT_TOKENS, parsed_size
+from tests.support.upstream.tokens import QUALITIES, output_tokens
+from tests.support.upstream.validation import parsed_size
 
 INPUT_PICTURE_TOKENS = 323
 """Image tokens of every picture that an edit is given: what a 512x512 one cost in 2025, here whatever its size."""
@@ -25,6 +26,8 @@ _DEFAULT_EDGE = 1024
 class Order:
     """A valid request, with the API's defaults in it."""
 
+    model: object
+    """`None` where none is named."""
     width: int
     height: int
     output_format: str
@@ -54,10 +57,11 @@ def order_of(body: Mapping[str, Any], *, input_pictures: int = 0, edits: bool = 
     quality = body.get("quality")
     streams = body.get("stream") is True
     return Order(
+        model=body.get("model"),
         width=width,
         height=height,
         output_format=body.get("output_format") or "png",
-        quality=quality if quality in OUTPUT_TOKENS else "medium",
+        quality=quality if quality in QUALITIES else "medium",
         background="transparent" if body.get("background") == "transparent" else "opaque",
         count=body.get("n") or 1,
         partial_images=(body.get("partial_images") or 0) if streams else 0,
@@ -69,7 +73,7 @@ def order_of(body: Mapping[str, Any], *, input_pictures: int = 0, edits: bool = 
 
 
 def usage_of(order: Order) -> dict[str, Any]:
-    """Return plausible token counts: about four letters a token, output by area."""
+    """Return plausible token counts: about four letters a token, output as the model's is published."""
     output = order.count * _output_tokens(order) + order.partial_images * PARTIAL_PICTURE_TOKENS
     usage = usage_with(order.text_tokens, order.input_pictures * INPUT_PICTURE_TOKENS, output)
     return {**usage, "output_tokens_details": {"text_tokens": 0, "image_tokens": output}}
@@ -120,7 +124,7 @@ def drawn(output_format: str, width: int, height: int, *, seed: int = 0) -> byte
 
 
 def _output_tokens(order: Order) -> int:
-    return round(OUTPUT_TOKENS[order.quality] * order.width * order.height / _DEFAULT_EDGE**2)
+    return output_tokens(order.model, quality=order.quality, width=order.width, height=order.height)
 
 
 @functools.lru_cache(maxsize=32)

@@ -138,7 +138,7 @@ class FakeUpstream:
             self._state.requests.clear()
             self._state.posts.clear()
 
-    def wait_for_requests(self, count: int, *, seconds: float = 5.0) -> None:
+    def wait_for_requests(self, count: int, *, seconds: float = 30.0) -> None:
         """Return once `count` requests have arrived, or raise `TimeoutError`."""
         state = self._state
         with state.changed:

@@ -5,15 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.support.upstream.behaviours import Refusal
-
-OUTPUT_TOKENS = {
-    "low": 272,
-    "medium": 1056,
-    "high": 4160,
-    "xhigh": 6240,
-    "max": 8320,
-}
-"""Output tokens at 1024x1024. OpenAI publishes the first three; the others only have to be dearer."""
+from tests.support.upstream.tokens import QUALITIES
 
 _MAX_EDGE = 3840
 _MAX_PIXELS = 3840 * 2160
@@ -24,7 +16,7 @@ _CHOICES: Mapping[str, frozenset[object]] = {
     "complexity": frozenset({"low", "medium", "high"}),
     "moderation": frozenset({"low", "auto"}),
     "output_format": frozenset({"png", "webp", "jpeg", "gif", "svg"}),
-    "quality": frozenset({*OUTPUT_TOKENS, "auto"}),
+    "quality": frozenset({*QUALITIES, "auto"}),
     "stream": frozenset({True, False}),
 }
 _RANGES: Mapping[str, range] = {

@@ -27,6 +27,7 @@ from tests.support.process import new_api_key, run_command, running_server
 from tests.support.server import make_settings
 
 PROMISED_SECONDS = 1
+"""This measures: a process that is asked later than this knows, however slow it is, for nothing tells it but time."""
 
 
 @dataclass(frozen=True)

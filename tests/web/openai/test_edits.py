@@ -11,6 +11,7 @@ from tests.support import pictures
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import EDITS_PATH, FakeUpstream, Verbatim
 from tests.web.builders import ABSENT_GUID, make_image
+from tests.web.envelope import assert_openai_error
 from tests.web.openai.sdk import Sdk, picture_of
 
 FOX, DOG, MASK = pictures.png(64, 48, seed=1), pictures.jpeg(64, 48, seed=2), pictures.transparent_png(64, 48)
@@ -173,6 +174,18 @@ def test_what_is_no_form_is_told_to_be_one(content: bytes, tenant: TenantClient)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "Content-Type"
     assert "multipart/form-data" in answer.json()["error"]["message"]
+
+
+def test_a_form_that_cannot_be_read_is_not_told_to_be_json(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    fields = {f"field {number}": "x" for number in range(MOST_FIELDS + 1)}
+    crowded = tenant.http.post("/v1/images/edits", data=fields, files={"image": FOX})
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    malformed = tenant.http.post("/v1/images/edits", content=b"nonsense", headers=headers)
+    for answer in (crowded, malformed):
+        message = assert_openai_error(answer, 400, "malformed_body")["message"]
+        assert f"{MOST_FIELDS} other fields" in message
+        assert "JSON" not in message
+    assert not upstream.requests
 
 
 def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: FakeUpstream) -> None:

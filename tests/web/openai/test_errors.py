@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from pixyproxy.core.models.principal import Scope
+from tests.conftest import IMPATIENT
 from tests.support.identity import make_key, make_tenant, order_token
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import (
@@ -57,6 +58,15 @@ def test_an_unknown_route_is_not_found(sdk: Sdk) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         sdk.ask(lambda client: client.chat.completions.create(model="gpt-9", messages=[]))
     assert raised.value.code == "route_not_found"
+
+
+def test_a_base_url_without_v1_is_told_where_the_surface_is(
+    form: str, server: RunningServer, tenant: TenantClient
+) -> None:
+    with connected(server.url, tenant.api_key, form=form, base_url=server.url) as sdk:
+        for ask in (lambda client: client.images.generate(prompt="a fox"), lambda client: client.models.list()):
+            with pytest.raises(openai.NotFoundError, match="below /v1"):
+                sdk.ask(ask)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +187,24 @@ def test_a_tenant_that_is_out_of_money_has_no_quota(
         (UNAUTHORIZED, 502, "invalid_api_key"),
         (HTML, 502, "upstream_answer_invalid"),
         (CUT, 502, "upstream_silent"),
-        (HANG, 504, "upstream_timeout"),
     ],
-    ids=["500", "our key is wrong", "HTML", "cut", "silence"],
+    ids=["500", "our key is wrong", "HTML", "cut"],
 )
 def test_the_sdk_never_buys_twice_by_itself(
     behaviour: object, status: int, code: str, sdk: Sdk, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)  # type: ignore[arg-type]  # every fault is a behaviour
+    assert_bought_no_more(sdk, upstream, status=status, code=code)
+
+
+@pytest.mark.parametrize("server", IMPATIENT, indirect=True)
+def test_the_sdk_does_not_buy_again_after_silence(sdk: Sdk, upstream: FakeUpstream) -> None:
+    upstream.behave(HANG)
+    assert_bought_no_more(sdk, upstream, status=504, code="upstream_timeout")
+
+
+def assert_bought_no_more(sdk: Sdk, upstream: FakeUpstream, *, status: int, code: str) -> None:
+    """An order gets this error, after one request to the upstream."""
     error = refusal(sdk)
     assert isinstance(error, openai.InternalServerError)
     assert (error.status_code, error.code, error.type) == (status, code, "server_error")

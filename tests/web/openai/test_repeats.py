@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from threading import Timer
 from urllib.parse import urlsplit
 from weakref import ref
 
@@ -19,6 +20,7 @@ from pixyproxy.core.exceptions import ImageStorageException, UpstreamBusyExcepti
 from pixyproxy.core.fault_points import FaultPoint, arm
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.web.openai.repeats import Repeats
+from tests.conftest import IMPATIENT
 from tests.support import pictures
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient
@@ -90,6 +92,7 @@ def test_what_ended_meanwhile_is_not_bought_again(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("server", IMPATIENT, indirect=True)
 def test_what_nobody_can_know_is_not_bought_again(
     form: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
@@ -132,15 +135,17 @@ def test_a_lost_order_is_repeated_by_one_other_alone(
 
 
 def test_a_repetition_may_be_lost_too(server: RunningServer, tenant: TenantClient, upstream: FakeUpstream) -> None:
-    upstream.delay = 1.0
+    upstream.behave(HANG)
     lose(server, tenant, upstream)
     with server.client(tenant.api_key) as impatient, pytest.raises(httpx2.ReadTimeout):
         impatient.post(
             "/v1/images/generations",
             content=BODY,
             headers={"Content-Type": "application/json", "x-stainless-retry-count": "1"},
-            timeout=0.2,
+            timeout=httpx2.Timeout(30, read=0.5),
         )
+    # Whether the third comes before that or after it, it is the same one.
+    Timer(0.5, upstream.release).start()
     assert [send(tenant, count=2)] == generations(tenant)
     assert len(upstream.requests) == 1
 

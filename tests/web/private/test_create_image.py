@@ -3,8 +3,10 @@
 import hashlib
 
 import httpx2
+import pytest
 
 from tests.support.pictures import noise_png
+from tests.support.problems import assert_problem
 from tests.support.server import TenantClient
 from tests.support.upstream import FakeUpstream
 
@@ -26,3 +28,16 @@ def test_a_prompt_becomes_a_picture_served_byte_for_byte(
     assert content.headers["content-type"] == "image/png"
     assert detail["sha256"] == hashlib.sha256(upstream.picture).hexdigest()
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("option", [{"n": 2}, {"stream": True}, {"partial_images": 1}], ids=str)
+def test_who_wants_several_pictures_is_told_where(
+    option: dict[str, object], tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    problem = assert_problem(tenant.http.post("/image", json={"prompt": "a fox", **option}), 422, "invalid_request")
+    assert [error["loc"] for error in problem["errors"]] == [["body", *option]]
+    assert "POST /generation," in problem["detail"]
+    assert "/v1/images/generations" in problem["detail"]
+    mistyped = assert_problem(tenant.http.post("/image", json={"promt": "a fox"}), 422, "invalid_request")
+    assert "/generation" not in mistyped["detail"]
+    assert not upstream.requests

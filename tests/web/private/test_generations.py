@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -322,6 +323,30 @@ def test_the_last_event_tells_what_went_wrong(
     *_, end = followed_to_the_end(tenant.http, guid)
     assert (end.id, end.name, end.data["status"], end.data["error"]["code"]) == ("100", "failed", status, code)
     assert end.data["images"] == []
+
+
+def test_a_tenant_may_only_hold_a_quarter_of_the_connections(upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.behave(HANG)
+    settings = make_settings(tmp_path, max_connections=8, **UNLIMITED, **upstream_settings(upstream))
+    with serving(settings) as server, ExitStack() as stack:
+        tenant, other = (server.new_tenant(name) for name in ("one", "other"))
+        stack.enter_context(tenant.http)
+        stack.enter_context(other.http)
+        path = f"/generation/{order(tenant)['guid']}"
+        with ExitStack() as followed:
+            clients = [followed.enter_context(server.client(tenant.api_key)) for _ in range(2)]
+            streams = [followed.enter_context(following(each, path.rpartition("/")[2])) for each in clients]
+            assert [next(each).name for each in streams] == ["status", "status"]
+            for refused in (tenant.http.get(f"{path}/events"), tenant.http.get(path, headers={"Prefer": "wait=1"})):
+                assert_problem(refused, 429, "rate_limited")
+                assert int(refused.headers["retry-after"]) > 0
+            assert tenant.http.get(path).status_code == 200
+            next(followed.enter_context(following(other.http, order(other)["guid"])))
+        # Those who left are counted no more.
+        wait_until(lambda: tenant.http.get(path, headers={"Prefer": "wait=1"}).status_code == 200)
+        upstream.wait_for_requests(2)
+        upstream.release()
+        assert followed_to_the_end(tenant.http, path.rpartition("/")[2])[-1].name == "stored"
 
 
 @pytest.mark.usefixtures("upstream")

@@ -9,6 +9,7 @@ from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import HTML, FakeUpstream
 from tests.web.builders import make_image
+from tests.web.envelope import assert_openai_error
 
 
 def order(client: httpx2.Client, prompt: str = "a fox", key: str = "order-4711", **options: object) -> httpx2.Response:
@@ -120,6 +121,21 @@ def test_a_replay_shows_the_image_as_it_is_now(tenant: TenantClient, upstream: F
     tenant.http.patch(f"/image/{guid}", json={"filename": "renamed.png"})
     assert order(tenant.http).json()["filename"] == "renamed.png"
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["", "with a space", "x" * 256])
+def test_a_key_that_is_none_is_refused_in_words(key: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
+    rule = "must be 1 to 255 visible ASCII characters"
+    for path in ("/image", "/generation"):
+        refused = tenant.http.post(path, json={"prompt": "a fox"}, headers={"Idempotency-Key": key})
+        (error,) = assert_problem(refused, 422, "invalid_request")["errors"]
+        assert error["loc"] == ["header", "idempotency-key"]
+        assert error["msg"].startswith(rule)
+    refused = tenant.http.post("/v1/images/generations", json={"prompt": "a fox"}, headers={"Idempotency-Key": key})
+    assert assert_openai_error(refused, 400, "invalid_request")["message"].startswith(
+        f"Invalid 'idempotency-key': {rule}"
+    )
+    assert not upstream.requests
 
 
 def test_without_a_key_every_request_is_its_own(tenant: TenantClient, upstream: FakeUpstream) -> None:

@@ -11,6 +11,7 @@ row: whoever executes it needs nothing but that.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,12 +35,13 @@ from pixyproxy.core.exceptions import (
     UpstreamSilentException,
     UpstreamUnreachableException,
 )
-from pixyproxy.core.fault_points import FaultPoint, reach
+from pixyproxy.core.fault_points import FaultPoint, reach, reach_from_thread
 from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.data.database import Database
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.generation.jobs import Job, Jobs
 from pixyproxy.service.private.generation.received import PictureLimits, ReceivedAnswer
 from pixyproxy.service.private.generation.settlement import Settlement, ending_of, settle
@@ -56,6 +58,9 @@ LEASE_SECONDS = 60
 """How long a process may be silent before others take it for dead; on its own machine its lock tells at once."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
 """While the database or the store is away; recovery from that takes no longer."""
+
+Contents = tuple[bytes | None, ...]
+"""Pictures that are in memory, too, where they are."""
 
 
 class _TakenOverException(Exception):
@@ -99,30 +104,19 @@ class Engine:
         Raises ``GenerationDeletedException`` where nobody may ever see them, ``ImageStorageException`` and
         ``DatabaseException``; the entry is then as it was.
         """
-        pictures = list(zip(generation.image_guids, entry.pictures, strict=False))
-        for index, (guid, picture) in enumerate(pictures):
-            await self.store.adopt(folder.picture(generation.guid, index), guid, picture.media_type)
-        await reach(FaultPoint.MOVED)
-        try:
-            stored = await self.database.write(lambda data: self.settlement.record(data, generation, entry))
-        except GenerationDeletedException:
-            for guid, picture in pictures:
-                await self.store.delete(guid, picture.media_type)
-            raise
-        await reach(FaultPoint.RECORDED)
-        return stored
+        await run_in_thread(self._move, generation, entry, folder)
+        return await self._record(generation, entry)
 
     async def clean(self, generation: Generation, folder: SpoolFolder) -> None:
         """Let go of what the spool holds of a generation that is over. Raises ``ImageStorageException``."""
-        await self.store.sync(generation.image_guids[: generation.image_count])
-        await folder.remove(generation.guid)
+        await run_in_thread(self._clean_up, generation, folder)
         await reach(FaultPoint.CLEANED)
 
     async def _execute(self, job: Job) -> None:
         generation = job.generation
         try:
-            entry = await self._ask(job)
-            await self._commit(entry)
+            entry, contents = await self._ask(job)
+            moved = await run_in_thread(self._keep, generation, entry, contents, asyncio.get_running_loop())
         except asyncio.CancelledError:
             if job.status is not GenerationStatus.ACCEPTED:
                 await self._settle_cancelled(job)
@@ -134,17 +128,51 @@ class Engine:
             await self._give_up(job, error)
             await self.spool.own.remove(generation.guid)
             return
-        await self._finish(job, entry)
+        await self._finish(job, entry, moved=moved)
 
-    async def _commit(self, entry: SpoolEntry) -> None:
-        """Make the entry durable; where that fails, the pictures are there, and are stored none the less."""
+    def _keep(
+        self, generation: Generation, entry: SpoolEntry, contents: Contents, loop: asyncio.AbstractEventLoop
+    ) -> bool:
+        """Make the entry durable and store its pictures; False where they have yet to be stored. Blocks, never raises.
+
+        Where the entry cannot be written, the pictures are there, and are stored none the less.
+        """
+        folder = self.spool.own
         try:
-            await self.spool.own.commit(entry)
+            folder.commit(entry)
         except Exception:
             logger.exception("generation %s has no entry in the spool", entry.generation)
-        await reach(FaultPoint.SPOOLED)
+        try:
+            reach_from_thread(FaultPoint.SPOOLED, loop)
+            self._move(generation, entry, folder, contents)
+        except Exception:
+            logger.exception("the pictures of generation %s have to wait for the store", entry.generation)
+            return False
+        return True
 
-    async def _ask(self, job: Job) -> SpoolEntry:
+    def _move(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder, contents: Contents = ()) -> None:
+        pictures = itertools.zip_longest(entry.pictures, contents)
+        for index, (guid, (picture, content)) in enumerate(zip(generation.image_guids, pictures, strict=False)):
+            source = folder.picture(generation.guid, index)
+            self.store.adopt(source, guid, picture.media_type, content=content)
+
+    def _clean_up(self, generation: Generation, folder: SpoolFolder) -> None:
+        self.store.sync(generation.image_guids[: generation.image_count])
+        folder.unlink(generation.guid)
+
+    async def _record(self, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
+        """Record the pictures that are in the store. Raises as ``finish`` does."""
+        await reach(FaultPoint.MOVED)
+        try:
+            stored = await self.database.write(lambda data: self.settlement.record(data, generation, entry))
+        except GenerationDeletedException:
+            for guid, picture in zip(generation.image_guids, entry.pictures, strict=False):
+                await self.store.delete(guid, picture.media_type)
+            raise
+        await reach(FaultPoint.RECORDED)
+        return stored
+
+    async def _ask(self, job: Job) -> tuple[SpoolEntry, Contents]:
         """The upstream's answer, received; another upstream is asked only where the one before did nothing."""
         generation, tried = job.generation, frozenset[str]()
         folder = self.spool.own
@@ -174,7 +202,9 @@ class Engine:
                 logger.warning("generation %s broke off; what came whole is kept", generation.guid)
                 answer = UpstreamAnswer()
             await reach(FaultPoint.ANSWERED)
-            return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
+            whole = received.whole
+            entry = SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=whole, answer=answer)
+            return entry, received.contents
 
     def _next_turn(self, generation: Generation, tried: frozenset[str], error: ImageGenerationException) -> Turn:
         """A turn at an upstream that was not tried; where the queue is full, what the last one said is the answer."""
@@ -230,13 +260,16 @@ class Engine:
         with contextlib.suppress(DatabaseException):
             await self.database.write(lambda data: settle(data, job.generation, ending))
 
-    async def _finish(self, job: Job, entry: SpoolEntry) -> None:
-        """Store and record what is safe in the spool; while that cannot be, those who wait are told, and it goes on."""
+    async def _finish(self, job: Job, entry: SpoolEntry, *, moved: bool) -> None:
+        """Record what is safe and ``moved`` to the store; while that cannot be, those who wait are told so."""
         generation, folder = job.generation, self.spool.own
         for delay in _delays():
             try:
                 async with self.recorders:
-                    stored = await self.finish(generation, entry, folder)
+                    if moved:
+                        stored = await self._record(generation, entry)
+                    else:
+                        stored = await self.finish(generation, entry, folder)
             except DatabaseBusyException:
                 # Its turn will come.
                 await asyncio.sleep(FIRST_RETRY_SECONDS)

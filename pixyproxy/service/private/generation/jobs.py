@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, field
 
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, GenerationWithImages
 from pixyproxy.service.private.upstream.pool import Turn
+
+logger = logging.getLogger(__name__)
+
+MOST_DOUBTFUL = 10_000
 
 
 @dataclass
@@ -55,15 +60,40 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """The jobs of this process, by the GUIDs of their generations.
+class DoubtfulClaims:
+    """Generations that nobody works on, and that are there only if a COMMIT whose answer was lost took effect.
 
-    ``doubtful`` are generations that nobody works on, and that are there only if a COMMIT whose answer was lost took
-    effect.
+    Of more than ``most`` the oldest is forgotten. If it is there, recovery finds it when its lease is over, and does
+    not know then that it was refused: one that waits is executed, one that was about to be asked for is unknown.
     """
 
+    most: int = MOST_DOUBTFUL
+    _guids: dict[GenerationGuid, None] = field(default_factory=dict)
+    """In the order in which they came, which a set does not keep."""
+
+    def add(self, guid: GenerationGuid) -> None:
+        """Note one that may be there."""
+        self._guids[guid] = None
+        if len(self._guids) > self.most:
+            forgotten = next(iter(self._guids))
+            self.discard(forgotten)
+            logger.warning("generation %s was refused, and may be there once its lease is over", forgotten)
+
+    def discard(self, guid: GenerationGuid) -> None:
+        """Forget one of which it is known by now."""
+        self._guids.pop(guid, None)
+
+    def list_all(self) -> list[GenerationGuid]:
+        """All of them, oldest first."""
+        return list(self._guids)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of this process, by the GUIDs of their generations."""
+
     running: dict[GenerationGuid, Job] = field(default_factory=dict)
-    doubtful: set[GenerationGuid] = field(default_factory=set)
+    doubtful: DoubtfulClaims = field(default_factory=DoubtfulClaims)
 
     def add(self, job: Job) -> Job:
         """Note a job."""

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -161,7 +161,16 @@ class ReceivedAnswer:
     @property
     def whole(self) -> tuple[ReceivedPicture, ...]:
         """The pictures that were received whole, up to the first that was not."""
-        return tuple(receiver.picture for receiver in itertools.takewhile(lambda each: each.finished, self.receivers))
+        return tuple(receiver.picture for receiver in self._finished)
+
+    @property
+    def contents(self) -> tuple[bytes | None, ...]:
+        """What is in each of the ``whole`` ones, None of one that came in several pieces."""
+        return tuple(receiver.file.content for receiver in self._finished)
+
+    @property
+    def _finished(self) -> Iterator[PictureReceiver]:
+        return itertools.takewhile(lambda each: each.finished, self.receivers)
 
 
 def read_header(path: Path, limits: PictureLimits) -> PictureHeader:

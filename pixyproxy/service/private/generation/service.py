@@ -169,11 +169,15 @@ class GenerationService:
         try:
             return await self.database.write(lambda data: _claim_or_find(data, claim, principal))
         except DatabaseUnavailableException:
-            self.jobs.doubtful.add(claim.guid)
-            claimed = await self.database.read(lambda data: data.generations.find(claim.guid))
+            claimed = None
+            try:
+                claimed = await self.database.read(lambda data: data.generations.find(claim.guid))
+            finally:
+                # Not before: recovery ends what is doubtful, and this one may yet be executed.
+                if claimed is None:
+                    self.jobs.doubtful.add(claim.guid)
             if claimed is None:
                 raise
-            self.jobs.doubtful.discard(claim.guid)
             return claimed
 
     async def _withdraw(self, claim: NewGeneration, turn: Turn) -> None:

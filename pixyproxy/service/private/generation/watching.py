@@ -149,9 +149,9 @@ class GenerationWatcher:
             quiet = 0.0 if news or quiet >= self.heartbeat_seconds else quiet
             quiet += await self._pause(job, version, waits=standing.position is not None)
 
-    async def picture_files(self, found: GenerationWithImages) -> list[Path]:
-        """The files of its images, in their order. Raises ``PictureMissingException``."""
-        return [(await self.store.locate(image.guid, image.media_type))[0] for image in found.images]
+    async def pictures(self, found: GenerationWithImages) -> list[bytes | Path]:
+        """Its images in their order, from memory or as files. Raises ``PictureMissingException``."""
+        return [await self.store.at_hand(image.guid, image.media_type) for image in found.images]
 
     def _news(self, standing: Standing, told: int, *, moved: bool) -> list[GenerationEvent]:
         """What has happened since the event of the id ``told``, in order."""

@@ -4,7 +4,6 @@ The SDK's own retries are off: a timeout, a disconnect or a 500 made it send the
 (openai 3.52), and each may be a picture to pay for.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, closing
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx2
 import openai
-from anyio import CancelScope, fail_after
+from anyio import fail_after
 from httpcore2._async.http11 import AsyncHTTP11Connection
 from openai import AsyncAPIResponse, AsyncOpenAI, omit
 
@@ -175,26 +174,12 @@ def _media_type(response: AsyncAPIResponse[Any]) -> str:
 
 
 async def _read(response: AsyncAPIResponse[Any], take: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-    """Give the body on as it arrives; unpacked only where the upstream packs in spite of what was asked of it.
-
-    While a piece is decoded and written, in a thread, the next one is received.
-    """
+    """Give the body on as it arrives; unpacked only where the upstream packs in spite of what was asked of it."""
     packed = "content-encoding" in response.headers
     body = response.http_response.aiter_bytes() if packed else response.http_response.aiter_raw()
-    taken: asyncio.Task[None] | None = None
-    try:
-        async with aclosing(body) as pieces:
-            async for piece in pieces:
-                if taken is not None:
-                    await taken
-                taken = asyncio.create_task(take(piece))
-        if taken is not None:
-            await taken
-    finally:
-        if taken is not None:
-            # Whatever went wrong, nobody writes any more when this is over.
-            with CancelScope(shield=True):
-                await asyncio.gather(taken, return_exceptions=True)
+    async with aclosing(body) as pieces:
+        async for piece in pieces:
+            await take(piece)
 
 
 def _parameters(order: PictureOrder) -> dict[str, Any]:

@@ -4,17 +4,18 @@ Belongs to one event loop; nothing here may be called from another thread.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pixyproxy.core.exceptions import (
-    ConfigurationException,
     ImageGenerationException,
     ModelUnknownException,
     QueueFullException,
     QueueTimeoutException,
+    UpstreamTimeoutException,
 )
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import serves
@@ -22,8 +23,11 @@ from pixyproxy.service.private.upstream.gate import Gate, draw_by_weight, estima
 from pixyproxy.service.private.upstream.queue import FairQueue, Place
 from pixyproxy.service.private.upstream.upstream import Upstream
 
+logger = logging.getLogger(__name__)
+
 LONGEST_RETRY_SECONDS = 300
 """The most that a refusal tells a client to wait: an estimate for later than that is none."""
+TIMED_OUT = "The image service took too long to list its models. Try again later."
 
 
 class Timing(Protocol):
@@ -129,13 +133,10 @@ class Turn:
 class UpstreamPool:
     """Gives every order a fair turn at an upstream that serves its model.
 
-    At most ``queue_size`` orders of a tenant wait. Raises ``ConfigurationException`` when two upstreams have one name.
+    There is one at least, and each has a name of its own. At most ``queue_size`` orders of a tenant wait.
     """
 
     def __init__(self, upstreams: Sequence[PooledUpstream], *, queue_size: int, timing: Timing | None = None) -> None:
-        if not upstreams or len({each.name for each in upstreams}) < len(upstreams):
-            problem = "Every upstream needs a name of its own, and there must be one at least."
-            raise ConfigurationException(problem)
         self.queue = FairQueue()
         self._upstreams = tuple(upstreams)
         self._queue_size = queue_size
@@ -185,21 +186,16 @@ class UpstreamPool:
         """Whether an upstream serves the model that is none of those named."""
         return bool(self._reach(model, excluding))
 
-    async def list_models(self) -> list[str]:
+    async def list_models(self, *, seconds: float | None = None) -> list[str]:
         """What the upstreams offer, as far as they are asked for it, sorted.
 
-        One that cannot tell is left out. Raises ``ImageGenerationException`` if none can.
+        Of one that cannot tell, within this many seconds if any are given, these are the models that its settings
+        name in full. Raises ``ImageGenerationException`` if none can tell.
         """
-        models, errors = await self._ask_all()
+        models, errors = await self._ask_all(seconds)
         if len(errors) == len(self._upstreams):
             raise errors[0]
         return sorted(models)
-
-    async def check(self) -> None:
-        """Ask each for its list of models, which costs nothing. Raises ``ImageGenerationException`` if one fails."""
-        _, errors = await self._ask_all()
-        if errors:
-            raise errors[0]
 
     async def close(self) -> None:
         """Close the connections of all. Raises what one of them raised, when all are closed."""
@@ -241,15 +237,23 @@ class UpstreamPool:
         turn.released = True
         self._serve(self.timing.time())
 
-    async def _ask_all(self) -> tuple[set[str], list[ImageGenerationException]]:
+    async def _ask_all(self, seconds: float | None) -> tuple[set[str], list[ImageGenerationException]]:
         models: set[str] = set()
         errors: list[ImageGenerationException] = []
 
+        def fail(each: PooledUpstream, error: ImageGenerationException) -> None:
+            logger.warning("upstream %s did not list its models: %s", each.name, error.code)
+            errors.append(error)
+            models.update(model for model in each.models or () if not model.endswith("*"))
+
         async def ask(each: PooledUpstream) -> None:
             try:
-                models.update(model for model in await each.upstream.list_models() if serves(each.models, model))
+                async with asyncio.timeout(seconds):
+                    models.update(model for model in await each.upstream.list_models() if serves(each.models, model))
+            except TimeoutError:
+                fail(each, UpstreamTimeoutException(TIMED_OUT))
             except ImageGenerationException as error:
-                errors.append(error)
+                fail(each, error)
 
         await asyncio.gather(*map(ask, self._upstreams))
         return models, errors

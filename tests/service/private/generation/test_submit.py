@@ -59,7 +59,7 @@ async def test_an_order_of_several_gives_as_many_in_their_order(process: Process
     made = await process.make(NewOrder(prompt="a", count=4), principal=principal)
     assert tuple(image.guid for image in made.images) == made.generation.image_guids
     assert len({image.sha256 for image in made.images}) == made.generation.image_count == 4
-    assert len(await process.watcher.picture_files(made)) == 4
+    assert len(await process.watcher.pictures(made)) == 4
 
 
 async def test_nothing_is_left_in_the_spool(process: Process, principal: Principal) -> None:

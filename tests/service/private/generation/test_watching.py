@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -298,9 +299,13 @@ async def test_nothing_is_told_where_nothing_happens_for_a_while(
     assert _final(seen).status is STORED
 
 
-async def test_the_files_of_pictures_that_are_gone_are_missing(process: Process, principal: Principal) -> None:
+async def test_pictures_are_in_memory_at_first_and_files_later(process: Process, principal: Principal) -> None:
     made = await process.make(principal=principal)
-    (path,) = await process.watcher.picture_files(made)
+    (content,) = await process.watcher.pictures(made)
+    process.store.recent.forget(made.images[0].guid)
+    (path,) = await process.watcher.pictures(made)
+    assert isinstance(path, Path)
+    assert path.read_bytes() == content
     path.unlink()
     with pytest.raises(core.PictureMissingException):
-        await process.watcher.picture_files(made)
+        await process.watcher.pictures(made)

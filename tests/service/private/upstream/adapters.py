@@ -8,6 +8,8 @@ from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, ope
 
 SHORT = 0.3
 """Seconds for what never answers; everything else answers long before ``LONG`` is over."""
+MIDDLING = 2.0
+"""Seconds for what never ends, but has something to say before they are over."""
 LONG = 20.0
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

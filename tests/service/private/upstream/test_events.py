@@ -13,6 +13,7 @@ import pytest
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer, UpstreamUsage
 from pixyproxy.service.private.upstream.base64_scanner import MOST_SKELETON_BYTES
+from pixyproxy.service.private.upstream.delivery import BATCH_CHARACTERS
 from pixyproxy.service.private.upstream.events import EventReader
 from pixyproxy.service.private.upstream.held_picture import MOST_HELD_BYTES, HeldPicture
 from pixyproxy.service.private.upstream.upstream import PictureSink
@@ -339,10 +340,13 @@ async def test_an_error_behind_a_finished_picture_costs_nothing_that_came() -> N
 
 
 async def test_memory_does_not_grow_with_pictures_previews_or_lines() -> None:
-    """Ten pictures and previews of 8 MB, of which all but one picture are more than were ordered."""
+    """Ten pictures and previews of 8 MB, of which all but one picture are more than were ordered.
+
+    They take no more than a batch as it came, as lines, as a whole and decoded.
+    """
     small = await peak_of([finished(bytes(100_000))])
     large = await peak_of(large_stream(characters=10_682_368))
-    assert large - small < 3_000_000
+    assert large - small < 4 * BATCH_CHARACTERS
 
 
 async def test_memory_does_not_grow_with_what_events_beyond_the_order_say() -> None:

@@ -12,7 +12,7 @@ from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, open_openai_upstream
 from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME
-from tests.service.private.upstream.adapters import LONG, SHORT, adapter_of, open_adapter, saying, whole
+from tests.service.private.upstream.adapters import LONG, MIDDLING, SHORT, adapter_of, open_adapter, saying, whole
 from tests.service.private.upstream.sinks import FakeSink, answer_with, usage
 from tests.support import pictures
 from tests.support import upstream as fakes
@@ -316,7 +316,7 @@ async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
 async def test_an_order_that_no_connection_is_free_for_has_bought_nothing(
     upstream: FakeUpstream, sink: FakeSink
 ) -> None:
-    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=SHORT, max_connections=1)
+    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=MIDDLING, max_connections=1)
     upstream.behave(fakes.HANG)
     first = asyncio.create_task(draw(adapter, sink))
     await asyncio.to_thread(upstream.wait_for_requests, 1)

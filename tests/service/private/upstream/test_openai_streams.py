@@ -9,7 +9,7 @@ import pytest
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream
-from tests.service.private.upstream.adapters import LONG, SHORT, adapter_of, open_adapter, saying, whole
+from tests.service.private.upstream.adapters import LONG, MIDDLING, adapter_of, open_adapter, saying, whole
 from tests.service.private.upstream.sinks import FakeSink, answer_with, b64
 from tests.support import pictures
 from tests.support import upstream as fakes
@@ -115,7 +115,7 @@ async def test_the_first_of_two_pictures_is_kept_when_the_second_never_comes(
 
 
 async def test_a_stream_that_takes_too_long_is_a_timeout(upstream: FakeUpstream, sink: FakeSink) -> None:
-    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, timeout_seconds=SHORT)
+    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, timeout_seconds=MIDDLING)
     upstream.behave(fakes.STREAM_HANG)
     with pytest.raises(core.UpstreamTimeoutException):
         await draw(adapter, sink)
@@ -133,7 +133,7 @@ async def test_a_picture_that_came_in_time_is_kept_when_the_stream_never_ends(si
         await writer.drain()
         await reader.read()
 
-    async with adapter_of(never_end, timeout_seconds=SHORT) as adapter:
+    async with adapter_of(never_end, timeout_seconds=MIDDLING) as adapter:
         said = await draw(adapter, sink)
     assert sink.kept == [picture]
     assert said.revised_prompts == (None,)

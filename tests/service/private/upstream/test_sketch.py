@@ -8,7 +8,13 @@ import pytest
 from PIL import Image, ImageChops
 
 from pixyproxy.core.models.image import PictureFormat
-from pixyproxy.service.private.upstream.sketch.drawing import MAX_EDGE, SOFTWARE, draw_scene, draw_sketch
+from pixyproxy.service.private.upstream.sketch.drawing import (
+    MAX_EDGE,
+    SOFTWARE,
+    draw_scene,
+    encode_sketch,
+    label_sketch,
+)
 
 EVERY_SCENE = "hill", "peak", "dune", "forest", "sea", "silk", "balloon", "pattern", "planet"
 
@@ -23,7 +29,9 @@ def _draw(
     picture_format: PictureFormat = "png",
     quality: int = 90,
 ) -> bytes:
-    return draw_sketch(prompt, width=width, height=height, picture_format=picture_format, quality=quality)
+    image, palette = draw_scene(prompt, width=width, height=height)
+    label_sketch(image, palette)
+    return encode_sketch(image, picture_format=picture_format, quality=quality)
 
 
 def _open(picture: bytes) -> Image.Image:

@@ -54,22 +54,12 @@ _EXIF_SOFTWARE = 0x0131
 """The tag `Software` (Exif 2.32, section 4.6.4)."""
 
 
-def draw_sketch(prompt: str, *, width: int, height: int, picture_format: PictureFormat, quality: int = 90) -> bytes:
-    """Draw a picture for `prompt` and return the encoded file.
-
-    The same arguments give the same bytes, as long as Pillow is the same. `width` and `height` are at least 1. If one
-    of them is above `MAX_EDGE`, the picture is smaller than asked for: its longer edge is `MAX_EDGE`, the ratio is
-    kept. `quality` (0-100) counts for jpeg and webp.
-    """
-    image, palette = draw_scene(prompt, width=width, height=height)
-    label_sketch(image, palette)
-    return encode_sketch(image, picture_format=picture_format, quality=quality)
-
-
 def draw_scene(prompt: str, *, width: int, height: int, variant: str = "") -> tuple[Image.Image, Palette]:
-    """Draw the picture of `draw_sketch` without its line, and return it with its colours.
+    """Draw a picture for `prompt`, without the line that says what it is, and return it with its colours.
 
-    Another `variant` gives another picture of the same things.
+    The same arguments give the same picture, as long as Pillow is the same; another `variant` gives another picture of
+    the same things. `width` and `height` are at least 1. If one of them is above `MAX_EDGE`, the picture is smaller
+    than asked for: its longer edge is `MAX_EDGE`, the ratio is kept.
     """
     # A str may hold lone surrogates, which strict UTF-8 refuses.
     seed = hashlib.sha256((prompt + variant).encode(errors="surrogatepass")).digest()
@@ -124,7 +114,7 @@ def _rounded_mask(size: tuple[int, int]) -> Image.Image:
 
 
 def encode_sketch(image: Image.Image, *, picture_format: PictureFormat, quality: int) -> bytes:
-    """Return the file of a picture, whose `Software` says what made it."""
+    """Return the file of a picture, whose `Software` says what made it. `quality` (0-100) counts for jpeg and webp."""
     file = io.BytesIO()
     # Pillow takes a JPEG quality of 0 for "not given".
     quality = max(1, quality)
