@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-REDIS_SECONDS = 0.5
+REDIS_SECONDS = 0.2
 """How long Redis may take, for a connection and for an answer: it is near, or of no use for limits."""
 RETRY_SECONDS = 1.0
 KEY_PREFIX = "pixyproxy"
