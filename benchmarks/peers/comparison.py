@@ -1,15 +1,18 @@
-"""The same requests to the upstream, to LiteLLM and to PixyProxy, in turn; and what is claimed of the difference."""
+"""The same requests to the upstream, a bare forwarder, LiteLLM and PixyProxy, in turn; and what is claimed of them."""
 
+import contextlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.client import Call, load
+from benchmarks.client import Call, load, post_json
 from benchmarks.figures import Sample, Target, markdown_table, pooled
-from benchmarks.generation import ADDED_MILLISECONDS, bare_call, generating
+from benchmarks.generation import ADDED_MILLISECONDS, ORDER, bare_call, generating
 from benchmarks.peers.litellm_process import litellm_proxy
-from benchmarks.processes import Server
+from benchmarks.processes import HOST, REPOSITORY, Server, bare_environment, serving
+from tests.support.upstream import API_KEY, GENERATIONS_PATH
 
 CLIENTS = (1, 4, 16, 64)
 ROUNDS = 3
@@ -49,23 +52,28 @@ class Served:
 
 @dataclass(frozen=True)
 class Comparison:
-    """So many clients at once, with all three of them, PixyProxy and LiteLLM freshly started."""
+    """So many clients at once, with all four of them, all but the upstream freshly started."""
 
     upstream: Served
+    forwarder: Served
     litellm: Served
     pixyproxy: Served
 
 
 def compare(folder: Path, upstream: Server, *, clients: int) -> Comparison:
     """Each in turn, several rounds, so that whatever else the machine does meets all of them."""
-    homes = folder / "litellm", folder / "pixyproxy"
+    homes = [folder / name for name in ("forwarder", "litellm", "pixyproxy")]
     for home in homes:
         home.mkdir(parents=True)
-    with litellm_proxy(homes[0], upstream) as (litellm, ask_litellm), generating(homes[1], upstream) as proxy:
+    with (
+        bare_forwarder(homes[0], upstream) as (forwarder, ask_forwarder),
+        litellm_proxy(homes[1], upstream) as (litellm, ask_litellm),
+        generating(homes[2], upstream) as proxy,
+    ):
         time.sleep(SETTLE_SECONDS)
-        servers = {"LiteLLM": litellm, "PixyProxy": proxy.server}
+        servers = {"a bare forwarder": forwarder, "LiteLLM": litellm, "PixyProxy": proxy.server}
         idle = [server.resident_megabytes() for server in servers.values()]
-        direct, *proxied = _rounds([bare_call(upstream), ask_litellm, proxy.openai], clients)
+        direct, *proxied = _rounds([bare_call(upstream), ask_forwarder, ask_litellm, proxy.openai], clients)
         served = [
             Served(name, clients, sample, server.start_seconds, _memory(server, before))
             for (name, server), sample, before in zip(servers.items(), proxied, idle, strict=True)
@@ -76,7 +84,7 @@ def compare(folder: Path, upstream: Server, *, clients: int) -> Comparison:
 def comparison_table(measured: Sequence[Comparison]) -> str:
     """The report."""
     columns = ("", "requests/s", "p50 ms", "p99 ms", "idle MB", "after MB", "peak MB", "start s")
-    rows = [_row(served) for each in measured for served in (each.upstream, each.litellm, each.pixyproxy)]
+    rows = [_row(served) for each in measured for served in _of(each)]
     return markdown_table(columns, rows)
 
 
@@ -95,6 +103,20 @@ def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
         ),
         Target("added to the bare call at one client, p50", added, ADDED_MILLISECONDS, "ms"),
     ]
+
+
+@contextlib.contextmanager
+def bare_forwarder(folder: Path, upstream: Server) -> Iterator[tuple[Server, Call]]:
+    """One process of ``forwarder.py``, and the call that makes a picture."""
+    command = [sys.executable, "-m", "benchmarks.peers.forwarder"]
+    base_url = f"http://{HOST}:{upstream.port}/v1"
+    environment = {"PYTHONPATH": str(REPOSITORY), "OPENAI_API_KEY": API_KEY, "OPENAI_BASE_URL": base_url}
+    with serving(command, folder, bare_environment(folder) | environment, health="/healthz") as server:
+        yield server, post_json(server.port, GENERATIONS_PATH, ORDER, key=API_KEY, status=200)
+
+
+def _of(compared: Comparison) -> tuple[Served, ...]:
+    return compared.upstream, compared.forwarder, compared.litellm, compared.pixyproxy
 
 
 def _rounds(calls: Sequence[Call], clients: int) -> list[Sample]:
