@@ -17,8 +17,8 @@ run: .venv/.installed ## Set everything up, make a first picture and serve (PORT
 test: .venv/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: .venv/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250)
-	KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py
+faults: .venv/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250), and hang up 1,000 times
+	KILLS=$(KILLS) HANG_UPS=1000 $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py tests/faults/test_interruptions.py
 
 lint: .venv/.developed ## Check style, types and layers
 	$(BIN)/ruff check .

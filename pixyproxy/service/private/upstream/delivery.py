@@ -26,6 +26,7 @@ class PictureDelivery:
     """
 
     _arriving: ClassVar[WeakSet["PictureDelivery"]] = WeakSet()
+    """Those that were begun; one that breaks off is not there any more."""
 
     def __init__(self, writer: PictureWriter, *, batch_characters: int = BATCH_CHARACTERS) -> None:
         self._writer = writer
@@ -40,6 +41,8 @@ class PictureDelivery:
         self._batch.append(text)
         self._gathered += len(text)
         share = MOST_GATHERED_CHARACTERS // len(self._arriving)
+        if last:
+            self._arriving.discard(self)
         if last or self._gathered >= min(self._batch_characters, share):
             batch, self._batch, self._gathered = self._batch, [], 0
             await run_in_thread(self._deliver, batch, last)
