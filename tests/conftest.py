@@ -14,24 +14,28 @@ from pixyproxy.data.database import Database
 from tests.support.browser import running_browser
 from tests.support.databases import TestDatabases, empty, opened_database
 from tests.support.mariadb import URL_VARIABLE, MariaDbServer, MySqlDatabases
+from tests.support.memory import temporary_files_in_memory
 from tests.support.redis import RedisServer
 from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream
 
 BACKENDS = ("sqlite", "mysql")
-PATIENCE = {"": 20, "impatient": 2}
+PATIENCE = {"": 20, "impatient": 3}
 """For how many seconds a ``server`` waits for its upstream, by what its parameter says beside the database.
 
 The short time is for tests of what an upstream's silence leads to, and would be up on a slow machine for all others.
 """
-IMPATIENT = ("sqlite impatient", "mysql impatient")
+IMPATIENT = ("sqlite-impatient", "mysql-impatient")
 held = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start one private MariaDB for all worker processes, unless a server is named; fail where neither works."""
+    """Choose a place for files and start one private MariaDB, unless a server is named, for all worker processes."""
     config.stash[held] = ExitStack()
-    if not hasattr(config, "workerinput") and URL_VARIABLE not in os.environ:
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[held].enter_context(temporary_files_in_memory())
+    if URL_VARIABLE not in os.environ:
         server = config.stash[held].enter_context(MariaDbServer())
         os.environ[URL_VARIABLE] = server.admin_url
         config.stash[held].callback(os.environ.pop, URL_VARIABLE)
@@ -74,7 +78,7 @@ async def database(backend: str, databases: TestDatabases, tmp_path: Path) -> As
     url = databases.migrated(backend)
     async with opened_database(url, tmp_path) as opened:
         yield opened
-    empty(url)
+    empty(databases.engine(backend))
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +107,7 @@ def server(
 
     Tests where the upstream is silent take it with the parameters ``IMPATIENT``.
     """
-    backend, _, patience = request.param.partition(" ")
+    backend, _, patience = request.param.partition("-")
     with ExitStack() as stack:
         url = None
         if backend == "mysql":
@@ -116,7 +120,9 @@ def server(
             upstream_timeout_seconds=PATIENCE[patience],
             **upstream_settings(session_upstream),
         )
-        yield stack.enter_context(serving(settings))
+        running = stack.enter_context(serving(settings))
+        running.hash_cheaply()
+        yield running
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Pictures in base64 as they are sent, so that no file is ever whole in memory."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,7 @@ def base64_length(byte_size: int) -> int:
     return (byte_size + 2) // 3 * 4
 
 
-async def base64_pieces(picture: bytes | Path) -> AsyncIterator[bytes]:
+async def base64_pieces(picture: bytes | Path) -> AsyncGenerator[bytes, None]:
     """A picture or a file in base64, piece by piece. Raises ``FileNotFoundError``."""
     if isinstance(picture, bytes):
         yield pybase64.b64encode(picture)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -76,11 +76,15 @@ def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:  # noq
 async def event_with_picture(
     name: str, data: dict[str, Any], picture: bytes | Path, *, event_id: int | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """One event whose data has a picture, or that of a file, as ``b64_json``, piece by piece."""
+    """One event whose data has a picture, or that of a file, as ``b64_json``, piece by piece.
+
+    Raises ``FileNotFoundError`` before there is a word of it.
+    """
     rest = json.dumps(data).encode("ascii").removeprefix(b"{")
-    yield _head(name, event_id) + b'{"b64_json": "'
-    async for piece in base64_pieces(picture):
-        yield piece
+    async with aclosing(base64_pieces(picture)) as pieces:
+        yield _head(name, event_id) + b'{"b64_json": "' + await anext(pieces)
+        async for piece in pieces:
+            yield piece
     yield b'"' + (b"}" if rest == b"}" else b", " + rest) + b"\n\n"
 
 

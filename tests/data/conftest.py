@@ -13,7 +13,7 @@ from tests.support.databases import TestDatabases, rolled_back
 @pytest.fixture
 def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
     """Repositories in a transaction of the test's own."""
-    with rolled_back(databases.migrated(backend)) as repositories:
+    with rolled_back(databases.engine(backend)) as repositories:
         yield repositories
 
 

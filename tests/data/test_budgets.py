@@ -114,7 +114,7 @@ def test_of_fifty_orders_at_once_exactly_those_fit_that_the_budget_is_for(
         assert _reserve_at_once(engine, tenant) == 10
         with engine.connect() as connection:
             spending = Repositories(connection).budgets.get(MONTH, tenant_id=tenant.id)
-    empty(url)
+    empty(databases.engine(backend))
     assert spending == Spending(month=MONTH, reserved_micro_usd=10 * PRICE)
 
 
@@ -137,6 +137,6 @@ async def test_a_month_that_fifty_orders_begin_at_once_has_its_budget_and_no_mor
             for _ in range(THREADS):
                 group.start_soon(reserve)
         spending = await database.read(lambda data: data.budgets.get(MONTH, tenant_id=tenant.id))
-    empty(url)
+    empty(databases.engine(backend))
     assert (ends.count(True), ends.count(False)) == (10, THREADS - 10)
     assert spending == Spending(month=MONTH, reserved_micro_usd=10 * PRICE)

@@ -18,6 +18,8 @@ from tests.support.mariadb import MariaDbServer
 from tests.support.server import make_settings
 
 pytestmark = pytest.mark.anyio
+TIMEOUT_SECONDS = 5
+"""How long the database may take for an answer; a stall of the disk is no outage."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def mortal_server(started_server: MariaDbServer) -> Iterator[MariaDbServer]:
 
 @pytest.fixture
 async def database(mortal_server: MariaDbServer, tmp_path: Path) -> AsyncIterator[Database]:
-    async with opened_database(mortal_server.create_database(), tmp_path, timeout_seconds=1) as opened:
+    async with opened_database(mortal_server.create_database(), tmp_path, timeout_seconds=TIMEOUT_SECONDS) as opened:
         yield opened
 
 
@@ -97,7 +99,7 @@ async def test_an_answer_that_came_too_late_is_nobodys(mortal_server: MariaDbSer
         data.connection.execute(text("SELECT 'too late'"))
 
     url = mortal_server.create_database()
-    async with opened_database(url, tmp_path, pool_size=1, timeout_seconds=1) as database:
+    async with opened_database(url, tmp_path, pool_size=1, timeout_seconds=TIMEOUT_SECONDS) as database:
         with pytest.raises(DatabaseUnavailableException):
             await database.read(outwait)
         mortal_server.thaw()

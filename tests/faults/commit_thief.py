@@ -14,7 +14,7 @@ COMMIT = b"\x03commit"
 
 @dataclass
 class CommitThief:
-    """Forwards connections; ``steal`` names the COMMIT from now on, 1 for the next, whose answer is lost.
+    """Forwards connections; ``steal`` says which COMMIT it is whose answer is lost, and its connection with it.
 
     With ``blocks`` the way is closed from then on, until ``unblock``.
     """
@@ -22,7 +22,7 @@ class CommitThief:
     listening: socket.socket
     database: tuple[str, int]
     stolen: threading.Event = field(default_factory=threading.Event)
-    _left: int = 0
+    _statement: bytes | None = None
     _blocks: bool = False
     _blocked: bool = False
     _open: list[socket.socket] = field(default_factory=list)
@@ -34,11 +34,11 @@ class CommitThief:
         """Where it listens."""
         return int(self.listening.getsockname()[1])
 
-    def steal(self, number: int, *, blocks: bool = False) -> None:
-        """Lose the answer to one COMMIT, and its connection with it."""
+    def steal(self, statement: bytes, *, blocks: bool = False) -> None:
+        """Lose the answer to the next COMMIT of a transaction that had a statement with these words."""
         with self._lock:
             self.stolen.clear()
-            self._left, self._blocks = number, blocks
+            self._statement, self._blocks = statement, blocks
 
     def unblock(self) -> None:
         """Let connections through again."""
@@ -58,10 +58,14 @@ class CommitThief:
                 threading.Thread(target=self._return, args=(client, server), daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        sent = b""
         with suppress(OSError):
             while piece := client.recv(PIECE_BYTES):
-                if COMMIT in piece.lower() and self._is_to_be_stolen():
-                    self._deaf.add(server)
+                sent += piece
+                if COMMIT in piece.lower():
+                    if self._is_to_be_stolen(sent):
+                        self._deaf.add(server)
+                    sent = b""
                 server.sendall(piece)
         _close(client, server)
 
@@ -75,12 +79,13 @@ class CommitThief:
             _close(*self._open)
         _close(client, server)
 
-    def _is_to_be_stolen(self) -> bool:
+    def _is_to_be_stolen(self, sent: bytes) -> bool:
         with self._lock:
-            self._left -= 1
-            if self._left == 0:
-                self.stolen.set()
-            return self._left == 0
+            if self._statement is None or self._statement not in sent:
+                return False
+            self._statement = None
+            self.stolen.set()
+            return True
 
 
 @contextmanager

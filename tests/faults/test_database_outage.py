@@ -15,10 +15,10 @@ from tests.support.pictures import noise_png
 from tests.support.problems import assert_problem
 from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
 from tests.support.server import make_settings, upstream_settings
-from tests.support.upstream import FakeUpstream
+from tests.support.upstream import HANG, FakeUpstream
 
-RECOVERY_SECONDS = 10
-"""From the end of a fault to the end of what it brought about."""
+DATABASE_SECONDS = 5
+"""How long the database may take, and be waited for; a stall of the disk is no outage."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """All of it running; the database answers within a second, or counts as away."""
+    """All of it running; the database answers in time, or counts as away."""
     with MariaDbServer() as database, FakeUpstream() as upstream:
         settings = make_settings(
             tmp_path,
             database_url=database.create_database(),
-            database_timeout_seconds=1,
-            database_wait_seconds=1,
+            database_timeout_seconds=DATABASE_SECONDS,
+            database_wait_seconds=DATABASE_SECONDS,
             database_pool_size=4,
             images_per_minute=1_000,
             **upstream_settings(upstream),
@@ -85,10 +85,11 @@ def test_a_database_that_dies_and_comes_back(stage: Stage) -> None:
         assert anonymous.get("/healthz").status_code == 200
     assert stage.upstream.requests == []
     stage.database.start()
-    wait_until(lambda: stage.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    wait_until(lambda: stage.http.get("/readyz").status_code == 200)
     assert stage.http.get(f"/image/{stage.guid}").status_code == 200
     assert stage.http.get(f"/image/{stage.guid}/content").status_code == 200
-    assert stage.http.post("/image", json={"prompt": "after"}).status_code == 201
+    headers = {"Idempotency-Key": "after"}
+    wait_until(lambda: stage.http.post("/image", json={"prompt": "after"}, headers=headers).status_code == 201)
     assert [detail["prompt"] for detail in stage.http.get("/image?mine=true").json()] == ["after", "before"]
     assert "Traceback" not in stage.server.log.read_text()
 
@@ -104,13 +105,14 @@ def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
     # More at once than the pool has connections: the wait for one is bounded too.
     with ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(ask, number) for number in range(200)]
-        with stage.server.client(timeout=2) as client:
+        # In less time than the database is given: nothing here waits for it.
+        with stage.server.client(timeout=DATABASE_SECONDS - 1) as client:
             for _ in range(10):
                 assert client.get("/healthz").status_code == 200
-        # A wait for a connection, one that is proven dead, then a new one tried: three timeouts, and some slack.
-        assert max(future.result() for future in asked) < 15
+        # A wait for a connection, one that is proven dead, then a new one tried: three timeouts, and much slack.
+        assert max(future.result() for future in asked) < 9 * DATABASE_SECONDS
     stage.database.thaw()
-    wait_until(lambda: stage.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    wait_until(lambda: stage.http.get("/readyz").status_code == 200)
     # No connection of the pool is lost: five times as many callers as there are wait their turn.
     with ThreadPoolExecutor(20) as pool:
         answers = pool.map(lambda _: stage.http.get(f"/image/{stage.guid}").status_code, range(200))
@@ -119,18 +121,19 @@ def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
 
 def test_a_paid_picture_outlives_a_database_that_dies_before_the_commit(stage: Stage) -> None:
     stage.upstream.picture = noise_png(200_000, seed=5)
-    stage.upstream.delay = 1.0
+    stage.upstream.behave(HANG)
     with ThreadPoolExecutor(1) as pool:
         order = pool.submit(stage.http.post, "/image", json={"prompt": "paid for"}, headers={"Idempotency-Key": "k"})
         stage.upstream.wait_for_requests(1)
         stage.database.kill()
+        stage.upstream.release()
         answer = order.result()
     problem = assert_problem(answer, 503, "record_pending")
     assert int(answer.headers["retry-after"]) >= 1
     path = f"/image/{problem['image']}"
     assert_unavailable(stage.http.get(path))
     stage.database.start()
-    wait_until(lambda: stage.http.get(path).status_code == 200, seconds=RECOVERY_SECONDS, what="the picture")
+    wait_until(lambda: stage.http.get(path).status_code == 200, what="the picture")
     assert stage.http.get(f"{path}/content").content == stage.upstream.picture
     # The client does what it is told, and gets the picture that it paid for.
     again = stage.http.post("/image", json={"prompt": "paid for"}, headers={"Idempotency-Key": "k"})

@@ -50,7 +50,7 @@ def test_no_file_operation_that_fails_breaks_a_promise(
                 disk.fail(number, code, lasts=lasts)
                 answer = order(tenant.http, f"picture-{number}")
                 # The last operations are those of cleaning up, behind the answer.
-                wait_until(lambda: disk.has_failed or spooled(settings) <= before, seconds=10, what="the cleaning")  # noqa: B023
+                wait_until(lambda: disk.has_failed or spooled(settings) <= before, what="the cleaning")  # noqa: B023
                 failed = disk.has_failed
                 disk.mend()
                 assert_settled(tenant.http)
@@ -77,7 +77,7 @@ def assert_settled(client: httpx2.Client) -> None:
         (latest,) = client.get("/generation", params={"limit": 1}).json() or [{"status": "failed"}]
         return latest["status"] in {"stored", "failed", "unknown"}
 
-    wait_until(over, seconds=10, what="the end of the generation")
+    wait_until(over, what="the end of the generation")
 
 
 def assert_promise_is_kept(answer: httpx2.Response, client: httpx2.Client, upstream: FakeUpstream, prompt: str) -> None:
@@ -105,7 +105,7 @@ def assert_nothing_is_left(server: RunningServer, tenant: TenantClient) -> None:
         stored = {path.stem for path in server.settings.images.rglob("*") if path.is_file()}
         return stored == recorded and not spooled(server.settings)
 
-    wait_until(swept, seconds=10, what="the sweep")
+    wait_until(swept, what="the sweep")
 
 
 def spooled(settings: Settings) -> set[Path]:

@@ -116,6 +116,7 @@ def proxied(tmp_path: Path) -> Iterator[tuple[RunningServer, TenantClient]]:
         trusted_proxies=("127.0.0.1",),
     )
     with serving(settings) as server:
+        server.hash_cheaply()
         tenant = server.new_tenant("acme", scopes=frozenset(Scope))
         with tenant.http:
             yield server, tenant

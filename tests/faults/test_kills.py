@@ -1,6 +1,7 @@
 """A server that is killed at every step of a generation, and at any moment: nothing is lost, nothing bought twice.
 
-``KILLS`` in the environment says how many kills there are to be in all; without it there is one for each way.
+``KILLS`` in the environment says how many kills there are to be in all, and each has to be recovered from in time.
+Without it there is one for each way, and no more time is asked of a machine than that it comes to an end.
 """
 
 import json
@@ -20,7 +21,7 @@ import pytest
 from pixyproxy.core.fault_points import FaultPoint
 from tests.faults.kills.orders import new_orders
 from tests.faults.kills.site import Site, open_site
-from tests.faults.kills.witness import Findings, examine, spooled
+from tests.faults.kills.witness import RECOVERY_SECONDS, Findings, examine, spooled
 from tests.support.faulty_server import Act, Fault, clear_plan, has_plan
 from tests.support.mariadb import MySqlDatabases
 from tests.support.process import wait_until
@@ -130,6 +131,8 @@ def test_a_kill_loses_nothing_and_buys_nothing_twice(
     finally:
         record_property("kills", json.dumps([str(way), findings.as_dict()]))
     findings.assert_none()
+    if KILLS:
+        assert findings.slowest_seconds < RECOVERY_SECONDS
 
 
 def kill_and_recover(site: Site, way: Way, dice: random.Random, findings: Findings) -> None:

@@ -13,9 +13,8 @@ from tests.support.process import wait_until
 from tests.support.server import TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream
 
-CLAIM, RECORD = 1, 2
-"""Which COMMIT of an order it is."""
-RECOVERY_SECONDS = 10
+CLAIM, RECORD = b"INSERT INTO generations", b"INSERT INTO images"
+"""Which transaction of an order it is, by a statement: others, of recovery or for a key, may come between."""
 
 
 @pytest.fixture
@@ -36,13 +35,13 @@ def thief(
 
 
 @pytest.mark.parametrize("key", ["order-4711", None])
-@pytest.mark.parametrize("number", [CLAIM, RECORD])
+@pytest.mark.parametrize("statement", [CLAIM, RECORD], ids=["claim", "record"])
 def test_a_lost_commit_is_settled_and_buys_nothing_twice(
-    number: int, key: str | None, thief: tuple[CommitThief, TenantClient], upstream: FakeUpstream
+    statement: bytes, key: str | None, thief: tuple[CommitThief, TenantClient], upstream: FakeUpstream
 ) -> None:
     stealing, tenant = thief
     headers = {"Idempotency-Key": key} if key else {}
-    stealing.steal(number)
+    stealing.steal(statement)
     first = tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
     assert stealing.stolen.is_set()
     assert first.status_code in {201, 503}
@@ -51,14 +50,14 @@ def test_a_lost_commit_is_settled_and_buys_nothing_twice(
         found = tenant.http.get("/generation").json()
         return {each["status"] for each in found} == {"stored"} and len(found) == 2
 
-    wait_until(all_over, seconds=RECOVERY_SECONDS)
+    wait_until(all_over)
     if key:
 
         def again() -> httpx2.Response:
             return tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
 
         # For a moment longer it is told that the record is pending.
-        wait_until(lambda: again().status_code == 201, seconds=RECOVERY_SECONDS)
+        wait_until(lambda: again().status_code == 201)
         assert again().headers["idempotency-replayed"] == "true"
     assert upstream.posts_by_prompt["a fox"] == 1
     assert [image["prompt"] for image in tenant.http.get("/image?mine=true").json()] == ["a fox", "before"]
@@ -78,7 +77,7 @@ def test_a_claim_of_which_nobody_could_know_ends_unasked_when_the_database_is_ba
         claim, _ = tenant.http.get("/generation").raise_for_status().json()
         return bool(claim["status"] == "failed")
 
-    wait_until(failed, seconds=RECOVERY_SECONDS)
+    wait_until(failed)
     assert upstream.posts_by_prompt["a fox"] == 0
     # It was told that nothing was changed: the same key buys.
     assert tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers).status_code == 201

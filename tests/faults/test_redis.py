@@ -16,8 +16,6 @@ from tests.support.redis import PASSWORD, RedisServer
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream
 
-RECOVERY_SECONDS = 10
-"""From the end of a fault to the end of what it brought about."""
 ANSWER_SECONDS = 30
 """A read that takes longer hangs, whatever becomes of Redis."""
 # So few that all of them are over within the minute that they are counted for, on a slow machine too.
@@ -103,11 +101,7 @@ def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
                 assert count_of(201, server, stage.api_key, "/image", IMAGES + 20) == IMAGES
                 assert count_of(400, server, None, "/auth/token", SIGN_INS + 20) == SIGN_INS
             (stage.redis.start if fault == "killed" else stage.redis.thaw)()
-            wait_until(
-                lambda: {limits_of(stage.one), limits_of(stage.two)} == {"shared"},
-                seconds=RECOVERY_SECONDS,
-                what="the recovery",
-            )
+            wait_until(lambda: {limits_of(stage.one), limits_of(stage.two)} == {"shared"}, what="the recovery")
             before = readers.seen.total()
             wait_until(lambda: readers.seen.total() > before + 100, what="the load")
         finally:
@@ -135,5 +129,5 @@ def test_a_server_starts_without_its_redis(tmp_path: Path, redis: RedisServer) -
         assert statuses == [404] * 5 + [429] * 3
         assert limits_of(server) == "local"
         redis.start()
-        wait_until(lambda: limits_of(server) == "shared", seconds=RECOVERY_SECONDS, what="the recovery")
+        wait_until(lambda: limits_of(server) == "shared", what="the recovery")
         assert server.terminate() == 0

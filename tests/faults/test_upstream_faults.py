@@ -19,20 +19,24 @@ from tests.support.upstream import Behaviour, FakeUpstream
 
 PRICE = 41_003
 COUNT = 2
+SHORT = 2
 MOST_GROWTH = 100 * 1024 * 1024
 FLOOD_MEGABYTES = 500
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the upstream does to an order of two pictures, and what becomes of it; ``previews`` make it a stream."""
+    """What the upstream does to an order of two pictures, and what becomes of it; ``previews`` make it a stream.
+
+    ``patience`` is for how many seconds the server waits for it.
+    """
 
     name: str
     behaviour: Behaviour
     status: str
     kept: int = 0
     previews: int = 0
-    hangs: bool = False
+    patience: int = 20
 
     def __str__(self) -> str:
         """The name of the test that is made of it."""
@@ -45,7 +49,7 @@ CASES = [
     Case("503", fake.UNAVAILABLE, "failed"),
     Case("closes at once", fake.CUT, "unknown"),
     Case("closes half way", fake.TRUNCATED, "unknown"),
-    Case("hangs", fake.HANG, "unknown", hangs=True),
+    Case("hangs", fake.HANG, "unknown", patience=SHORT),
     Case("HTML with 200", fake.HTML, "failed"),
     Case("data null", fake.DATA_NULL, "failed"),
     Case("bad base64", fake.BAD_BASE64, "failed"),
@@ -63,16 +67,19 @@ CASES = [
     Case("stream with an error", fake.STREAM_ERROR, "failed", previews=2),
     Case("stream without its end", fake.STREAM_INCOMPLETE, "stored", 1, 2),
     Case("stream with a garbage line", fake.STREAM_GARBAGE_LINE, "stored", 2, 2),
-    Case("stream that hangs", fake.STREAM_HANG, "unknown", previews=2, hangs=True),
+    Case("stream that hangs", fake.STREAM_HANG, "unknown", previews=2, patience=SHORT),
     Case("stream of SVG", fake.SVG_AS_PNG, "failed", previews=2),
     Case("stream of 50,000² pixels", fake.HUGE_PIXELS, "failed", previews=2),
 ]
 
 
 @pytest.fixture(scope="module")
-def priced(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """A server where every picture costs the same."""
-    with serving(priced_settings(tmp_path_factory.mktemp("priced"), session_upstream)) as server:
+def priced(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream
+) -> Iterator[RunningServer]:
+    """A server where every picture costs the same; the parameter is its patience."""
+    settings = priced_settings(tmp_path_factory.mktemp("priced"), session_upstream, patience=request.param)
+    with serving(settings) as server:
         yield server
 
 
@@ -83,14 +90,23 @@ def books(priced: RunningServer) -> Iterator[Engine]:
         yield engine
 
 
-def priced_settings(folder: Path, upstream: FakeUpstream) -> Settings:
-    """Settings with a price by the picture, and a second for the upstream to answer in."""
+def priced_settings(folder: Path, upstream: FakeUpstream, *, patience: int) -> Settings:
+    """Settings with a price by the picture, and so many seconds for the upstream to answer in."""
     prices = folder / "prices.json"
     prices.write_text(json.dumps({"models": {"*": {"per_picture": PRICE / 1_000_000}}}))
-    return make_settings(folder, prices=prices, upstream_timeout_seconds=1, **UNLIMITED, **upstream_settings(upstream))
+    return make_settings(
+        folder, prices=prices, upstream_timeout_seconds=patience, **UNLIMITED, **upstream_settings(upstream)
+    )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("priced", "case"),
+    [(case.patience, case) for case in CASES],
+    indirect=["priced"],
+    ids=map(str, CASES),
+    # Or pytest would take both for the test's own, and start a server for each case.
+    scope="module",
+)
 def test_what_an_upstream_does_is_charged_as_it_was_delivered(
     case: Case, priced: RunningServer, books: Engine, upstream: FakeUpstream
 ) -> None:
@@ -105,7 +121,7 @@ def test_what_an_upstream_does_is_charged_as_it_was_delivered(
             ended.update(http.get(path, headers={"Prefer": "wait=5"}).raise_for_status().json())
             return ended["status"] not in {"accepted", "calling"}
 
-        wait_until(over, seconds=30)
+        wait_until(over)
     assert (ended["status"], len(ended["images"])) == (case.status, case.kept)
     assert upstream.posts_by_prompt[case.name] == 1
     held = COUNT * PRICE if case.status == "unknown" else 0

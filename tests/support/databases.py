@@ -40,6 +40,7 @@ class TestDatabases:
     servers: MySqlDatabases
     urls: dict[str, str] = field(default_factory=dict)
     unshared: list[str] = field(default_factory=list)
+    engines: dict[str, Engine] = field(default_factory=dict)
 
     def new(self, backend: str) -> str:
         """The URL of an empty database, without any table, that no other test knows."""
@@ -57,8 +58,16 @@ class TestDatabases:
             self.urls[backend] = url
         return self.urls[backend]
 
+    def engine(self, backend: str) -> Engine:
+        """An engine of the database that ``migrated`` names, open until ``drop_all``: each test asks for it."""
+        if backend not in self.engines:
+            self.engines[backend] = _open_engine(self.migrated(backend), pool_size=2)
+        return self.engines[backend]
+
     def drop_all(self) -> None:
-        """Drop what a server keeps; files go with their folder."""
+        """Close the engines, and drop what a server keeps; files go with their folder."""
+        for engine in self.engines.values():
+            engine.dispose()
         for url in self.unshared:
             self.servers.drop_database(url)
 
@@ -66,7 +75,7 @@ class TestDatabases:
 @contextmanager
 def opened_engine(url: str, *, pool_size: int = 2) -> Iterator[Engine]:
     """An engine as the server opens it, its connections closed in the end."""
-    engine = open_engine(SecretStr(url), pool_size=pool_size, wait_seconds=20, timeout_seconds=20)
+    engine = _open_engine(url, pool_size=pool_size)
     try:
         yield engine
     finally:
@@ -74,9 +83,9 @@ def opened_engine(url: str, *, pool_size: int = 2) -> Iterator[Engine]:
 
 
 @contextmanager
-def rolled_back(url: str) -> Iterator[Repositories]:
+def rolled_back(engine: Engine) -> Iterator[Repositories]:
     """Repositories in a transaction that nobody else ever sees."""
-    with opened_engine(url) as engine, engine.connect() as connection, connection.begin() as transaction:
+    with engine.connect() as connection, connection.begin() as transaction:
         yield Repositories(connection)
         transaction.rollback()
 
@@ -101,9 +110,13 @@ async def opened_database(
         await database.close()
 
 
-def empty(url: str) -> None:
+def empty(engine: Engine) -> None:
     """Delete every row that a test has committed."""
-    with opened_engine(url) as engine, engine.begin() as connection:
+    with engine.begin() as connection:
         for table in TABLES:
             connection.execute(text(f"DELETE FROM {table}"))
         connection.execute(text("UPDATE audit_head SET sequence = 0, entry_sha256 = :none"), {"none": "0" * 64})
+
+
+def _open_engine(url: str, *, pool_size: int) -> Engine:
+    return open_engine(SecretStr(url), pool_size=pool_size, wait_seconds=20, timeout_seconds=20)

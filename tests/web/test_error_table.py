@@ -66,9 +66,11 @@ def test_a_bad_request_of_an_openai_client_gets_its_error(
 
 @pytest.mark.parametrize(
     ("server", "fault"),
-    [("sqlite impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
+    [("sqlite-impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
     indirect=["server"],
     ids=str,
+    # Or pytest would take both for the test's own, and start a server for each fault.
+    scope="session",
 )
 def test_an_upstream_that_misbehaves_is_asked_once_and_nothing_is_stored(
     fault: Fault, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream

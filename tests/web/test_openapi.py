@@ -85,6 +85,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantClient]:
             **upstream_settings(upstream),
         )
         with serving(settings) as server:
+            server.hash_cheaply()
             tenant = server.new_tenant("fuzzed", scopes=frozenset(Scope))
             with tenant.http:
                 yield tenant

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pybase64
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pixyproxy.core.models.generation import Generation, GenerationWithImages
 from pixyproxy.core.models.image import ImageGuid, StoredImage
@@ -33,6 +33,16 @@ class StoredPictures:
     contents: Sequence[bytes | Path]
 
 
+class HeldResponse(StreamingResponse):
+    """An answer that is in memory: nobody has to look, as for a longer one, whether the client is still there."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's arguments)
+        """Send all of it."""
+        await self.stream_response(send)
+        if self.background is not None:
+            await self.background()
+
+
 def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Response:
     """The answer to ``response_format=url``: the URLs are permanent."""
     data = [
@@ -49,13 +59,10 @@ def answer_with_pictures(pictures: StoredPictures) -> Response:
         b'", ' + _json(_about(found.generation, image.guid))[1:] + (b', {"b64_json": "' if following else b"]}")
         for image, following in itertools.zip_longest(found.images, found.images[1:])
     ]
-    held = [content for content in pictures.contents if isinstance(content, bytes)]
-    if len(held) == len(pictures.contents):
-        between = [*map(pybase64.b64encode, held), b""]
-        return Response(b"".join(itertools.chain(*zip(parts, between, strict=True))), media_type="application/json")
     length = sum(map(len, parts)) + sum(base64_length(image.byte_size) for image in found.images)
+    kind = HeldResponse if all(isinstance(content, bytes) for content in pictures.contents) else StreamingResponse
     written = _written(parts, pictures.contents)
-    return StreamingResponse(written, media_type="application/json", headers={"Content-Length": str(length)})
+    return kind(written, media_type="application/json", headers={"Content-Length": str(length)})
 
 
 async def completed_events(pictures: StoredPictures) -> AsyncGenerator[bytes, None]:

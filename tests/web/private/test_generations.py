@@ -14,8 +14,6 @@ import pytest
 from PIL import Image
 
 from pixyproxy.core.models.tenant import TenantChange
-from pixyproxy.service.private.generation import watching
-from tests.support.databases import TestDatabases
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.process import wait_until
 from tests.support.server import (
@@ -65,43 +63,6 @@ class HangBeforeTheLast(StreamBehaviour):
                 await exchange.wait_for_release()
             await exchange.write(*event.parts)
         await exchange.end()
-
-
-@pytest.fixture(scope="module")
-def server(
-    backend_of_module: str, databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory, own: FakeUpstream
-) -> Iterator[RunningServer]:
-    """A server whose upstream may take its time, as that of all tests may not."""
-    settings = make_settings(
-        tmp_path_factory.mktemp(backend_of_module),
-        database_url=databases.new(backend_of_module),
-        **UNLIMITED,
-        **upstream_settings(own),
-    )
-    with serving(settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
-def backend_of_module(request: pytest.FixtureRequest) -> str:
-    """The kind of database."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[FakeUpstream]:
-    """The upstream of this module's server."""
-    with FakeUpstream() as fake:
-        yield fake
-
-
-@pytest.fixture
-def upstream(own: FakeUpstream) -> Iterator[FakeUpstream]:
-    """The upstream, behaving; nothing hangs in the end."""
-    own.reset()
-    yield own
-    own.release()
-    own.reset()
 
 
 @pytest.fixture
@@ -390,9 +351,10 @@ def test_everyone_who_watches_sees_the_same(
 
 
 def test_a_quiet_stream_shows_that_it_lives(
-    tenant: TenantClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "HEARTBEAT_SECONDS", 0.2)
+    # Past the dataclass, which is frozen.
+    monkeypatch.setitem(vars(server.services.watcher), "heartbeat_seconds", 0.2)
     upstream.behave(HANG)
     with following(tenant.http, order(tenant)["guid"]) as events:
         assert [next(events).name for _ in range(4)] == ["status", ":", ":", ":"]
