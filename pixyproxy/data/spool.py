@@ -58,8 +58,6 @@ class SpoolFile:
 
     path: Path
     byte_size: int = 0
-    content: bytes | None = None
-    """All that is in it, if it was written in one piece."""
     _digest: Any = field(default_factory=hashlib.sha256)
     _file: BinaryIO | None = None
 
@@ -74,7 +72,6 @@ class SpoolFile:
         except OSError as error:
             self.close()
             raise as_storage_exception(error) from error
-        self.content = None if self.byte_size else content
         self.byte_size += len(content)
         self._digest.update(content)
 

@@ -32,15 +32,12 @@ class LocalStore:
     """What has to be free before a picture is bought: the largest one that would be accepted."""
     recent: RecentPictures = field(default_factory=RecentPictures)
 
-    def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType, *, content: bytes | None = None) -> None:
+    def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
         """Take over the durable file of a picture; its name here is durable after ``sync``. Blocks.
 
-        ``content`` is what is in it, for those who want it at once. Again is as good as once. Raises
-        ``ImageStorageException``.
+        Again is as good as once. Raises ``ImageStorageException``.
         """
         move_into(self.path(guid, media_type), source, root=self.folder)
-        if content is not None:
-            self.recent.keep(guid, content)
 
     def sync(self, guids: Iterable[ImageGuid]) -> None:
         """Make the names of pictures durable. Blocks, and raises ``ImageStorageException``."""
@@ -61,7 +58,7 @@ class LocalStore:
             raise as_storage_exception(error) from error
 
     async def at_hand(self, guid: ImageGuid, media_type: MediaType) -> bytes | Path:
-        """A picture that was stored just now; of any other its file. Raises ``PictureMissingException``."""
+        """A picture that was received just now; of any other its file. Raises ``PictureMissingException``."""
         return self.recent.get(guid) or (await self.locate(guid, media_type))[0]
 
     async def read(self, guid: ImageGuid, media_type: MediaType) -> bytes:

@@ -1,4 +1,4 @@
-"""The pictures that were stored last, in memory: whoever waits for one need not wait for a file to be read."""
+"""The pictures that were received last, in memory: whoever waits for one need not wait for a file to be read."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field

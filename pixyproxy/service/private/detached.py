@@ -29,14 +29,21 @@ class DetachedTasks:
         return task
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is running, no longer than this but for a second; then cancel it, so that it settles."""
-        if not self.running:
-            return
-        logger.info("waiting for %d tasks to finish", len(self.running))
-        _, unfinished = await asyncio.wait(self.running, timeout=max(seconds, LEAST_SECONDS))
+        """Wait for what is running, and what that starts, no longer than this but for a second.
+
+        What is not over by then is cancelled, so that it settles.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(seconds, LEAST_SECONDS)
+        while (unfinished := self._unfinished()) and loop.time() < deadline:
+            logger.info("waiting for %d tasks to finish", len(unfinished))
+            await asyncio.wait(unfinished, timeout=deadline - loop.time())
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def _unfinished(self) -> list[asyncio.Task[Any]]:
+        return [task for task in self.running if not task.done()]
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         """Let go of a task; its exception counts as seen even if nobody waits for it any more."""

@@ -109,3 +109,19 @@ async def test_draining_cancels_what_takes_too_long(tasks: DetachedTasks) -> Non
 
 async def test_draining_nothing_is_over_at_once(tasks: DetachedTasks) -> None:
     await tasks.drain(3600)
+
+
+async def test_what_the_work_starts_is_waited_for_as_well(tasks: DetachedTasks) -> None:
+    second = _Work()
+
+    async def start_second() -> None:
+        await asyncio.sleep(0)
+        tasks.start(second())
+
+    tasks.start(start_second())
+    draining = asyncio.create_task(tasks.drain(60))
+    await second.begun.wait()
+    second.gate.set()
+    await draining
+    assert second.ended == "done"
+    assert not tasks.running

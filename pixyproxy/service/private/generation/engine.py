@@ -11,7 +11,6 @@ row: whoever executes it needs nothing but that.
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,9 +57,6 @@ LEASE_SECONDS = 60
 """How long a process may be silent before others take it for dead; on its own machine its lock tells at once."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
 """While the database or the store is away; recovery from that takes no longer."""
-
-Contents = tuple[bytes | None, ...]
-"""Pictures that are in memory, too, where they are."""
 
 
 class _TakenOverException(Exception):
@@ -115,8 +111,8 @@ class Engine:
     async def _execute(self, job: Job) -> None:
         generation = job.generation
         try:
-            entry, contents = await self._ask(job)
-            moved = await run_in_thread(self._keep, generation, entry, contents, asyncio.get_running_loop())
+            entry = await self._ask(job)
+            moved = await run_in_thread(self._keep, generation, entry, asyncio.get_running_loop())
         except asyncio.CancelledError:
             if job.status is not GenerationStatus.ACCEPTED:
                 await self._settle_cancelled(job)
@@ -130,9 +126,7 @@ class Engine:
             return
         await self._finish(job, entry, moved=moved)
 
-    def _keep(
-        self, generation: Generation, entry: SpoolEntry, contents: Contents, loop: asyncio.AbstractEventLoop
-    ) -> bool:
+    def _keep(self, generation: Generation, entry: SpoolEntry, loop: asyncio.AbstractEventLoop) -> bool:
         """Make the entry durable and store its pictures; False where they have yet to be stored. Blocks, never raises.
 
         Where the entry cannot be written, the pictures are there, and are stored none the less.
@@ -144,17 +138,15 @@ class Engine:
             logger.exception("generation %s has no entry in the spool", entry.generation)
         try:
             reach_from_thread(FaultPoint.SPOOLED, loop)
-            self._move(generation, entry, folder, contents)
+            self._move(generation, entry, folder)
         except Exception:
             logger.exception("the pictures of generation %s have to wait for the store", entry.generation)
             return False
         return True
 
-    def _move(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder, contents: Contents = ()) -> None:
-        pictures = itertools.zip_longest(entry.pictures, contents)
-        for index, (guid, (picture, content)) in enumerate(zip(generation.image_guids, pictures, strict=False)):
-            source = folder.picture(generation.guid, index)
-            self.store.adopt(source, guid, picture.media_type, content=content)
+    def _move(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder) -> None:
+        for index, (guid, picture) in enumerate(zip(generation.image_guids, entry.pictures, strict=False)):
+            self.store.adopt(folder.picture(generation.guid, index), guid, picture.media_type)
 
     def _clean_up(self, generation: Generation, folder: SpoolFolder) -> None:
         self.store.sync(generation.image_guids[: generation.image_count])
@@ -172,7 +164,7 @@ class Engine:
         await reach(FaultPoint.RECORDED)
         return stored
 
-    async def _ask(self, job: Job) -> tuple[SpoolEntry, Contents]:
+    async def _ask(self, job: Job) -> SpoolEntry:
         """The upstream's answer, received; another upstream is asked only where the one before did nothing."""
         generation, tried = job.generation, frozenset[str]()
         folder = self.spool.own
@@ -183,7 +175,9 @@ class Engine:
             pooled = await job.turn.wait(seconds=deadline - loop.time())
             await self._begin_call(job)
             tell = partial(loop.call_soon_threadsafe, job.change)
-            received = ReceivedAnswer(folder, generation.guid, self.limits, tell)
+            received = ReceivedAnswer(
+                folder, generation.guid, generation.image_guids, self.limits, self.store.recent, tell
+            )
             job.asked = True
             try:
                 with contextlib.closing(received):
@@ -202,9 +196,7 @@ class Engine:
                 logger.warning("generation %s broke off; what came whole is kept", generation.guid)
                 answer = UpstreamAnswer()
             await reach(FaultPoint.ANSWERED)
-            whole = received.whole
-            entry = SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=whole, answer=answer)
-            return entry, received.contents
+            return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
 
     def _next_turn(self, generation: Generation, tried: frozenset[str], error: ImageGenerationException) -> Turn:
         """A turn at an upstream that was not tried; where the queue is full, what the last one said is the answer."""

@@ -3,8 +3,9 @@
 import contextlib
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -12,9 +13,10 @@ from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImag
 
 from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
 from pixyproxy.core.models.generation import GenerationGuid
-from pixyproxy.core.models.image import MediaType
+from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.core.models.order import ReceivedPicture
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
+from pixyproxy.data.store.recent import RecentPictures
 
 MEDIA_TYPES: dict[str, MediaType] = {
     PngImagePlugin.PngImageFile.format: "image/png",
@@ -60,8 +62,11 @@ class PictureReceiver:
 
     file: SpoolFile
     limits: PictureLimits
+    remember: Callable[[bytes], object] | None = None
+    """What a picture that came in one piece is given to, once it is whole."""
     header: PictureHeader | None = None
     finished: bool = False
+    _content: bytes | None = None
 
     def write(self, content: bytes) -> None:
         """Take the next bytes. Raises ``PictureUnusableException`` and ``ImageStorageException``."""
@@ -70,6 +75,7 @@ class PictureReceiver:
             raise PictureUnusableException
         if self.file.byte_size == 0 and len(content) >= MAGIC_BYTES:
             self._look_early(content)
+        self._content = None if self.file.byte_size else content
         self.file.write(content)
 
     def finish(self) -> None:
@@ -77,6 +83,9 @@ class PictureReceiver:
         self.file.finish()
         if self.header is None:
             self.header = read_header(self.file.path, self.limits)
+        if self.remember is not None and self._content is not None:
+            self.remember(self._content)
+        self._content = None
         self.finished = True
 
     @property
@@ -131,19 +140,26 @@ class PreviewReceiver(PictureReceiver):
 
 @dataclass
 class ReceivedAnswer:
-    """The pictures of one answer, in the folder of this process. ``tell_preview`` is called in a worker thread."""
+    """The pictures of one answer, in the folder of this process; ``images`` are the GUIDs that they are to have.
+
+    ``tell_preview`` is called in a worker thread.
+    """
 
     folder: SpoolFolder
     generation: GenerationGuid
+    images: Sequence[ImageGuid]
     limits: PictureLimits
+    recent: RecentPictures
     tell_preview: Callable[[], object]
     receivers: list[PictureReceiver] = field(default_factory=list)
     previews: list[PreviewReceiver] = field(default_factory=list)
 
     def begin_picture(self) -> PictureReceiver:
         """Where the next picture goes."""
-        path = self.folder.picture(self.generation, len(self.receivers))
-        self.receivers.append(PictureReceiver(SpoolFile(path), self.limits))
+        index = len(self.receivers)
+        path = self.folder.picture(self.generation, index)
+        remember = partial(self.recent.keep, self.images[index])
+        self.receivers.append(PictureReceiver(SpoolFile(path), self.limits, remember))
         return self.receivers[-1]
 
     def begin_preview(self, index: int) -> PreviewReceiver:
@@ -161,16 +177,7 @@ class ReceivedAnswer:
     @property
     def whole(self) -> tuple[ReceivedPicture, ...]:
         """The pictures that were received whole, up to the first that was not."""
-        return tuple(receiver.picture for receiver in self._finished)
-
-    @property
-    def contents(self) -> tuple[bytes | None, ...]:
-        """What is in each of the ``whole`` ones, None of one that came in several pieces."""
-        return tuple(receiver.file.content for receiver in self._finished)
-
-    @property
-    def _finished(self) -> Iterator[PictureReceiver]:
-        return itertools.takewhile(lambda each: each.finished, self.receivers)
+        return tuple(receiver.picture for receiver in itertools.takewhile(lambda each: each.finished, self.receivers))
 
 
 def read_header(path: Path, limits: PictureLimits) -> PictureHeader:

@@ -11,8 +11,10 @@ from PIL import Image
 
 from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
 from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import ReceivedPicture
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
+from pixyproxy.data.store.recent import RecentPictures
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
 from tests.support import pictures
 
@@ -24,6 +26,7 @@ FORMATS = {
     "image/gif": pictures.gif,
 }
 GUID = GenerationGuid("g")
+IMAGES = [ImageGuid(f"image {number}") for number in range(3)]
 
 
 def _receive(
@@ -159,9 +162,14 @@ def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) ->
         _receive(tmp_path / "absent" / "picture", pictures.png(8, 8))
 
 
+def _begun(folder: SpoolFolder, tell_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
+    """An answer of which nothing has come yet."""
+    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, RecentPictures(), tell_preview)
+
+
 def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:
     """An answer with these pictures; None: one that broke off."""
-    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: None)
+    answer = _begun(folder)
     for content in contents:
         receiver = answer.begin_picture()
         receiver.write(content or pictures.png(8, 8)[:40])
@@ -179,6 +187,17 @@ def test_an_answers_pictures_are_in_the_folder_in_their_order(folder: SpoolFolde
     assert [folder.picture(GUID, index).read_bytes() for index in range(3)] == contents
 
 
+def test_a_picture_that_came_in_one_piece_stays_in_memory(folder: SpoolFolder) -> None:
+    content = pictures.png(8, 8)
+    answer = _answer(folder, content)
+    assert answer.recent.get(IMAGES[0]) == content
+    receiver = answer.begin_picture()
+    for piece in (content[:40], content[40:]):
+        receiver.write(piece)
+    receiver.finish()
+    assert [answer.recent.get(guid) for guid in IMAGES[1:]] == [None, None]
+
+
 @pytest.mark.parametrize("broken_at", range(3))
 def test_whole_are_the_pictures_before_the_first_that_broke_off(folder: SpoolFolder, broken_at: int) -> None:
     content = pictures.png(8, 8)
@@ -194,7 +213,7 @@ def test_an_answer_without_a_picture_has_none(folder: SpoolFolder) -> None:
 def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
     shown: list[bool] = []
     path, content = folder.preview(GUID, 2), pictures.png(8, 8)
-    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: shown.append(path.is_file()))
+    answer = _begun(folder, lambda: shown.append(path.is_file()))
     receiver = answer.begin_preview(2)
     for start in range(0, len(content), 20):
         receiver.write(content[start : start + 20])
@@ -212,7 +231,7 @@ def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
 )
 def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolFolder, content: bytes) -> None:
     shown: list[None] = []
-    answer = ReceivedAnswer(folder, GUID, LIMITS, tell_preview=lambda: shown.append(None))
+    answer = _begun(folder, lambda: shown.append(None))
     receiver = answer.begin_preview(0)
     receiver.write(content)
     receiver.write(content)
@@ -222,7 +241,7 @@ def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolF
 
 
 def test_a_preview_that_cannot_be_written_is_dropped(tmp_path: Path) -> None:
-    answer = ReceivedAnswer(SpoolFolder(tmp_path / "absent"), GUID, LIMITS, tell_preview=lambda: None)
+    answer = _begun(SpoolFolder(tmp_path / "absent"))
     receiver = answer.begin_preview(0)
     receiver.write(pictures.png(8, 8))
     receiver.finish()
