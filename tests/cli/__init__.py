@@ -1,1 +1,1 @@
-"""Tests of the command line, as a subprocess."""
+"""Tests of the command line, as a process of its own."""

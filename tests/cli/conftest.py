@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pixyproxy.core.settings import Settings
+from tests.support.commands import run_command
 from tests.support.mariadb import MySqlDatabases
-from tests.support.process import run_command
 from tests.support.server import make_settings
 
 

@@ -1,11 +1,10 @@
 """A real `pixyproxy serve` that dies or fails at a fault point, as a file tells it to.
 
 The product has no switch for that: this program arms the fault points and then runs the command. Its process is forked
-off one that has loaded all modules already (multiprocessing's fork server), for a start is what most of a kill takes.
+off one that has loaded all modules already, for a start is what most of a kill takes.
 """
 
 import json
-import multiprocessing
 import os
 import signal
 import ssl
@@ -21,16 +20,12 @@ import httpx2
 from pixyproxy.cli import app
 from pixyproxy.core import fault_points
 from pixyproxy.core.fault_points import FaultPoint
+from tests.support.forked import forking
 from tests.support.process import LISTENING, OURS, wait_until
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-PRELOADED = [
-    "tests.support.faulty_server",
-    "pixyproxy.service.private.upstream.openai_images",
-    "pixyproxy.web.server",
-]
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Loading those of the system takes 20 ms of a core, for a client that never needs them."""
 PLAN = "plan.json"
@@ -134,12 +129,10 @@ class FaultyServer:
 
     def start(self) -> None:
         """Start it without waiting for more than the process."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         log = self.folder / f"server-{len(self.logs)}.log"
         log.write_bytes(b"")
         self.logs.append(log)
-        self._process = context.Process(
+        self._process = forking().Process(
             target=serve_armed, args=(self.folder, log, dict(self.environment)), daemon=True
         )
         self._process.start()

@@ -39,26 +39,6 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def run_command(
-    *arguments: str,
-    settings: Settings,
-    folder: Path,
-    environment: dict[str, str] | None = None,
-    standard_input: str = "",
-) -> subprocess.CompletedProcess[str]:
-    """The outcome of a command that comes to an end by itself, run in ``folder``."""
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=folder,
-        env=environment_of(settings) | (environment or {}),
-        input=standard_input,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 def new_api_key(settings: Settings, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, tenant: str = "test") -> str:
     """The API key of a new tenant, made through the services; it makes the database if need be."""
 

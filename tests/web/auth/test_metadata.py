@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx2
 
 from pixyproxy.core.models.principal import Scope
-from tests.support.process import run_command
+from tests.support.commands import run_command
 from tests.support.server import make_settings, serving
 
 METADATA = "/.well-known/oauth-authorization-server"

@@ -11,6 +11,7 @@ import pytest
 
 from pixyproxy.core.models.principal import Role, Scope
 from pixyproxy.core.settings import Settings
+from tests.support.commands import run_command
 from tests.support.databases import TestDatabases
 from tests.support.identity import (
     EVERY_SCOPE,
@@ -23,7 +24,7 @@ from tests.support.identity import (
     order_token,
     sign_in,
 )
-from tests.support.process import new_api_key, run_command, running_server
+from tests.support.process import new_api_key, running_server
 from tests.support.server import make_settings
 
 PROMISED_SECONDS = 1
