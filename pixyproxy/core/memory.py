@@ -9,7 +9,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MEBIBYTE = 1024 * 1024
 KEPT_BYTES = 16 * MEBIBYTE
 LARGE_BYTES = 4 * MEBIBYTE
-KEPT_SECONDS = 1.0
+KEPT_SECONDS = 5.0
+"""Giving back takes a millisecond, and tens of them after a rush, in which nobody else gets memory."""
 
 
 def keep_freed_memory() -> None:

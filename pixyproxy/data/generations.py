@@ -179,10 +179,16 @@ class Generations:
         parameters = {"at": to_timestamp(at), "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
-    def settle(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
-        """End a generation, once; False where it had ended. An unknown one that nobody resolved may still end."""
-        where = "status IN ('accepted', 'calling') OR (status = 'unknown' AND :status <> 'unknown')"
-        return self._end(generation_id, ending, tenant_id, f"({where}) AND resolved_at IS NULL")
+    def settle(
+        self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId, owner: ProcessGuid | None = None
+    ) -> bool:
+        """End a generation, once; False where it had ended. An unknown one that nobody resolved may still end.
+
+        ``owner``: only while it is this process's.
+        """
+        status = "status IN ('accepted', 'calling') OR (status = 'unknown' AND :status <> 'unknown')"
+        where = f"({status}) AND resolved_at IS NULL AND (:owner IS NULL OR lease_owner = :owner)"
+        return self._end(generation_id, ending, tenant_id, where, owner=owner)
 
     def settle_resolved(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
         """Store the pictures of a generation that turned up after an operator had resolved it."""
@@ -264,7 +270,15 @@ class Generations:
         left = "SELECT COUNT(*) FROM generations WHERE tenant_id = :tenant_id"
         return not self.connection.execute(sql(left), parameters).scalar_one()
 
-    def _end(self, generation_id: GenerationId, ending: Ending, tenant_id: TenantId, where: str) -> bool:
+    def _end(
+        self,
+        generation_id: GenerationId,
+        ending: Ending,
+        tenant_id: TenantId,
+        where: str,
+        *,
+        owner: ProcessGuid | None = None,
+    ) -> bool:
         statement = f"""
             UPDATE generations
                SET idempotency_key = CASE WHEN :frees_key = 1 THEN NULL ELSE idempotency_key END,
@@ -288,6 +302,7 @@ class Generations:
             "answer": None if ending.answer is None else ending.answer.model_dump_json(exclude_defaults=True),
             "error": None if ending.error is None else ending.error.model_dump_json(),
             "frees_key": int(ending.frees_key),
+            "owner": owner,
             "at": to_timestamp(ending.at),
         }
         return self.connection.execute(sql(statement), parameters).rowcount == 1

@@ -172,7 +172,7 @@ class SpoolFolder:
             logger.error("the spool's entry %s cannot be read", path.name, exc_info=error)
 
     def unlink(self, guid: GenerationGuid) -> None:
-        """What ``remove`` does, for who is in a worker thread already."""
+        """What ``remove`` does, for whoever is in a worker thread already. What cannot be removed stays."""
         with contextlib.suppress(OSError):
             (self.path / f"{guid}{ENTRY}").unlink(missing_ok=True)
             for name in os.listdir(self.path):  # noqa: PTH208  (a path of each of thousands takes ten times as long)

@@ -116,6 +116,7 @@ UNREADABLE_FORM = (
     "The form cannot be read: it is malformed, or has too many fields or too long ones. /v1/images/edits takes "
     f"{MOST_INPUTS} files and {MOST_FIELDS} other fields of {MOST_FIELD_BYTES // 1024} KB each."
 )
+EDITS_PATH = "/v1/images/edits"
 OPENAI_PATHS = ("/images/", "/models")
 """What an OpenAI SDK asks for whose ``base_url`` lacks the ``/v1``; it shows no error but in OpenAI's envelope."""
 BELOW_V1 = "There is nothing at this path. The OpenAI-compatible API is below /v1: let the SDK's `base_url` end in /v1."
@@ -231,7 +232,7 @@ def _describe_http(request: Request, exception: HTTPException) -> Problem:
         path = request.scope["route"].path
         headers["Allow"] = request.app.state.allowed_methods.get(path, headers.get("Allow", ""))
     code, detail = FRAMEWORK_CODES.get(status, (f"http_{status}", HTTPStatus(status).description))
-    if status == HTTPStatus.BAD_REQUEST and is_form(request):
+    if status == HTTPStatus.BAD_REQUEST and is_form(request) and request.scope.get("path") == EDITS_PATH:
         detail = UNREADABLE_FORM
     if status == HTTPStatus.NOT_FOUND and request.scope.get("path", "").startswith(OPENAI_PATHS):
         detail = BELOW_V1

@@ -96,20 +96,25 @@ class Recovery:
         Raises ``DatabaseException``; what fails in another way does not stop the others, and the next round tries it
         again.
         """
-        await _finished("the spool", self._finish_folders())
+        await _attempt("the spool", self._finish_folders())
         for generation in await self._abandoned():
-            await _finished(f"generation {generation.guid}", self._finish_unless_worked_on(generation))
+            await _attempt(f"generation {generation.guid}", self._finish_unless_worked_on(generation))
 
     async def _finish_folders(self) -> None:
         with self.spool.dead_folders() as folders:
             for folder in folders:
-                await _finished(f"folder {folder.owner}", self._finish_folder(folder))
+                await _attempt(f"folder {folder.owner}", self._finish_folder(folder))
 
     async def _finish_unless_worked_on(self, generation: Generation) -> bool:
         return self._is_worked_on(generation) or await self._finish_abandoned(generation)
 
     def _is_worked_on(self, generation: Generation) -> bool:
-        """A database that was away for long lets the leases of the living end as well."""
+        """A database that was away for long lets the leases of the living end as well.
+
+        A doubtful one was refused, and is about to be ended.
+        """
+        if generation.guid in self.engine.jobs.doubtful:
+            return True
         if generation.lease_owner == self.spool.owner:
             return self.engine.jobs.get(generation.guid) is not None
         return generation.lease_owner is not None and self.spool.is_alive(generation.lease_owner)
@@ -122,15 +127,18 @@ class Recovery:
             await self.spool.close()
 
     async def _round(self, round_number: int) -> None:
-        await _finished("sweeping", self.store.sweep())
+        await _attempt("sweeping", self.store.sweep())
         await self._end_doubtful()
         await self.recover()
-        await _finished("removing tenants", self.removal.remove_all())
+        await _attempt("removing tenants", self.removal.remove_all())
         if round_number % ROUNDS_PER_HOUR == 0:
             await self.database.write(_forget_expired_tokens)
 
     async def _end_doubtful(self) -> None:
-        """End what this process claimed without knowing it: whoever ordered was told that nothing was changed."""
+        """End what this process claimed without knowing it: whoever ordered was told that nothing was changed.
+
+        What another process has taken over since is that one's to end: its upstream may have been asked by now.
+        """
         doubtful = self.engine.jobs.doubtful
         claims = doubtful.list_all()
         for start in range(0, len(claims), FOUND_AT_ONCE):
@@ -138,13 +146,15 @@ class Recovery:
             left = {
                 each.guid
                 for each in await self.database.read(partial(_find_all, guids=guids))
-                if not await _finished(
-                    f"generation {each.guid}", self._end(each, DatabaseUnavailableException(), asked=False)
-                )
+                if not await _attempt(f"generation {each.guid}", self._end_refused(each))
             }
             for guid in guids:
                 if guid not in left:
                     doubtful.discard(guid)
+
+    async def _end_refused(self, generation: Generation) -> None:
+        ending = ending_of(DatabaseUnavailableException(), asked=False)
+        await self.database.write(lambda data: settle(data, generation, ending, owner=self.spool.owner))
 
     async def _end(self, generation: Generation, error: PixyProxyException, *, asked: bool) -> None:
         """End a generation without a picture; ``asked``: an upstream may have been."""
@@ -155,14 +165,14 @@ class Recovery:
         """Record every entry of a dead process, end or take over its generations, and remove its folder."""
         entries, all_readable = await folder.entries()
         recorded = [
-            await _finished(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
+            await _attempt(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
         ]
         if not (all_readable and all(recorded)):
             return
         await self.database.write(lambda data: data.generations.release_leases(folder.owner))
         abandoned = await self._abandoned()
         over = [
-            await _finished(f"generation {generation.guid}", self._finish_abandoned(generation))
+            await _attempt(f"generation {generation.guid}", self._finish_abandoned(generation))
             for generation in abandoned
             if generation.lease_owner == folder.owner
         ]
@@ -229,11 +239,12 @@ class Recovery:
             logger.info("generation %s taken over", generation.guid)
         except (QueueFullException, ModelUnknownException, InputPictureException) as error:
             await self._end(generation, error, asked=False)
+            await self.spool.own.remove(generation.guid)
         return True
 
 
-async def _finished(what: str, work: Awaitable[bool | None]) -> bool:
-    """Whether a part of a round is over: what keeps it from that is logged, and keeps nothing else from it.
+async def _attempt(what: str, work: Awaitable[bool | None]) -> bool:
+    """Do a part of a round, and tell whether it is over. What keeps it from that is logged, and keeps no other from it.
 
     Raises ``DatabaseUnavailableException``, since nothing else could be done either.
     """

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -473,18 +474,9 @@ async def test_claims_of_which_nobody_could_know_end_unasked(
     process: Process, tenant: Tenant, drawer: FakeDrawer, status: GenerationStatus
 ) -> None:
     generation = await _claim(process, tenant, process.spool.owner, status=status)
-    doubtful = process.jobs.doubtful
     for guid in (*(new_guid() for _ in range(FOUND_AT_ONCE)), generation.guid):
-        doubtful.add(GenerationGuid(guid))
-    running = asyncio.create_task(process.recovery.run_forever())
-
-    async def known() -> bool:
-        return doubtful.list_all() == []
-
-    await _eventually(known)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+        process.jobs.doubtful.add(GenerationGuid(guid))
+    await _recover_doubtful(process)
     ended = await process.generation(generation.guid)
     assert (ended.status, ended.idempotency_key, drawer.asked) == (FAILED, None, [])
     assert await _spent_and_reserved(process, tenant) == (0, 0)
@@ -550,3 +542,68 @@ async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Proce
     path.write_bytes(content)
     await process.recovery.recover()
     assert len(await _images(process, tenant)) == 1
+
+
+async def _recover_doubtful(process: Process) -> None:
+    """Go through rounds of recovery until nothing is in doubt."""
+
+    async def known() -> bool:
+        return process.jobs.doubtful.list_all() == []
+
+    running = asyncio.create_task(process.recovery.run_forever())
+    await _eventually(known)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_what_was_refused_is_ended_and_never_executed_however_late_that_is(
+    process: Process, tenant: Tenant, drawer: FakeDrawer
+) -> None:
+    """Its lease is over, as after a long outage, and ending it has failed so far."""
+    claim = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=clock.now() - MINUTE)
+    process.jobs.doubtful.add(claim.guid)
+    await process.recovery.recover()
+    assert (await process.generation(claim.guid)).status is ACCEPTED
+    await _recover_doubtful(process)
+    await process.finish()
+    assert (await process.generation(claim.guid)).status is FAILED
+    assert drawer.asked == []
+    assert await _spent_and_reserved(process, tenant) == (0, 0)
+
+
+async def test_what_was_refused_and_is_executed_on_another_machine_is_left_to_that(
+    process: Process, database: Database, tenant: Tenant, tmp_path: Path
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    far = start_process(database, LocalStore(tmp_path / "far" / "images", room_bytes=1), drawer.pooled())
+    claim = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=clock.now() - MINUTE)
+    process.jobs.doubtful.add(claim.guid)
+    await far.recovery.recover()
+    await drawer.drawing.wait()
+    await _recover_doubtful(process)
+    drawer.open_gate()
+    await far.finish()
+    assert (await process.generation(claim.guid)).status is STORED
+    assert find_picture(far.store, claim.image_guids[0])
+    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
+    await far.stop()
+
+
+async def test_the_pictures_of_an_edit_that_finds_no_place_are_removed(
+    database: Database, store: LocalStore, tenant: Tenant
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    folder = _die(process.spool)
+    edits = [await _claim_edit(process, tenant, folder.owner) for _ in range(3)]
+    for edit in edits:
+        folder.input(edit.guid, 0).write_bytes(PICTURE)
+    await process.recovery.recover()
+    drawer.open_gate()
+    await process.finish()
+    assert [(await process.generation(edit.guid)).status for edit in edits] == [STORED, STORED, FAILED]
+    assert process.spooled == []
+    await process.stop()

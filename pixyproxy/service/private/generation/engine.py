@@ -105,14 +105,14 @@ class Engine:
 
     async def clean(self, generation: Generation, folder: SpoolFolder) -> None:
         """Let go of what the spool holds of a generation that is over. Raises ``ImageStorageException``."""
-        await run_in_thread(self._clean_up, generation, folder)
+        await run_in_thread(self._sync_and_unlink, generation, folder)
         await reach(FaultPoint.CLEANED)
 
     async def _execute(self, job: Job) -> None:
         generation = job.generation
         try:
             entry = await self._ask(job)
-            moved = await run_in_thread(self._keep, generation, entry, asyncio.get_running_loop())
+            moved = await self._keep(generation, entry)
         except asyncio.CancelledError:
             if job.status is not GenerationStatus.ACCEPTED:
                 await self._settle_cancelled(job)
@@ -124,31 +124,32 @@ class Engine:
             await self._give_up(job, error)
             await self.spool.own.remove(generation.guid)
             return
-        await self._finish(job, entry, moved=moved)
+        await self._see_through(job, entry, moved=moved)
 
-    def _keep(self, generation: Generation, entry: SpoolEntry, loop: asyncio.AbstractEventLoop) -> bool:
-        """Make the entry durable and store its pictures; False where they have yet to be stored. Blocks, never raises.
-
-        Where the entry cannot be written, the pictures are there, and are stored none the less.
-        """
-        folder = self.spool.own
+    async def _keep(self, generation: Generation, entry: SpoolEntry) -> bool:
+        """Make the entry durable and store its pictures; False where they have yet to be stored."""
         try:
-            folder.commit(entry)
-        except Exception:
-            logger.exception("generation %s has no entry in the spool", entry.generation)
-        try:
-            reach_from_thread(FaultPoint.SPOOLED, loop)
-            self._move(generation, entry, folder)
+            await run_in_thread(self._commit_and_move, generation, entry, asyncio.get_running_loop())
         except Exception:
             logger.exception("the pictures of generation %s have to wait for the store", entry.generation)
             return False
         return True
 
+    def _commit_and_move(self, generation: Generation, entry: SpoolEntry, loop: asyncio.AbstractEventLoop) -> None:
+        folder = self.spool.own
+        try:
+            folder.commit(entry)
+        except Exception:
+            # The pictures are there, and are stored none the less.
+            logger.exception("generation %s has no entry in the spool", entry.generation)
+        reach_from_thread(FaultPoint.SPOOLED, loop)
+        self._move(generation, entry, folder)
+
     def _move(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder) -> None:
         for index, (guid, picture) in enumerate(zip(generation.image_guids, entry.pictures, strict=False)):
             self.store.adopt(folder.picture(generation.guid, index), guid, picture.media_type)
 
-    def _clean_up(self, generation: Generation, folder: SpoolFolder) -> None:
+    def _sync_and_unlink(self, generation: Generation, folder: SpoolFolder) -> None:
         self.store.sync(generation.image_guids[: generation.image_count])
         folder.unlink(generation.guid)
 
@@ -252,7 +253,7 @@ class Engine:
         with contextlib.suppress(DatabaseException):
             await self.database.write(lambda data: settle(data, job.generation, ending))
 
-    async def _finish(self, job: Job, entry: SpoolEntry, *, moved: bool) -> None:
+    async def _see_through(self, job: Job, entry: SpoolEntry, *, moved: bool) -> None:
         """Record what is safe and ``moved`` to the store; while that cannot be, those who wait are told so."""
         generation, folder = job.generation, self.spool.own
         for delay in _delays():
@@ -275,10 +276,10 @@ class Engine:
                 await asyncio.sleep(delay)
             else:
                 job.succeed(stored)
-                await self._clean(stored.generation, folder)
+                await self._try_to_clean(stored.generation, folder)
                 return
 
-    async def _clean(self, generation: Generation, folder: SpoolFolder) -> None:
+    async def _try_to_clean(self, generation: Generation, folder: SpoolFolder) -> None:
         try:
             await self.clean(generation, folder)
         except ImageStorageException:

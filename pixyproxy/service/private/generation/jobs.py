@@ -83,6 +83,10 @@ class DoubtfulClaims:
         """Forget one of which it is known by now."""
         self._guids.pop(guid, None)
 
+    def __contains__(self, guid: object) -> bool:
+        """Whether it is noted."""
+        return guid in self._guids
+
     def list_all(self) -> list[GenerationGuid]:
         """All of them, oldest first."""
         return list(self._guids)

@@ -75,7 +75,7 @@ class PictureReceiver:
             raise PictureUnusableException
         if self.file.byte_size == 0 and len(content) >= MAGIC_BYTES:
             self._look_early(content)
-        self._content = None if self.file.byte_size else content
+        self._content = None if self.remember is None or self.file.byte_size else content
         self.file.write(content)
 
     def finish(self) -> None:

@@ -18,6 +18,7 @@ from pixyproxy.core.models.generation import (
     GenerationError,
     GenerationStatus,
     GenerationWithImages,
+    ProcessGuid,
 )
 from pixyproxy.core.models.webhook import GenerationOutcome
 from pixyproxy.data.database import Repositories
@@ -64,12 +65,12 @@ class Settlement:
         return require_images(data, generation)
 
 
-def settle(data: Repositories, generation: Generation, ending: Ending) -> bool:
-    """End a generation, once, and settle its budget; False where it had ended.
+def settle(data: Repositories, generation: Generation, ending: Ending, *, owner: ProcessGuid | None = None) -> bool:
+    """End a generation, once, and settle its budget; False where it had ended, or is not ``owner``'s any more.
 
     An unknown one keeps its reservation: what was bought, if it was, is charged when an operator resolves it.
     """
-    if not data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id):
+    if not data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id, owner=owner):
         return False
     if ending.status is not GenerationStatus.UNKNOWN:
         charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,22 @@ def test_a_picture_that_came_in_one_piece_stays_in_memory(folder: SpoolFolder) -
         receiver.write(piece)
     receiver.finish()
     assert [answer.recent.get(guid) for guid in IMAGES[1:]] == [None, None]
+
+
+def test_previews_do_not_stay_in_memory(folder: SpoolFolder) -> None:
+    content = pictures.noise_png(1_000_000)
+    answer = _begun(folder)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            receiver = answer.begin_preview(0)
+            # Another object each time.
+            receiver.write(bytes(bytearray(content)))
+            receiver.finish()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < len(content)
 
 
 @pytest.mark.parametrize("broken_at", range(3))

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import io
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from pixyproxy.service.private.upstream.pool import PooledUpstream
 from tests.service.private.conftest import Outage
 from tests.service.private.processes import FOX, PRICE, Process, start_process
 from tests.support import pictures
+from tests.support.builders import find_picture
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
@@ -500,3 +503,24 @@ async def test_an_order_with_what_is_no_picture_claims_and_leaves_nothing(
     await process.finish()
     assert await process.of_key(KEY, principal=principal) is None
     assert (process.spooled, drawer.asked) == ([], [])
+
+
+async def test_a_paid_picture_is_stored_even_if_there_is_no_thread_for_it_at_first(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    refused: list[object] = []
+
+    class Threads(ThreadPoolExecutor):
+        def submit(self, /, *arguments: Any, **named: Any) -> Future[Any]:  # noqa: ANN401  (as its base's)
+            work = [each for each in arguments if getattr(each, "__name__", "") == "_commit_and_move"]
+            if work and not refused:
+                refused.extend(work)
+                message = "can't start new thread"
+                raise RuntimeError(message)
+            return super().submit(*arguments, **named)
+
+    asyncio.get_running_loop().set_default_executor(Threads())
+    made = await process.make(principal=principal)
+    assert refused
+    assert find_picture(process.store, made.images[0].guid)
+    assert len(drawer.asked) == 1
