@@ -21,7 +21,16 @@ from pixyproxy.core.models.generation import (
 )
 from pixyproxy.core.models.image import GenerationId
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
-from pixyproxy.data.rows import Parameters, Row, from_names, from_timestamp, insert_statement, sql, to_timestamp
+from pixyproxy.data.rows import (
+    Parameters,
+    Row,
+    from_names,
+    from_timestamp,
+    in_list,
+    insert_statement,
+    sql,
+    to_timestamp,
+)
 
 COLUMNS = (
     "guid",
@@ -154,11 +163,10 @@ class Generations:
 
     def renew_leases(self, owner: ProcessGuid, guids: Sequence[GenerationGuid], *, until: datetime) -> None:
         """Say that a process lives and works on these generations, a few hundred at most."""
-        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids)}
-        names = ", ".join(f":{name}" for name in parameters) or "NULL"
+        names, parameters = in_list(guids)
         statement = f"""
             UPDATE generations SET lease_until = :until
-             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner AND guid IN ({names})
+             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner AND guid IN {names}
         """
         self.connection.execute(sql(statement), parameters | {"owner": owner, "until": to_timestamp(until)})
 
@@ -217,9 +225,8 @@ class Generations:
 
     def find_all(self, guids: Sequence[GenerationGuid]) -> list[Generation]:
         """Those of these generations that there are, whosever they are; a few hundred at most."""
-        parameters: Parameters = {f"guid_{number}": guid for number, guid in enumerate(guids)}
-        names = ", ".join(f":{name}" for name in parameters) or "NULL"
-        statement = sql(f"{SELECT} WHERE guid IN ({names})")
+        names, parameters = in_list(guids)
+        statement = sql(f"{SELECT} WHERE guid IN {names}")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def resolve(self, generation_id: GenerationId, *, tenant_id: TenantId, bought: bool, at: datetime) -> bool:

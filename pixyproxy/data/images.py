@@ -17,7 +17,7 @@ from pixyproxy.core.models.image import (
     StoredImage,
 )
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, in_list, insert_statement, sql, to_timestamp
 
 COLUMNS = (
     "guid",
@@ -88,11 +88,10 @@ class Images:
 
     def list_of_generations(self, generations: Sequence[GenerationId], *, tenant_id: TenantId) -> list[StoredImage]:
         """The images that generations of the tenant made, oldest first, but for those that were deleted."""
-        parameters: Parameters = {f"id_{number}": each for number, each in enumerate(generations)}
-        if not parameters:
+        if not generations:
             return []
-        names = ", ".join(f":{name}" for name in parameters)
-        statement = f"{SELECT} WHERE generation_id IN ({names}) AND tenant_id = :tenant_id ORDER BY id"
+        names, parameters = in_list(generations)
+        statement = f"{SELECT} WHERE generation_id IN {names} AND tenant_id = :tenant_id ORDER BY id"
         rows = self.connection.execute(sql(statement), parameters | {"tenant_id": tenant_id}).mappings()
         return [from_row(row) for row in rows]
 

@@ -39,6 +39,12 @@ def insert_statement(table: str, columns: Iterable[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})"
 
 
+def in_list(values: Iterable[str | int]) -> tuple[str, Parameters]:
+    """What stands behind ``IN``, and its parameters, a few hundred at most. Nothing is in a list of none."""
+    parameters: Parameters = {f"value_{number}": value for number, value in enumerate(values)}
+    return f"({', '.join(f':{name}' for name in parameters) or 'NULL'})", parameters
+
+
 def to_names(names: Iterable[str] | None) -> str | None:
     """Names without spaces, such as scopes, as one text that they are separated in by spaces (RFC 6749 §3.3)."""
     return None if names is None else " ".join(sorted(names))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pixyproxy.data.rows import from_timestamp, insert_statement, to_timestamp
+from pixyproxy.data.rows import from_timestamp, in_list, insert_statement, to_timestamp
 
 
 @pytest.mark.parametrize("stored", [datetime(2026, 2, 3, 4, 5, 6), "2026-02-03 04:05:06"])  # noqa: DTZ001  (as MySQL's driver gives it)
@@ -24,3 +24,8 @@ def test_no_time_is_null() -> None:
 
 def test_an_insert_names_one_parameter_a_column() -> None:
     assert insert_statement("t", ("a", "b")) == "INSERT INTO t (a, b) VALUES (:a, :b)"
+
+
+def test_a_list_has_a_parameter_for_each_value() -> None:
+    assert in_list(["a", "b"]) == ("(:value_0, :value_1)", {"value_0": "a", "value_1": "b"})
+    assert in_list([]) == ("(NULL)", {})
