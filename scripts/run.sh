@@ -13,7 +13,9 @@ if ! $bin/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(
   exit 1
 fi
 
-key=$($bin/pixyproxy bootstrap --json | $bin/python -c 'import json, sys; print(json.load(sys.stdin)["api_key"] or "")')
+# By itself: where settings are wrong, what it says of them is all there is to say.
+issued=$($bin/pixyproxy bootstrap --json)
+key=$($bin/python -c 'import json, sys; print(json.load(sys.stdin)["api_key"] or "")' <<<"$issued")
 
 make_first_picture() {
   $bin/python - "$url/healthz" <<'PYTHON' || return

@@ -9,7 +9,14 @@ from pydantic import BaseModel, HttpUrl, ValidationError
 from pydantic_settings import SettingsError
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import PixyProxyException, UpstreamTimeoutException
+from pixyproxy.core.exceptions import (
+    ImageGenerationException,
+    PixyProxyException,
+    PromptRefusedException,
+    UpstreamCredentialException,
+    UpstreamTimeoutException,
+    UpstreamUnreachableException,
+)
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
 from pixyproxy.data.secrets import load_or_create_secret
@@ -19,6 +26,12 @@ from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 ANSWER_SECONDS = 10.0
+ADVICE = {
+    UpstreamUnreachableException: "It cannot be reached: are the host and the port of its base URL right?",
+    UpstreamCredentialException: "It refuses its key.",
+    PromptRefusedException: "It has no list of models: is the path of its base URL right, mostly /v1?",
+}
+"""What an error of an order means where nothing was ordered."""
 
 
 class Finding(BaseModel):
@@ -127,6 +140,8 @@ async def _examine_upstream(subject: str, about: str, settings: Settings, second
         except TimeoutError as error:
             problem = f"It has not listed its models within {seconds:g} s."
             raise UpstreamTimeoutException(problem) from error
+        except ImageGenerationException as error:
+            raise type(error)(ADVICE.get(type(error), error.message)) from error
         finally:
             await pool.close()
 

@@ -150,6 +150,18 @@ def test_each_upstream_is_named_and_asked(place: Place) -> None:
     assert "hunter2" not in str(findings)
 
 
+def test_what_an_upstream_says_is_told_as_what_to_mend(place: Place) -> None:
+    with FakeUpstream() as upstream:
+        root = upstream.base_url.removesuffix("/v1")
+        listed = [
+            {"name": "path", "base_url": f"{root}/elsewhere", "api_key": upstream.api_key},
+            {"name": "key", "base_url": upstream.base_url, "api_key": "hunter2"},
+        ]
+        findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps(listed))
+    assert "is the path of its base URL right, mostly /v1?" in findings["upstream path"]["message"]
+    assert findings["upstream key"]["message"].endswith("It refuses its key.")
+
+
 def test_upstreams_of_one_name(place: Place) -> None:
     with FakeUpstream() as upstream:
         one = {"name": "twin", "base_url": upstream.base_url, "api_key": upstream.api_key}

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 _VARIABLE = "TMPDIR"
@@ -22,6 +23,8 @@ def temporary_files_in_memory() -> Iterator[None]:
     if _VARIABLE in os.environ or not _is_of_use():
         yield
         return
+    # What multiprocessing removes when this process ends, later than all else, has to be elsewhere.
+    get_temp_dir()
     with (
         tempfile.TemporaryDirectory(prefix="pixyproxy-tests-", dir=_MEMORY, ignore_cleanup_errors=True) as folder,
         _removed_after_death(folder),

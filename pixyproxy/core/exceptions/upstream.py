@@ -18,7 +18,7 @@ class UpstreamCredentialException(ImageGenerationException):
     code = "upstream_credential_refused"
     default_message = (
         "The image service refuses PixyProxy's own credential. Nothing was bought. "
-        "The operator must check OPENAI_API_KEY and what it may use."
+        "The operator must check OPENAI_API_KEY, or its api_key in PIXYPROXY_UPSTREAMS, and what it may use."
     )
 
 

@@ -7,7 +7,7 @@ from tests.support.process import ServerProcess, new_api_key, running_server
 from tests.support.server import UNLIMITED, make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream
 
-PICTURE_BYTES = 40_000_000
+PICTURE_BYTES = 60_000_000
 MOST_GROWTH_BYTES = 3_000_000
 
 
@@ -17,7 +17,7 @@ def resident_bytes(server: ServerProcess) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def test_a_picture_of_40_mb_takes_little_memory(tmp_path: Path) -> None:
+def test_a_picture_of_60_mb_takes_little_memory(tmp_path: Path) -> None:
     picture = pictures.noise_png(PICTURE_BYTES)
     with FakeUpstream() as upstream:
         settings = make_settings(tmp_path, **UNLIMITED, **upstream_settings(upstream))
