@@ -139,27 +139,27 @@ class Recovery:
 
         What another process has taken over since is that one's to end: its upstream may have been asked by now.
         """
-        doubtful = self.engine.jobs.doubtful
+        doubtful, refusal = self.engine.jobs.doubtful, DatabaseUnavailableException()
         claims = doubtful.list_all()
         for start in range(0, len(claims), FOUND_AT_ONCE):
             guids = claims[start : start + FOUND_AT_ONCE]
             left = {
                 each.guid
                 for each in await self.database.read(partial(_find_all, guids=guids))
-                if not await _attempt(f"generation {each.guid}", self._end_refused(each))
+                if not await _attempt(
+                    f"generation {each.guid}", self._end(each, refusal, asked=False, owner=self.spool.owner)
+                )
             }
             for guid in guids:
                 if guid not in left:
                     doubtful.discard(guid)
 
-    async def _end_refused(self, generation: Generation) -> None:
-        ending = ending_of(DatabaseUnavailableException(), asked=False)
-        await self.database.write(lambda data: settle(data, generation, ending, owner=self.spool.owner))
-
-    async def _end(self, generation: Generation, error: PixyProxyException, *, asked: bool) -> None:
-        """End a generation without a picture; ``asked``: an upstream may have been."""
+    async def _end(
+        self, generation: Generation, error: PixyProxyException, *, asked: bool, owner: ProcessGuid | None = None
+    ) -> None:
+        """End a generation without a picture; ``asked``: an upstream may have been. ``owner``: only while it is its."""
         ending = ending_of(error, asked=asked)
-        await self.database.write(lambda data: settle(data, generation, ending))
+        await self.database.write(lambda data: settle(data, generation, ending, owner=owner))
 
     async def _finish_folder(self, folder: SpoolFolder) -> None:
         """Record every entry of a dead process, end or take over its generations, and remove its folder."""

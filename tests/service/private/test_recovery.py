@@ -388,12 +388,17 @@ async def test_an_order_that_cannot_be_taken_over_does_not_keep_the_others_from_
     assert process.spooled == []
 
 
+def _process_with_one_place(database: Database, store: LocalStore) -> tuple[Process, FakeDrawer]:
+    """A process that draws one order, at a gate that is closed, and in which one more may wait."""
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    return start_process(database, store, drawer.pooled(concurrency=1), queue_size=1), drawer
+
+
 async def test_what_no_upstream_can_draw_any_more_failed_and_costs_nothing(
     database: Database, store: LocalStore, tenant: Tenant
 ) -> None:
-    drawer = FakeDrawer()
-    drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    process, drawer = _process_with_one_place(database, store)
     folder = _die(process.spool)
     claimed = [await _claim(process, tenant, folder.owner, status=ACCEPTED) for _ in range(3)]
     await process.recovery.recover()
@@ -594,9 +599,7 @@ async def test_what_was_refused_and_is_executed_on_another_machine_is_left_to_th
 async def test_the_pictures_of_an_edit_that_finds_no_place_are_removed(
     database: Database, store: LocalStore, tenant: Tenant
 ) -> None:
-    drawer = FakeDrawer()
-    drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    process, drawer = _process_with_one_place(database, store)
     folder = _die(process.spool)
     edits = [await _claim_edit(process, tenant, folder.owner) for _ in range(3)]
     for edit in edits:
