@@ -4,61 +4,63 @@
 PORT ?= 8000
 HOST ?= 127.0.0.1
 KILLS ?= 250
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-install: .venv/.installed ## Make the environment in .venv, .venv/bin/pixyproxy in it
+install: $(VENV)/.installed ## Make the environment in .venv, .venv/bin/pixyproxy in it
 
-run: .venv/.installed ## Set everything up, make a first picture and serve (PORT=8000)
+run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PORT=8000)
 	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
 
-test: .venv/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
+test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: .venv/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250), and hang up 1,000 times
+faults: $(VENV)/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250), and hang up 1,000 times
 	KILLS=$(KILLS) HANG_UPS=1000 $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py tests/faults/test_interruptions.py
 
-lint: .venv/.developed ## Check style, types and layers
+lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: .venv/.developed ## Format the code and mend what can be mended
+fmt: $(VENV)/.developed ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.developed ## Measure start, memory and generation beside the bare upstream call
+bench: $(VENV)/.developed ## Measure start, memory and generation beside the bare upstream call
 	$(BIN)/python -m benchmarks
 
-bench-peers: .venv/.developed .venv-peers/.installed ## Measure beside LiteLLM, in an environment of its own
+bench-peers: $(VENV)/.developed .venv-peers/.installed ## Measure beside LiteLLM, in an environment of its own
 	$(BIN)/python -m benchmarks.peers
 
-schema: .venv/.installed ## Render sql/schema.*.sql and docs/openapi.json
+schema: $(VENV)/.installed ## Render sql/schema.*.sql and docs/openapi.json
 	$(BIN)/pixyproxy migrate --sql mysql > sql/schema.mysql.sql
 	$(BIN)/pixyproxy migrate --sql sqlite > sql/schema.sqlite.sql
 	$(BIN)/python scripts/render_openapi.py > docs/openapi.json
 
-lock: .venv/.developed ## Pin the newest releases in requirements*.lock
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+lock: $(VENV)/.developed ## Pin the newest releases in requirements*.lock
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 --extra build pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove the environment and caches; data and pictures stay
-	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
-.venv/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml
 	@scripts/install.sh requirements.lock
 	@touch $@
 
-.venv/.developed: requirements-dev.lock pyproject.toml
+$(VENV)/.developed: requirements-dev.lock pyproject.toml
 	@scripts/install.sh requirements-dev.lock
-	@touch $@ .venv/.installed
+	@touch $@ $(VENV)/.installed
 
-.venv-peers/.installed: benchmarks/peers/requirements.txt | .venv/.developed
+.venv-peers/.installed: benchmarks/peers/requirements.txt | $(VENV)/.developed
 	@echo "Installing $< …"
 	@$(BIN)/python -m venv .venv-peers
 	@echo '*' > .venv-peers/.gitignore

@@ -5,7 +5,7 @@ set -euo pipefail
 host=${HOST:-127.0.0.1}
 port=${PORT:-8000}
 url="http://$host:$port"
-bin=.venv/bin
+bin=${VENV:-.venv}/bin
 
 # Before the key is made: it would be sent to whoever has the port.
 if ! $bin/python -c 'import socket, sys; socket.create_server((sys.argv[1], int(sys.argv[2])))' "$host" "$port" 2>/dev/null; then
