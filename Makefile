@@ -19,8 +19,8 @@ run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PO
 test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: $(VENV)/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250), and hang up 1,000 times
-	KILLS=$(KILLS) HANG_UPS=1000 $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py tests/faults/test_interruptions.py
+faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups
+	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults tests/web/test_limits.py tests/web/test_request_log.py tests/web/private/test_budgets.py
 
 lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/ruff check .

@@ -20,12 +20,11 @@ from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_se
 from tests.support.upstream import FakeUpstream
 
 BACKENDS = ("sqlite", "mysql")
-PATIENCE = {"": 20, "impatient": 3}
-"""For how many seconds a ``server`` waits for its upstream, by what its parameter says beside the database.
-
-The short time is for tests of what an upstream's silence leads to, and would be up on a slow machine for all others.
-"""
-IMPATIENT = ("sqlite-impatient", "mysql-impatient")
+on_both_databases = pytest.mark.parametrize("server", BACKENDS, indirect=True)
+"""For HTTP tests that reach SQL which differs; services and repositories are tested on both databases anyway."""
+with_short_upstream_timeout = pytest.mark.parametrize("server", ["impatient"], indirect=True)
+"""For tests of a silent upstream. On a slow machine the short timeout would expire in all others."""
+UPSTREAM_TIMEOUT_SECONDS = {"sqlite": 20, "mysql": 20, "impatient": 3}
 held = pytest.StashKey[ExitStack]()
 
 
@@ -96,28 +95,27 @@ def upstream(session_upstream: FakeUpstream) -> Iterator[FakeUpstream]:
     session_upstream.reset()
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=["sqlite"])
 def server(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     mysql_server: MySqlDatabases,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """A running PixyProxy on each database, with the fake upstream; every test brings a tenant of its own.
+    """Return a running PixyProxy with the fake upstream, on SQLite unless the test is marked ``on_both_databases``.
 
-    Tests where the upstream is silent take it with the parameters ``IMPATIENT``.
+    Every test brings a tenant of its own.
     """
-    backend, _, patience = request.param.partition("-")
     with ExitStack() as stack:
         url = None
-        if backend == "mysql":
+        if request.param == "mysql":
             url = mysql_server.create_database()
             stack.callback(mysql_server.drop_database, url)
         settings = make_settings(
-            tmp_path_factory.mktemp(backend),
+            tmp_path_factory.mktemp(request.param),
             database_url=url,
             **UNLIMITED,
-            upstream_timeout_seconds=PATIENCE[patience],
+            upstream_timeout_seconds=UPSTREAM_TIMEOUT_SECONDS[request.param],
             **upstream_settings(session_upstream),
         )
         running = stack.enter_context(serving(settings))

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pixyproxy.core.models.principal import Scope
-from tests.support.databases import TestDatabases
 from tests.support.pictures import png
 from tests.support.server import (
     EVERY_IMAGE_SCOPE,
@@ -64,17 +63,14 @@ def blocks_in(language: str) -> list[Block]:
     return [block for block in BLOCKS if block.language == language]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+@pytest.fixture(scope="module")
 def server(
-    request: pytest.FixtureRequest,
-    databases: TestDatabases,
     tmp_path_factory: pytest.TempPathFactory,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
     """A server as the documents have their readers start it: webhooks may lead to their own machine."""
     settings = make_settings(
-        tmp_path_factory.mktemp(request.param),
-        database_url=databases.new(request.param),
+        tmp_path_factory.mktemp("docs"),
         webhook_allowed_hosts="127.0.0.1",
         **UNLIMITED,
         **upstream_settings(session_upstream),

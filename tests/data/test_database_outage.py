@@ -18,7 +18,7 @@ from tests.support.mariadb import MariaDbServer
 from tests.support.server import make_settings
 
 pytestmark = pytest.mark.anyio
-TIMEOUT_SECONDS = 5
+TIMEOUT_SECONDS = 3
 """How long the database may take for an answer; a stall of the disk is no outage."""
 
 

@@ -17,7 +17,7 @@ from tests.support.process import ServerProcess, new_api_key, running_server, wa
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import HANG, FakeUpstream
 
-DATABASE_SECONDS = 5
+DATABASE_SECONDS = 3
 """How long the database may take, and be waited for; a stall of the disk is no outage."""
 
 

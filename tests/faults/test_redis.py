@@ -1,4 +1,7 @@
-"""Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process."""
+"""Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process.
+
+``tests/web/test_shared_storage.py`` has every fault of Redis in one process.
+"""
 
 import threading
 from collections import Counter
@@ -13,6 +16,7 @@ from pydantic import SecretStr
 
 from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
 from tests.support.redis import PASSWORD, RedisServer
+from tests.support.scale import scaled
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream
 
@@ -86,7 +90,7 @@ def count_of(status: int, server: ServerProcess, api_key: str | None, path: str,
     return answers[status]
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("fault", scaled(["frozen"], ["killed", "frozen"]))
 def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
     assert count_of(201, stage.one, stage.api_key, "/image", 5) == 5
     assert [limits_of(server) for server in (stage.one, stage.two)] == ["shared", "shared"]

@@ -18,11 +18,12 @@ from pixyproxy.core.models.principal import Scope
 from tests.support.api_keys import DIGITS, forged_key, key_id_of
 from tests.support.identity import PASSWORD, Account, make_user
 from tests.support.process import ServerProcess, new_api_key, running_server
+from tests.support.scale import scaled
 from tests.support.server import UNLIMITED, make_settings
 
-KEYS = 600
+KEYS = scaled(300, 5_000)
 """Answers of each kind; a difference that only more of them show is no use to anybody over a network."""
-PASSWORDS = 15
+PASSWORDS = scaled(15, 100)
 MOST = 4.5
 """Beyond it chance is out of the question: 1 in 100,000 (as in TVLA and dudect)."""
 

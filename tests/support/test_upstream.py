@@ -59,8 +59,7 @@ def _pictures_of(response: ImagesResponse) -> list[bytes]:
 
 
 @pytest.mark.parametrize("model", upstream.MODELS)
-@pytest.mark.parametrize("quality", ["low", "medium", "high"])
-@pytest.mark.parametrize("size", ["256x256", "1024x1024", "1536x1024", "1024x1536", "1280x1280", "3840x2160"])
+@pytest.mark.parametrize(("quality", "size"), [("low", "256x256"), ("medium", "1536x1024"), ("high", "3840x2160")])
 def test_usages_are_within_what_the_models_may_cost(
     fake: FakeUpstream, generate: Callable[..., ImagesResponse], model: str, quality: str, size: str
 ) -> None:

@@ -66,7 +66,7 @@ def test_a_bad_request_of_an_openai_client_gets_its_error(
 
 @pytest.mark.parametrize(
     ("server", "fault"),
-    [("sqlite-impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
+    [("impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
     indirect=["server"],
     ids=str,
     # Or pytest would take both for the test's own, and start a server for each fault.

@@ -17,6 +17,7 @@ from tests.support import upstream as fake
 from tests.support.api_keys import secret_of
 from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
 from tests.support.raw_http import abandon, request_bytes
+from tests.support.scale import scaled
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import ABSENT_GUID
@@ -83,7 +84,7 @@ def requests_of(api_key: str, rng: random.Random) -> list[tuple[str | None, Send
         (40, "create_image", cut(order)),
         (20, "list_images", cut(request_bytes("GET", "/image"))),
     ]
-    listed = [(name, send) for count, name, send in kinds for _ in range(count)]
+    listed = [(name, send) for count, name, send in kinds for _ in range(scaled(count // 5, count))]
     rng.shuffle(listed)
     return listed
 
@@ -147,7 +148,7 @@ def test_every_request_has_its_two_lines_and_no_line_has_a_secret(tmp_path: Path
         with running_server(settings, tmp_path) as server:
             start = quiet_position(server)
             listed = requests_of(api_key, random.Random(1))
-            assert len(listed) == 1_000
+            assert len(listed) >= scaled(190, 1_000)
             send_all(server, api_key, listed)
             complete = [name for name, _ in listed if name is not None]
             wait_until(

@@ -45,13 +45,14 @@ class Pair:
         return [answer.json().get("code", "") for answer in answers]
 
 
-@pytest.fixture
-def pair(backend: str, databases: TestDatabases, tmp_path: Path) -> Iterator[Pair]:
+@pytest.fixture(scope="module")
+def pair(databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two processes that have the same settings and nothing else in common but the database and the folder."""
-    settings = make_settings(tmp_path, database_url=databases.new(backend))
+    folder = tmp_path_factory.mktemp("pair")
+    settings = make_settings(folder, database_url=databases.new("mysql"))
     operator = new_api_key(settings, scopes=EVERY_SCOPE, tenant="operators")
     with ExitStack() as stack:
-        servers = [stack.enter_context(running_server(settings, tmp_path)) for _ in range(2)]
+        servers = [stack.enter_context(running_server(settings, folder)) for _ in range(2)]
         first, second = (stack.enter_context(server.client(operator)) for server in servers)
         yield Pair(settings, first, second)
 

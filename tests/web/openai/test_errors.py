@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from pixyproxy.core.models.principal import Scope
-from tests.conftest import IMPATIENT
+from tests.conftest import with_short_upstream_timeout
 from tests.support.identity import make_key, make_tenant, order_token
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import (
@@ -197,7 +197,7 @@ def test_the_sdk_never_buys_twice_by_itself(
     assert_bought_no_more(sdk, upstream, status=status, code=code)
 
 
-@pytest.mark.parametrize("server", IMPATIENT, indirect=True)
+@with_short_upstream_timeout
 def test_the_sdk_does_not_buy_again_after_silence(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     assert_bought_no_more(sdk, upstream, status=504, code="upstream_timeout")

@@ -20,7 +20,7 @@ from pixyproxy.core.exceptions import ImageStorageException, UpstreamBusyExcepti
 from pixyproxy.core.fault_points import FaultPoint, arm
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.web.openai.repeats import Repeats
-from tests.conftest import IMPATIENT
+from tests.conftest import with_short_upstream_timeout
 from tests.support import pictures
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient
@@ -92,7 +92,7 @@ def test_what_ended_meanwhile_is_not_bought_again(
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("server", IMPATIENT, indirect=True)
+@with_short_upstream_timeout
 def test_what_nobody_can_know_is_not_bought_again(
     form: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conftest import IMPATIENT
+from tests.conftest import with_short_upstream_timeout
 from tests.support import pictures
 from tests.support.server import TenantClient
 from tests.support.upstream import (
@@ -87,7 +87,7 @@ def test_what_fails_after_a_preview_is_an_error_of_the_stream(
     assert_stream_fails(sdk, upstream, code=code)
 
 
-@pytest.mark.parametrize("server", IMPATIENT, indirect=True)
+@with_short_upstream_timeout
 def test_silence_after_a_preview_is_an_error_of_the_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(STREAM_HANG)
     assert_stream_fails(sdk, upstream, code="upstream_timeout")

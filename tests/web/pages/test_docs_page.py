@@ -17,7 +17,6 @@ from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
 
 # What a database has no part in is tested over one.
-pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 PASSWORD_FLOW = "OAuth2 (OAuth2, password)"
 CLIENT_FLOW = "OAuth2 (OAuth2, clientCredentials)"

@@ -8,7 +8,6 @@ import pytest
 from tests.support.problems import assert_problem
 
 # What a database has no part in is tested over one.
-pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 RESOURCE = re.compile(r"""(?:src|href|action)\s*=\s*["']?\s*((?:[a-z]+:)?//[^"'\s>]+)""", re.IGNORECASE)
 URL_IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)

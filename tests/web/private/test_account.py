@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pixyproxy.core.models.principal import Role, Scope
+from tests.conftest import on_both_databases
 from tests.support.identity import bearer, make_key, make_tenant, make_user, order_token, sign_in
 from tests.support.problems import assert_problem
 from tests.support.server import TenantClient
 from tests.web.builders import make_image
+
+pytestmark = on_both_databases
 
 
 def test_me_tells_who_the_credential_is(owner: TenantClient) -> None:

@@ -11,11 +11,14 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.generation import GenerationStatus
 from pixyproxy.data.database import Repositories
 from pixyproxy.service.composition import Services
+from tests.conftest import on_both_databases
 from tests.support.builders import new_generation
 from tests.support.identity import EVERY_SCOPE, Json, audit_entries, bearer, make_tenant, make_user, order_token
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
 from tests.web.builders import ABSENT_GUID, make_image
+
+pytestmark = on_both_databases
 
 DETAIL = {
     *("guid", "name", "status", "created_at", "default_visibility", "images_per_minute", "monthly_budget_usd"),

@@ -15,6 +15,7 @@ from tests.support.databases import TestDatabases
 from tests.support.identity import EVERY_SCOPE, make_tenant, order_token
 from tests.support.pictures import png
 from tests.support.problems import assert_problem
+from tests.support.scale import scaled
 from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import CUT, HANG, HTML, MODERATED, SERVER_ERROR, Behaviour, FakeUpstream
 from tests.web.builders import make_image
@@ -106,27 +107,28 @@ def post(client: httpx2.Client, *, key: str | None = None, **options: object) ->
     return client.post("/image", json={"prompt": "a fox", **options}, headers=headers)
 
 
-def test_five_hundred_at_once_buy_what_the_budget_is_for_and_no_more(
+def test_hundreds_at_once_buy_what_the_budget_is_for_and_no_more(
     server: RunningServer, operator: TenantClient, upstream: FakeUpstream
 ) -> None:
-    with tenant_with_budget(server, operator, 100 * PRICE + PRICE - 1) as client:
+    orders, affordable = scaled(150, 500), scaled(30, 100)
+    with tenant_with_budget(server, operator, affordable * PRICE + PRICE - 1) as client:
 
         def buy(_: int) -> list[int]:
             with httpx2.Client(base_url=server.url, headers=client.headers, timeout=60) as other:
-                return [post(other).status_code for _ in range(10)]
+                return [post(other).status_code for _ in range(orders // 50)]
 
         with ThreadPoolExecutor(50) as pool:
             statuses = Counter(status for some in pool.map(buy, range(50)) for status in some)
-        assert statuses == {201: 100, 402: 400}
-        assert [line.bought for line in upstream.ledger] == [True] * 100
+        assert statuses == {201: affordable, 402: orders - affordable}
+        assert [line.bought for line in upstream.ledger] == [True] * affordable
         assert budget_of(client) == {
-            "limit": 101 * PRICE - 1,
-            "spent": 100 * PRICE,
+            "limit": (affordable + 1) * PRICE - 1,
+            "spent": affordable * PRICE,
             "reserved": 0,
             "left": PRICE - 1,
         }
         (row,) = client.get("/usage").json()
-        assert (row["images"], in_micro_usd(row["cost_usd"])) == (100, 100 * PRICE)
+        assert (row["images"], in_micro_usd(row["cost_usd"])) == (affordable, affordable * PRICE)
         assert_problem(post(client), 402, "budget_exceeded")
 
 

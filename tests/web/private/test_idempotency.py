@@ -5,11 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from tests.conftest import on_both_databases
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import HTML, FakeUpstream
 from tests.web.builders import make_image
 from tests.web.envelope import assert_openai_error
+
+pytestmark = on_both_databases
 
 
 def order(client: httpx2.Client, prompt: str = "a fox", key: str = "order-4711", **options: object) -> httpx2.Response:

@@ -5,10 +5,13 @@ import uuid
 import pytest
 
 from pixyproxy.core.models.principal import Role
+from tests.conftest import on_both_databases
 from tests.support.identity import PASSWORD, Account, Json, audit_entries, bearer, make_user, sign_in
 from tests.support.problems import assert_problem
 from tests.support.server import TenantClient
 from tests.web.builders import ABSENT_GUID
+
+pytestmark = on_both_databases
 
 NEW_PASSWORD = "passwörter haben 🦊 darin"
 

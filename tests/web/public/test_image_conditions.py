@@ -9,7 +9,7 @@ from tests.support.server import TenantClient
 from tests.web.builders import make_image
 
 # What a database has no part in is tested over one.
-pytestmark = [pytest.mark.usefixtures("upstream"), pytest.mark.parametrize("server", ["sqlite"], indirect=True)]
+pytestmark = pytest.mark.usefixtures("upstream")
 
 
 @pytest.mark.parametrize("form", ["{etag}", "W/{etag}", '"other", {etag}', '"x",W/{etag} , "y"', "*"])

@@ -15,7 +15,6 @@ from tests.support.upstream import FakeUpstream
 from tests.web.builders import ABSENT_GUID, make_image
 
 # What a database has no part in is tested over one; filenames in it, over both, in test_image_detail.
-pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 NASTY_FILENAMES = [
     'say "cheese".png',

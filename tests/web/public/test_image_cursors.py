@@ -7,11 +7,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 
+from tests.conftest import on_both_databases
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
 from tests.web.builders import make_image
 
-pytestmark = pytest.mark.usefixtures("upstream")
+pytestmark = [pytest.mark.usefixtures("upstream"), on_both_databases]
 
 LINK = re.compile(r'<([^>]+)>; rel="next"')
 

@@ -6,11 +6,12 @@ import httpx2
 import pytest
 
 from pixyproxy.core.models.principal import Scope
+from tests.conftest import on_both_databases
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient
 from tests.web.builders import ABSENT_GUID, make_image, tenant_with
 
-pytestmark = pytest.mark.usefixtures("upstream")
+pytestmark = [pytest.mark.usefixtures("upstream"), on_both_databases]
 
 
 def unique() -> str:

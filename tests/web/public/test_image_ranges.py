@@ -12,7 +12,6 @@ from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
 
 # What a database has no part in is tested over one.
-pytestmark = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 
 PICTURE = noise_png(5_000, seed=7)
 SIZE = len(PICTURE)

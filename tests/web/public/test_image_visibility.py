@@ -8,12 +8,13 @@ import pytest
 
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.tenant import Visibility
+from tests.conftest import on_both_databases
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient
 from tests.web.builders import ABSENT_GUID, make_image, tenant_with
 
-pytestmark = pytest.mark.usefixtures("upstream")
+pytestmark = [pytest.mark.usefixtures("upstream"), on_both_databases]
 
 SUFFIXES = ["", "/content"]
 
