@@ -1,10 +1,10 @@
 """Files that are whole and durable, or not there, whatever goes wrong while they are written."""
 
+import errno
+import itertools
 import os
-import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,42 +20,10 @@ from pixyproxy.data.files import (
     remove_staged,
     write_durably,
 )
+from tests.faults.failing_disk import failing_disk
+from tests.faults.recorded_disk import recorded_disk
 
 CONTENT = bytes(range(256)) * 400
-FAIL_EACH_OPERATION = """
-import errno, sys
-from pathlib import Path
-from pixyproxy.core.exceptions import ImageStorageException
-from pixyproxy.data.files import write_durably
-
-OPERATIONS = {"open", "os.mkdir", "os.rename"}
-left = None
-
-def fail_when_due(event, arguments):
-    global left
-    if left is not None and event in OPERATIONS:
-        left -= 1
-        if left == 0:
-            raise OSError(errno.EIO, "injected")
-
-sys.addaudithook(fail_when_due)
-base, content = Path(sys.argv[1]), bytes(range(256)) * 400
-for number in range(1, 100):
-    root = base / str(number)
-    path = root / "ab" / "cd" / "picture.png"
-    left = number
-    try:
-        write_durably(path, [content], root=root)
-        outcome = "written"
-    except ImageStorageException:
-        outcome = "failed"
-    injected, left = left <= 0, None
-    files = [file for file in root.rglob("*") if file.is_file()] if root.exists() else []
-    whole = files == [path] and path.read_bytes() == content
-    print(number, outcome, "whole" if whole else "empty" if not files else files)
-    if not injected:
-        break
-"""
 
 
 def _files(root: Path) -> list[Path]:
@@ -81,32 +49,33 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_each_operation_that_fails_leaves_the_whole_file_or_none(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FAIL_EACH_OPERATION, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    *failures, last = done.stdout.splitlines()
+def _outcome_of_writing(root: Path) -> tuple[type[ImageStorageException] | None, list[bytes]]:
+    """Return what writing a file below ``root`` raises, and the contents of the files there afterwards."""
+    raised = None
+    try:
+        write_durably(root / "ab" / "picture.png", [CONTENT], root=root)
+    except ImageStorageException as error:
+        raised = type(error)
+    return raised, [path.read_bytes() for path in _files(root)]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, ImageStorageException), (errno.ENOSPC, StorageFullException)])
+def test_each_operation_that_fails_leaves_the_whole_file_or_none(
+    tmp_path: Path, code: int, kind: type[ImageStorageException]
+) -> None:
+    outcomes = []
+    with failing_disk(tmp_path) as disk:
+        for number in itertools.count(1):
+            disk.fail(number, code, lasts=False)
+            outcomes.append(_outcome_of_writing(tmp_path / str(number)))
+            if not disk.has_failed:
+                break
+    *failures, unsynced_name, success = outcomes
     assert len(failures) > 8
-    assert last.endswith("written whole")
-    # Only when the name itself could not be made durable is the file there, and whole, in spite of the error.
-    assert {line.partition(" ")[2] for line in failures[:-1]} == {"failed empty"}
-    assert failures[-1].partition(" ")[2] in {"failed empty", "failed whole"}
-
-
-def test_a_write_that_stops_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    script = (
-        "import resource, signal, sys\n"
-        "from pathlib import Path\n"
-        "from pixyproxy.data.files import write_durably\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_durably(Path(sys.argv[1]) / 'picture.png', [bytes(5000)], root=Path(sys.argv[1]))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1].startswith(f"{ImageStorageException.__module__}.ImageStorageException")
-    assert _files(tmp_path) == []
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+    assert failures == [(kind, [])] * len(failures)
+    # Only if its name cannot be made durable is the file there, and whole, in spite of the error.
+    assert unsynced_name == (kind, [CONTENT])
+    assert success == (None, [CONTENT])
 
 
 def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
@@ -199,17 +168,18 @@ def test_a_file_that_is_nowhere_does_not_move(tmp_path: Path) -> None:
         move_into(tmp_path / "root" / "picture.png", tmp_path / "received", root=tmp_path / "root")
 
 
-def test_a_file_moves_from_one_file_system_to_another(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        source, path = Path(folder) / "received", tmp_path / "root" / "ab" / "picture.png"
-        source.write_bytes(CONTENT)
-        if source.stat().st_dev == tmp_path.stat().st_dev:
-            pytest.skip("everything here is on one file system")
+def test_a_file_moves_from_one_file_system_to_another_and_moves_again(tmp_path: Path) -> None:
+    source, root = tmp_path / "received", tmp_path / "root"
+    path = root / "ab" / "picture.png"
+    source.write_bytes(CONTENT)
+    with recorded_disk(tmp_path) as disk:
+        disk.mounted = (root,)
         for _ in range(2):
-            move_into(path, source, root=tmp_path / "root")
-        assert path.read_bytes() == CONTENT
-        assert _files(tmp_path) == [path]
-        assert not source.exists()
+            move_into(path, source, root=root)
+    assert path.read_bytes() == CONTENT
+    assert _files(tmp_path) == [path]
+    copy = disk.source_of(path)
+    disk.assert_order(("write", copy), ("fsync", copy), ("replace", path), ("fsync", path.parent), ("unlink", source))
 
 
 def test_a_file_does_not_move_to_where_no_folder_can_be(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The spool: what was received survives its process, and nobody takes it from one that lives."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pixyproxy.core.exceptions import ImageStorageException
 from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
 from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, UpstreamUsage
 from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFile, SpoolFolder
+from tests.faults.recorded_disk import recorded_disk
 from tests.support.builders import new_guid
 
 pytestmark = pytest.mark.anyio
@@ -175,6 +177,21 @@ async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spoo
     assert await spool.own.entries() == ([kept], True)
 
 
+async def test_an_entry_goes_before_the_other_files_of_its_generation(spool: Spool, tmp_path: Path) -> None:
+    """Some of the files are older than the entry and some newer, since a folder may list them in any order."""
+    with recorded_disk(tmp_path) as disk:
+        for _ in range(10):
+            entry = _entry()
+            paths = [name(entry.generation, 0) for name in (spool.own.input, spool.own.picture, spool.own.preview)]
+            paths[0].write_bytes(b"picture")
+            spool.own.commit(entry)
+            for path in paths[1:]:
+                path.write_bytes(b"picture")
+            await spool.own.remove(entry.generation)
+            for path in paths:
+                disk.assert_order(("unlink", spool.own.path / f"{entry.generation}.json"), ("unlink", path))
+
+
 def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
     assert spool.own.path.is_dir()
     assert _dead(spool) == []
@@ -206,6 +223,32 @@ def test_a_hold_ends_with_whatever_is_raised(spool: Spool) -> None:
     with pytest.raises(ZeroDivisionError), spool.dead_folders():
         raise ZeroDivisionError
     assert _dead(spool) == [folder]
+
+
+def _renew(path: Path) -> None:
+    """Replace a file with a new one of the same name."""
+    path.unlink()
+    path.touch()
+
+
+@pytest.mark.parametrize("remove", [Path.unlink, _renew])
+def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
+) -> None:
+    """Another process removes the file, as that of a dead process, after it was opened and before it is locked."""
+    flock = fcntl.flock
+
+    def remove_and_lock(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with Spool(spool.folder).dead_folders() as (folder,):
+            remove(spool.folder / f"{folder.owner}.lock")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    assert spool.own.path.is_dir()
+    assert fcntl.flock is flock
+    assert Spool(spool.folder).is_alive(spool.owner)
+    assert _dead(Spool(spool.folder)) == []
 
 
 async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,15 +19,17 @@ from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
 from pixyproxy.core.models.order import InputPicture, ReceivedPicture, UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS, RefreshToken
 from pixyproxy.data.database import Database, Repositories, UnitOfWork
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.recovery import FOUND_AT_ONCE, INTERVAL_SECONDS
 from tests.service.private.conftest import Outage
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process, start_process
 from tests.support import pictures
-from tests.support.builders import MOMENT, add_generation, find_picture, new_guid, new_order
+from tests.support.builders import MOMENT, add_generation, find_picture, new_guid, new_order, new_refresh_token
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
@@ -221,6 +224,19 @@ async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(pro
     assert list(process.spool.folder.iterdir()) == []
 
 
+async def test_an_entry_whose_pictures_were_recorded_and_deleted_is_removed(
+    process: Process, tenant: Tenant, principal: Principal
+) -> None:
+    folder = _die(process.spool)
+    generation = await _left_behind(process, tenant, folder)
+    (entry,), _ = await folder.entries()
+    (image,) = (await process.engine.finish(generation, entry, folder)).images
+    await ImageEditor(process.database, process.store).delete_image(image.guid, principal=principal)
+    await process.recovery.recover()
+    assert await _images(process, tenant) == []
+    assert list(process.spool.folder.iterdir()) == []
+
+
 async def test_what_a_living_process_has_in_the_spool_is_its_own(
     process: Process, other: Process, tenant: Tenant
 ) -> None:
@@ -341,10 +357,37 @@ async def test_an_edit_whose_pictures_a_living_process_has_is_left_to_it(
     assert drawer.inputs == [[b"0", b"1"]]
 
 
+async def test_a_folder_stays_while_more_generations_are_abandoned_than_one_round_finds(
+    process: Process, tenant: Tenant, drawer: FakeDrawer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixyproxy.service.private.recovery.GENERATIONS_AT_ONCE", 1)
+    older = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=None)
+    folder = _die(process.spool)
+    edit = await _claim_edit(process, tenant, folder.owner)
+    folder.input(edit.guid, 0).write_bytes(PICTURE)
+    statuses = []
+    for _ in range(2):
+        await process.recovery.recover()
+        await process.finish()
+        statuses.append([(await process.generation(each.guid)).status for each in (older, edit)])
+    assert statuses == [[UNKNOWN, ACCEPTED], [UNKNOWN, STORED]]
+    assert drawer.inputs == [[PICTURE]]
+
+
 async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await condition():  # noqa: ASYNC110  (files and rows have no event to wait for)
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def _recovering(process: Process) -> AsyncIterator[None]:
+    """Recover in rounds, as a server does, until the exit."""
+    running = asyncio.create_task(process.recovery.run_forever())
+    yield
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 async def test_recoveries_at_once_do_not_take_each_others_pictures_for_missing(
@@ -411,9 +454,15 @@ async def test_what_no_upstream_can_draw_any_more_failed_and_costs_nothing(
     await process.stop()
 
 
-async def test_a_process_that_stops_leaves_what_it_has_accepted_to_others_at_once(
-    database: Database, store: LocalStore, process: Process, tenant: Tenant, drawer: FakeDrawer
+async def test_a_process_that_stops_leaves_what_it_has_accepted_to_others_at_once(  # noqa: PLR0913, PLR0917
+    database: Database,
+    store: LocalStore,
+    process: Process,
+    tenant: Tenant,
+    drawer: FakeDrawer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("pixyproxy.service.private.detached.LEAST_SECONDS", 0)
     stopping_drawer = FakeDrawer()
     stopping_drawer.close_gate()
     stopping = start_process(database, store, stopping_drawer.pooled(concurrency=1))
@@ -450,8 +499,13 @@ async def test_a_process_does_not_give_up_what_it_works_on_itself(
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
-    process: Process, tenant: Tenant, outage: Outage, caplog: pytest.LogCaptureFixture
+    process: Process,
+    tenant: Tenant,
+    outage: Outage,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("pixyproxy.service.private.recovery.INTERVAL_SECONDS", 0.05)
     await _left_behind(process, tenant)
     staged = process.store.folder / ".incoming" / "dead"
     staged.parent.mkdir(parents=True)
@@ -465,13 +519,40 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
         return bool(await _images(process, tenant))
 
     outage.lasts = True
-    running = asyncio.create_task(process.recovery.run_forever())
-    await _eventually(failed)
-    outage.lasts = False
-    await _eventually(recorded)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    async with _recovering(process):
+        await _eventually(failed)
+        outage.lasts = False
+        await _eventually(recorded)
+
+
+async def test_a_revoked_sign_in_is_known_until_the_last_of_its_access_tokens_has_expired(
+    process: Process, tenant: Tenant
+) -> None:
+    """Access tokens live up to a day; the refresh token of the same sign-in may expire before them."""
+    last_use = clock.now() - timedelta(seconds=LONGEST_TOKEN_SECONDS)
+    kept, forgotten = [
+        new_refresh_token(tenant.id, revoked_at=MOMENT, expires_at=last_use + difference)
+        for difference in (MINUTE, -MINUTE)
+    ]
+
+    async def is_revoked(token: RefreshToken) -> bool:
+        return await process.database.read(
+            lambda data: data.refresh_tokens.is_session_revoked(token.session_guid, tenant_id=tenant.id)
+        )
+
+    async def is_forgotten() -> bool:
+        return not await is_revoked(forgotten)
+
+    await process.database.write(lambda data: _add_refresh_tokens(data, kept, forgotten))
+    assert await is_revoked(forgotten)
+    async with _recovering(process):
+        await _eventually(is_forgotten)
+    assert await is_revoked(kept)
+
+
+def _add_refresh_tokens(data: Repositories, *tokens: RefreshToken) -> None:
+    for token in tokens:
+        data.refresh_tokens.insert(token)
 
 
 @pytest.mark.parametrize("status", [ACCEPTED, CALLING])
@@ -555,11 +636,8 @@ async def _recover_doubtful(process: Process) -> None:
     async def known() -> bool:
         return process.jobs.doubtful.list_all() == []
 
-    running = asyncio.create_task(process.recovery.run_forever())
-    await _eventually(known)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    async with _recovering(process):
+        await _eventually(known)
 
 
 async def test_what_was_refused_is_ended_and_never_executed_however_late_that_is(
