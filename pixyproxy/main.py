@@ -4,6 +4,6 @@ from pixyproxy.core.logs import configure_logging
 from pixyproxy.core.settings import Settings
 from pixyproxy.web.app import create_app
 
-settings = Settings()
+settings = Settings.from_environment()
 configure_logging(log_format=settings.log_format, level=settings.log_level)
 app = create_app(settings)

@@ -45,6 +45,7 @@ EXCEPTIONS = [
 ]
 WITHOUT_TENANT = {
     "Images.record": "NewImage carries the tenant",
+    "Images.sample": "an operator looks for missing files of every tenant",
     "Generations.claim": "NewGeneration carries the tenant",
     "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
     "Generations.find_all": "recovery ends what was claimed in every tenant without anybody knowing",

@@ -28,7 +28,7 @@ TenantName = Annotated[str, typer.Option("--tenant", help="Name or GUID of the t
 def load_settings() -> Settings:
     """The settings, with logging set up for them; a wrong one ends the command with a sentence about it."""
     try:
-        settings = Settings()
+        settings = Settings.from_environment()
     except (ValidationError, SettingsError) as error:
         problems = "\n".join(f"  {problem}" for problem in problems_of_settings(error))
         fail(f"These settings are wrong:\n{problems}")

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from pixyproxy.cli.console import AsJson, fail, load_settings, operator, or_exit, print_json, with_services
+from pixyproxy.core.exceptions import ConfigurationException
+from pixyproxy.core.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="PixyProxy: pictures from prompts, paid for once and kept for good.")
 
@@ -123,7 +125,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     """Check settings, database, store and upstream, and say what to mend."""
     from pixyproxy.service.doctor import examine  # noqa: PLC0415  (only for this)
 
-    findings = asyncio.run(examine())
+    findings = asyncio.run(examine(limits=_examine_limits))
     if as_json:
         print_json([finding.model_dump() for finding in findings])
     else:
@@ -131,3 +133,22 @@ def doctor(*, as_json: AsJson = False) -> None:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.message}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+async def _examine_limits(settings: Settings) -> str:
+    """Ask Redis, which the limits of the web layer alone know. Raises ``ConfigurationException`` if it is away."""
+    from pixyproxy.web.limits import create_rate_limits  # noqa: PLC0415  (FastAPI, only for this)
+
+    if settings.redis_url is None:
+        return "no PIXYPROXY_REDIS_URL is set: each process counts for itself"
+    limits = create_rate_limits(settings)
+    try:
+        await limits.ask_storage()
+        if limits.held != "shared":
+            problem = (
+                "Redis does not answer. Does it run, and are host, port and password in PIXYPROXY_REDIS_URL right?"
+            )
+            raise ConfigurationException(problem)
+    finally:
+        limits.close()
+    return "Redis answers and holds them for all processes"

@@ -5,11 +5,14 @@ Names are ``PIXYPROXY_`` + the field's name in capitals; the upstream's are the 
 """
 
 import json
+import os
 import re
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, HttpUrl, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -21,6 +24,11 @@ from pixyproxy.core.models.upstream import UpstreamSettings
 
 Seconds = Annotated[float, Field(gt=0)]
 MEBIBYTE = 1024 * 1024
+AUTO = "auto"
+"""Of a default size or quality: it is left to the upstream."""
+SHORTEST_SECRET = 32
+NOT_OF_THE_SERVER = frozenset({"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_TEST_MYSQL_URL"})
+"""Variables with the prefix of settings that commands which are clients, and tests, read."""
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Where `pixyproxy serve` listens unless it is told otherwise."""
 
@@ -76,6 +84,14 @@ class Settings(BaseSettings):
     )
     default_model: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
         default="gpt-image-2.5-flare", description="The model asked for when a request names none."
+    )
+    default_size: Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4}|auto)$")] = Field(
+        default="1024x1024",
+        description="The size sent where a request names none and the model has a price for it; `auto` sends none.",
+    )
+    default_quality: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
+        default="medium",
+        description="The quality sent where a request names none and the model has a price for it; `auto` sends none.",
     )
     upstream_timeout_seconds: Seconds = Field(
         default=300, description="How long one generation may take, from the connection to the last byte."
@@ -165,6 +181,30 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="Log lines as text or as JSON.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="The least log level.")
 
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Return the settings in the environment and ``.env``.
+
+        Raises ``ValidationError`` and ``SettingsError``, the latter also for a ``PIXYPROXY_…`` variable that is no
+        setting: a mistyped name would otherwise be ignored.
+        """
+        names = {f"PIXYPROXY_{name}".upper() for name, field in cls.model_fields.items() if not field.validation_alias}
+        given = {
+            name.upper() for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith("PIXYPROXY_")
+        }
+        if unknown := sorted(given - names - NOT_OF_THE_SERVER):
+            raise UnknownSettingsError(unknown, names)
+        return cls()
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse a secret that can be guessed."""
+        if value is not None and len(value.get_secret_value()) < SHORTEST_SECRET:
+            problem = f"must have at least {SHORTEST_SECRET} characters; `openssl rand -base64 32` prints a good one"
+            raise ValueError(problem)
+        return value
+
     @field_validator("openai_api_key")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
@@ -227,6 +267,12 @@ class Settings(BaseSettings):
         return _separated(value)
 
     @property
+    def default_options(self) -> dict[str, str]:
+        """The quality and size of orders that name none; what is left to the upstream is not among them."""
+        named = {"quality": self.default_quality, "size": self.default_size}
+        return {name: value for name, value in named.items() if value != AUTO}
+
+    @property
     def issuer(self) -> str:
         """The ``iss`` and ``aud`` of access tokens: where clients reach this server, as far as the settings tell."""
         return str(self.public_url or DEFAULT_URL).rstrip("/")
@@ -235,6 +281,20 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> SecretStr:
         """The database to use: the one that was set, or SQLite in the data folder."""
         return self.database_url or SecretStr(f"sqlite:///{self.data_dir.resolve() / 'pixyproxy.db'}")
+
+
+class UnknownSettingsError(SettingsError):
+    """Variables have the prefix of settings and are none."""
+
+    def __init__(self, unknown: list[str], known: set[str]) -> None:
+        """``unknown`` and ``known`` are names of variables."""
+        super().__init__(", ".join(unknown))
+        self.problems = [f"{name}: there is no such setting{_nearest(name, known)}" for name in unknown]
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    found = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {found[0]}?" if found else "; see .env.example"
 
 
 def _separated(value: object) -> object:
@@ -249,6 +309,8 @@ def problems_of(error: ValidationError) -> list[str]:
 
 def problems_of_settings(error: ValidationError | SettingsError) -> list[str]:
     """What is wrong with which environment variable, and where to read about it; never what its value was."""
+    if isinstance(error, UnknownSettingsError):
+        return error.problems
     if isinstance(error, SettingsError):
         # The library's words are all that names the setting.
         name = re.search(r'field "(\w+)"', str(error))

@@ -1,5 +1,6 @@
 """The ``images`` table."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,6 +134,15 @@ class Images:
         statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit")
         parameters = {"tenant_id": tenant_id, "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
+
+    def sample(self, *, limit: int) -> list[StoredImage]:
+        """At most ``limit`` images of all tenants: half of them the newest, the others taken at random."""
+        statement = sql(f"{SELECT} ORDER BY id DESC LIMIT :limit")
+        rows = list(self.connection.execute(statement, {"limit": limit - limit // 2}).mappings())
+        older = range(1, rows[-1]["id"] if rows else 1)
+        names, parameters = in_list(random.sample(older, min(limit // 2, len(older))) or [0])
+        rows += self.connection.execute(sql(f"{SELECT} WHERE id IN {names}"), parameters).mappings()
+        return [from_row(row) for row in rows]
 
     def _one(self, statement: str, parameters: Parameters) -> StoredImage | None:
         row = self.connection.execute(sql(statement), parameters).mappings().one_or_none()

@@ -5,14 +5,16 @@ import math
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
 
-from pixyproxy.core.exceptions import ConfigurationException, PixyProxyException
+from pixyproxy.core.exceptions import ConfigurationException, DatabaseUnavailableException, PixyProxyException
 from pixyproxy.core.settings import Settings
 from pixyproxy.data.database import Database, as_database_exception
 from pixyproxy.data.engine import is_refusal, open_engine
 from pixyproxy.data.migrations import migrate, verify_schema
 from pixyproxy.data.threads import run_in_thread
 
-REFUSED = "The database refuses the user, the password or the database name in PIXYPROXY_DATABASE_URL."
+REFUSED = "The database at {host}:{port} refuses the user, the password or the database name in PIXYPROXY_DATABASE_URL."
+AWAY = "The database at {host}:{port} cannot be reached. Does it run, and is PIXYPROXY_DATABASE_URL right?"
+MYSQL_PORT = 3306
 
 
 async def open_database(settings: Settings) -> Database:
@@ -46,5 +48,13 @@ def _initialize(engine: Engine) -> None:
     except Exception as error:
         engine.dispose()
         if is_refusal(error):
-            raise ConfigurationException(REFUSED) from error
-        raise as_database_exception(error) from error
+            raise ConfigurationException(_about(REFUSED, engine)) from error
+        raised = as_database_exception(error)
+        if isinstance(raised, DatabaseUnavailableException) and engine.url.host:
+            raise DatabaseUnavailableException(_about(AWAY, engine)) from error
+        raise raised from error
+
+
+def _about(message: str, engine: Engine) -> str:
+    """Name the server, which only an operator reads: clients are answered once the database was reached."""
+    return message.format(host=engine.url.host, port=engine.url.port or MYSQL_PORT)

@@ -50,6 +50,7 @@ from pixyproxy.service.private.users import UserService
 from pixyproxy.service.private.webhook_delivery import WebhookDelivery
 from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService
 from pixyproxy.service.public.images import ImageReader
+from pixyproxy.service.public.readiness import ReadinessCheck
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Services:
     pool: UpstreamPool
     tasks: DetachedTasks
     recovery: Recovery
+    readiness: ReadinessCheck
     image_reader: ImageReader
     image_editor: ImageEditor
     generation: GenerationService
@@ -200,6 +202,7 @@ def _compose(
         inputs=InputReceiver(database=database, store=store, limits=_limits(settings)),
         default_model=settings.default_model,
         only_model=None if settings.upstreams or settings.openai_api_key else OFFLINE_MODEL,
+        default_options=settings.default_options,
     )
     return Services(
         settings=settings,
@@ -211,6 +214,7 @@ def _compose(
         recovery=Recovery(
             database=database, store=store, spool=spool, engine=engine, generation=generation, removal=removal
         ),
+        readiness=ReadinessCheck(database=database, store=store),
         image_reader=ImageReader(database=database, store=store, cursors=cursors),
         image_editor=ImageEditor(database=database, store=store),
         generation=generation,

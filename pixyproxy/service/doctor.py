@@ -1,16 +1,15 @@
 """Self-examination: what works, and what to mend where something does not."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, HttpUrl, ValidationError
 from pydantic_settings import SettingsError
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     ImageGenerationException,
+    PictureMissingException,
     PixyProxyException,
     PromptRefusedException,
     UpstreamCredentialException,
@@ -19,6 +18,7 @@ from pixyproxy.core.exceptions import (
 )
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
+from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.composition import migrate_database, open_pool
@@ -26,6 +26,8 @@ from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 ANSWER_SECONDS = 10.0
+SAMPLE = 200
+"""Pictures whose files are looked for."""
 ADVICE = {
     UpstreamUnreachableException: "It cannot be reached: are the host and the port of its base URL right?",
     UpstreamCredentialException: "It refuses its key.",
@@ -42,36 +44,28 @@ class Finding(BaseModel):
     message: str
 
 
-async def examine(*, answer_seconds: float = ANSWER_SECONDS) -> list[Finding]:
+async def examine(
+    *, limits: Callable[[Settings], Awaitable[str]], answer_seconds: float = ANSWER_SECONDS
+) -> list[Finding]:
     """Look at settings and at all that a server needs; each look is taken whatever the others say.
 
-    ``answer_seconds`` is how long an upstream may take to list its models.
+    ``limits`` examines who counts requests; ``answer_seconds`` is how long an upstream may take to list its models.
     """
     try:
-        settings = Settings()
+        settings = Settings.from_environment()
     except (ValidationError, SettingsError) as error:
         return [Finding(subject="settings", ok=False, message="; ".join(problems_of_settings(error)))]
     return [
-        _examine_names(),
+        Finding(subject="settings", ok=True, message="every one is valid"),
         await _examined("data folder", lambda: _use_data_folder(settings)),
         await _examined("database", lambda: _use_database(settings)),
         await _examined("picture store", lambda: _use_store(settings)),
+        await _examined("pictures", lambda: _look_for_pictures(settings)),
+        await _examined("limits", lambda: limits(settings)),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
         *await _examine_upstreams(settings, answer_seconds),
     ]
-
-
-def _examine_names() -> Finding:
-    """A mistyped variable is ignored by everything else, so it is told here."""
-    fields = Settings.model_fields.items()
-    known = {f"PIXYPROXY_{name}".upper() for name, field in fields if field.validation_alias is None}
-    client = {"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_TEST_MYSQL_URL"}
-    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
-    unknown = sorted(name for name in given - known - client if name.startswith("PIXYPROXY_"))
-    if unknown:
-        return Finding(subject="settings", ok=False, message=f"no setting is called {', '.join(unknown)}")
-    return Finding(subject="settings", ok=True, message="every one is valid")
 
 
 async def _examined(subject: str, use: Callable[[], Awaitable[str]]) -> Finding:
@@ -98,6 +92,32 @@ async def _use_database(settings: Settings) -> str:
 async def _use_store(settings: Settings) -> str:
     await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
     return f"{settings.images.resolve()} can be written"
+
+
+async def _look_for_pictures(settings: Settings) -> str:
+    """Look for the files of a sample of images. Raises ``PictureMissingException`` if one is missing."""
+    store = LocalStore(settings.images, room_bytes=0)
+    try:
+        database = await open_database(settings)
+    except (PixyProxyException, OSError):
+        return "cannot be looked for without the database"
+    try:
+        images = await database.read(lambda data: data.images.sample(limit=SAMPLE))
+    finally:
+        await database.close()
+    missing = []
+    for image in images:
+        try:
+            await store.locate(image.guid, image.media_type)
+        except PictureMissingException:
+            missing.append(image.guid)
+    if missing:
+        problem = (
+            f"{len(missing)} of {len(images)} have no file in {settings.images.resolve()}, {missing[0]} among them. "
+            "Restore the folder from a backup, or set PIXYPROXY_IMAGES to where it is."
+        )
+        raise PictureMissingException(problem)
+    return f"all {len(images)} of a sample have their files"
 
 
 async def _use_signing_keys(settings: Settings) -> str:

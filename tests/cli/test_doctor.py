@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 
+from pixyproxy.core.settings import Settings
 from pixyproxy.service.doctor import examine as examine_here
 from tests.cli.conftest import Place
-from tests.support.server import make_settings, upstream_settings
+from tests.support.redis import PASSWORD, RedisServer
+from tests.support.server import make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream, refusing_base_url
 
-SUBJECTS = ["settings", "data folder", "database", "picture store", "signing keys", "prices", "upstream"]
+SUBJECTS = [
+    "settings",
+    "data folder",
+    "database",
+    "picture store",
+    "pictures",
+    "limits",
+    "signing keys",
+    "prices",
+    "upstream",
+]
 
 
 def examine(place: Place, **environment: str) -> dict[str, Any]:
@@ -47,6 +59,7 @@ def test_a_database_that_cannot_be_reached(place: Place) -> None:
         port = url.split(":")[2].removesuffix("/v1")
         findings = examine(place, PIXYPROXY_DATABASE_URL=f"mysql://user:hunter2@127.0.0.1:{port}/pixyproxy")
     assert failing(findings) == ["database"]
+    assert f"127.0.0.1:{port} cannot be reached" in findings["database"]["message"]
     assert "hunter2" not in str(findings)
 
 
@@ -88,7 +101,10 @@ def test_a_folder_that_is_none(name: str, subject: str, place: Place) -> None:
 def test_a_mistyped_variable(place: Place) -> None:
     findings = examine(place, PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert failing(findings) == ["settings"]
-    assert "PIXYPROXY_IMAGE_PER_MINUTE" in findings["settings"]["message"]
+    told = "PIXYPROXY_IMAGE_PER_MINUTE: there is no such setting; did you mean PIXYPROXY_IMAGES_PER_MINUTE?"
+    assert findings["settings"]["message"] == told
+    refused = place.fail("tenant", "list", PIXYPROXY_IMAGE_PER_MINUTE="5")
+    assert told in refused
 
 
 def test_a_mistyped_variable_in_the_env_file(place: Place) -> None:
@@ -177,7 +193,8 @@ def test_an_upstream_that_never_answers(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("OPENAI_API_KEY", "hunter2")
         monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
-        findings = {finding.subject: finding for finding in asyncio.run(examine_here(answer_seconds=0.2))}
+        found = asyncio.run(examine_here(limits=_count_alone, answer_seconds=0.2))
+        findings = {finding.subject: finding for finding in found}
     assert not findings["upstream"].ok
     assert findings["upstream"].message == "127.0.0.1, any model: It has not listed its models within 0.2 s."
 
@@ -187,3 +204,29 @@ def test_signing_keys_that_are_none(place: Place) -> None:
     assert failing(findings) == ["signing keys"]
     assert "EC P-256" in findings["signing keys"]["message"]
     assert "hunter2" not in str(findings)
+
+
+async def _count_alone(_: Settings) -> str:
+    return "each process counts for itself"
+
+
+def test_a_redis_that_is_away(place: Place, redis: RedisServer) -> None:
+    assert failing(examine(place, PIXYPROXY_REDIS_URL=redis.url)) == []
+    redis.kill()
+    findings = examine(place, PIXYPROXY_REDIS_URL=redis.url)
+    assert failing(findings) == ["limits"]
+    assert "Redis does not answer" in findings["limits"]["message"]
+    assert PASSWORD not in str(findings)
+
+
+def test_pictures_without_files(place: Place) -> None:
+    with serving(place.settings) as server:
+        tenant = server.new_tenant("t")
+        with tenant.http as client:
+            made = [client.post("/image", json={"prompt": "a fox"}).json()["guid"] for _ in range(3)]
+    assert examine(place)["pictures"]["message"] == "all 3 of a sample have their files"
+    (lost,) = place.settings.images.rglob(f"{made[1]}.*")
+    lost.unlink()
+    findings = examine(place)
+    assert failing(findings) == ["pictures"]
+    assert f"1 of 3 have no file in {place.settings.images}, {made[1]} among them." in findings["pictures"]["message"]

@@ -11,7 +11,7 @@ from tests.support.server import make_settings
 
 SECRETS = {
     "database_url": "mysql://user:hunter2-db@host/pixyproxy",
-    "secret_key": "hunter2-cursors",
+    "secret_key": "hunter2-cursors-and-webhook-secrets",
     "openai_api_key": "sk-hunter2",
 }
 
@@ -73,6 +73,9 @@ def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
         ("default_model", ""),
         ("public_url", "ftp://host"),
         ("openai_base_url", "not a url"),
+        ("secret_key", "x" * 31),
+        ("default_size", "large"),
+        ("default_quality", ""),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -> None:

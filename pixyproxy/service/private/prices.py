@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pixyproxy.core.exceptions import ConfigurationException
 from pixyproxy.core.models.budget import MICRO
-from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer, UpstreamUsage
+from pixyproxy.core.models.order import Operation, PictureOrder, UpstreamAnswer, UpstreamUsage
 from pixyproxy.core.models.price import ANY, ModelPrice, PicturePrice, TokenPrice, TokenRates
 from pixyproxy.core.settings import problems_of
 
@@ -66,6 +66,23 @@ class Prices:
                 if name in listed:
                     return listed[name]
         return None
+
+    def with_defaults(self, order: PictureOrder, defaults: Mapping[str, str]) -> PictureOrder:
+        """Return the order with the default quality and size that it names none of, so that its bound is tight.
+
+        Only what the model's price lists is added: an upstream may refuse other values. An edit gets no size, since
+        the upstream takes that from the picture to edit.
+        """
+        price = self.price_of(order.model)
+        table = price.most_output_tokens if isinstance(price, TokenPrice) else price.per_picture if price else {}
+        added: dict[str, str] = {}
+        if "quality" in defaults and "quality" not in order.options and defaults["quality"] in table:
+            added["quality"] = defaults["quality"]
+        row = table.get(str({**order.options, **added}.get("quality")), {})
+        is_new = order.operation is Operation.GENERATE
+        if is_new and "size" in defaults and "size" not in order.options and defaults["size"] in row:
+            added["size"] = defaults["size"]
+        return order.model_copy(update={"options": {**order.options, **added}}) if added else order
 
     def upper_bound(self, order: PictureOrder) -> int | None:
         """The most micro-dollars that an order can cost, whatever comes of it."""

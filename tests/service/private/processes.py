@@ -156,6 +156,7 @@ def start_process(
         inputs=InputReceiver(database=database, store=store, limits=LIMITS),
         default_model="fake",
         only_model=None,
+        default_options={},
     )
     removal = TenantRemoval(database=database, store=store)
     return Process(

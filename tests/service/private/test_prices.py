@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixyproxy.core.exceptions import ConfigurationException
-from pixyproxy.core.models.order import InputPicture, PictureOrder, UpstreamAnswer, UpstreamUsage
+from pixyproxy.core.models.order import InputPicture, Operation, PictureOrder, UpstreamAnswer, UpstreamUsage
 from pixyproxy.core.models.price import PicturePrice, TokenPrice
 from pixyproxy.service.private.prices import OURS, Prices, load_prices
 
@@ -22,6 +22,7 @@ LISTED = [
 ]
 INPUT = InputPicture(field="image", media_type="image/png", byte_size=68, sha256="0" * 64)
 FLARE = "gpt-image-2.5-flare"
+DEFAULTS = {"quality": "medium", "size": "1024x1024"}
 FACTORS = {
     "gpt-image-2": {"low": 16, "medium": 48, "high": 96},
     FLARE: {"low": 16, "medium": 24, "high": 48, "xhigh": 64, "max": 96},
@@ -420,3 +421,33 @@ def test_the_documented_file_works_as_it_is_described(tmp_path: Path) -> None:
 
 def test_our_file_can_be_an_operators() -> None:
     assert load_prices(OURS).lists[0] == PRICES.lists[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "operation", "expected"),
+    [
+        ({}, Operation.GENERATE, {"quality": "medium", "size": "1024x1024"}),
+        ({"quality": "low"}, Operation.GENERATE, {"quality": "low", "size": "1024x1024"}),
+        ({"size": "1536x1024"}, Operation.GENERATE, {"quality": "medium", "size": "1536x1024"}),
+        ({"quality": "auto", "size": "auto"}, Operation.GENERATE, {"quality": "auto", "size": "auto"}),
+        ({"quality": "unlisted"}, Operation.GENERATE, {"quality": "unlisted"}),
+        ({}, Operation.EDIT, {"quality": "medium"}),
+    ],
+)
+def test_an_order_gets_the_defaults_that_it_names_none_of(
+    options: dict[str, str], operation: Operation, expected: dict[str, str]
+) -> None:
+    order = PictureOrder(prompt="a fox", model=FLARE, operation=operation, options=options)
+    assert PRICES.with_defaults(order, DEFAULTS).options == expected
+
+
+def test_a_model_whose_price_lists_no_sizes_gets_no_defaults() -> None:
+    for model in ("unknown", "flat"):
+        order = PictureOrder(prompt="a fox", model=model)
+        prices = Prices([{"flat": PicturePrice.model_validate({"per_picture": 1})}])
+        assert prices.with_defaults(order, DEFAULTS) == order
+
+
+def test_defaults_make_the_bound_of_a_plain_order_tight() -> None:
+    plain = make_order()
+    assert bound_of(PRICES.with_defaults(plain, DEFAULTS)) * 20 < bound_of(plain)

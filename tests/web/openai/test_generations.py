@@ -74,7 +74,7 @@ def test_a_revised_prompt_stays_with_its_picture_when_another_is_deleted(
     assert ask() == [second]
 
 
-def test_nothing_of_an_order_is_lost_or_added_on_the_way(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_nothing_of_an_order_is_lost_on_the_way_and_only_the_defaults_are_added(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(moderation="low", safety_identifier="user-1", user="user-2", output_compression=80,
                  output_format="jpeg", quality="max", n=2)  # fmt: skip
     sent = upstream.requests[0]
@@ -89,6 +89,7 @@ def test_nothing_of_an_order_is_lost_or_added_on_the_way(sdk: Sdk, upstream: Fak
         "output_format": "jpeg",
         "quality": "max",
         "n": 2,
+        "size": "1024x1024",
     }
 
 
@@ -103,7 +104,7 @@ def test_visibility_and_filename_are_our_own(sdk: Sdk, upstream: FakeUpstream, t
     answer = sdk.generate(extra_body={"visibility": "private", "filename": "fox.png"})
     detail = tenant.http.get(f"/image/{answer.data[0].guid}").json()
     assert (detail["visibility"], detail["filename"]) == ("private", "fox.png")
-    assert upstream.requests[0].body.keys() == {"prompt", "model"}
+    assert upstream.requests[0].body.keys() == {"prompt", "model", "quality", "size"}
 
 
 def test_the_same_idempotency_key_gives_the_same_pictures(sdk: Sdk, upstream: FakeUpstream) -> None:

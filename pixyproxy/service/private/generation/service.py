@@ -1,7 +1,7 @@
 """Taking orders in: from then on they are executed, whatever becomes of whoever asked."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pixyproxy.core.exceptions import (
@@ -52,7 +52,8 @@ class GenerationService:
     """Makes pictures for a principal.
 
     ``default_model`` is asked for where an order names none; ``only_model``, if it is set, draws whatever was
-    asked for.
+    asked for. ``default_options`` are the quality and size of orders that name none, as far as the model's price lists
+    them.
     """
 
     database: Database
@@ -65,6 +66,7 @@ class GenerationService:
     inputs: InputReceiver
     default_model: str
     only_model: str | None
+    default_options: Mapping[str, str]
 
     async def submit(
         self,
@@ -102,7 +104,7 @@ class GenerationService:
             if earlier is None:
                 raise
             return Submission(earlier, replayed=True)
-        wanted = picture_order(order, model=model)
+        wanted = self.prices.with_defaults(picture_order(order, model=model), self.default_options)
         terms = Terms(
             guid=guid,
             principal=principal,
