@@ -1,12 +1,16 @@
 """The ``tenants`` repository."""
 
+import json
+import random
 from decimal import Decimal
 
 import pytest
 
 from pixyproxy.core.exceptions import TenantExistsException
+from pixyproxy.core.models.budget import usd
 from pixyproxy.core.models.tenant import TenantId, TenantStatus, Visibility
 from pixyproxy.data.database import Repositories
+from pixyproxy.data.tenants import from_row, to_row
 from tests.support.builders import LATER, add_generation, add_tenant, new_guid, new_tenant
 
 
@@ -40,6 +44,21 @@ def test_money_is_kept_to_the_millionth(data: Repositories, budget: str) -> None
     found = data.tenants.get_by_id(tenant.id)
     assert found is not None
     assert found.monthly_budget_usd == Decimal(budget)
+
+
+@pytest.mark.parametrize("places", range(7))
+def test_a_budget_is_exact_in_the_database_and_in_json(places: int) -> None:
+    dice = random.Random(places)
+    amounts = [Decimal(dice.randrange(10 ** dice.randint(1, 9 + places))).scaleb(-places) for _ in range(200)]
+    for amount in [*amounts, Decimal("2.01"), Decimal("4.35")]:
+        sent = json.loads(str(amount))
+        tenant = new_tenant(monthly_budget_usd=sent)
+        row = to_row(tenant)
+        micro_usd = row["monthly_budget_micro_usd"]
+        assert isinstance(micro_usd, int)
+        assert micro_usd == amount * 1_000_000
+        assert from_row(row | {"id": tenant.id}) == tenant
+        assert json.loads(tenant.model_dump_json())["monthly_budget_usd"] == usd(micro_usd) == sent
 
 
 def test_a_hundred_of_the_longest_models_fit(data: Repositories) -> None:

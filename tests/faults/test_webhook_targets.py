@@ -460,6 +460,25 @@ async def test_proxies_and_credentials_of_the_environment_are_not_used(
     assert "authorization" not in received.headers
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"no HTTP\r\n\r\n"], ids=["nothing", "cut", "no HTTP"])
+async def test_what_was_sent_to_one_address_is_not_sent_to_the_next(
+    targets: SafeTargets, receiver: WebhookReceiver, answer: bytes
+) -> None:
+    content, arrived = b'{"event": 1}', []
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readuntil(content))
+        writer.write(answer)
+        writer.close()
+
+    checked = replace(targets, hosts=frozenset({NAME}), resolve=FakeResolver([["127.0.0.2", "127.0.0.1"]]))
+    target = await checked.check(f"http://{NAME}:{receiver.port}/hook")
+    async with await asyncio.start_server(break_off, "127.0.0.2", receiver.port):
+        with pytest.raises(httpx2.TransportError):
+            await checked.post(target, headers={}, content=content)
+    assert (len(arrived), receiver.received) == (1, [])
+
+
 async def test_where_one_address_cannot_be_reached_the_next_is_tried(
     targets: SafeTargets, receiver: WebhookReceiver
 ) -> None:

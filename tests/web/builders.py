@@ -1,9 +1,13 @@
 """What tests of the HTTP layer make again and again, through HTTP."""
 
+from dataclasses import replace
 from typing import Any
 
+from pixyproxy.core.models.api_key import NewApiKey
 from pixyproxy.core.models.principal import Scope
-from tests.support.server import RunningServer, TenantClient
+from pixyproxy.service.composition import Services
+from pixyproxy.service.private.tenants import command_grantor
+from tests.support.server import ACTOR, EVERY_IMAGE_SCOPE, RunningServer, TenantClient
 
 ABSENT_GUID = "00000000-0000-4000-8000-000000000000"
 
@@ -19,3 +23,16 @@ def make_image(tenant: TenantClient, prompt: str = "a red fox", **options: objec
 def tenant_with(server: RunningServer, name: str, *scopes: Scope) -> TenantClient:
     """A new tenant whose key carries these scopes alone."""
     return server.new_tenant(name, scopes=frozenset(scopes))
+
+
+def second_key(server: RunningServer, tenant: TenantClient, *, images_per_minute: int | None = None) -> TenantClient:
+    """The tenant with a further key."""
+
+    async def issue(services: Services) -> str:
+        owner = await services.tenants.require_tenant(tenant.guid)
+        order = NewApiKey(name="second", scopes=EVERY_IMAGE_SCOPE, images_per_minute=images_per_minute)
+        issued = await services.api_keys.issue_key(order, grantor=command_grantor(owner, ACTOR))
+        return issued.api_key.get_secret_value()
+
+    api_key = server.call(issue)
+    return replace(tenant, api_key=api_key, http=server.client(api_key))

@@ -12,16 +12,14 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import TooManyFailuresException
-from pixyproxy.core.models.api_key import NewApiKey
 from pixyproxy.core.models.principal import Principal, Scope, Subject, SubjectType
 from pixyproxy.core.models.tenant import TenantChange, TenantGuid, TenantId, Visibility
 from pixyproxy.core.settings import Settings
-from pixyproxy.service.composition import Services
-from pixyproxy.service.private.tenants import command_grantor
 from pixyproxy.web.app import create_app
 from pixyproxy.web.limits import RateLimits, client_address, create_rate_limits
+from tests.support.pictures import png
 from tests.support.problems import assert_problem
-from tests.support.process import new_api_key, running_server
+from tests.support.process import new_api_key, running_server, wait_until
 from tests.support.redis import RedisServer
 from tests.support.scale import scaled
 from tests.support.server import (
@@ -35,7 +33,7 @@ from tests.support.server import (
     upstream_settings,
 )
 from tests.support.upstream import FakeUpstream
-from tests.web.builders import ABSENT_GUID, make_image
+from tests.web.builders import ABSENT_GUID, make_image, second_key
 from tests.web.envelope import assert_openai_error
 
 POLICY = re.compile(r'"[a-z-]+";q=\d+;w=\d+(, "[a-z-]+";q=\d+;w=\d+)*')
@@ -162,23 +160,10 @@ def test_every_answer_of_a_limited_route_says_what_is_left(tmp_path: Path) -> No
     assert "ratelimit" not in bare.headers
 
 
-def second_key(server: RunningServer, tenant: TenantClient, *, images_per_minute: int | None) -> httpx2.Client:
-    """A client with a further key of the tenant."""
-
-    async def issue(services: Services) -> str:
-        owner = await services.tenants.require_tenant(tenant.guid)
-        order = NewApiKey(name="second", scopes=EVERY_IMAGE_SCOPE, images_per_minute=images_per_minute)
-        return (
-            await services.api_keys.issue_key(order, grantor=command_grantor(owner, ACTOR))
-        ).api_key.get_secret_value()
-
-    return server.client(server.call(issue))
-
-
 def test_a_key_has_a_limit_within_its_tenants(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, images_per_minute=5)) as server:
         tenant = server.new_tenant("t")
-        with tenant.http, second_key(server, tenant, images_per_minute=2) as bounded:
+        with tenant.http, second_key(server, tenant, images_per_minute=2).http as bounded:
             made = [bounded.post("/image", json={"prompt": "x"}) for _ in range(6)]
             assert [each.status_code for each in made] == [201, 201, 429, 429, 429, 429]
             assert made[0].headers["ratelimit-policy"] == '"generation-key";q=2;w=60, "generation";q=5;w=60'
@@ -196,7 +181,7 @@ def test_a_tenants_own_limit_takes_the_place_of_the_servers(tmp_path: Path) -> N
         server.call(
             lambda services: services.tenants.change_tenant(tenant.guid, TenantChange(images_per_minute=2), actor=ACTOR)
         )
-        with tenant.http, second_key(server, tenant, images_per_minute=None) as second:
+        with tenant.http, second_key(server, tenant).http as second:
             clients = [tenant.http, second] * 3
             made = [client.post("/image", json={"prompt": "x"}).status_code for client in clients]
             assert made == [201, 201, 429, 429, 429, 429]
@@ -214,6 +199,28 @@ def test_asking_what_is_left_costs_nothing(tmp_path: Path) -> None:
         with tenant.http:
             told = [tenant.http.get("/me").json()["limits"] for _ in range(3)]
     assert told == [[{"policy": "generation", "limit": 7, "remaining": 7, "reset_seconds": 0}]] * 3
+
+
+@pytest.mark.parametrize("path", ["/generation", "/v1/images/generations", "/v1/images/edits"])
+def test_every_picture_of_an_order_is_counted_and_exactly_what_is_left_may_be_ordered(
+    path: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    change = TenantChange(images_per_minute=6)
+    server.call(lambda services: services.tenants.change_tenant(tenant.guid, change, actor=ACTOR))
+
+    def order(n: int) -> httpx2.Response:
+        fields = {"prompt": "a fox", "n": n}
+        if path.endswith("edits"):
+            return tenant.http.post(path, data=fields, files={"image": png(8, 8)})
+        return tenant.http.post(path, json=fields)
+
+    answers = [order(n) for n in (3, 4, 2, 1)]
+    # A request that is refused counts as one.
+    assert [(each.is_success, left(each)) for each in answers] == [(True, 3), (False, 2), (True, 0), (False, 0)]
+    for refused in (answers[1], answers[3]):
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+    wait_until(lambda: sorted(line.n for line in upstream.ledger) == [2, 3])
 
 
 def test_classes_and_callers_have_buckets_of_their_own(tmp_path: Path) -> None:

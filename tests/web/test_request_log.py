@@ -143,7 +143,8 @@ def test_every_request_has_its_two_lines_and_no_line_has_a_secret(tmp_path: Path
     with FakeUpstream(delay=0.05) as upstream:
         settings = process_settings(tmp_path, upstream)
         api_key = new_api_key(settings)
-        for behaviour in (fake.MODERATED, fake.SERVER_ERROR, fake.HTML, fake.CUT) * 5:
+        refusals = (fake.MODERATED, fake.SERVER_ERROR, fake.CONFLICT)
+        for behaviour in (*refusals, fake.HTML, fake.CUT) * 4:
             upstream.behave_once(behaviour)
         with running_server(settings, tmp_path) as server:
             start = quiet_position(server)
@@ -169,6 +170,9 @@ def test_every_request_has_its_two_lines_and_no_line_has_a_secret(tmp_path: Path
     assert Counter(messages[0][1] for messages in lines.values()) == Counter(complete)
     for secret in (api_key, secret_of(api_key), "pxy_", "zebra", upstream.api_key, "forged", "\x1b"):
         assert secret not in text
+    assert "upstream_failed" in text
+    for words in (*(refusal.message for refusal in refusals), "A proxy's page"):
+        assert words not in text
 
 
 def test_json_lines_have_the_same_fields(tmp_path: Path) -> None:

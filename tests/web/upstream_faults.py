@@ -51,6 +51,14 @@ FAULTS = [
     Fault("HTML with 200", fake.HTML, *NO_PICTURE),
     Fault("HTML with 502", fake.Verbatim(body=b"<html>Bad Gateway</html>", status=502, content_type="text/html"), 502,
           "upstream_silent"),
+    *(
+        Fault(f"{status} {words}", behaviour, 502, "upstream_silent")
+        for status in (408, 499, 502, 504, 520, 522, 524)
+        for words, behaviour in (
+            ("with a message", fake.Refusal(status=status, message="The gateway lost the upstream.")),
+            ("without a message", fake.Verbatim(body=b"", status=status)),
+        )
+    ),
     Fault("a redirect", fake.Verbatim(body=b"", status=302), 502, "upstream_failed"),
     Fault("an empty body", fake.EMPTY_BODY, *NO_PICTURE),
     Fault("data null", fake.DATA_NULL, *NO_PICTURE),

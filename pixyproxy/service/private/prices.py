@@ -199,12 +199,12 @@ def _most_of_area(row: Mapping[str, int], area: int) -> int:
     """The most for a picture of an area, by what is listed: never less than anything of no more area.
 
     Of all shapes of one area the square is the dearest, and a larger square is dearer than a smaller one, while a
-    pixel of it is cheaper (OpenAI's calculator). So the next larger square is enough, and so is whatever is smaller
-    once it is grown in proportion.
+    pixel of it is cheaper (OpenAI's calculator). So the next square of no less area is enough, and so is whatever is
+    smaller once it is grown in proportion.
     """
     listed = [(int(edges[1]), int(edges[2]), most) for size, most in row.items() if (edges := EDGES.fullmatch(size))]
     smaller = [(width * height, most) for width, height, most in listed if width * height <= area]
-    squares = [most for width, height, most in listed if width == height and width * height > area]
+    squares = [most for width, height, most in listed if width == height and width * height >= area]
     grown = [max(_divide_up(most * area, since) for since, most in smaller)] if smaller else []
     enough = min(squares + grown, default=max(row.values()))
     return max([enough, *(most for _, most in smaller)])

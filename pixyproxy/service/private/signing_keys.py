@@ -130,6 +130,7 @@ class KeyRing:
         if self.file is None or now - loaded.checked_at < CHECK_SECONDS:
             return loaded.keys
         loaded.checked_at = now
+        # Before the file is read: a file that is replaced meanwhile is read again rather than missed.
         version = self.file.version()
         if version is None or version != loaded.version:
             self._reload(self.file, version)
@@ -155,10 +156,7 @@ def open_key_ring(settings: Settings) -> KeyRing:
     if settings.signing_keys is not None:
         return KeyRing(file=None, loaded=LoadedRing(_published_forever(settings.signing_keys)))
     file = SigningKeyFile(settings.data_dir)
-    # Asked for before reading: what is written in between is then read again rather than missed.
-    version = file.version()
-    keys = _publish(file.create_first(_new_key(clock.now())))
-    return KeyRing(file=file, loaded=LoadedRing(keys, version=version))
+    return KeyRing(file=file, loaded=LoadedRing(_publish(file.create_first(_new_key(clock.now())))))
 
 
 def _load(file: SigningKeyFile) -> SigningKeys:

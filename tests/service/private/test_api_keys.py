@@ -20,7 +20,8 @@ from pixyproxy.core.models.api_key import IssuedApiKey, NewApiKey, Rotation
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Scope, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantGuid
-from pixyproxy.service.private.api_keys import Grantor
+from pixyproxy.service.private.api_keys import Grantor, find_key
+from pixyproxy.service.private.key_format import PresentedKey, new_key_id, read_api_key
 from tests.service.private.identity import Identity, grantor_of
 from tests.support.api_keys import secret_of
 from tests.support.builders import new_guid
@@ -136,6 +137,33 @@ async def test_a_tenant_lists_its_own_keys(
 ) -> None:
     assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
     assert await identity.api_keys.list_keys(tenant_id=stranger.id) == []
+
+
+class _Digest(str):
+    """A digest that may only be compared in constant time."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Fail: this comparison takes longer the more characters are equal."""
+        pytest.fail(f"compared with {other!r} by ==")
+
+    __ne__ = __eq__
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("secret", ["current", "former", "wrong", "unknown"])
+async def test_digests_are_compared_in_constant_time(
+    identity: Identity, tenant: Tenant, issued: IssuedApiKey, secret: str
+) -> None:
+    keys = {"former": issued.api_key, "current": await _rotate(identity, tenant, issued)}
+    presented = read_api_key(keys.get(secret, issued.api_key))
+    assert presented is not None
+    digest = _Digest("0" * 64 if secret == "wrong" else presented.secret_sha256)
+    key_id = new_key_id() if secret == "unknown" else presented.key_id
+    found = await identity.database.read(lambda data: find_key(data, PresentedKey(key_id, digest)))
+    assert (found is not None) == (secret in keys)
 
 
 async def test_a_revoked_key_is_refused_at_once(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:

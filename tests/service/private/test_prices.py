@@ -1,6 +1,7 @@
 """What orders may cost and did cost, by our own price file and by operators'."""
 
 import json
+import math
 import random
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
@@ -325,6 +326,35 @@ def test_an_unlisted_size_of_a_flat_price_is_bounded_by_area(tmp_path: Path) -> 
         bound_of(make_order("shop", quality="high", size=size), prices) for size in ("50x50", "150x200", "600x200")
     ]
     assert bounds == [20_000, 15_000, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("listed", "bound"),
+    [
+        ({"100x400": 0.05, "300x300": 0.02}, 50_000),
+        ({"400x100": 0.05, "50x50": 0.01, "300x300": 0.02}, 50_000),
+        ({"100x400": 0.03, "400x400": 0.05}, 30_000),
+        ({"100x400": 0.03}, 30_000),
+        ({"100x100": 0.01, "200x200": 0.02}, 20_000),
+    ],
+)
+def test_an_unlisted_size_costs_as_much_as_a_listed_one_of_equal_area(
+    listed: dict[str, float], bound: int, tmp_path: Path
+) -> None:
+    prices = load(tmp_path, {"shop": {"per_picture": {"high": listed}}})
+    assert bound_of(make_order("shop", quality="high", size="80x500"), prices) == bound
+
+
+def test_a_bound_is_never_below_a_listed_price_of_no_more_area(tmp_path: Path) -> None:
+    dice = random.Random(11)
+    for _ in range(100):
+        row = {f"{dice.randint(1, 6)}x{dice.randint(1, 6)}": dice.randint(1, 9) for _ in range(dice.randint(1, 6))}
+        prices = load(tmp_path, {"shop": {"per_picture": {"high": row}}})
+        width, height = dice.randint(1, 6), dice.randint(7, 12)
+        areas = [(math.prod(map(int, size.split("x"))), dollars) for size, dollars in row.items()]
+        most = max((dollars for area, dollars in areas if area <= width * height), default=0)
+        order = make_order("shop", quality="high", size=f"{width}x{height}")
+        assert bound_of(order, prices) >= most * 1_000_000
 
 
 def test_a_star_in_a_table_is_whatever_is_not_listed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The key ring: what signs and verifies when, and that running servers notice."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from joserfc.jwk import KeySet
 
 from pixyproxy.core.exceptions import ConfigurationException
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
-from pixyproxy.data.signing_keys import SigningKeyFile
+from pixyproxy.data.signing_keys import SigningKeyFile, SigningKeys
 from pixyproxy.service.private.jwt import sign_token, verify_signature
 from pixyproxy.service.private.signing_keys import CHECK_SECONDS, PUBLISH_AHEAD, KeyRing, open_key_ring
 from tests.support.server import make_settings
@@ -174,6 +175,33 @@ def test_another_server_notices_a_rotation(tmp_path: Path, ring: KeyRing, clock:
     new = ring.rotate(now).kid
     clock.pass_check()
     assert published(other, now)[1:] == [new]
+
+
+@dataclass(frozen=True)
+class _ReplacedWhileRead(SigningKeyFile):
+    """A file that another server replaces, once, as soon as it was read."""
+
+    replacements: list[Callable[[], object]]
+
+    def load(self) -> SigningKeys | None:
+        """The keys before the replacement."""
+        keys = super().load()
+        while self.replacements:
+            self.replacements.pop()()
+        return keys
+
+
+def test_a_rotation_while_the_file_is_read_is_noticed(
+    tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime
+) -> None:
+    assert ring.file is not None
+    file = _ReplacedWhileRead(ring.file.folder, [lambda: ring.rotate(now)])
+    other = replace(open_ring(tmp_path, clock), file=file)
+    assert len(published(other, now)) == 1
+    clock.pass_check()
+    assert published(other, now) == published(ring, now)
+    assert file.replacements == []
+    assert len(published(other, now)) == 2
 
 
 def test_another_server_notices_that_a_key_leaked(tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime) -> None:

@@ -32,6 +32,7 @@ from pixyproxy.core.models.user import UserChange, UserDetail, UserStatus
 from pixyproxy.service.private.key_format import read_api_key, read_client
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.service.private.passwords import PasswordHasher
+from pixyproxy.service.private.token_status import INACTIVE
 from pixyproxy.service.private.tokens import FIRST_PARTY
 from tests.service.private.identity import CHEAP, OPERATOR, PASSWORD, Identity, grantor_of
 from tests.support.api_keys import secret_of
@@ -385,6 +386,19 @@ async def test_an_expired_refresh_token_gives_nothing_and_ends_nothing(identity:
     await identity.run("UPDATE refresh_tokens SET expires_at = '2026-01-01 00:00:00'")
     await _cannot_refresh(identity, refresh_token)
     assert await identity.principal(issued.access_token)
+
+
+async def test_a_refresh_token_is_over_in_the_very_second_of_its_expiry(
+    identity: Identity, tenant: Tenant, user: UserDetail
+) -> None:
+    _, refresh_token = await identity.sign_in(user)
+    expiry = None
+    # The second may be over before the token was tried in it.
+    while expiry != clock.now():
+        expiry = clock.now()
+        await identity.run("UPDATE refresh_tokens SET expires_at = :at", at=f"{expiry:%Y-%m-%d %H:%M:%S}")
+        await _cannot_refresh(identity, refresh_token)
+        assert await identity.token_status.introspect(refresh_token, caller=principal_of(tenant)) == INACTIVE
 
 
 async def test_what_is_kept_of_a_refresh_token_is_its_digest(

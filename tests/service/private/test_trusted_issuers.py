@@ -23,6 +23,7 @@ from pixyproxy.core.models.trusted_issuer import TrustedIssuer
 from pixyproxy.service.private.trusted_issuers import (
     FIRST_PAUSE_SECONDS,
     FRESH_SECONDS,
+    LONGEST_SECONDS,
     MAX_BYTES,
     PAUSE_SECONDS,
     ForeignClaims,
@@ -337,16 +338,42 @@ async def test_before_the_first_keys_the_issuer_is_asked_every_five_seconds(
     assert (await relying.verify(issuer.sign())).subject == "user-7"
 
 
+async def test_keys_are_believed_for_a_day_without_their_issuer(issuer: FakeIssuer, relying: Relying) -> None:
+    token = issuer.sign()
+    await relying.verify(token)
+    issuer.fail()
+    relying.clock.seconds += LONGEST_SECONDS - 1
+    assert (await relying.verify(token)).subject == "user-7"
+    relying.clock.seconds += 1
+    await relying.is_unavailable(token)
+    issuer.recover()
+    relying.clock.seconds += PAUSE_SECONDS
+    assert (await relying.verify(token)).subject == "user-7"
+
+
 def discovery(serving: FakeIssuer, /, **changes: object) -> bytes:
     return json.dumps({"issuer": serving.url, "jwks_uri": serving.url + JWKS_PATH, **changes}).encode()
+
+
+def key_set(serving: FakeIssuer) -> bytes:
+    return json.dumps({"keys": [public_jwk_of(key) for key in serving.keys]}).encode()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("path", "content"), [(DISCOVERY_PATH, discovery), (JWKS_PATH, key_set)])
+async def test_a_redirect_is_not_followed_even_to_valid_keys(
+    issuer: FakeIssuer, relying: Relying, path: str, content: Callable[[FakeIssuer], bytes], status: int
+) -> None:
+    issuer.answer("/moved", Answer(body=content(issuer)))
+    issuer.answer(path, Answer(status=status, body=content(issuer), headers={"Location": f"{issuer.url}/moved"}))
+    await relying.is_unavailable(issuer.sign())
+    assert (issuer.requests(path), issuer.requests("/moved")) == (1, 0)
 
 
 TROUBLE: dict[str, Callable[[FakeIssuer], tuple[str, Answer]]] = {
     "500": lambda _: (JWKS_PATH, Answer(status=500)),
     "404": lambda _: (JWKS_PATH, Answer(status=404)),
     "204": lambda _: (JWKS_PATH, Answer(status=204)),
-    "a redirect of the keys": lambda issuer: (JWKS_PATH, Answer(status=302, headers={"Location": issuer.url})),
-    "a redirect of discovery": lambda issuer: (DISCOVERY_PATH, Answer(status=301, headers={"Location": issuer.url})),
     "hangs": lambda _: (JWKS_PATH, Answer(hangs=True)),
     "discovery hangs": lambda _: (DISCOVERY_PATH, Answer(hangs=True)),
     "drips": lambda _: (JWKS_PATH, Answer(drips=True)),

@@ -25,7 +25,7 @@ from tests.support import pictures
 from tests.support.process import wait_until
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import CUT, HANG, FakeUpstream
-from tests.web.builders import ABSENT_GUID
+from tests.web.builders import ABSENT_GUID, second_key
 from tests.web.openai.sdk import Sdk, connected, picture_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("upstream")]
@@ -159,11 +159,15 @@ def test_what_is_not_sent_again_is_an_order_of_its_own(
     assert len(upstream.requests) == 2
 
 
-def test_another_caller_gets_nothing_of_it(server: RunningServer, tenant: TenantClient, upstream: FakeUpstream) -> None:
-    other = server.new_tenant(f"other than {tenant.guid}")
+@pytest.mark.parametrize("of", ["the same tenant", "another tenant"])
+def test_another_caller_gets_nothing_of_it(
+    of: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
+    other = second_key(server, tenant) if of == "the same tenant" else server.new_tenant(f"other than {tenant.guid}")
     lose(server, tenant, upstream)
+    lost = generations(tenant)
     with other.http:
-        assert send(other, count=1) not in generations(tenant)
+        assert send(other, count=1) not in lost
     assert len(upstream.requests) == 2
 
 

@@ -60,7 +60,12 @@ def test_several_pictures_are_several_events(sdk: Sdk) -> None:
     events = streamed(sdk, n=2, partial_images=1)
     assert [event.type for event in events] == [PARTIAL, COMPLETED, COMPLETED]
     assert len({event.guid for event in events[1:]}) == 2
-    assert events[-1].usage.total_tokens > 0
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_usages_of_all_events_together_are_that_of_the_order(n: int, sdk: Sdk) -> None:
+    usages = [event.to_dict().get("usage") for event in streamed(sdk, n=n)]
+    assert usages == [None] * (n - 1) + [sdk.generate(n=n).usage.to_dict()]
 
 
 def test_false_is_no_stream(sdk: Sdk, upstream: FakeUpstream) -> None:

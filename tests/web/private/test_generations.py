@@ -397,22 +397,6 @@ def test_one_order_is_one_job_by_either_resource(tenant: TenantClient, upstream:
     assert len(upstream.ledger) == 1
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_as_many_pictures_are_counted_as_are_ordered(
-    n: int, tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
-) -> None:
-    change = TenantChange(images_per_minute=2 * n + 1)
-    server.call(lambda services: services.tenants.change_tenant(tenant.guid, change, actor=ACTOR))
-    for _ in range(2):
-        finished(tenant, order(tenant, n=n)["guid"])
-    (left,) = tenant.http.get("/me").json()["limits"]
-    assert left["remaining"] == 1
-    too_many = tenant.http.post("/generation", json={"prompt": "a red fox", "n": 2})
-    assert_problem(too_many, 429, "rate_limited")
-    assert 1 <= int(too_many.headers["retry-after"]) <= 60
-    assert [line.n for line in upstream.ledger] == [n, n]
-
-
 def test_what_is_left_is_told_with_all_pictures_counted(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:

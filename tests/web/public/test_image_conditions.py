@@ -61,3 +61,23 @@ def test_an_old_or_unreadable_date_gets_the_picture(date: str, tenant: TenantCli
     path = f"/image/{make_image(tenant)['guid']}/content"
     answer = anonymous.get(path, headers={b"If-Modified-Since": date.encode("latin-1")})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("visibility", ["public", "private"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Accept": "application/json"}, 200),
+        ({"Range": "bytes=0-0"}, 206),
+        ({"If-None-Match": "*"}, 304),
+    ],
+    ids=str,
+)
+def test_no_cache_gives_the_answer_to_one_credential_to_another(
+    headers: dict[str, str], status: int, visibility: str, tenant: TenantClient
+) -> None:
+    answer = tenant.http.get(f"/image/{make_image(tenant, visibility=visibility)['guid']}/content", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["cache-control"] == f"{visibility}, no-cache"
+    assert set(answer.headers["vary"].lower().split(", ")) == {"accept", "authorization", "x-api-key"}

@@ -81,14 +81,6 @@ def test_a_tenants_default_decides_where_a_request_does_not(
             assert seen == (200 if wanted is Visibility.PUBLIC else 404)
 
 
-def test_a_private_picture_is_kept_by_no_shared_cache(tenant: TenantClient) -> None:
-    private, public = (make_image(tenant, visibility=visibility)["guid"] for visibility in ("private", "public"))
-    assert tenant.http.get(f"/image/{private}/content").headers["cache-control"] == "private, no-cache"
-    answer = tenant.http.get(f"/image/{public}/content")
-    assert answer.headers["cache-control"] == "public, no-cache"
-    assert "Authorization" in answer.headers["vary"]
-
-
 def test_no_anonymous_reader_gets_a_picture_once_it_is_acknowledged_private(
     tenant: TenantClient, server: RunningServer
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -351,6 +352,27 @@ async def test_a_stop_leaves_what_only_waits_as_it_is(
     assert generation.status is ACCEPTED
     assert await _spent_and_reserved(process, generation) == (0, PRICE)
     assert process.pool.queue.count_waiting(principal.tenant_id) == 0
+    await process.stop()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_a_stop_while_another_upstream_is_waited_for_has_bought_nothing(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    refusing, busy = FakeDrawer(name="refusing", error=core.UpstreamBusyException()), FakeDrawer(name="busy")
+    busy.close_gate()
+    only_priced = replace(refusing.pooled(), models=("priced",))
+    process = start_process(database, store, only_priced, busy.pooled(concurrency=1))
+    await process.submit(PRICED.model_copy(update={"model": None}), principal=principal)
+    submitted = await process.submit(PRICED, principal=principal, key="k")
+    async with asyncio.timeout(20):
+        while not process.pool.queue.count_waiting(principal.tenant_id):  # noqa: ASYNC110  (the queue has no event)
+            await asyncio.sleep(0)
+    await process.tasks.drain(0)
+    ended = await process.generation(submitted.guid)
+    assert (ended.status, ended.idempotency_key) == (FAILED, None)
+    assert await _spent_and_reserved(process, ended) == (0, 0)
+    assert (len(refusing.asked), len(busy.asked)) == (1, 1)
     await process.stop()
 
 

@@ -217,7 +217,7 @@ async def test_a_full_queue_claims_and_reserves_nothing(
     await process.stop()
 
 
-async def test_a_full_queue_has_room_for_an_order_that_is_repeated(
+async def test_a_full_queue_has_room_for_an_order_that_is_repeated_and_for_no_other_with_its_key(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -227,6 +227,8 @@ async def test_a_full_queue_has_room_for_an_order_that_is_repeated(
     for key, submitted in (("a", first), ("b", second)):
         again = await process.submit(PRICED, principal=principal, key=key)
         assert (again.guid, again.replayed) == (submitted.guid, True)
+        with pytest.raises(core.QueueFullException):
+            await process.submit(PRICED.model_copy(update={"prompt": "a hen"}), principal=principal, key=key)
     drawer.open_gate()
     await process.finish()
     await process.stop()

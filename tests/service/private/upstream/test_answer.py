@@ -74,6 +74,18 @@ async def test_every_place_to_cut_gives_an_exception_and_no_wrong_picture() -> N
     assert (await read([answer], FakeSink())).facts == {"created": 1, "usage": usage()}
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(b" " * 16, b" " * 16), (b"\t\r\n " * 4, b"\r\n\t " * 4), (b"", b"\n" * 16), (b" ", b"")]
+)
+async def test_blanks_around_the_colon_lose_no_picture_wherever_they_are_cut(before: bytes, after: bytes) -> None:
+    answer = b'{"data": [{"b64_json"%b:%b"%b"}]}' % (before, after, b64(PICTURES[0]).encode())
+    for place in range(len(answer)):
+        sink = FakeSink()
+        await read([answer[:place], answer[place:]], sink)
+        assert sink.kept == [PICTURES[0]]
+    assert await read_one(answer, piece=1) == PICTURES[0]
+
+
 async def test_more_pictures_than_ordered_are_passed_over() -> None:
     sink = FakeSink()
     said = await read(cut(answer_with(*PICTURES), 5), sink, count=2)
