@@ -1,4 +1,4 @@
-"""The ASGI application, for ``uvicorn pixyproxy.main:app`` and for several workers."""
+"""The ASGI application, for ``uvicorn pixyproxy.main:app`` and other servers."""
 
 from pixyproxy.core.logs import configure_logging
 from pixyproxy.core.settings import Settings

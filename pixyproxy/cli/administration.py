@@ -141,7 +141,8 @@ def issue_token(
         print_json(token)
     else:
         typer.echo(token["access_token"])
-        typer.echo(f"For the server that is {load_settings().issuer} (PIXYPROXY_PUBLIC_URL).", err=True)
+        server = load_settings().base_url or "this installation, while PIXYPROXY_PUBLIC_URL is not set"
+        typer.echo(f"For {server}.", err=True)
 
 
 @signing_key_app.command("rotate")

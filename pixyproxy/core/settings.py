@@ -31,6 +31,9 @@ NOT_OF_THE_SERVER = frozenset({"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_
 """Variables with the prefix of settings that commands which are clients, and tests, read."""
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Where `pixyproxy serve` listens unless it is told otherwise."""
+PLAIN_URL = re.compile(r"https?://[^/?#@]+(/[A-Za-z0-9._~-]+)*/?")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")
+"""As browsers write it (WHATWG HTML, "ASCII serialization of an origin"); extensions have schemes of their own."""
 
 
 class Settings(BaseSettings):
@@ -62,7 +65,8 @@ class Settings(BaseSettings):
     )
     images: Path = Field(default=Path("images"), description="Folder of the pictures.")
     public_url: HttpUrl | None = Field(
-        default=None, description="Where clients reach this server: in links, and as the issuer of access tokens."
+        default=None,
+        description="Where clients reach this server: in links, and as the issuer of access tokens. May have a path.",
     )
     secret_key: SecretStr | None = Field(
         default=None,
@@ -172,6 +176,9 @@ class Settings(BaseSettings):
     webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Hosts or networks that webhooks may call though they are private, or by http."
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins of web pages whose scripts may use the whole API with a credential."
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         default=4000, description="Connections and requests per process beyond which new ones get 503."
     )
@@ -216,10 +223,10 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _without_path(cls, value: HttpUrl | None) -> HttpUrl | None:
-        """Refuse a path: routes are at the root, and so are the links to them."""
-        if value is not None and value.path not in {None, "/"}:
-            problem = "must have no path, as in https://pictures.example.com"
+    def _plain_url(cls, value: HttpUrl | None) -> HttpUrl | None:
+        """Refuse what cannot be the beginning of other URLs; a path may be."""
+        if value is not None and PLAIN_URL.fullmatch(str(value)) is None:
+            problem = "must be scheme, host and perhaps a plain path, as in https://example.com/pictures"
             raise ValueError(problem)
         return value
 
@@ -266,6 +273,22 @@ class Settings(BaseSettings):
         """Take a list separated by commas."""
         return _separated(value)
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _separated_origins(cls, value: object) -> object:
+        """Take a list separated by commas."""
+        return _separated(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _serialized_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what no browser sends as ``Origin`` and so would never match."""
+        for origin in value:
+            if origin != "*" and ORIGIN.fullmatch(origin) is None:
+                problem = "must be *, or origins in lower case without a path, as in https://app.example.com"
+                raise ValueError(problem)
+        return value
+
     @property
     def default_options(self) -> dict[str, str]:
         """The quality and size of orders that name none; what is left to the upstream is not among them."""
@@ -273,9 +296,14 @@ class Settings(BaseSettings):
         return {name: value for name, value in named.items() if value != AUTO}
 
     @property
-    def issuer(self) -> str:
-        """The ``iss`` and ``aud`` of access tokens: where clients reach this server, as far as the settings tell."""
-        return str(self.public_url or DEFAULT_URL).rstrip("/")
+    def base_url(self) -> str | None:
+        """``public_url`` without a slash at its end."""
+        return None if self.public_url is None else str(self.public_url).rstrip("/")
+
+    @property
+    def url_prefix(self) -> str:
+        """The path of ``public_url``, with which all paths begin: empty, or ``/path`` without a slash at its end."""
+        return "" if self.public_url is None else (self.public_url.path or "").rstrip("/")
 
     @property
     def effective_database_url(self) -> SecretStr:

@@ -11,7 +11,7 @@ import anyio
 
 from pixyproxy.core.memory import keep_freed_memory
 from pixyproxy.core.models.upstream import UpstreamSettings
-from pixyproxy.core.settings import Settings
+from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
@@ -64,6 +64,7 @@ class Services:
     """Every service of a running PixyProxy."""
 
     settings: Settings
+    issuer: str
     database: Database
     store: LocalStore
     spool: Spool
@@ -91,9 +92,10 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> AsyncIterator[Services]:
     """Every service, on an open and migrated database; closed again on exit, work under way first.
 
+    ``local_url`` is where this process listens: the issuer of access tokens unless the settings have a public URL.
     Raises ``DatabaseException`` where the database cannot be used.
     """
     keep_freed_memory()
@@ -102,7 +104,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     pool = open_pool(settings)
     trusted_issuers = open_trusted_issuers(settings.trusted_issuers)
     targets = open_safe_targets(settings.webhook_allowed_hosts)
-    services = _compose(settings, database, pool, trusted_issuers, targets)
+    services = _compose(
+        settings,
+        issuer=settings.base_url or local_url,
+        database=database,
+        pool=pool,
+        trusted_issuers=trusted_issuers,
+        targets=targets,
+    )
     try:
         yield services
     finally:
@@ -161,8 +170,10 @@ def _limits(settings: Settings) -> PictureLimits:
     return PictureLimits(max_bytes=settings.max_picture_bytes, max_pixels=settings.max_picture_pixels)
 
 
-def _compose(
+def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
     settings: Settings,
+    *,
+    issuer: str,
     database: Database,
     pool: UpstreamPool,
     trusted_issuers: TrustedIssuers,
@@ -174,7 +185,7 @@ def _compose(
     cursors = CursorCodec(secret)
     webhook_secrets = WebhookSecrets(secret)
     key_ring = open_key_ring(settings)
-    access_tokens = AccessTokens(keys=key_ring, issuer=settings.issuer)
+    access_tokens = AccessTokens(keys=key_ring, issuer=issuer, is_named=settings.base_url is not None)
     recognized = RecognizedCredentials()
     passwords = PasswordHasher(anyio.Semaphore(settings.password_checks_at_once))
     removal = TenantRemoval(database=database, store=store)
@@ -206,6 +217,7 @@ def _compose(
     )
     return Services(
         settings=settings,
+        issuer=issuer,
         database=database,
         store=store,
         spool=spool,

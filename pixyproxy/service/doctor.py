@@ -122,7 +122,7 @@ async def _look_for_pictures(settings: Settings) -> str:
 
 async def _use_signing_keys(settings: Settings) -> str:
     key = open_key_ring(settings).signing_key(clock.now())
-    return f"tokens of {settings.issuer} are signed with {key.kid}"
+    return f"tokens are signed with {key.kid}"
 
 
 async def _use_prices(settings: Settings) -> str:

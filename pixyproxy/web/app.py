@@ -1,7 +1,6 @@
 """The application: lifespan, middleware order, routers."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,12 +14,15 @@ from starlette.types import Lifespan
 
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.memory import give_back_memory_forever
-from pixyproxy.core.settings import Settings
+from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.web.auth.metadata import metadata_router
 from pixyproxy.web.auth.token import token_router
+from pixyproxy.web.background import running_loops
 from pixyproxy.web.body_limit import BodyLimitMiddleware
+from pixyproxy.web.cors import CorsMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
+from pixyproxy.web.head import HeadMiddleware
 from pixyproxy.web.limits import RateLimitHeaders, create_rate_limits
 from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
@@ -36,19 +38,22 @@ from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
 from pixyproxy.web.stopping import stop_noticed
+from pixyproxy.web.url_prefix import UrlPrefixMiddleware
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION = "Pictures from prompts: paid for once, kept for good, served under a permanent URL."
+DESCRIPTION = (
+    "Pictures from prompts: paid for once, kept for good, served under a permanent URL. Every GET may also be a HEAD."
+)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An application of its own for these settings; it opens what it needs when it starts."""
+def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
+    """An application of its own for these settings, served at ``local_url``; it opens what it needs when it starts."""
     app = FastAPI(
         title="PixyProxy",
         version=version("pixyproxy"),
         description=DESCRIPTION,
-        lifespan=_lifespan_with(settings),
+        lifespan=_lifespan_with(settings, local_url),
         dependencies=[Depends(log_request)],
         # The pages' router has them, limited as every route is.
         openapi_url=None,
@@ -56,10 +61,13 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        # Outermost first: every answer is logged and says what is left of a limit, the unforeseen is answered, and
-        # then bodies are counted.
+        # Outermost first: every answer is logged, may be read by the scripts that may, and says what is left of a
+        # limit; the unforeseen is answered, and then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
+            *([Middleware(UrlPrefixMiddleware, prefix=settings.url_prefix)] if settings.url_prefix else []),
+            Middleware(HeadMiddleware),
+            Middleware(CorsMiddleware, origins=settings.cors_origins),
             Middleware(RateLimitHeaders),
             Middleware(ErrorBoundary),
             Middleware(
@@ -93,11 +101,11 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan_with(settings: Settings) -> Lifespan[FastAPI]:
+def _lifespan_with(settings: Settings, local_url: str) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with stop_noticed() as seconds_since_stop:
-            async with open_services(settings) as services, _background(app, services):
+            async with open_services(settings, local_url=local_url) as services, _background(app, services):
                 try:
                     yield
                 finally:
@@ -113,13 +121,10 @@ async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
     app.state.services = services
     logger.info("pictures come from: %s", services.pool.name)
     await app.state.limits.ask_storage()
-    loops = asyncio.gather(
-        services.recovery.run_forever(), services.webhook_delivery.run_forever(), give_back_memory_forever()
-    )
     try:
-        yield
+        async with running_loops(
+            services.recovery.run_forever(), services.webhook_delivery.run_forever(), give_back_memory_forever()
+        ):
+            yield
     finally:
-        loops.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loops
         await asyncio.to_thread(app.state.limits.close)

@@ -7,6 +7,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pixyproxy.web.url_prefix import route_path
+
 
 @dataclass(frozen=True)
 class BodyLimitMiddleware:
@@ -27,7 +29,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        max_bytes = self.max_bytes_of.get(scope["path"], self.max_bytes)
+        max_bytes = self.max_bytes_of.get(route_path(scope), self.max_bytes)
         claimed = Headers(scope=scope).get("content-length", "")
         received = int(claimed) if claimed.isdecimal() else 0
         counted = 0

@@ -104,8 +104,8 @@ async def _public_url(request: Request, services: AllServices) -> str:
     The setting decides. Without it the request's own ``Host`` does, if it is no more than a host: it goes
     into answers, and a client wrote it.
     """
-    if services.settings.public_url is not None:
-        return str(services.settings.public_url).rstrip("/")
+    if services.settings.base_url is not None:
+        return services.settings.base_url
     host = request.headers.get("host", "")
     if HOST.fullmatch(host) is None:
         address, port = request.scope["server"]

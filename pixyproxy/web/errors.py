@@ -26,6 +26,7 @@ from pixyproxy.web.limits import seconds_until_reset
 from pixyproxy.web.openai.envelope import PREFIX, openai_response
 from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS, MOST_INPUTS, is_form
 from pixyproxy.web.problem import OAUTH_PATHS, Problem, oauth_response, problem_response
+from pixyproxy.web.url_prefix import route_path
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,10 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
     if isinstance(exception, core.PermissionException):
         exception = await _written_down(request, exception)
     problem = describe(request, exception)
-    if request.scope.get("path", "").startswith((PREFIX, *OPENAI_PATHS)):
+    path = route_path(request.scope)
+    if path.startswith((PREFIX, *OPENAI_PATHS)):
         return openai_response(problem)
-    if request.scope.get("path") in OAUTH_PATHS:
+    if path in OAUTH_PATHS:
         return oauth_response(_as_oauth(problem))
     return problem_response(problem)
 
@@ -181,6 +183,9 @@ def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
         for route in router.routes:
             if isinstance(route, APIRoute):
                 methods.setdefault(route.path, set()).update(route.methods or ())
+    for names in methods.values():
+        if "GET" in names:
+            names.add("HEAD")
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
 
 
@@ -232,9 +237,9 @@ def _describe_http(request: Request, exception: HTTPException) -> Problem:
         path = request.scope["route"].path
         headers["Allow"] = request.app.state.allowed_methods.get(path, headers.get("Allow", ""))
     code, detail = FRAMEWORK_CODES.get(status, (f"http_{status}", HTTPStatus(status).description))
-    if status == HTTPStatus.BAD_REQUEST and is_form(request) and request.scope.get("path") == EDITS_PATH:
+    if status == HTTPStatus.BAD_REQUEST and is_form(request) and route_path(request.scope) == EDITS_PATH:
         detail = UNREADABLE_FORM
-    if status == HTTPStatus.NOT_FOUND and request.scope.get("path", "").startswith(OPENAI_PATHS):
+    if status == HTTPStatus.NOT_FOUND and route_path(request.scope).startswith(OPENAI_PATHS):
         detail = BELOW_V1
     return Problem(status, code, detail, {}, headers)
 
@@ -287,7 +292,7 @@ def _describe_validation(request: Request, exception: RequestValidationError) ->
     listed = [{"loc": list(error["loc"]), "type": error["type"], "msg": _rule_of(error)} for error in errors]
     detail = "Some fields of the request are not acceptable; `errors` lists them."
     unknown = {error["loc"][-1] for error in errors if error["type"] == "extra_forbidden"}
-    if request.scope.get("path") == "/image" and unknown & OF_SEVERAL:
+    if route_path(request.scope) == "/image" and unknown & OF_SEVERAL:
         detail = f"{detail} {SEVERAL}"
     return Problem(422, core.InvalidRequestException.code, detail, {"errors": listed}, {})
 

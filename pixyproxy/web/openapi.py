@@ -244,6 +244,18 @@ def install_openapi(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
 
+def document_below(prefix: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of a server whose paths all begin with ``prefix``; programs and `/docs` add it to each."""
+    if not prefix:
+        return document
+    schemes = document["components"]["securitySchemes"]
+    # What is relative here is relative to the host, whatever the server's path is.
+    flows = {name: flow | {"tokenUrl": prefix + flow["tokenUrl"]} for name, flow in schemes["OAuth2"]["flows"].items()}
+    schemes = schemes | {"OAuth2": schemes["OAuth2"] | {"flows": flows}}
+    components = document["components"] | {"securitySchemes": schemes}
+    return document | {"servers": [{"url": prefix}], "components": components}
+
+
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas: dict[str, Any] = document["components"]["schemas"]

@@ -1,6 +1,7 @@
 """The HTTP server around the application."""
 
 import contextlib
+import functools
 import math
 import signal
 import socket
@@ -11,17 +12,22 @@ from uvicorn.supervisors import Multiprocess
 
 from pixyproxy.core.settings import Settings
 from pixyproxy.web.app import create_app
+from pixyproxy.web.worker import create_worker_app
+
+ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  (they are recognized, not listened on)
 
 
 def server_config(settings: Settings, *, host: str, port: int, workers: int = 1) -> uvicorn.Config:
-    """How uvicorn runs PixyProxy.
+    """How uvicorn runs PixyProxy at a port that is known.
 
     ``h11`` bounds headers to 64 KB, where httptools took 8 MB and kept a half-sent header open (uvicorn
-    0.54). Several workers load the application by name, each for itself. What a client writes of its own address is
+    0.54). Several workers make the application each for itself. What a client writes of its own address is
     believed of nobody but ``trusted_proxies``, of whom the last one that is none of them counts.
     """
+    url = local_url(host, port)
     return uvicorn.Config(
-        create_app(settings) if workers == 1 else "pixyproxy.main:app",
+        create_app(settings, local_url=url) if workers == 1 else functools.partial(create_worker_app, url),
+        factory=workers > 1,
         host=host,
         port=port,
         workers=workers,
@@ -39,19 +45,32 @@ def server_config(settings: Settings, *, host: str, port: int, workers: int = 1)
 
 
 def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until a signal stops it; what is under way is finished first."""
-    config = server_config(settings, host=host, port=port, workers=workers)
-    if workers == 1:
-        # uvicorn raises the signal that stopped it once more when all is done; a stop that was asked for is no failure.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run()
-        return
-    listening = config.bind_socket()
-    # asyncio sees to that for sockets of its own only. Without it an answer in two pieces takes 40 ms: the second
-    # waits until the client acknowledges the first.
+    """Serve until a signal stops it; what is under way is finished first.
+
+    Exits with a status that is not 0 if the address cannot be used, or if the application has failed.
+    """
+    listening = uvicorn.Config("", host=host, port=port, log_config=None).bind_socket()
+    # asyncio does this for its own sockets only. Without it an answer in two pieces takes 40 ms: the second waits until
+    # the client acknowledges the first.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Multiprocess(config, sockets=[listening]).run()
+    config = server_config(settings, host=host, port=listening.getsockname()[1], workers=workers)
+    if workers > 1:
+        Multiprocess(config, sockets=[listening]).run()
+        return
+    # uvicorn raises the signal that stopped it once more when all is done; a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    if server.lifespan.should_exit:
+        raise SystemExit(1)
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens there, as this machine reaches it."""
+    if host in ANY_ADDRESS:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _as_connected(networks: tuple[str, ...]) -> list[str]:

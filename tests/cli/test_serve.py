@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pixyproxy.web.server import local_url
 from tests.cli.conftest import Place
+from tests.support.api_keys import key_id_of
 from tests.support.process import new_api_key, running_server, wait_until
+from tests.support.server import serving
 from tests.support.upstream import refusing_base_url
 
 
@@ -17,6 +20,9 @@ def test_two_workers_serve_and_stop(place: Place) -> None:
     with running_server(place.settings, place.folder, workers=2) as server:
         with server.client(api_key) as client:
             for _ in range(10):
+                with server.client() as another:
+                    found = another.get("/.well-known/oauth-authorization-server").json()
+                assert found["issuer"] == server.url
                 made = client.post("/image", json={"prompt": "a fox", "size": "64x64"})
                 assert made.status_code == 201
                 with server.client() as another:
@@ -26,6 +32,33 @@ def test_two_workers_serve_and_stop(place: Place) -> None:
     assert log.count("Application startup complete") == 2
     assert log.count("Application shutdown complete") == 2
     assert log.count("offline sketches (no OPENAI_API_KEY is set)") == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8123"),
+        ("0.0.0.0", "http://127.0.0.1:8123"),  # noqa: S104  (nothing listens there)
+        ("::", "http://127.0.0.1:8123"),
+        ("::1", "http://[::1]:8123"),
+        ("pictures.internal", "http://pictures.internal:8123"),
+    ],
+)
+def test_a_server_without_a_public_url_is_named_after_its_address(host: str, url: str) -> None:
+    assert local_url(host, 8123) == url
+
+
+def test_a_token_outlives_a_change_of_the_port(place: Place) -> None:
+    with serving(place.settings) as former, serving(place.settings) as server:
+        assert former.url != server.url
+        tenant = former.new_tenant("acme")
+        with tenant.http, server.client() as client:
+            form = {"grant_type": "client_credentials", "client_id": key_id_of(tenant.api_key)}
+            form["client_secret"] = tenant.api_key
+            token = tenant.http.post("/auth/token", data=form).json()["access_token"]
+            assert client.get("/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+            told = client.post("/auth/introspect", data={**form, "token": token}).json()
+            assert (told["active"], told["iss"]) == (True, former.url)
 
 
 def test_a_worker_that_dies_is_replaced(place: Place) -> None:

@@ -42,10 +42,11 @@ def test_a_token_is_good_at_the_server_that_runs(serving_place: tuple[Place, Run
         assert_problem(client.get("/me"), 401, "credential_invalid")
 
 
-def test_a_token_that_was_issued_under_another_public_url_is_refused(place: Place) -> None:
+@pytest.mark.parametrize("other", ["", "https://other.example.com"])
+def test_a_server_with_a_public_url_refuses_tokens_of_any_other(other: str, place: Place) -> None:
     place.succeed("tenant", "create", "acme")
-    token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_PUBLIC_URL=PUBLIC_URL).strip()
-    with serving(place.settings) as server, server.client(token) as client:
+    token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_PUBLIC_URL=other).strip()
+    with serving(make_settings(place.folder, public_url=PUBLIC_URL)) as server, server.client(token) as client:
         assert_problem(client.get("/me"), 401, "credential_invalid")
 
 

@@ -72,6 +72,13 @@ def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
         ("images_per_minute", 0),
         ("default_model", ""),
         ("public_url", "ftp://host"),
+        ("public_url", "https://host/path?query"),
+        ("public_url", "https://user@host"),
+        ("public_url", "https://host/a%20path"),
+        ("cors_origins", "https://app.example.com/"),
+        ("cors_origins", "https://App.example.com"),
+        ("cors_origins", "app.example.com"),
+        ("cors_origins", "null"),
         ("openai_base_url", "not a url"),
         ("secret_key", "x" * 31),
         ("default_size", "large"),
@@ -82,6 +89,25 @@ def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -
     with pytest.raises(ValidationError) as caught:
         make_settings(tmp_path, **{name: value})
     assert len(caught.value.errors()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url", "prefix"),
+    [
+        (None, None, ""),
+        ("https://host", "https://host", ""),
+        ("http://host:8000/", "http://host:8000", ""),
+        ("https://host/a/b/", "https://host/a/b", "/a/b"),
+    ],
+)
+def test_a_public_url_may_have_a_path(tmp_path: Path, url: str | None, base_url: str | None, prefix: str) -> None:
+    settings = make_settings(tmp_path, public_url=url)
+    assert (settings.base_url, settings.url_prefix) == (base_url, prefix)
+
+
+def test_origins_are_separated_by_commas(tmp_path: Path) -> None:
+    origins = "https://app.example.com, http://localhost:5173,http://[::1]:3000,chrome-extension://abc,*"
+    assert len(make_settings(tmp_path, cors_origins=origins).cors_origins) == 5
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ class FaultError(Exception):
     """What a fault point that is to fail raises: nothing that the product knows."""
 
 
+class LoopEndError(BaseException):
+    """What not even a loop that goes on after every error survives."""
+
+
 class Act(StrEnum):
     """What happens at a fault point."""
 
@@ -43,6 +47,8 @@ class Act(StrEnum):
     """The process ends as by SIGKILL."""
     RAISE = "raise"
     """A ``FaultError``."""
+    END_LOOP = "end loop"
+    """A ``LoopEndError``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class PlannedActs:
         if fault.act is Act.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         self.plan.unlink()
-        raise FaultError
+        raise LoopEndError if fault.act is Act.END_LOOP else FaultError
 
     def _read(self) -> Fault | None:
         try:

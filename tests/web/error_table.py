@@ -31,7 +31,7 @@ CHUNK = b" " * 65_536
 TWENTY_MEGABYTES = 20_000_000
 JSON = {"Content-Type": "application/json"}
 CONTENT_METHODS = "GET, HEAD"
-IMAGE_METHODS = "DELETE, GET, PATCH"
+IMAGE_METHODS = "DELETE, GET, HEAD, PATCH"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,11 @@ CREDENTIALS = [
     Case("wrong X-API-Key", lambda s: s.post_as({"X-API-Key": "pxy_x"}), 401, "credential_invalid"),
     Case(
         "good key in Basic auth", lambda s: s.post_as({"Authorization": f"Basic {s.tenant.api_key}"}), 401,
-        "credential_invalid", INVALID_TOKEN,
+        "credential_missing", CHALLENGE,
+    ),
+    Case(
+        "good key in a scheme that nobody knows", lambda s: s.post_as({"Authorization": f"Token {s.tenant.api_key}"}),
+        401, "credential_invalid", INVALID_TOKEN,
     ),
     Case("a key of 60 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 60_000)), 401, "credential_invalid"),
     Case("revoked key", lambda s: s.post_with(s.revoked()), 401, "credential_invalid", INVALID_TOKEN),
@@ -285,15 +289,15 @@ PATHS = [
     Case("unknown path", lambda s: s.raw("GET", "/nowhere"), *NO_ROUTE),
     Case("a slash at the end", lambda s: s.raw("GET", "/image/"), *NO_ROUTE),
     Case("two slashes", lambda s: s.raw("GET", "//image"), *NO_ROUTE),
-    Case("PUT /image", lambda s: s.raw("PUT", "/image"), *NOT_ALLOWED, (("allow", "GET, POST"),)),
-    Case("DELETE /image", lambda s: s.raw("DELETE", "/image"), *NOT_ALLOWED, (("allow", "GET, POST"),)),
+    Case("PUT /image", lambda s: s.raw("PUT", "/image"), *NOT_ALLOWED, (("allow", "GET, HEAD, POST"),)),
+    Case("DELETE /image", lambda s: s.raw("DELETE", "/image"), *NOT_ALLOWED, (("allow", "GET, HEAD, POST"),)),
     Case("POST /image/{guid}", lambda s: s.raw("POST", f"/image/{ABSENT_GUID}"), *NOT_ALLOWED,
          (("allow", IMAGE_METHODS),)),
     Case("PUT /image/{guid}/content", lambda s: s.raw("PUT", f"/image/{ABSENT_GUID}/content"), *NOT_ALLOWED,
          (("allow", CONTENT_METHODS),)),
-    Case("POST /healthz", lambda s: s.raw("POST", "/healthz"), *NOT_ALLOWED, (("allow", "GET"),)),
-    Case("TRACE /image", lambda s: s.raw("TRACE", "/image"), *NOT_ALLOWED, (("allow", "GET, POST"),)),
-    Case("an invented method", lambda s: s.raw("BREW", "/image"), *NOT_ALLOWED, (("allow", "GET, POST"),)),
+    Case("POST /healthz", lambda s: s.raw("POST", "/healthz"), *NOT_ALLOWED, (("allow", "GET, HEAD"),)),
+    Case("TRACE /image", lambda s: s.raw("TRACE", "/image"), *NOT_ALLOWED, (("allow", "GET, HEAD, POST"),)),
+    Case("an invented method", lambda s: s.raw("BREW", "/image"), *NOT_ALLOWED, (("allow", "GET, HEAD, POST"),)),
 ]  # fmt: skip
 
 FORBIDDEN = (403, "scope_missing")
@@ -442,7 +446,7 @@ GENERATIONS = [
     Case("waiting for an unknown generation", lambda s: s.send(
         "GET", f"/generation/{ABSENT_GUID}", headers={"Prefer": "wait=5"}), *NO_GENERATION),
     Case("DELETE /generation/{guid}", lambda s: s.raw("DELETE", f"/generation/{ABSENT_GUID}"), *NOT_ALLOWED,
-         (("allow", "GET"),)),
+         (("allow", "GET, HEAD"),)),
 ]  # fmt: skip
 
 WEBHOOKS = [

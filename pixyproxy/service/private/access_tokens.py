@@ -42,6 +42,7 @@ class Holder(FrozenModel):
 class AccessToken(Holder):
     """What an access token says."""
 
+    issuer: str
     scopes: frozenset[Scope]
     token_id: TokenId
     issued_at: datetime
@@ -50,16 +51,22 @@ class AccessToken(Holder):
 
 @dataclass(frozen=True)
 class AccessTokens:
-    """Makes and reads the access tokens of one issuer; reading asks no database."""
+    """Makes and reads the access tokens of this installation; reading asks no database.
+
+    ``issuer`` becomes ``iss`` and ``aud``. Where it is no more than the address of one process (``is_named`` is
+    False), the signature alone decides whose a token is: another process of this installation has another address.
+    """
 
     keys: KeyRing
     issuer: str
+    is_named: bool = True
 
     def new(self, holder: Holder, *, scopes: frozenset[Scope], seconds: int) -> AccessToken:
         """A token that lives from now on for so many seconds; it is nothing before it is signed."""
         moment = clock.now()
         return AccessToken(
             **holder.model_dump(),
+            issuer=self.issuer,
             scopes=scopes,
             token_id=TokenId(str(uuid.uuid4())),
             issued_at=moment,
@@ -69,8 +76,8 @@ class AccessTokens:
     def sign(self, token: AccessToken) -> SecretStr:
         """The token as its bearer gets it."""
         claims: dict[str, Any] = {
-            "iss": self.issuer,
-            "aud": self.issuer,
+            "iss": token.issuer,
+            "aud": token.issuer,
             "sub": token.subject,
             "client_id": token.client_id,
             "iat": int(token.issued_at.timestamp()),
@@ -87,15 +94,16 @@ class AccessTokens:
     def read(self, presented: SecretStr) -> AccessToken:
         """What a token of ours says. Raises ``CredentialInvalidException`` for any that is not, or not any more."""
         text, moment = presented.get_secret_value(), clock.now()
-        header = inspect_token(text)
-        key = None if header.kid is None else self.keys.verification_key(header.kid, moment)
-        if key is None:
+        unverified = inspect_token(text)
+        key = None if unverified.kid is None else self.keys.verification_key(unverified.kid, moment)
+        issuer = self.issuer if self.is_named else unverified.issuer
+        if key is None or issuer is None:
             raise CredentialInvalidException
         claims = verify_token(
             text,
             key,
-            issuer=self.issuer,
-            audience=self.issuer,
+            issuer=issuer,
+            audience=issuer,
             types=TYPES,
             required=REQUIRED,
             at=moment,
@@ -113,6 +121,7 @@ def _token(claims: dict[str, Any]) -> AccessToken:
         subject_type=claims["sub_type"],
         tenant_guid=claims["tenant"],
         client_id=claims["client_id"],
+        issuer=claims["iss"],
         scopes=claims["scope"].split(),
         session=claims.get("sid"),
         token_id=claims["jti"],

@@ -12,6 +12,7 @@ from pixyproxy.core.exceptions import CredentialInvalidException, DatabaseExcept
 from pixyproxy.core.models.api_key import StoredApiKey
 from pixyproxy.core.models.principal import Principal, Scope, Subject, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantStatus
+from pixyproxy.core.models.trusted_issuer import TrustedIssuer
 from pixyproxy.core.models.user import UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens
@@ -53,14 +54,14 @@ class Authenticator:
             if key.former_secret_until is not None and key.former_secret_until > clock.now():
                 # It may be the former secret that was presented.
                 expires_at = min(key.former_secret_until, key.expires_at or key.former_secret_until)
-        elif (issuer := inspect_token(presented.get_secret_value()).issuer) == self.access_tokens.issuer:
+        elif (trusted := self._trusted_issuer(presented)) is not None:
+            claims = await self.trusted_issuers.verify(presented.get_secret_value(), trusted, at=clock.now())
+            principal = await self.database.read(lambda data: _foreign_principal(data, claims))
+            expires_at = claims.expires_at
+        else:
             token = self.access_tokens.read(presented)
             principal = await self.database.read(lambda data: token_principal(data, token))
             expires_at = token.expires_at
-        else:
-            claims = await self._foreign_claims(presented, issuer or "")
-            principal = await self.database.read(lambda data: _foreign_principal(data, claims))
-            expires_at = claims.expires_at
         self.recognized.remember(presented, principal, expires_at=expires_at, checked_at=checked_at)
         return principal
 
@@ -88,11 +89,9 @@ class Authenticator:
         except DatabaseException:
             logger.warning("the last use of key %s could not be noted", key.key_id)
 
-    async def _foreign_claims(self, presented: SecretStr, unverified_issuer: str) -> ForeignClaims:
-        issuer = self.trusted_issuers.find(unverified_issuer)
-        if issuer is None:
-            raise CredentialInvalidException
-        return await self.trusted_issuers.verify(presented.get_secret_value(), issuer, at=clock.now())
+    def _trusted_issuer(self, presented: SecretStr) -> TrustedIssuer | None:
+        """Return the issuer that a token names, if it is a trusted one; any other has to be signed by a key of ours."""
+        return self.trusted_issuers.find(inspect_token(presented.get_secret_value()).issuer or "")
 
 
 def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:

@@ -60,7 +60,9 @@ class Recovery:
 
     async def run_forever(self) -> None:
         """Say that this process lives, sweep and recover, again and again until cancelled."""
-        await asyncio.gather(self._renew_forever(), self._recover_forever())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_forever())
+            group.create_task(self._recover_forever())
 
     async def _renew_forever(self) -> None:
         """In a loop of its own: a round of recovery may take longer than a lease."""

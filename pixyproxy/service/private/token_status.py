@@ -81,8 +81,8 @@ class TokenStatusService:
             exp=int(token.expires_at.timestamp()),
             iat=int(token.issued_at.timestamp()),
             sub=token.subject,
-            aud=self.access_tokens.issuer,
-            iss=self.access_tokens.issuer,
+            aud=token.issuer,
+            iss=token.issuer,
             jti=token.token_id,
             tenant=token.tenant_guid,
         )

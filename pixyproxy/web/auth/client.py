@@ -53,6 +53,8 @@ class Client:
 async def presented_client(request: Request, _basic: Annotated[object, Security(BASIC)]) -> Client | None:
     """The client that Basic or the form names (RFC 6749 §2.3.1), or None where neither does.
 
+    Basic beside an API key is the sign-in of a reverse proxy, and names no client of ours.
+
     Raises ``OAuthRequestException`` for both at once or a parameter that is repeated, and
     ``OAuthClientException`` for a header that cannot be read.
     """
@@ -62,7 +64,7 @@ async def presented_client(request: Request, _basic: Annotated[object, Security(
         raise OAuthRequestException(message)
     named, secret = _text(form.get("client_id")), _text(form.get("client_secret"))
     header = request.headers.get("authorization", "")
-    if not header.lower().startswith("basic "):
+    if not header.lower().startswith("basic ") or "x-api-key" in request.headers:
         return _client(named, secret)
     client = _read_basic(header)
     if client is not None and (secret or (named and named != client.id)):

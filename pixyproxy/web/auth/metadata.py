@@ -46,7 +46,7 @@ async def get_server_metadata(response: Response, services: AllServices, public_
     response.headers["Cache-Control"] = f"{whose}, max-age={CACHE_SECONDS}"
     password = ("password", "refresh_token") if services.settings.password_sign_in else ("refresh_token",)
     return ServerMetadata(
-        issuer=services.settings.issuer,
+        issuer=services.issuer,
         token_endpoint=f"{public_url}/auth/token",
         jwks_uri=f"{public_url}/.well-known/jwks.json",
         revocation_endpoint=f"{public_url}/auth/revoke",

@@ -11,6 +11,7 @@ from fastapi import Depends, Security
 from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlowPassword, OAuthFlows
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, OAuth2
 from pydantic import SecretStr
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import CredentialInvalidException, CredentialMissingException, PermissionException
@@ -29,6 +30,9 @@ SCOPE_DESCRIPTIONS = {
     Scope.ADMIN: "Administer the server.",
 }
 FLOW = {"tokenUrl": "/auth/token", "scopes": {scope.value: text for scope, text in SCOPE_DESCRIPTIONS.items()}}
+
+SCHEMES_OF_PROXIES = {"basic", "digest", "negotiate", "ntlm"}
+"""Those of ``Authorization`` that browsers know themselves (RFC 7617, RFC 7616, RFC 4559)."""
 
 BEARER = HTTPBearer(
     auto_error=False,
@@ -50,20 +54,29 @@ OAUTH = OAuth2(
 
 async def presented_credential(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
     _header: Annotated[str | None, Security(HEADER)],
     _oauth: Annotated[str | None, Security(OAUTH)],
 ) -> SecretStr | None:
-    """The API key or access token of the request, or None where it has no credential at all.
+    """The API key or access token of the request; its parameters are what the OpenAPI document says of it."""
+    return credential_in(request.headers)
 
-    A credential that cannot be read is an error: nobody who sent one is served as if they had not.
+
+def credential_in(headers: Headers) -> SecretStr | None:
+    """Return the API key or access token of a request, or None where it has no credential at all.
+
+    What a browser sends for the sign-in of a reverse proxy is none of ours. Raise ``CredentialInvalidException`` for
+    any other one that cannot be read: nobody who sent one is served as if they had not.
     """
-    if bearer is not None:
-        return SecretStr(bearer.credentials)
-    if "authorization" in request.headers:
-        raise CredentialInvalidException
-    header = request.headers.get("x-api-key")
-    return None if header is None else SecretStr(header)
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return SecretStr(token.strip())
+        if scheme.lower() not in SCHEMES_OF_PROXIES:
+            raise CredentialInvalidException
+    key = headers.get("x-api-key")
+    return None if key is None else SecretStr(key)
 
 
 async def recognized_caller(

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import (
-    CredentialInvalidException,
     OAuthClientException,
     OAuthGrantTypeException,
     OAuthRequestException,
@@ -18,7 +17,7 @@ from pixyproxy.service.private.key_format import PresentedKey, read_client
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
-from pixyproxy.web.auth.policies import recognized_caller
+from pixyproxy.web.auth.policies import credential_in, recognized_caller
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
@@ -131,14 +130,8 @@ async def introspecting_caller(
 ) -> Principal:
     """Who asks about a token: a client with its secret, or whoever else has a credential."""
     principal = await _authenticated_client(request, client, services, limits)
-    if principal is None and not request.headers.get("authorization", "").lower().startswith("basic "):
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme and scheme.lower() != "bearer":
-            raise CredentialInvalidException
-        bearer = SecretStr(token.strip()) if scheme else None
-        header = request.headers.get("x-api-key")
-        credential = bearer or (SecretStr(header) if header else None)
-        principal = await recognized_caller(request, services, limits, credential)
+    if principal is None:
+        principal = await recognized_caller(request, services, limits, credential_in(request.headers))
     if principal is None:
         raise OAuthClientException
     return principal

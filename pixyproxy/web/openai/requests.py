@@ -6,12 +6,15 @@ A parameter that is not known here is passed on to the upstream as it came.
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pixyproxy.core.models.base import REFUSE_COERCION
@@ -30,21 +33,17 @@ MOST_FIELD_BYTES = 128 * 1024
 FORM = "multipart/form-data"
 FORMS = {FORM, "application/x-www-form-urlencoded"}
 """The second can only name earlier pictures."""
-INPUT_FIELDS: dict[str, InputField] = {
-    "image": "image",
-    "image[]": "image",
-    "image_guid": "image",
-    "image_guid[]": "image",
-    "mask": "mask",
-    "markup": "markup",
-}
+INPUT_FIELDS: dict[str, InputField] = {"image": "image", "image_guid": "image", "mask": "mask", "markup": "markup"}
+ITEM = re.compile(r"\[[0-9]*\]$")
+"""What clients write behind the name of a field that may have several values: ``image[]``, ``image[0]``."""
 NUMBERS = ("n", "partial_images", "output_compression", "frame_count", "frame_duration_ms")
 OTHERS = "parameters"
 NOT_TO_BE_PASSED_ON = (
     "those that are passed on must be JSON without NaN or lone surrogates, not nested too deeply, and not longer than "
     "64 KB together"
 )
-FLAGS = {"true": True, "false": False}
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+EXTENDED_FILENAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
 OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(Options)
 
 
@@ -84,6 +83,20 @@ class OpenAIImageRequest(BaseModel):
         )
 
 
+class _PartParser(MultiPartParser):
+    """Takes a part for a file that has only the extended form of a file name, ``filename*=`` (RFC 5987).
+
+    RFC 7578 §4.2 forbids that form and the parser ignores it, but aiohttp and urllib3 1 write it alone where a name is
+    not ASCII. A plain name that is there too comes first, or counts last.
+    """
+
+    def on_headers_finished(self) -> None:
+        """Read the headers of a part."""
+        part = self._current_part
+        part.content_disposition = EXTENDED_FILENAME.sub(b"; filename=", part.content_disposition or b"")
+        super().on_headers_finished()
+
+
 @asynccontextmanager
 async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest, list[Upload]]]:
     """The fields and pictures of a form for ``POST /v1/images/edits``; its files are open as long as this lasts.
@@ -93,7 +106,9 @@ async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest,
     if not is_form(request):
         name, problem = "Content-Type", f"must be {FORM}: send the pictures and the parameters as fields of a form"
         raise _invalid(name, problem)
-    async with request.form(max_files=MOST_INPUTS, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
+    if _media_type(request) == FORM:
+        await _parse_parts(request)
+    async with request.form(max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
         uploads = _uploads(form)
         try:
             body = OpenAIImageRequest.model_validate(_parameters(form))
@@ -106,11 +121,42 @@ async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest,
 
 def is_form(request: Request) -> bool:
     """Whether the body says that it is a form's."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() in FORMS
+    return _media_type(request) in FORMS
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _parse_parts(request: Request) -> None:
+    """Read the parts of the body. Raise ``HTTPException`` if that cannot be done."""
+    try:
+        async with aclosing(request.stream()) as stream:
+            parser = _PartParser(
+                request.headers,
+                stream,
+                max_files=MOST_INPUTS,
+                max_fields=MOST_FIELDS,
+                max_part_size=MOST_FIELD_BYTES,
+            )
+            # Where `request.form()` keeps what it has read; there is no other way to choose the parser.
+            request._form = await parser.parse()  # noqa: SLF001
+    except MultiPartException as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST) from error
+
+
+def _filled(form: FormData) -> list[tuple[str, UploadFile | str]]:
+    """Return the fields without those that are empty: that is how clients and browsers send what nobody filled in."""
+    return [(name, value) for name, value in form.multi_items() if value and not _is_unselected(value)]
+
+
+def _is_unselected(value: UploadFile | str) -> bool:
+    """Whether this is what a browser sends for a file that nobody selected."""
+    return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
 def _uploads(form: FormData) -> list[Upload]:
-    uploads = [_upload(name, value) for name, value in form.multi_items() if name in INPUT_FIELDS]
+    uploads = [_upload(name, value) for name, value in _filled(form) if _field(name) in INPUT_FIELDS]
     counts = Counter(upload.field for upload in uploads)
     if not counts["image"]:
         problem = "must be there: a file, or the GUID of an earlier image in `image_guid`"
@@ -122,8 +168,12 @@ def _uploads(form: FormData) -> list[Upload]:
     return uploads
 
 
+def _field(name: str) -> str:
+    return ITEM.sub("", name)
+
+
 def _upload(name: str, value: UploadFile | str) -> Upload:
-    field = INPUT_FIELDS[name]
+    field = INPUT_FIELDS[_field(name)]
     if isinstance(value, UploadFile):
         return Upload(field, value.file)
     if re.fullmatch(GUID_PATTERN, value) is None:
@@ -136,8 +186,8 @@ def _parameters(form: FormData) -> dict[str, Any]:
     """The form's other fields as JSON would have them; those of a name that ends with ``[]`` are a list."""
     parameters: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
-    for name, value in form.multi_items():
-        if name in INPUT_FIELDS:
+    for name, value in _filled(form):
+        if _field(name) in INPUT_FIELDS:
             continue
         if isinstance(value, UploadFile):
             problem = "must not be a file"
@@ -147,7 +197,7 @@ def _parameters(form: FormData) -> dict[str, Any]:
         elif name in NUMBERS and re.fullmatch(r"-?[0-9]{1,9}", value):
             parameters[name] = int(value)
         else:
-            parameters[name] = FLAGS.get(value, value) if name == "stream" else value
+            parameters[name] = FLAGS.get(value.lower(), value) if name == "stream" else value
     return {**lists, **parameters}
 
 

@@ -1,21 +1,23 @@
 """The pages and their files, all from this package: a browser needs no other host."""
 
-from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import Request
+from starlette.staticfiles import StaticFiles
 
 from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.openapi import document_below
 
 STATIC = Path(__file__).parent / "static"
-SWAGGER = Path(str(files("fastapi_swagger") / "resources"))
-FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}} | {
-    name: SWAGGER / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")
+FOLDERS = StaticFiles(directory=STATIC, packages=[("fastapi_swagger", "resources")])
+FILES = {path.name for path in STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}} | {
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
 }
-"""Every file that is served, by name: a path from a client is only ever looked up here."""
+"""Every file that is served: a path from a client is only ever looked up here."""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -34,33 +36,40 @@ DOCS_HEADERS = PAGE_HEADERS | {
 }
 
 
-async def gallery() -> FileResponse:
+async def gallery(request: Request) -> Response:
     """The page with the newest pictures."""
-    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS | {"Cache-Control": "no-cache"})
+    return await _file(request, "index.html", PAGE_HEADERS)
 
 
 async def docs() -> HTMLResponse:
-    """The interactive documentation of the HTTP API."""
+    """The interactive documentation of the HTTP API. What it loads is named relative to it, below any prefix."""
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url="openapi.json",
         title="PixyProxy API",
-        swagger_js_url="/static/swagger-ui-bundle.js",
-        swagger_css_url="/static/swagger-ui.css",
-        swagger_favicon_url="/static/icon.svg",
+        swagger_js_url="static/swagger-ui-bundle.js",
+        swagger_css_url="static/swagger-ui.css",
+        swagger_favicon_url="static/icon.svg",
     )
     return HTMLResponse(page.body, headers=DOCS_HEADERS)
 
 
 async def openapi_document(request: Request) -> JSONResponse:
     """The description of the HTTP API, for programs."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(document_below(request.scope.get("root_path", ""), request.app.openapi()))
 
 
-async def static_file(name: str) -> FileResponse:
+async def static_file(request: Request, name: str) -> Response:
     """A style sheet, script or icon of the pages."""
     if name not in FILES:
         raise HTTPException(404)
-    return FileResponse(FILES[name], headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+    return await _file(request, name, {"X-Content-Type-Options": "nosniff"})
+
+
+async def _file(request: Request, name: str, headers: dict[str, str]) -> Response:
+    """Return a file, or 304 if the client has it; caches ask each time, so that an update shows at once."""
+    response = await FOLDERS.get_response(name, request.scope)
+    response.headers.update(headers | {"Cache-Control": "no-cache"})
+    return response
 
 
 def page_router(limits: RateLimits) -> APIRouter:

@@ -42,7 +42,7 @@ async def readyz(services: AllServices, limits: Limits) -> Readiness:
 
 def health_router(limits: RateLimits) -> APIRouter:
     """The resources that a supervisor asks."""
-    router = APIRouter(tags=["around it"])
+    router = APIRouter(tags=["health"])
     router.get("/healthz", responses=problems(429))(limits.probe(healthz))
     router.get("/readyz", responses=problems(429, 503, 507))(limits.probe(readyz))
     return router

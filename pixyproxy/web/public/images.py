@@ -70,13 +70,10 @@ def public_image_router(limits: RateLimits) -> APIRouter:
     router.get("/image/{guid}", responses=problems(401, 403, 404, 429, 503), openapi_extra=OPEN_TO_EVERYONE)(
         limits.read(get_image)
     )
-    content = limits.read(get_image_content)
-    for register, name in ((router.get, "get_image_content"), (router.head, "head_image_content")):
-        register(
-            "/image/{guid}/content",
-            name=name,
-            response_class=Response,
-            responses=CONTENT_RESPONSES | problems(401, 403, 404, 416, 429, 500, 503),
-            openapi_extra=OPEN_TO_EVERYONE,
-        )(content)
+    router.get(
+        "/image/{guid}/content",
+        response_class=Response,
+        responses=CONTENT_RESPONSES | problems(401, 403, 404, 416, 429, 500, 503),
+        openapi_extra=OPEN_TO_EVERYONE,
+    )(limits.read(get_image_content))
     return router

@@ -6,10 +6,15 @@ import httpx2
 
 from pixyproxy.core.models.principal import Scope
 from tests.support.commands import run_command
-from tests.support.server import make_settings, serving
+from tests.support.server import RunningServer, make_settings, serving
 
 METADATA = "/.well-known/oauth-authorization-server"
 KEYS = "/.well-known/jwks.json"
+
+
+def test_the_issuer_is_where_the_server_listens(anonymous: httpx2.Client, server: RunningServer) -> None:
+    found = anonymous.get(METADATA, headers={"Host": "evil.example.com"}).json()
+    assert found["issuer"] == server.url
 
 
 def test_the_metadata_names_endpoints_that_are_there(anonymous: httpx2.Client) -> None:

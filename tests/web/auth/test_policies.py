@@ -31,6 +31,22 @@ def test_a_good_key_in_one_header_does_not_excuse_a_bad_one_in_the_other(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("sign_in", ["Basic YW5uOnNlY3JldA==", "basic", "Negotiate YII=", 'Digest username="ann"'])
+def test_the_sign_in_of_a_reverse_proxy_is_no_credential(
+    sign_in: str, tenant: TenantClient, anonymous: httpx2.Client
+) -> None:
+    proxied = {"Authorization": sign_in}
+    assert anonymous.get("/image", headers=proxied).status_code == 200
+    assert_problem(anonymous.get("/me", headers=proxied), 401, "credential_missing")
+    assert_problem(anonymous.get("/image", headers=proxied | {"X-API-Key": "pxy_wrong"}), 401, "credential_invalid")
+    me = anonymous.get("/me", headers=proxied | {"X-API-Key": tenant.api_key})
+    assert (me.status_code, me.json()["tenant"]["guid"]) == (200, tenant.guid)
+    form = {"token": "nothing"}
+    told = anonymous.post("/auth/introspect", data=form, headers=proxied | {"X-API-Key": tenant.api_key})
+    assert (told.status_code, told.json()) == (200, {"active": False})
+    assert anonymous.post("/auth/introspect", data=form, headers=proxied).status_code == 401
+
+
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.IMAGE_GENERATE}))
 def test_no_other_scope_allows_to_make_pictures(scope: Scope, server: RunningServer, upstream: FakeUpstream) -> None:
     caller = tenant_with(server, str(uuid.uuid4()), scope)

@@ -193,3 +193,62 @@ def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: Fak
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "reference"
     assert upstream.requests == []
+
+
+def edit_of(*parts: bytes) -> tuple[bytes, dict[str, str]]:
+    """The body of a form whose parts stand as they are, and its type."""
+    body = b"".join(b"--limit\r\nContent-Disposition: form-data; %b\r\n" % part for part in parts)
+    return body + b"--limit--\r\n", {"Content-Type": "multipart/form-data; boundary=limit"}
+
+
+PROMPT = b'name="prompt"\r\n\r\na fox'
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"name=\"image\"; filename*=utf-8''f%C3%BCchse.png",
+        b"name=image; filename=fox.png; filename*=utf-8''fox.png",
+        b"name=\"image[]\"; FileName* = UTF-8''fox.png",
+        b'name="image[0]"; filename="fox.png"',
+    ],
+    ids=["aiohttp and urllib3 1", ".NET", "spaces and capitals", "PHP"],
+)
+def test_a_file_is_taken_however_its_part_is_headed(head: bytes, tenant: TenantClient, upstream: FakeUpstream) -> None:
+    content, headers = edit_of(PROMPT, head + b"\r\nContent-Type: image/png\r\n\r\n" + FOX)
+    answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert files_of(upstream) == [("image", "image/png", FOX)]
+
+
+@pytest.mark.parametrize("name", ["mask", "mask[]", "mask[0]"])
+def test_a_mask_is_taken_as_a_list_too(name: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
+    files = [("image[]", FOX), (name, MASK)]
+    assert tenant.http.post("/v1/images/edits", data={"prompt": "a fox"}, files=files).status_code == 200
+    assert sorted(files_of(upstream)) == [("image", "image/png", FOX), ("mask", "image/png", MASK)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "is_stream"),
+    [("True", True), ("true", True), ("1", True), ("False", False), ("false", False), ("0", False), ("", False)],
+)
+def test_a_stream_is_asked_for_in_every_languages_spelling(flag: str, is_stream: bool, tenant: TenantClient) -> None:  # noqa: FBT001  (what is expected)
+    form = {"prompt": "a fox", "stream": flag}
+    answer = tenant.http.post("/v1/images/edits", data=form, files={"image": FOX})
+    assert answer.status_code == 200
+    assert (answer.headers["content-type"].partition(";")[0] == "text/event-stream") is is_stream
+
+
+def test_fields_that_nobody_filled_in_are_absent(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    optional = ("model", "n", "size", "quality", "response_format", "partial_images", "visibility", "filename", "mask")
+    empty = [b'name="%b"\r\n\r\n' % name.encode() for name in (*optional, "image_guid[]", "user", "tags[]")]
+    unselected = b'name="mask"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n'
+    picture = b'name="image"; filename="fox.png"\r\n\r\n' + FOX
+    content, headers = edit_of(PROMPT, *empty, unselected, picture)
+    answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert files_of(upstream) == [("image", "image/png", FOX)]
+    assert upstream.requests[0].body.keys() <= {"prompt", "model"}
+    without_prompt, headers = edit_of(b'name="prompt"\r\n\r\n', picture)
+    refused = tenant.http.post("/v1/images/edits", content=without_prompt, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")

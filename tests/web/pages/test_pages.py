@@ -1,6 +1,7 @@
 """The pages and their files: nothing from another host, nothing from outside their folder."""
 
 import re
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
@@ -11,7 +12,7 @@ from tests.support.problems import assert_problem
 
 RESOURCE = re.compile(r"""(?:src|href|action)\s*=\s*["']?\s*((?:[a-z]+:)?//[^"'\s>]+)""", re.IGNORECASE)
 URL_IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
-LOCAL = re.compile(r"""(?:src|href)="(/[^"]*)"|(?:url|href): ?'(/[^']*)'""")
+LOCAL = re.compile(r"""(?:src|href|action)="([^"#]+)"|url: ?'([^']+)'""")
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -32,7 +33,7 @@ def test_everything_that_a_page_names_is_there(path: str, anonymous: httpx2.Clie
     targets = {first or second for first, second in LOCAL.findall(anonymous.get(path).text)}
     assert len(targets) >= 3
     for target in targets:
-        assert anonymous.get(target).status_code == 200, target
+        assert anonymous.get(urljoin(path, target)).status_code == 200, target
 
 
 @pytest.mark.parametrize("name", ["gallery.css", "gallery.js", "icon.svg", "swagger-ui.css"])
@@ -60,3 +61,20 @@ def test_the_openapi_document_names_its_routes_and_nothing_elsewhere(anonymous: 
     assert "http://" not in answer.text
     # An example may lead to where nobody is (RFC 2606).
     assert "https://" not in answer.text.replace("https://example.com/", "")
+
+
+@pytest.mark.parametrize("path", ["/", "/static/gallery.js", "/static/swagger-ui-bundle.js"])
+def test_a_file_that_the_client_has_is_not_sent_again(path: str, anonymous: httpx2.Client) -> None:
+    first = anonymous.get(path)
+    assert first.headers["cache-control"] == "no-cache"
+    for condition in (
+        {"If-None-Match": f'"other", W/{first.headers["etag"]}'},
+        {"If-Modified-Since": first.headers["last-modified"]},
+    ):
+        again = anonymous.get(path, headers=condition)
+        assert (again.status_code, again.content) == (304, b"")
+        assert {name: again.headers[name] for name in ("etag", "cache-control")} == {
+            name: first.headers[name] for name in ("etag", "cache-control")
+        }
+    changed = anonymous.get(path, headers={"If-None-Match": '"other"'})
+    assert (changed.status_code, changed.content) == (200, first.content)

@@ -218,6 +218,17 @@ def test_whoever_waits_is_told_after_the_time_that_they_name(tenant: TenantClien
     assert finished(tenant, guid)["status"] == "stored"
 
 
+def test_head_does_not_wait_for_events(tenant: TenantClient, upstream: FakeUpstream) -> None:
+    upstream.behave(HANG)
+    guid = order(tenant)["guid"]
+    head = tenant.http.head(f"/generation/{guid}/events")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    upstream.wait_for_requests(1)
+    upstream.release()
+    assert finished(tenant, guid)["status"] == "stored"
+
+
 @pytest.mark.parametrize("prefer", ["respond-async", "respond-async, wait=1", 'RESPOND-ASYNC; foo="bar", wait=0'])
 def test_a_picture_may_be_left_to_be_made(prefer: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)

@@ -1,5 +1,6 @@
 /**
- * The page at "/": the newest public pictures, as `GET /image` lists them.
+ * The page at "/": the newest public pictures, as `GET /image` lists them. Paths are relative to the page, which a
+ * reverse proxy may serve below a path of its own.
  *
  * What a client once sent (prompts, above all) goes into the page as text or as an attribute's value, never as HTML.
  */
@@ -85,7 +86,7 @@ function shorten(text, length) {
 /** Return the list item for one ImageDetail. */
 function buildCard(picture) {
   const card = byId("card").content.cloneNode(true);
-  const path = `/image/${encodeURIComponent(picture.guid)}/content`;
+  const path = `image/${encodeURIComponent(picture.guid)}/content`;
   card.querySelector(".frame").setAttribute("href", path);
 
   const image = card.querySelector("img");
@@ -160,7 +161,7 @@ function showFirstPage() {
     byId("status").textContent = `Pictures shown: ${pictures.length}`;
   };
   // Pictures of the search before must not stay under this one's heading.
-  return load(`/image?${query}`, show, () => grid.replaceChildren());
+  return load(`image?${query}`, show, () => grid.replaceChildren());
 }
 
 /** Add the next page, and take the keyboard to its first picture. */
@@ -176,13 +177,13 @@ function showNextPage() {
 /** Put what the search box says into the address, and show it. */
 function search() {
   const sought = input.value.trim();
-  const address = sought ? `/?${new URLSearchParams({ prompt: sought })}` : "/";
-  if (address === location.pathname + location.search) return;
-  history.replaceState(null, "", address);
+  const query = sought ? `?${new URLSearchParams({ prompt: sought })}` : "";
+  if (query === location.search) return;
+  history.replaceState(null, "", location.pathname + query);
   showFirstPage();
 }
 
-byId("example").textContent = `curl ${location.origin}/image \\
+byId("example").textContent = `curl ${new URL("image", location.href)} \\
   -H 'Authorization: Bearer pxy_…' \\
   -H 'Content-Type: application/json' \\
   -d '{"prompt": "a lighthouse at night by the sea"}'`;
