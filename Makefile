@@ -19,8 +19,9 @@ run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PO
 test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: $(VENV)/.developed ## Kill the server KILLS times at every step of a generation (KILLS=250), and hang up 1,000 times
-	KILLS=$(KILLS) HANG_UPS=1000 $(BIN)/python -m pytest --no-cov tests/faults/test_kills.py tests/faults/test_interruptions.py
+faults: $(VENV)/.developed ## Kill the server KILLS times at every step (KILLS=250), hang up 1,000 times, hold 10,000 connections
+	KILLS=$(KILLS) HANG_UPS=1000 CONNECTIONS=10000 $(BIN)/python -m pytest --no-cov \
+	  tests/faults/test_kills.py tests/faults/test_interruptions.py tests/faults/test_bounded_work.py
 
 lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/ruff check .

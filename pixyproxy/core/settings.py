@@ -123,7 +123,10 @@ class Settings(BaseSettings):
         description="`redis://…` or `rediss://…`: limits hold over all processes and machines; in memory when empty.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed."
+        default=(),
+        description=(
+            "Addresses or networks of reverse proxies whose X-Forwarded-For is believed; they may hold all connections."
+        ),
     )
 
     signing_keys: SecretStr | None = Field(
@@ -157,7 +160,11 @@ class Settings(BaseSettings):
         default=(), description="Hosts or networks that webhooks may call though they are private, or by http."
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        default=4000, description="Connections and requests per process beyond which new ones get 503."
+        default=4000,
+        description=(
+            "Connections and requests per process beyond which new ones get 503; a quarter of them for one address, "
+            "unless it is a trusted proxy."
+        ),
     )
     shutdown_seconds: Seconds = Field(
         default=30, description="How long a stopping server waits for generations that are under way."

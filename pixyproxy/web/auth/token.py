@@ -18,8 +18,9 @@ from pixyproxy.service.private.key_format import PresentedKey, read_client
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
-from pixyproxy.web.auth.policies import recognized_caller
+from pixyproxy.web.auth.policies import recognize
 from pixyproxy.web.dependencies import AllServices, Limits
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
 
@@ -138,7 +139,7 @@ async def introspecting_caller(
         bearer = SecretStr(token.strip()) if scheme else None
         header = request.headers.get("x-api-key")
         credential = bearer or (SecretStr(header) if header else None)
-        principal = await recognized_caller(request, services, limits, credential)
+        principal = request.state.principal = await recognize(request, credential)
     if principal is None:
         raise OAuthClientException
     return principal
@@ -171,7 +172,7 @@ def _key_of(client: Client) -> PresentedKey | None:
 
 def token_router(limits: RateLimits) -> APIRouter:
     """The OAuth 2 endpoints."""
-    router = APIRouter(prefix="/auth", tags=["identity"])
+    router = APIRouter(prefix="/auth", tags=["identity"], route_class=GuardedRoute)
     router.post(
         "/token",
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
