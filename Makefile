@@ -19,7 +19,7 @@ run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PO
 test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups
+faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
 	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults tests/web/test_limits.py tests/web/test_request_log.py tests/web/private/test_budgets.py
 
 lint: $(VENV)/.developed ## Check style, types and layers

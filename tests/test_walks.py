@@ -130,7 +130,7 @@ def test_every_name_in_the_example_is_a_setting() -> None:
 
 def _codes() -> list[str]:
     codes = {kind.code for kind in EXCEPTIONS} | {code for code, _ in FRAMEWORK_CODES.values()}
-    return sorted(codes | {"malformed_json", "invalid_request"})
+    return sorted(codes | {"malformed_json", "malformed_request", "invalid_request"})
 
 
 @pytest.mark.parametrize("code", _codes())

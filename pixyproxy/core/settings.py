@@ -143,7 +143,10 @@ class Settings(BaseSettings):
         description="`redis://…` or `rediss://…`: limits hold over all processes and machines; in memory when empty.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed."
+        default=(),
+        description=(
+            "Addresses or networks of reverse proxies whose X-Forwarded-For is believed; they may hold all connections."
+        ),
     )
 
     signing_keys: SecretStr | None = Field(
@@ -180,7 +183,11 @@ class Settings(BaseSettings):
         default=(), description="Origins of web pages whose scripts may use the whole API with a credential."
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        default=4000, description="Connections and requests per process beyond which new ones get 503."
+        default=4000,
+        description=(
+            "Connections and requests per process beyond which new ones get 503; a quarter of them for one address, "
+            "unless it is a trusted proxy."
+        ),
     )
     shutdown_seconds: Seconds = Field(
         default=30, description="How long a stopping server waits for generations that are under way."

@@ -24,6 +24,7 @@ from pixyproxy.web.cors import CorsMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
 from pixyproxy.web.head import HeadMiddleware
 from pixyproxy.web.limits import RateLimitHeaders, create_rate_limits
+from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS
 from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
 from pixyproxy.web.pages.router import page_router
@@ -36,6 +37,7 @@ from pixyproxy.web.private.users import user_router
 from pixyproxy.web.private.webhooks import webhook_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
+from pixyproxy.web.request_bounds import RequestBounds
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
 from pixyproxy.web.stopping import stop_noticed
 from pixyproxy.web.url_prefix import UrlPrefixMiddleware
@@ -62,13 +64,14 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         # Outermost first: every answer is logged, may be read by the scripts that may, and says what is left of a
-        # limit; the unforeseen is answered, and then bodies are counted.
+        # limit; what is too much is refused, the unforeseen is answered, and then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
             *([Middleware(UrlPrefixMiddleware, prefix=settings.url_prefix)] if settings.url_prefix else []),
             Middleware(HeadMiddleware),
             Middleware(CorsMiddleware, origins=settings.cors_origins),
             Middleware(RateLimitHeaders),
+            Middleware(RequestBounds, most_requests=settings.max_connections),
             Middleware(ErrorBoundary),
             Middleware(
                 BodyLimitMiddleware,
@@ -76,6 +79,7 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
                 max_bytes_of={"/v1/images/edits": settings.max_upload_bytes},
             ),
         ],
+        form_limits={"max_fields": MOST_FIELDS, "max_files": 0, "max_part_size": MOST_FIELD_BYTES},
         exception_handlers=dict.fromkeys((PixyProxyException, HTTPException, RequestValidationError), answer_exception),
     )
     limits = app.state.limits = create_rate_limits(settings)

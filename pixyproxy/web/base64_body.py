@@ -1,6 +1,6 @@
 """Pictures in base64 as they are sent, so that no file is ever whole in memory."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,17 @@ async def base64_pieces(picture: bytes | Path) -> AsyncGenerator[bytes, None]:
         while not is_last:
             piece, is_last = await run_in_thread(_encode_next, file)
             yield piece
+
+
+async def with_pictures(parts: Sequence[bytes], pictures: Sequence[bytes | Path]) -> AsyncGenerator[bytes, None]:
+    """The parts of an answer with a picture in base64 between each two of them, in as few pieces as there can be."""
+    pending = parts[0]
+    for picture, part in zip(pictures, parts[1:], strict=True):
+        async for piece in base64_pieces(picture):
+            yield pending + piece
+            pending = b""
+        pending += part
+    yield pending
 
 
 def _open(path: Path, held: ExitStack) -> tuple[BinaryIO, bytes, bool]:

@@ -5,7 +5,6 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 
 import slowapi.wrappers
 from limits import RateLimitItem, RateLimitItemPerMinute, parse_many
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Principal
+from pixyproxy.web.addresses import network_of
 
 Counter = Callable[[Request], None]
 """Raises slowapi's ``RateLimitExceeded`` if there is no room for the request."""
@@ -27,10 +27,6 @@ SCOPE_KEY = "pixyproxy.rate_limits"
 # slowapi reads a limit's text anew with each request, which takes longer than counting it. There are as many texts as
 # there are different limits.
 slowapi.wrappers.parse_many = functools.lru_cache(maxsize=1024)(parse_many)  # type: ignore[attr-defined]
-
-IPV6_PREFIX = 64
-"""What one customer of a provider has at the least (RFC 6177): a limit by single addresses would be none."""
-UNKNOWN_ADDRESS = "unknown"
 
 
 class RemainingLimit(FrozenModel):
@@ -90,7 +86,7 @@ def client_address(request: Request) -> str:
     From the connection alone, or what the server took for it from a proxy that it trusts. What is no address
     (a proxy may write ``unknown``) is one and the same client.
     """
-    return _network_of(request.client.host if request.client else "")
+    return network_of(request.client.host if request.client else "")
 
 
 def slowapi_counter(limiter: Limiter, amounts: Amounts) -> tuple[tuple[str, ...], Counter]:
@@ -140,16 +136,3 @@ def owner_of_address(request: Request) -> str:
 def digest(name: str) -> str:
     """A name of a length that is known, for one that may be of any."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@functools.lru_cache(maxsize=4096)
-def _network_of(host: str) -> str:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return UNKNOWN_ADDRESS
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ip_network((address, IPV6_PREFIX), strict=False))
-        address = address.ipv4_mapped
-    return str(address)

@@ -104,12 +104,21 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
 }
 
 FRAMEWORK_CODES: dict[int, tuple[str, str]] = {
-    400: ("malformed_body", "The request body cannot be read. Send JSON in UTF-8, not too deeply nested."),
+    400: (
+        "malformed_body",
+        "The request body cannot be read. Send JSON in UTF-8 without deep nesting or masses of lists, of one length.",
+    ),
     404: ("route_not_found", "There is nothing at this path. The paths are listed at /docs."),
     405: ("method_not_allowed", "This path does not take this method; `Allow` lists those it takes."),
     413: ("body_too_large", "The request body is too large. Send a shorter one."),
+    414: ("query_too_long", "The query string is too long or has too many parameters. Send fewer."),
     416: ("range_not_satisfiable", "The picture has no such range; `Content-Range` gives its size."),
+    422: (
+        core.InvalidRequestException.code,
+        "The body has more than 100 members in an object, 1,000 items in a list, or 10,000 values. Send fewer.",
+    ),
     429: ("rate_limited", "Too many requests of this kind. Wait as long as `Retry-After` says."),
+    431: ("headers_too_large", "The request's headers are too many or too long. Send fewer."),
 }
 """What the framework itself answers with → code and what to do."""
 
@@ -123,6 +132,8 @@ OPENAI_PATHS = ("/images/", "/models")
 BELOW_V1 = "There is nothing at this path. The OpenAI-compatible API is below /v1: let the SDK's `base_url` end in /v1."
 OF_SEVERAL = {"n", "stream", "partial_images"}
 SEVERAL = "For several pictures or for events use POST /generation, or /v1/images/generations as OpenAI's clients do."
+MOST_ERRORS = 20
+"""That an answer lists."""
 KEY_HEADER = ("header", "idempotency-key")
 KEY_RULE = "must be 1 to 255 visible ASCII characters; leave the header out rather than empty"
 
@@ -282,7 +293,7 @@ def _cause(exception: core.PixyProxyException) -> str:
 
 def _describe_validation(request: Request, exception: RequestValidationError) -> Problem:
     """422 that names fields and rules, never what was in them; 400 where the body is no JSON at all."""
-    errors = exception.errors()
+    errors = exception.errors()[:MOST_ERRORS]
     if any(error["type"] == "json_invalid" for error in errors):
         code, detail = "malformed_json", "The request body is not valid JSON."
         return Problem(400, code, detail, {}, {})

@@ -45,6 +45,7 @@ __all__ = [
     "RateLimitHeaders",
     "RateLimits",
     "RemainingLimit",
+    "admission_of",
     "client_address",
     "create_rate_limits",
     "seconds_until_reset",
@@ -52,6 +53,9 @@ __all__ = [
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Any]])
 Result = TypeVar("Result")
+Admission = Callable[[Request], Awaitable[object]]
+ADMISSION = "pixyproxy_admission"
+"""The attribute of a limited endpoint."""
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 TOO_MANY_REFUSALS = "This credential was refused too often. Wait as long as `Retry-After` says, and use another."
 REFUSALS_PER_MINUTE = 120
@@ -63,7 +67,8 @@ class RateLimits:
     """The limits of one application; ``shared`` is None where they are those of this process alone.
 
     A decorated endpoint is counted by a dependency, before its other ones but for the principal. So a request
-    that is malformed counts too, where slowapi's usual place, around the endpoint, would never see it.
+    that is malformed counts too, where slowapi's usual place, around the endpoint, would never see it. Routes with a
+    body are counted before that is read (``admission_of``); no request is counted twice.
     """
 
     settings: Settings
@@ -122,6 +127,11 @@ class RateLimits:
         if not await self._run(lambda: self._spend(bucket, 1)):
             self._refuse(await self._run(lambda: self._measure((bucket,))), TOO_MANY_REFUSALS)
 
+    async def count_anonymous(self, request: Request) -> None:
+        """Count a request without a credential for what needs one, as a read of its address."""
+        size = RateLimitItemPerSecond(self.settings.reads_per_second)
+        await self._count(request, (Bucket("read", owner_of_address(request), size),))
+
     async def remaining_images(self, principal: Principal) -> list[RemainingLimit]:
         """What is left of the principal's limits of images; counts nothing."""
         return list(await self._run(lambda: self._measure(self._image_buckets(principal))))
@@ -168,24 +178,28 @@ class RateLimits:
     ) -> Endpoint:
         """Count once the endpoint's own principal is known, which authentication notes on the request."""
         parameters = inspect.signature(endpoint).parameters.values()
-        caller = next((each.name for each in parameters if _is_principal(each.annotation)), None)
+        caller = next((each for each in parameters if _is_principal(each.annotation)), None)
         if caller is None:
             problem = f"{endpoint.__name__} takes no principal: it can only be limited by address"
             raise TypeError(problem)
+        recognize: Admission = get_args(caller.annotation)[1].dependency
 
-        async def count_request(request: Request) -> None:
-            await self._count(request, buckets_of(request, getattr(request.state, "principal", None)))
+        async def admit(request: Request) -> None:
+            await recognize(request)
+            await self._count(request, buckets_of(request, request.state.principal))
 
-        return _counted(endpoint, count_request, after=caller)
+        return _counted(endpoint, admit, after=caller.name)
 
     def _limited_by_address(self, endpoint: Endpoint, policy: str, size: RateLimitItem) -> Endpoint:
-        async def count_request(request: Request) -> None:
+        async def admit(request: Request) -> None:
             await self._count(request, (Bucket(policy, owner_of_address(request), size),))
 
-        return _counted(endpoint, count_request)
+        return _counted(endpoint, admit)
 
     async def _count(self, request: Request, buckets: tuple[Bucket, ...]) -> None:
         """Raise ``RateLimitExceeded`` if one of the buckets is full; what is left is noted for the headers."""
+        if SCOPE_KEY in request.scope:
+            return
         counted = request.scope[SCOPE_KEY] = Counted(buckets)
         counter = self.counters[tuple(bucket.policy for bucket in buckets)]
 
@@ -294,10 +308,14 @@ def _is_principal(annotation: object) -> bool:
     return kind is Principal or Principal in get_args(kind)
 
 
-def _counted(
-    endpoint: Endpoint, count_request: Callable[[Request], Awaitable[None]], *, after: str | None = None
-) -> Endpoint:
-    """The endpoint with a parameter more, for which FastAPI calls ``count_request``: before any other but ``after``.
+def admission_of(endpoint: Callable[..., Any]) -> Admission:
+    """Return what recognizes the caller of a limited endpoint and counts the request, once for each request."""
+    admit: Admission = endpoint.__dict__[ADMISSION]
+    return admit
+
+
+def _counted(endpoint: Endpoint, admit: Admission, *, after: str | None = None) -> Endpoint:
+    """The endpoint with a parameter more, for which FastAPI calls ``admit``: before any other but ``after``.
 
     FastAPI takes parameters in their order, and whatever raises first is the answer.
     """
@@ -307,9 +325,10 @@ def _counted(
     async def limited(*, rate_limit: None, **arguments: object) -> object:  # noqa: ARG001  (FastAPI fills it)
         return await endpoint(**arguments)
 
-    counted = inspect.Parameter("rate_limit", KEYWORD_ONLY, annotation=Annotated[None, Depends(count_request)])
+    counted = inspect.Parameter("rate_limit", KEYWORD_ONLY, annotation=Annotated[None, Depends(admit)])
     own = [parameter.replace(kind=KEYWORD_ONLY) for parameter in signature.parameters.values()]
     before = [parameter for parameter in own if parameter.name == after]
     others = [parameter for parameter in own if parameter.name != after]
     limited.__dict__["__signature__"] = signature.replace(parameters=[*before, counted, *others])
+    limited.__dict__[ADMISSION] = admit
     return cast("Endpoint", limited)

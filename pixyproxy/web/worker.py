@@ -1,9 +1,12 @@
 """What one of several worker processes serves. This module loads nothing else, so that a worker soon shows life."""
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from pixyproxy.web.connections import BoundedProtocol, Connections
 
 
 def create_worker_app(local_url: str) -> "FastAPI":
@@ -19,3 +22,16 @@ def create_worker_app(local_url: str) -> "FastAPI":
     settings = Settings.from_environment()
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     return create_app(settings, local_url=local_url)
+
+
+def create_worker_protocol(**of_uvicorn: Any) -> "BoundedProtocol":  # noqa: ANN401  (uvicorn's own arguments)
+    """Return the protocol for a new connection of this process."""
+    return _connections()(**of_uvicorn)
+
+
+@cache
+def _connections() -> "Connections":
+    from pixyproxy.core.settings import Settings  # noqa: PLC0415  (see above)
+    from pixyproxy.web.server import connections_of  # noqa: PLC0415  (likewise)
+
+    return connections_of(Settings.from_environment())

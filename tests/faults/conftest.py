@@ -1,4 +1,4 @@
-"""The report of the kills, beneath that of the tests."""
+"""The report of kills and figures, beneath that of the tests."""
 
 import json
 from collections import Counter
@@ -7,14 +7,13 @@ import pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for every way to be killed, and one for all of them."""
-    found = [
-        json.loads(str(value))
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == "kills" and report.when == "call"
-    ]
+    """Every figure; a line for every way to be killed, and one for all of them."""
+    figures = _properties(terminalreporter, "figures")
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)
+    found = [json.loads(value) for value in _properties(terminalreporter, "kills")]
     if not found:
         return
     terminalreporter.section("kills")
@@ -28,3 +27,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _properties(terminalreporter: pytest.TerminalReporter, wanted: str) -> list[str]:
+    """What the tests recorded under this name."""
+    return [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == wanted and report.when == "call"
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx2
 import uvicorn
@@ -24,6 +24,8 @@ from tests.support.upstream import FakeUpstream
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from pixyproxy.web.connections import Connections
 
 Result = TypeVar("Result")
 EVERY_IMAGE_SCOPE = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
@@ -65,11 +67,12 @@ class TenantClient:
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that listens; ``services`` are the ones inside it, to be used through ``call`` alone."""
+    """A server that listens; ``services`` and ``connections`` are inside it, and used through ``call`` alone."""
 
     url: str
     settings: Settings
     services: Services
+    connections: "Connections"
     loop: asyncio.AbstractEventLoop
 
     def call(self, work: Callable[[Services], Coroutine[Any, Any, Result]]) -> Result:
@@ -112,13 +115,14 @@ def serving(settings: Settings) -> Iterator[RunningServer]:
     port = listening.getsockname()[1]
     config = server_config(settings, host="127.0.0.1", port=port)
     server = uvicorn.Server(config)
+    connections = cast("Connections", config.http)
     app: FastAPI = config.app  # type: ignore[assignment]  # uvicorn types it for every kind of application
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_serve, args=(loop, server, listening), daemon=True)
     thread.start()
     try:
         _wait_until_started(server, thread)
-        yield RunningServer(url=f"http://127.0.0.1:{port}", settings=settings, services=app.state.services, loop=loop)
+        yield RunningServer(f"http://127.0.0.1:{port}", settings, app.state.services, connections, loop)
     finally:
         server.should_exit = True
         thread.join(timeout=60)

@@ -214,7 +214,8 @@ CREDENTIALS = [
         "good key in a scheme that nobody knows", lambda s: s.post_as({"Authorization": f"Token {s.tenant.api_key}"}),
         401, "credential_invalid", INVALID_TOKEN,
     ),
-    Case("a key of 60 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 60_000)), 401, "credential_invalid"),
+    Case("a key of 9 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 9_000)), 401, "credential_invalid"),
+    Case("a key of 60 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 60_000)), 431, "headers_too_large"),
     Case("revoked key", lambda s: s.post_with(s.revoked()), 401, "credential_invalid", INVALID_TOKEN),
     Case("expired key", lambda s: s.post_with(s.expired()), 401, "credential_invalid", INVALID_TOKEN),
 ]  # fmt: skip

@@ -20,7 +20,7 @@ class NewApiKey(FrozenModel):
     """What is asked for in a new key."""
 
     name: DisplayName = Field(description="What the key is for.")
-    scopes: Annotated[frozenset[Scope], Field(min_length=1), UNIQUE] = Field(
+    scopes: Annotated[frozenset[Scope], Field(min_length=1, fail_fast=True), UNIQUE] = Field(
         default=DEFAULT_SCOPES, description="What it may do; no more than the credential that makes it."
     )
     expires_at: Moment | None = Field(default=None, description="None: it does not expire.")

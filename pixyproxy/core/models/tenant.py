@@ -41,7 +41,7 @@ DisplayName = Annotated[
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 AllowedModels = Annotated[
     frozenset[ModelName],
-    Field(min_length=1, max_length=100),
+    Field(min_length=1, max_length=100, fail_fast=True),
     UNIQUE,
     PlainSerializer(sorted, return_type=list[str], when_used="json-unless-none"),
 ]

@@ -53,7 +53,7 @@ class NewWebhook(FrozenModel):
         examples=["https://example.com/pixyproxy"],
         json_schema_extra={"format": "uri"},
     )
-    events: Annotated[frozenset[WebhookEvent], Field(min_length=1), UNIQUE] = Field(
+    events: Annotated[frozenset[WebhookEvent], Field(min_length=1, fail_fast=True), UNIQUE] = Field(
         default=frozenset(WebhookEvent), description="What to tell; everything when left out."
     )
 

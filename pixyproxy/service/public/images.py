@@ -75,10 +75,6 @@ class ImageReader:
         path, status = await self.store.locate(image.guid, image.media_type)
         return PictureFile(image=image, path=path, status=status)
 
-    async def read_picture(self, picture: PictureFile) -> bytes:
-        """The bytes of a picture, as the upstream made them."""
-        return await self.store.read(picture.image.guid, picture.image.media_type)
-
 
 def _tenant_of(viewer: Principal | None) -> TenantId | None:
     """The tenant whose private pictures the viewer may see."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Security
 from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlowPassword, OAuthFlows
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer, OAuth2
+from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -18,7 +18,6 @@ from pixyproxy.core.exceptions import CredentialInvalidException, CredentialMiss
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.service.private.api_keys import Grantor
 from pixyproxy.web.auth.guard import guarded, key_name
-from pixyproxy.web.dependencies import AllServices, Limits
 
 SCOPE_DESCRIPTIONS = {
     Scope.IMAGE_READ: "See the tenant's private pictures.",
@@ -52,14 +51,15 @@ OAUTH = OAuth2(
 )
 
 
-async def presented_credential(
-    request: Request,
-    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
-    _header: Annotated[str | None, Security(HEADER)],
-    _oauth: Annotated[str | None, Security(OAUTH)],
-) -> SecretStr | None:
-    """The API key or access token of the request; its parameters are what the OpenAPI document says of it."""
-    return credential_in(request.headers)
+async def _documented(
+    _bearer: Annotated[object, Security(BEARER)],
+    _header: Annotated[object, Security(HEADER)],
+    _oauth: Annotated[object, Security(OAUTH)],
+) -> None:
+    """Name the credentials in the OpenAPI document."""
+
+
+Documented = Annotated[None, Depends(_documented)]
 
 
 def credential_in(headers: Headers) -> SecretStr | None:
@@ -79,26 +79,31 @@ def credential_in(headers: Headers) -> SecretStr | None:
     return None if key is None else SecretStr(key)
 
 
-async def recognized_caller(
-    request: Request,
-    services: AllServices,
-    limits: Limits,
-    credential: Annotated[SecretStr | None, Depends(presented_credential)],
-) -> Principal | None:
-    """The principal of the request's credential, noted on the request for limits; None for an anonymous one."""
+async def recognized_caller(request: Request, _: Documented = None) -> Principal | None:
+    """The principal of the request's credential, noted on the request; None for an anonymous one."""
+    if not hasattr(request.state, "principal"):
+        request.state.principal = await recognize(request, credential_in(request.headers))
+    caller: Principal | None = request.state.principal
+    return caller
+
+
+async def recognize(request: Request, credential: SecretStr | None) -> Principal | None:
+    """The principal of a credential. Raises ``CredentialInvalidException``, and what the guard raises."""
     if credential is None:
         return None
-    principal = services.recognized.recall(credential)
+    services, limits = request.app.state.services, request.app.state.limits
+    principal: Principal | None = services.recognized.recall(credential)
     if principal is None:
         async with guarded(request, limits, key_name(credential)):
             principal = await services.authenticator.authenticate(credential)
-    request.state.principal = principal
     return principal
 
 
-async def any_caller(caller: Annotated[Principal | None, Depends(recognized_caller)]) -> Principal:
+async def any_caller(request: Request, _: Documented = None) -> Principal:
     """The principal, whatever its scopes."""
+    caller = await recognized_caller(request)
     if caller is None:
+        await request.app.state.limits.count_anonymous(request)
         raise CredentialMissingException
     return caller
 
@@ -106,7 +111,8 @@ async def any_caller(caller: Annotated[Principal | None, Depends(recognized_call
 def require(scope: Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
     """A dependency that gives the principal if it carries the scope."""
 
-    async def caller_with_scope(caller: Annotated[Principal, Depends(any_caller)]) -> Principal:
+    async def caller_with_scope(request: Request, _: Documented = None) -> Principal:
+        caller = await any_caller(request)
         if scope not in caller.scopes:
             raise PermissionException(context={"scope": scope})
         return caller

@@ -17,8 +17,9 @@ from pixyproxy.service.private.key_format import PresentedKey, read_client
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
-from pixyproxy.web.auth.policies import credential_in, recognized_caller
+from pixyproxy.web.auth.policies import credential_in, recognize
 from pixyproxy.web.dependencies import AllServices, Limits
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
 
@@ -131,7 +132,7 @@ async def introspecting_caller(
     """Who asks about a token: a client with its secret, or whoever else has a credential."""
     principal = await _authenticated_client(request, client, services, limits)
     if principal is None:
-        principal = await recognized_caller(request, services, limits, credential_in(request.headers))
+        principal = request.state.principal = await recognize(request, credential_in(request.headers))
     if principal is None:
         raise OAuthClientException
     return principal
@@ -164,7 +165,7 @@ def _key_of(client: Client) -> PresentedKey | None:
 
 def token_router(limits: RateLimits) -> APIRouter:
     """The OAuth 2 endpoints."""
-    router = APIRouter(prefix="/auth", tags=["identity"])
+    router = APIRouter(prefix="/auth", tags=["identity"], route_class=GuardedRoute)
     router.post(
         "/token",
         responses=oauth_errors(400, 401, 403, 413, 429, 503),

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from pixyproxy.core.models.generation import Generation, GenerationWithImages
 from pixyproxy.core.models.image import ImageGuid, StoredImage
 from pixyproxy.core.models.order import Operation
-from pixyproxy.web.base64_body import base64_length, base64_pieces
+from pixyproxy.web.base64_body import base64_length, with_pictures
 from pixyproxy.web.events import event_with_picture
 from pixyproxy.web.presentation import content_path
 
@@ -61,7 +61,7 @@ def answer_with_pictures(pictures: StoredPictures) -> Response:
     ]
     length = sum(map(len, parts)) + sum(base64_length(image.byte_size) for image in found.images)
     kind = HeldResponse if all(isinstance(content, bytes) for content in pictures.contents) else StreamingResponse
-    written = _written(parts, pictures.contents)
+    written = with_pictures(parts, pictures.contents)
     return kind(written, media_type="application/json", headers={"Content-Length": str(length)})
 
 
@@ -111,14 +111,3 @@ def _told(name: str, generation: Generation, image: StoredImage | None) -> dict[
 
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode("ascii")
-
-
-async def _written(parts: Sequence[bytes], pictures: Sequence[bytes | Path]) -> AsyncGenerator[bytes, None]:
-    """The parts of an answer with a picture in base64 between each two of them, in as few pieces as there can be."""
-    pending = parts[0]
-    for picture, part in zip(pictures, parts[1:], strict=True):
-        async for piece in base64_pieces(picture):
-            yield pending + piece
-            pending = b""
-        pending += part
-    yield pending

@@ -14,6 +14,7 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
 from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, answer_with_urls
 from pixyproxy.web.openai.repeats import Repeats
@@ -124,7 +125,7 @@ async def _answer(
 
 def openai_router(limits: RateLimits) -> APIRouter:
     """The OpenAI-compatible resources."""
-    router = APIRouter(prefix="/v1", tags=["openai"])
+    router = APIRouter(prefix="/v1", tags=["openai"], route_class=GuardedRoute)
     errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
     images = ImageResources(Repeats())
     router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(

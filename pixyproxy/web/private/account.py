@@ -66,5 +66,5 @@ def account_router(limits: RateLimits) -> APIRouter:
     """The resources about the caller itself."""
     router = APIRouter(tags=["identity"])
     router.get("/me", responses=problems(401, 403, 429, 503))(limits.read(get_me))
-    router.get("/usage", responses=problems(401, 403, 422, 429, 503))(limits.read(get_usage))
+    router.get("/usage", responses=problems(401, 403, 414, 422, 429, 503))(limits.read(get_usage))
     return router

@@ -12,6 +12,7 @@ from pixyproxy.core.models.token import TokenOrder, TokenResponse
 from pixyproxy.service.private.tenants import tenant_detail
 from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import LIST_RESPONSES, problems
 from pixyproxy.web.presentation import link_to_next
@@ -97,7 +98,7 @@ async def resolve_generation(
 
 def admin_router(limits: RateLimits) -> APIRouter:
     """The resources of operators."""
-    router = APIRouter(prefix="/admin", tags=["administration"])
+    router = APIRouter(prefix="/admin", tags=["administration"], route_class=GuardedRoute)
     router.get("/tenant", responses=problems(401, 403, 429, 503))(limits.read(list_tenants))
     router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_tenant)
@@ -115,10 +116,10 @@ def admin_router(limits: RateLimits) -> APIRouter:
     router.post("/token", status_code=201, responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
         limits.change(issue_tenant_token)
     )
-    router.get("/audit", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(
+    router.get("/audit", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
         limits.read(list_audit_entries)
     )
-    router.get("/generation", responses=problems(401, 403, 422, 429, 503))(limits.read(list_generations))
+    router.get("/generation", responses=problems(401, 403, 414, 422, 429, 503))(limits.read(list_generations))
     router.post("/generation/{guid}/resolve", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(
         limits.change(resolve_generation)
     )

@@ -27,6 +27,7 @@ from pixyproxy.web.dependencies import (
     Watcher,
 )
 from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, problems
 from pixyproxy.web.preferences import Prefer
@@ -138,14 +139,14 @@ def _shown(standing: Standing, public_url: str) -> object:
 
 def generation_router(limits: RateLimits) -> APIRouter:
     """The generation resource. A quarter of a process's connections may wait for what happens to one tenant's."""
-    router = APIRouter(tags=["generation"])
+    router = APIRouter(tags=["generation"], route_class=GuardedRoute)
     watched = WatchedGenerations(Followers(most=max(1, limits.settings.max_connections // 4)))
     router.post(
         "/generation",
         status_code=202,
         responses=ACCEPTED_RESPONSES | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 503, 507),
     )(limits.generation(create_generation))
-    router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(
+    router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
         limits.read(list_own_generations)
     )
     router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(watched.get_generation))

@@ -9,6 +9,7 @@ from pixyproxy.core.models.generation import GenerationDetail
 from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, problems
 from pixyproxy.web.preferences import Prefer
@@ -57,7 +58,7 @@ async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Ed
 
 def private_image_router(limits: RateLimits) -> APIRouter:
     """The private image resource."""
-    router = APIRouter(tags=["image"])
+    router = APIRouter(tags=["image"], route_class=GuardedRoute)
     router.post(
         "/image",
         status_code=201,

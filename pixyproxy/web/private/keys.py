@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 from pixyproxy.core.models.api_key import ApiKeyDetail, ApiKeyWithSecret, NewApiKey, Rotation
 from pixyproxy.web.auth.policies import KeyManage, grantor
 from pixyproxy.web.dependencies import AllServices, KeyGuid
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import problems
 from pixyproxy.web.presentation import api_key_with_secret
@@ -40,7 +41,7 @@ async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices)
 
 def key_router(limits: RateLimits) -> APIRouter:
     """The key resource."""
-    router = APIRouter(prefix="/key", tags=["identity"])
+    router = APIRouter(prefix="/key", tags=["identity"], route_class=GuardedRoute)
     router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_keys))
     router.post("", status_code=201, responses=problems(400, 401, 403, 413, 422, 429, 503))(limits.change(create_key))
     router.post("/{guid}/rotate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(limits.change(rotate_key))

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 from pixyproxy.core.models.user import NewUser, UserChange, UserDetail
 from pixyproxy.web.auth.policies import UserManage, grantor
 from pixyproxy.web.dependencies import AllServices, UserGuidInPath
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import problems
 
@@ -33,7 +34,7 @@ async def delete_user(principal: UserManage, guid: UserGuidInPath, services: All
 
 def user_router(limits: RateLimits) -> APIRouter:
     """The user resource."""
-    router = APIRouter(prefix="/user", tags=["identity"])
+    router = APIRouter(prefix="/user", tags=["identity"], route_class=GuardedRoute)
     router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_users))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_user)

@@ -6,6 +6,7 @@ from pixyproxy.core.models.api_key import Rotation
 from pixyproxy.core.models.webhook import DeliveryDetail, IssuedWebhook, NewWebhook, WebhookDetail, WebhookWithSecret
 from pixyproxy.web.auth.policies import KeyManage, grantor
 from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import problems
 
@@ -53,7 +54,7 @@ def _with_secret(issued: IssuedWebhook) -> WebhookWithSecret:
 
 def webhook_router(limits: RateLimits) -> APIRouter:
     """The webhook resource."""
-    router = APIRouter(prefix="/webhook", tags=["webhooks"])
+    router = APIRouter(prefix="/webhook", tags=["webhooks"], route_class=GuardedRoute)
     read, changed = problems(401, 403, 404, 429, 503), problems(400, 401, 403, 404, 413, 422, 429, 503)
     router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_webhooks))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(

@@ -53,7 +53,7 @@ async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: Any
     picture = await reader.require_picture(guid, viewer=viewer)
     headers = picture_headers(picture.image)
     if prefers_json(request.headers.get("accept", "*/*"), picture.image.media_type):
-        return picture_as_json(picture.image, await reader.read_picture(picture), headers)
+        return picture_as_json(picture, headers)
     if is_not_modified(request.headers, headers):
         return Response(status_code=304, headers=headers)
     return PictureResponse(picture, headers)
@@ -64,7 +64,7 @@ def public_image_router(limits: RateLimits) -> APIRouter:
     router = APIRouter(tags=["image"])
     router.get(
         "/image",
-        responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503),
+        responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503),
         openapi_extra=OPEN_TO_EVERYONE,
     )(limits.read(list_images))
     router.get("/image/{guid}", responses=problems(401, 403, 404, 429, 503), openapi_extra=OPEN_TO_EVERYONE)(

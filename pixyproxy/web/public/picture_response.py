@@ -1,16 +1,18 @@
 """HTTP's part in serving a picture: validators, conditions, ranges and negotiation (RFC 9110)."""
 
-import base64
+import json
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
+from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
+from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response, StreamingResponse
 
-from pixyproxy.core.models.image import ImageContent, StoredImage
+from pixyproxy.core.models.image import StoredImage
 from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.service.public.images import PictureFile
+from pixyproxy.web.base64_body import base64_length, with_pictures
 
 
 class PictureResponse(FileResponse):
@@ -58,16 +60,16 @@ def picture_headers(image: StoredImage) -> dict[str, str]:
     }
 
 
-def picture_as_json(image: StoredImage, content: bytes, headers: dict[str, str]) -> Response:
-    """The picture in JSON with base64; of its headers, those that hold for any form of it."""
-    body = ImageContent(
-        guid=image.guid,
-        filename=image.filename,
-        media_type=image.media_type,
-        content_base64=base64.b64encode(content).decode(),
-    )
-    kept = {name: headers[name] for name in ("Vary", "Cache-Control")}
-    return Response(body.model_dump_json(), headers=kept, media_type="application/json")
+def picture_as_json(picture: PictureFile, headers: dict[str, str]) -> Response:
+    """The picture in JSON with base64, encoded as it is sent; of its headers, those that hold for any form of it."""
+    about = picture.image.model_dump(include={"guid", "filename", "media_type"})
+    parts = (json.dumps(about).encode("ascii").removesuffix(b"}") + b', "content_base64": "', b'"}')
+    length = sum(map(len, parts)) + base64_length(picture.status.st_size)
+    kept = {name: headers[name] for name in ("Vary", "Cache-Control")} | {"Content-Length": str(length)}
+    pieces = with_pictures(parts, [picture.path])
+    # What a client did not stay for would be left to the garbage collector, an open file with it.
+    closing = BackgroundTask(pieces.aclose)
+    return StreamingResponse(pieces, headers=kept, media_type="application/json", background=closing)
 
 
 def is_not_modified(request: Headers, picture: dict[str, str]) -> bool:

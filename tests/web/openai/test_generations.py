@@ -74,7 +74,7 @@ def test_a_revised_prompt_stays_with_its_picture_when_another_is_deleted(
     assert ask() == [second]
 
 
-def test_nothing_of_an_order_is_lost_on_the_way_and_only_the_defaults_are_added(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_an_order_reaches_the_upstream_with_the_defaults_added(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(moderation="low", safety_identifier="user-1", user="user-2", output_compression=80,
                  output_format="jpeg", quality="max", n=2)  # fmt: skip
     sent = upstream.requests[0]

@@ -30,14 +30,24 @@ def test_a_picture_of_60_mb_takes_little_memory(tmp_path: Path) -> None:
                 assert answer.status_code == 200, answer.text[:500]
                 return len(answer.content)
 
+            def read_as_json() -> int:
+                newest = client.get("/image", params={"limit": 1}).json()[0]["content_url"]
+                answer = client.get(newest, headers={"Accept": "application/json"})
+                assert answer.headers["content-type"] == "application/json"
+                return len(answer.content)
+
             # Small ones first, so that what is loaded once is; then the large one, received and answered.
             for number in range(3):
                 ask(f"small-{number}")
+                read_as_json()
             upstream.picture = picture
             before = resident_bytes(server)
             assert ask("large") > PICTURE_BYTES
             received = resident_bytes(server)
             assert ask("large") > PICTURE_BYTES
             answered = resident_bytes(server)
+            assert read_as_json() > PICTURE_BYTES
+            read = resident_bytes(server)
+    assert read - answered < MOST_GROWTH_BYTES
     assert answered - received < MOST_GROWTH_BYTES
     assert received - before < PICTURE_BYTES / 2

@@ -78,7 +78,7 @@ def test_a_range_outside_of_the_picture_is_a_416(asked: str, path: str, anonymou
 
 
 def test_thousands_of_ranges_buy_no_more_than_the_picture(path: str, anonymous: httpx2.Client) -> None:
-    answer = anonymous.get(path, headers={"Range": "bytes=" + ",".join(["0-"] * 5_000)})
+    answer = anonymous.get(path, headers={"Range": "bytes=" + ",".join(["0-"] * 3_000)})
     assert answer.status_code in {200, 206}
     assert len(answer.content) <= 2 * SIZE
 
