@@ -87,7 +87,7 @@ def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -
                 PIXYPROXY_DATABASE_URL=f"mysql://user:hunter2@127.0.0.1:{port}/x",
             )  # fmt: skip
             assert done.returncode == 1
-            assert done.stderr.splitlines()[-1].startswith("The database cannot be reached")
+            assert done.stderr.splitlines()[-1].startswith(f"The database at 127.0.0.1:{port} cannot be reached")
             assert "hunter2" not in done.stderr
 
 

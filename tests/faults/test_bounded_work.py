@@ -1,6 +1,7 @@
 """Refused requests and slow clients as weapons: bounded work and answers, and nobody else waits for them."""
 
 import json
+import os
 import resource
 import select
 import shutil
