@@ -35,6 +35,7 @@ from pixyproxy.web.private.webhooks import webhook_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
+from pixyproxy.web.response_headers import ResponseHeaders
 from pixyproxy.web.stopping import stop_noticed
 
 logger = logging.getLogger(__name__)
@@ -56,10 +57,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        # Outermost first: every answer is logged and says what is left of a limit, the unforeseen is answered, and
-        # then bodies are counted.
+        # Outermost first: every answer is logged, says how it may be cached and what is left of a limit, the unforeseen
+        # is answered, and then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
+            Middleware(ResponseHeaders),
             Middleware(RateLimitHeaders),
             Middleware(ErrorBoundary),
             Middleware(

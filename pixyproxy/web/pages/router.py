@@ -22,7 +22,6 @@ PAGE_HEADERS = {
         "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 # FastAPI's page for Swagger UI holds its start-up script inline, and Swagger UI its icons as data.
@@ -60,7 +59,7 @@ async def static_file(name: str) -> FileResponse:
     """A style sheet, script or icon of the pages."""
     if name not in FILES:
         raise HTTPException(404)
-    return FileResponse(FILES[name], headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+    return FileResponse(FILES[name], headers={"Cache-Control": "no-cache"})
 
 
 def page_router(limits: RateLimits) -> APIRouter:
