@@ -132,8 +132,11 @@ def issue_token(
     """Issue an access token that acts for a tenant. Without --scope it may read, make and manage images."""
 
     async def issue(services: "Services") -> dict[str, Any]:
+        from pixyproxy.service.private.tenants import command_grantor  # noqa: PLC0415  (the database)
+
         order = TokenOrder(tenant=tenant, scope=" ".join(scope) if scope else None, expires_in=expires_in)
-        issued = await services.tokens.issue_for_tenant(order, actor=operator())
+        grantor = command_grantor(await services.tenants.require_tenant(tenant), operator())
+        issued = await services.tokens.issue_for_tenant(order, grantor=grantor)
         return issued.as_response().model_dump(exclude_none=True)
 
     token = with_services(issue)

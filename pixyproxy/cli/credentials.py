@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from pixyproxy.service.composition import Services
-    from pixyproxy.service.private.api_keys import Grantor
+    from pixyproxy.service.private.grants import Grantor
 
 Result = TypeVar("Result")
 KEY_COLUMNS = ("guid", "key_id", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")

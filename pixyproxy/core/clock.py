@@ -32,6 +32,11 @@ def seconds() -> float:
     return _clock.seconds()
 
 
+def earliest(*moments: datetime | None) -> datetime | None:
+    """Return the first of these times, where None is never."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
 def now() -> datetime:
     """The current time in UTC, to the second: what the columns of times hold."""
     return datetime.fromtimestamp(int(seconds()), UTC)

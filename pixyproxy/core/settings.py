@@ -317,6 +317,12 @@ class Settings(BaseSettings):
         """The database to use: the one that was set, or SQLite in the data folder."""
         return self.database_url or SecretStr(f"sqlite:///{self.data_dir.resolve() / 'pixyproxy.db'}")
 
+    @property
+    def embedded_database(self) -> Path | None:
+        """The file of an SQLite database; None for a database server."""
+        scheme, _, path = self.effective_database_url.get_secret_value().partition("sqlite:///")
+        return None if scheme or not path else Path(path.partition("?")[0])
+
 
 class UnknownSettingsError(SettingsError):
     """Variables have the prefix of settings and are none."""

@@ -63,8 +63,10 @@ class ApiKeys:
         self.connection.execute(sql(insert_statement("api_keys", COLUMNS)), to_row(key))
 
     def find_for_authentication(self, key_id: str) -> StoredApiKey | None:
-        """The key of this public id: the one look-up that comes before the tenant is known."""
-        return self._one("key_id = :key_id", {"key_id": key_id})
+        """Return the key of exactly this public id: the one look-up that comes before the tenant is known."""
+        # MySQL ignores spaces at the end.
+        found = self._one("key_id = :key_id", {"key_id": key_id})
+        return found if found is not None and found.key_id == key_id else None
 
     def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredApiKey]:
         """The tenant's keys, oldest first, revoked ones too."""

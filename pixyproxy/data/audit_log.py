@@ -159,12 +159,15 @@ def _storable(value: str, length: int) -> str:
 
 
 def _conditions(wanted: AuditFilter) -> tuple[list[str], Parameters]:
-    """The filter as conditions and their parameters. MySQL would compare actors and targets without regard to case."""
+    """Return the filter as conditions and their parameters.
+
+    MySQL would compare actors and targets without regard to case, or to spaces at the end: those show in the length.
+    """
     conditions = {
         "action": "action = :action",
-        "actor": "actor COLLATE utf8mb4_bin = :actor",
+        "actor": "actor COLLATE utf8mb4_bin = :actor AND LENGTH(actor) = LENGTH(:actor)",
         "tenant": "tenant_guid = :tenant",
-        "target": "target COLLATE utf8mb4_bin = :target",
+        "target": "target COLLATE utf8mb4_bin = :target AND LENGTH(target) = LENGTH(:target)",
         "since": "at >= :since",
         "until": "at < :until",
     }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterable
@@ -15,6 +16,16 @@ STAGING = ".incoming"
 COPIED_BYTES = 1024 * 1024
 STAGED_AGE_SECONDS = 3600
 """A write takes seconds at the most, so that an older staged file belongs to no one."""
+
+
+def keep_files_private() -> None:
+    """Let this process create files and folders that other users of the machine cannot read, whatever it inherited."""
+    os.umask(0o077)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Return whether users outside of its group may read or enter a file or folder. Raises ``OSError``."""
+    return bool(path.stat().st_mode & stat.S_IRWXO)
 
 
 def move_into(path: Path, source: Path, *, root: Path) -> None:

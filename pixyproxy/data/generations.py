@@ -20,6 +20,7 @@ from pixyproxy.core.models.generation import (
     UsageRow,
 )
 from pixyproxy.core.models.image import GenerationId
+from pixyproxy.core.models.order import PictureOrder
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.rows import (
     Parameters,
@@ -62,17 +63,21 @@ SELECT = f"SELECT {', '.join(LATER_COLUMNS + COLUMNS)} FROM generations"
 
 def to_row(generation: NewGeneration) -> Parameters:
     """The columns of a new generation, by name."""
-    terms = generation.order.model_dump_json(exclude={"prompt", "model"}, exclude_defaults=True)
     return generation.model_dump(mode="json", include=set(COLUMNS)) | {
         "image_guids": " ".join(generation.image_guids),
         "prompt": generation.order.prompt,
         "model": generation.order.model,
-        "terms": terms,
+        "terms": terms_of(generation.order),
         "image_count": generation.order.count,
         "lease_until": to_timestamp(generation.lease_until),
         "created_at": to_timestamp(generation.created_at),
         "updated_at": to_timestamp(generation.updated_at),
     }
+
+
+def terms_of(order: PictureOrder) -> str:
+    """Return what of an order has no column of its own, as JSON."""
+    return order.model_dump_json(exclude={"prompt", "model"}, exclude_defaults=True)
 
 
 def from_row(row: Row) -> Generation:
@@ -246,16 +251,44 @@ class Generations:
         parameters = {"id": generation_id, "tenant_id": tenant_id, "bought": int(bought), "at": to_timestamp(at)}
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
-    def usage(self, *, tenant_id: TenantId, since: datetime, until: datetime) -> list[UsageRow]:
-        """What the tenant's generations stored and cost from ``since`` to ``until``, by day, model and subject."""
+    def lock(self, generation_id: GenerationId, *, tenant_id: TenantId) -> Generation:
+        """Return the tenant's generation, which nobody else can change before this transaction ends.
+
+        It exists: images refer to it by a foreign key.
+        """
+        parameters: Parameters = {"id": generation_id, "tenant_id": tenant_id}
+        statement = "UPDATE generations SET guid = guid WHERE id = :id AND tenant_id = :tenant_id"
+        self.connection.execute(sql(statement), parameters)
+        where = "WHERE id = :id AND tenant_id = :tenant_id"
+        return from_row(self.connection.execute(sql(f"{SELECT} {where}"), parameters).mappings().one())
+
+    def erase_order(self, generation: Generation, *, tenant_id: TenantId, at: datetime) -> bool:
+        """Erase what the tenant's generation was asked for and answered; False while an image of it is left.
+
+        What it cost, and the digest by which a repeated request is recognized, stay.
+        """
         statement = """
-            SELECT DATE(created_at) AS day, model, subject, SUM(cost_micro_usd) AS cost,
+            UPDATE generations SET prompt = '', terms = :terms, filename = NULL, answer = NULL, updated_at = :at
+             WHERE id = :id AND tenant_id = :tenant_id
+               AND NOT EXISTS (SELECT 1 FROM images WHERE generation_id = :id)
+        """
+        kept = generation.order.model_copy(update={"options": {}, "inputs": ()})
+        parameters = {"id": generation.id, "tenant_id": tenant_id, "terms": terms_of(kept), "at": to_timestamp(at)}
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
+
+    def usage(self, *, tenant_id: TenantId, since: datetime, until: datetime) -> list[UsageRow]:
+        """Return what the tenant's generations stored and cost from ``since`` to ``until``, by day, model and subject.
+
+        Grouped by ``HEX``, because MySQL takes names that differ in case, accents or spaces at the end for one.
+        """
+        statement = """
+            SELECT DATE(created_at) AS day, MIN(model) AS model, MIN(subject) AS subject, SUM(cost_micro_usd) AS cost,
                    SUM(CASE WHEN status = 'stored' THEN image_count ELSE 0 END) AS images
               FROM generations
              WHERE tenant_id = :tenant_id AND (status = 'stored' OR cost_micro_usd > 0)
                AND created_at >= :since AND created_at <= :until
-             GROUP BY DATE(created_at), model, subject
-             ORDER BY day, model, subject
+             GROUP BY DATE(created_at), HEX(model), HEX(subject)
+             ORDER BY day, HEX(model), HEX(subject)
         """
         parameters = {"tenant_id": tenant_id, "since": to_timestamp(since), "until": to_timestamp(until)}
         return [

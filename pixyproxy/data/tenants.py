@@ -84,8 +84,8 @@ class Tenants:
         return self.find(name_or_guid)
 
     def find(self, name_or_guid: str) -> Tenant | None:
-        """The tenant of this GUID, or else of this name."""
-        return self.get_by_guid(name_or_guid) or self.get_by_name(name_or_guid)
+        """Return the tenant of this GUID, or else of this name."""
+        return self.get_by_guid(name_or_guid.lower()) or self.get_by_name(name_or_guid)
 
     def update(self, tenant: Tenant) -> None:
         """Write what may change of a tenant. Raises ``TenantExistsException`` where the name is taken."""
@@ -111,12 +111,15 @@ class Tenants:
         return None if row is None else from_row(row)
 
     def get_by_guid(self, guid: str) -> Tenant | None:
-        """The tenant of this GUID."""
-        return self._one("guid", guid)
+        """Return the tenant of exactly this GUID."""
+        found = self._one("guid", guid)
+        return found if found is not None and found.guid == guid else None
 
     def get_by_name(self, name: str) -> Tenant | None:
-        """The tenant of this name."""
-        return self._one("name", name)
+        """Return the tenant of exactly this name."""
+        # MySQL ignores spaces at the end even in a binary collation, and more in others.
+        found = self._one("name", name)
+        return found if found is not None and found.name == name else None
 
     def list_all(self) -> list[Tenant]:
         """Every tenant, oldest first."""

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.webhook import StoredDelivery, WebhookGuid
 from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
@@ -89,12 +90,14 @@ class WebhookDeliveries:
     def record(self, delivery: StoredDelivery, *, tenant_id: TenantId) -> None:
         """Write what became of the attempt that ``attempts`` counted last.
 
-        When another attempt has begun since, only a success counts: the other's end is still to come.
+        When another attempt has begun since, only a success counts: the other's end is still to come. The payload of
+        one that is over is erased: it is sent no more, and holds a prompt.
         """
         statement = """
             UPDATE webhook_deliveries
-               SET status = :status, next_attempt_at = :next_attempt_at, response_status = :response_status,
-                   problem = :problem, finished_at = :finished_at
+               SET payload = CASE WHEN :status = 'pending' THEN payload ELSE '' END, status = :status,
+                   next_attempt_at = :next_attempt_at, response_status = :response_status, problem = :problem,
+                   finished_at = :finished_at
              WHERE guid = :guid AND tenant_id = :tenant_id AND status = 'pending'
                AND (attempts = :attempts OR :status = 'delivered')
         """
@@ -104,10 +107,24 @@ class WebhookDeliveries:
         """Give up whatever the tenant's own webhook was still to be told."""
         statement = """
             UPDATE webhook_deliveries
-               SET status = 'failed', next_attempt_at = NULL, problem = :problem, finished_at = :at
+               SET payload = '', status = 'failed', next_attempt_at = NULL, problem = :problem, finished_at = :at
              WHERE webhook_guid = :webhook_guid AND tenant_id = :tenant_id AND status = 'pending'
         """
         parameters = {"webhook_guid": webhook_guid, "tenant_id": tenant_id, "problem": problem, "at": to_timestamp(at)}
+        self.connection.execute(sql(statement), parameters)
+
+    def list_pending(self, generation: GenerationGuid, *, tenant_id: TenantId) -> list[StoredDelivery]:
+        """Return the tenant's deliveries about a generation that are not over."""
+        where = "tenant_id = :tenant_id AND next_attempt_at IS NOT NULL AND INSTR(payload, :generation) > 0"
+        return self._list(where, {"tenant_id": tenant_id, "generation": generation})
+
+    def replace_payload(self, delivery: StoredDelivery, payload: str, *, tenant_id: TenantId) -> None:
+        """Set the payload of later attempts of the tenant's own delivery."""
+        statement = """
+            UPDATE webhook_deliveries SET payload = :payload
+             WHERE guid = :guid AND tenant_id = :tenant_id AND status = 'pending'
+        """
+        parameters: Parameters = {"guid": delivery.guid, "tenant_id": tenant_id, "payload": payload}
         self.connection.execute(sql(statement), parameters)
 
     def delete_of_webhook(self, webhook_guid: str, *, tenant_id: TenantId) -> None:

@@ -13,6 +13,7 @@ from pixyproxy.core.memory import keep_freed_memory
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
+from pixyproxy.data.files import keep_files_private
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.spool import Spool
@@ -99,6 +100,7 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
     Raises ``DatabaseException`` where the database cannot be used.
     """
     keep_freed_memory()
+    keep_files_private()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, "files"))
     database = await open_database(settings)
     pool = open_pool(settings)
@@ -125,6 +127,7 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
 
 async def migrate_database(settings: Settings) -> None:
     """Connect, migrate and verify, and nothing more. Raises ``DatabaseException``."""
+    keep_files_private()
     database = await open_database(settings)
     await database.close()
 

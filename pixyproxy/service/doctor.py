@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from pydantic import BaseModel, HttpUrl, ValidationError
 from pydantic_settings import SettingsError
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
+    ConfigurationException,
     ImageGenerationException,
     PictureMissingException,
     PixyProxyException,
@@ -18,6 +20,7 @@ from pixyproxy.core.exceptions import (
 )
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
+from pixyproxy.data.files import is_open_to_others, keep_files_private
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
@@ -55,6 +58,7 @@ async def examine(
         settings = Settings.from_environment()
     except (ValidationError, SettingsError) as error:
         return [Finding(subject="settings", ok=False, message="; ".join(problems_of_settings(error)))]
+    keep_files_private()
     return [
         Finding(subject="settings", ok=True, message="every one is valid"),
         await _examined("data folder", lambda: _use_data_folder(settings)),
@@ -81,16 +85,21 @@ async def _examined(subject: str, use: Callable[[], Awaitable[str]]) -> Finding:
 
 async def _use_data_folder(settings: Settings) -> str:
     load_or_create_secret(settings.data_dir, "secret_key")
+    _require_private(settings.data_dir)
     return f"{settings.data_dir.resolve()} can be written"
 
 
 async def _use_database(settings: Settings) -> str:
     await migrate_database(settings)
+    file = settings.embedded_database
+    if file is not None and is_open_to_others(file.parent):
+        _require_private(file)
     return "answers, and its schema is up to date"
 
 
 async def _use_store(settings: Settings) -> str:
     await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
+    _require_private(settings.images)
     return f"{settings.images.resolve()} can be written"
 
 
@@ -118,6 +127,13 @@ async def _look_for_pictures(settings: Settings) -> str:
         )
         raise PictureMissingException(problem)
     return f"all {len(images)} of a sample have their files"
+
+
+def _require_private(path: Path) -> None:
+    """Raise ``ConfigurationException`` if other users of this machine may read a file or folder."""
+    if is_open_to_others(path):
+        problem = f"Other users of this machine can read {path.resolve()}. Run `chmod -R o= {path.resolve()}`."
+        raise ConfigurationException(problem)
 
 
 async def _use_signing_keys(settings: Settings) -> str:

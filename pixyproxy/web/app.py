@@ -39,6 +39,7 @@ from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
 from pixyproxy.web.request_bounds import RequestBounds
 from pixyproxy.web.request_log import RequestLogMiddleware, log_request
+from pixyproxy.web.response_headers import ResponseHeaders
 from pixyproxy.web.stopping import stop_noticed
 from pixyproxy.web.url_prefix import UrlPrefixMiddleware
 
@@ -63,10 +64,11 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        # Outermost first: every answer is logged, may be read by the scripts that may, and says what is left of a
-        # limit; what is too much is refused, the unforeseen is answered, and then bodies are counted.
+        # Outermost first: every answer is logged, says how it may be cached, may be read by the scripts that may, and
+        # says what is left of a limit; what is too much is refused, the unforeseen answered, and then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
+            Middleware(ResponseHeaders),
             *([Middleware(UrlPrefixMiddleware, prefix=settings.url_prefix)] if settings.url_prefix else []),
             Middleware(HeadMiddleware),
             Middleware(CorsMiddleware, origins=settings.cors_origins),

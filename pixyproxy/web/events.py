@@ -49,7 +49,7 @@ class EventStream(StreamingResponse):
 
     def __init__(self, events: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
         """Nothing is sent, and the place not taken, before the answer is."""
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"X-Accel-Buffering": "no"}
         # What a client did not stay for would be left to the garbage collector, an open file with it.
         closing = BackgroundTask(events.aclose)
         super().__init__(events, media_type="text/event-stream", headers=headers, background=closing)

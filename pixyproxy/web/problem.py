@@ -72,5 +72,4 @@ def oauth_response(problem: Problem) -> Response:
 def _response(problem: Problem, body: dict[str, Any], media_type: str) -> Response:
     # A lone surrogate (a field's name may hold one) has no UTF-8; the escapes of ASCII JSON are plain text.
     content = json.dumps(body, ensure_ascii=True).encode("ascii")
-    headers = {**problem.headers, "Cache-Control": "no-store"}
-    return Response(content, status_code=problem.status, headers=headers, media_type=media_type)
+    return Response(content, status_code=problem.status, headers=problem.headers, media_type=media_type)

@@ -98,6 +98,30 @@ def test_a_folder_that_is_none(name: str, subject: str, place: Place) -> None:
     assert "None" not in findings[subject]["message"]
 
 
+@pytest.mark.parametrize(("setting", "subject"), [("data_dir", "data folder"), ("images", "picture store")])
+def test_a_folder_that_other_users_can_read(setting: str, subject: str, place: Place) -> None:
+    folder: Path = getattr(place.settings, setting)
+    folder.mkdir()
+    folder.chmod(0o755)
+    findings = examine(place)
+    assert failing(findings) == [subject]
+    assert f"`chmod -R o= {folder}`" in findings[subject]["message"]
+    folder.chmod(0o750)
+    assert failing(examine(place)) == []
+
+
+def test_a_database_that_other_users_can_read(place: Place) -> None:
+    database = place.folder / "shared" / "pictures.db"
+    database.parent.mkdir()
+    database.parent.chmod(0o755)
+    database.touch(0o644)
+    findings = examine(place, PIXYPROXY_DATABASE_URL=f"sqlite:///{database}")
+    assert failing(findings) == ["database"]
+    assert f"`chmod -R o= {database}`" in findings["database"]["message"]
+    database.parent.chmod(0o700)
+    assert failing(examine(place, PIXYPROXY_DATABASE_URL=f"sqlite:///{database}")) == []
+
+
 def test_a_mistyped_variable(place: Place) -> None:
     findings = examine(place, PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert failing(findings) == ["settings"]

@@ -37,6 +37,11 @@ def test_an_unknown_key_id_is_none(data: Repositories) -> None:
     assert data.api_keys.find_for_authentication("unknown") is None
 
 
+def test_a_key_id_with_a_space_at_its_end_is_another(data: Repositories, tenant: Tenant) -> None:
+    key = _add(data, tenant)
+    assert data.api_keys.find_for_authentication(f"{key.key_id} ") is None
+
+
 def test_key_ids_differ_by_case(data: Repositories, tenant: Tenant) -> None:
     lower = _add(data, tenant, key_id="abcdefghijkl")
     upper = _add(data, tenant, key_id="ABCDEFGHIJKL")

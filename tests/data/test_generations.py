@@ -234,6 +234,13 @@ def test_usage_counts_what_was_stored_by_day_model_and_subject(data: Repositorie
     ]
 
 
+def test_usage_takes_no_subject_for_another_that_is_like_it(data: Repositories, tenant: Tenant) -> None:
+    subjects = sorted(f"https://login.example.com#{name}" for name in ("Bob", "bob", "böb", "bob "))
+    for subject in subjects:
+        _stored(data, tenant, MOMENT, subject=subject)
+    assert _usage(data, tenant) == [("2026-11-21", "gpt-image-2", subject, 1) for subject in subjects]
+
+
 def test_usage_begins_and_ends_with_the_moments_that_are_named(data: Repositories, tenant: Tenant) -> None:
     _stored(data, tenant, MOMENT - timedelta(seconds=1))
     _stored(data, tenant, LATER + timedelta(seconds=1))

@@ -81,6 +81,21 @@ def test_another_name_is_another_tenant(data: Repositories, name: str, other: st
     assert add_tenant(data, other).id != first.id
 
 
+@pytest.mark.parametrize("other", ["Acme ", "Acme  ", " Acme", "Acme\u00a0", "acme", "Ácme", "Acme\0"])
+def test_a_name_that_is_only_like_it_finds_nobody(data: Repositories, other: str) -> None:
+    tenant = add_tenant(data, "Acme")
+    assert data.tenants.find(other) is None
+    assert data.tenants.lock(other) is None
+    assert data.tenants.find("Acme") == data.tenants.lock("Acme") == tenant
+
+
+def test_a_guid_is_found_in_any_case_and_nothing_like_it(data: Repositories) -> None:
+    tenant = data.tenants.insert(new_tenant(guid="0f8b6b0e-95a4-4f37-9a4e-6f6a0f3c1c55"))
+    assert data.tenants.find(tenant.guid.upper()) == tenant
+    for other in (f"{tenant.guid} ", tenant.guid.replace("b", "\uff42"), tenant.guid.replace("b", "b\u0301")):
+        assert data.tenants.find(other) is None
+
+
 def test_an_absent_tenant_is_none(data: Repositories) -> None:
     assert data.tenants.get_by_name("nobody") is None
     assert data.tenants.get_by_guid(new_guid()) is None

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -415,7 +416,12 @@ async def test_the_certificate_must_be_the_hosts_own(story: Story, certificate: 
     assert (told.problem, receiver.received) == ("unreachable", [])
 
 
-async def test_a_certificate_that_nobody_trusts_is_refused(story: Story, certificate: Certificate) -> None:
+async def test_a_certificate_that_only_the_environment_trusts_is_refused(
+    story: Story, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_text(certificate.certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
     with WebhookReceiver(certificate) as receiver:
         opened = open_safe_targets(["127.0.0.1/32"])
         told = await replace(story, targets=replace(opened, resolve=FakeResolver([["127.0.0.1"]]))).tell(

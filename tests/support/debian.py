@@ -34,7 +34,8 @@ def _install(package: str) -> None:
     if apt is None:
         return
     command = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    command += ["env", "DEBIAN_FRONTEND=noninteractive", apt]
+    # Packages of servers start them on their usual ports, unless systemctl believes that nothing runs.
+    command += ["env", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1", apt]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         for arguments in (["update"], ["install", "-y", "--no-install-recommends", package]):
             subprocess.run([*command, *arguments], check=True, capture_output=True)

@@ -79,7 +79,12 @@ class ServerProcess:
 
 @contextmanager
 def running_server(
-    settings: Settings, folder: Path, *, workers: int = 1, environment: dict[str, str] | None = None
+    settings: Settings,
+    folder: Path,
+    *,
+    workers: int = 1,
+    environment: dict[str, str] | None = None,
+    umask: int = -1,
 ) -> Iterator[ServerProcess]:
     """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before."""
     log = folder / f"server-{time.monotonic_ns()}.log"
@@ -90,6 +95,7 @@ def running_server(
             env=environment_of(settings) | (environment or {}),
             stdout=stream,
             stderr=stream,
+            umask=umask,
         )
     try:
         yield ServerProcess(url=_url_in(log, process), log=log, process=process)

@@ -50,11 +50,12 @@ class PermissionException(PixyProxyException):
 
 
 class GrantException(PermissionException):
-    """A credential would grant what it does not carry itself."""
+    """A credential would grant what it does not carry itself, or for longer than it is valid."""
 
     code = "grant_exceeds_caller"
     default_message = (
-        "Nobody can grant more than they may do themselves. Leave out what this credential does not carry."
+        "Nobody can grant more than they may do themselves, or for longer. Leave out what this credential does not "
+        "carry, or use one without its limits and expiry."
     )
 
 

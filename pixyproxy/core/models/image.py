@@ -22,9 +22,17 @@ PictureFormat = Literal["png", "jpeg", "webp", "gif"]
 
 Filename = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029]+$"),
+    StringConstraints(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f/\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
+    ),
 ]
-"""A name to show and to save under, never a path: no control characters, no slashes."""
+"""A name to show and to save under, never a path: no control characters, no slashes.
+
+No bidirectional controls (Unicode's ``Bidi_Control``) either: with U+202E, ``photo…gpj.exe`` is shown as
+``photoexe.jpg``.
+"""
 
 UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
 """Passed on as it is: what exists is the upstream's business, so no list of values stands here."""

@@ -76,7 +76,9 @@ class Principal(FrozenModel):
     """Who is asking, whatever the credential: a tenant, the subject within it, scopes and limits.
 
     ``allowed_models`` is None where any model may be asked for. The limits are per minute; None stands for the
-    server's own. What begins with ``key_`` are an API key's own limits, which it passes on to keys that it makes.
+    server's own. What begins with ``key_`` are an API key's own limits. ``expires_at`` is when the credential expires
+    that the caller has, or got its token with: never (None) for a user, whose sign-in can be renewed. What the caller
+    makes has its limits, and does not outlive it.
     """
 
     tenant_id: TenantId
@@ -90,7 +92,7 @@ class Principal(FrozenModel):
     tenant_images_per_minute: int | None = None
     key_images_per_minute: int | None = None
     key_allowed_models: frozenset[str] | None = None
-    key_expires_at: datetime | None = None
+    expires_at: datetime | None = None
     has_budget: bool = False
 
     @property

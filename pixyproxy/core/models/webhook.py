@@ -117,7 +117,7 @@ class DeliveryDetail(FrozenModel):
 
 
 class StoredDelivery(DeliveryDetail):
-    """A delivery as the database knows it; ``payload`` is the body, the same in every attempt."""
+    """A delivery as the database knows it; ``payload`` is the body of every attempt, erased when it is over."""
 
     tenant_id: TenantId
     webhook_guid: WebhookGuid

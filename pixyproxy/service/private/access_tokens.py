@@ -25,13 +25,18 @@ LEEWAY_SECONDS = 30
 
 
 class Holder(FrozenModel):
-    """Whom a token stands for. ``session`` is the sign-in that it came from, if it came from one."""
+    """Whom a token stands for.
+
+    ``session`` is the sign-in that it came from, if it came from one. ``credential_expires_at`` is when the
+    credential expires that it was got with: neither the token nor what it makes is valid longer.
+    """
 
     subject: Subject
     subject_type: SubjectType
     tenant_guid: TenantGuid
     client_id: str
     session: SessionGuid | None = None
+    credential_expires_at: datetime | None = None
 
     @property
     def actor(self) -> Actor:
@@ -62,15 +67,18 @@ class AccessTokens:
     is_named: bool = True
 
     def new(self, holder: Holder, *, scopes: frozenset[Scope], seconds: int) -> AccessToken:
-        """A token that lives from now on for so many seconds; it is nothing before it is signed."""
+        """Return a token that is valid for so many seconds, once it is signed, unless its credential expires before."""
         moment = clock.now()
+        expires_at = moment + timedelta(seconds=seconds)
+        if holder.credential_expires_at is not None:
+            expires_at = min(expires_at, holder.credential_expires_at)
         return AccessToken(
             **holder.model_dump(),
             issuer=self.issuer,
             scopes=scopes,
             token_id=TokenId(str(uuid.uuid4())),
             issued_at=moment,
-            expires_at=moment + timedelta(seconds=seconds),
+            expires_at=expires_at,
         )
 
     def sign(self, token: AccessToken) -> SecretStr:
@@ -89,6 +97,8 @@ class AccessTokens:
         }
         if token.session is not None:
             claims["sid"] = token.session
+        if token.credential_expires_at is not None:
+            claims["credential_exp"] = int(token.credential_expires_at.timestamp())
         return SecretStr(sign_token(claims, self.keys.signing_key(clock.now())))
 
     def read(self, presented: SecretStr) -> AccessToken:
@@ -116,6 +126,7 @@ class AccessTokens:
 
 
 def _token(claims: dict[str, Any]) -> AccessToken:
+    credential_exp = claims.get("credential_exp")
     return AccessToken(
         subject=claims["sub"],
         subject_type=claims["sub_type"],
@@ -124,6 +135,7 @@ def _token(claims: dict[str, Any]) -> AccessToken:
         issuer=claims["iss"],
         scopes=claims["scope"].split(),
         session=claims.get("sid"),
+        credential_expires_at=None if credential_exp is None else datetime.fromtimestamp(credential_exp, UTC),
         token_id=claims["jti"],
         issued_at=datetime.fromtimestamp(claims["iat"], UTC),
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),

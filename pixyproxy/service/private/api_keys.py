@@ -9,7 +9,6 @@ from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     ApiKeyNotFoundException,
     ApiKeyRevokedException,
-    GrantException,
     InvalidRequestException,
     PermissionException,
 )
@@ -22,42 +21,17 @@ from pixyproxy.core.models.api_key import (
     StoredApiKey,
 )
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.principal import Actor, Scope, scope_text
-from pixyproxy.core.models.tenant import TenantGuid, TenantId
+from pixyproxy.core.models.principal import scope_text
+from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.key_format import PresentedKey, api_key_text, new_key_id, new_secret, sha256
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.revalidation import revalidate
 
 ABSENT_SHA256 = "0" * 64
 """Compared with when a key id is unknown, so that the comparison is made in any case."""
-
-
-@dataclass(frozen=True)
-class Grantor:
-    """Who acts on a tenant's keys or users, and the most that they may grant: None is no limit."""
-
-    actor: Actor
-    tenant_id: TenantId
-    tenant_guid: TenantGuid
-    scopes: frozenset[Scope]
-    allowed_models: frozenset[str] | None = None
-    images_per_minute: int | None = None
-    expires_at: datetime | None = None
-
-    def inherited(self, order: NewApiKey) -> NewApiKey:
-        """The order with the grantor's own limits where it names none."""
-        names = ("allowed_models", "images_per_minute", "expires_at")
-        return order.model_copy(update={name: getattr(self, name) for name in names if getattr(order, name) is None})
-
-    def covers(self, key: NewApiKey | StoredApiKey) -> bool:
-        """Whether a key's limits are no wider than the grantor's own."""
-        return (
-            (self.allowed_models is None or (key.allowed_models or frozenset({""})) <= self.allowed_models)
-            and (self.images_per_minute is None or 0 < (key.images_per_minute or 0) <= self.images_per_minute)
-            and (self.expires_at is None or (key.expires_at is not None and key.expires_at <= self.expires_at))
-        )
 
 
 @dataclass(frozen=True)
@@ -68,19 +42,18 @@ class ApiKeyService:
     recognized: RecognizedCredentials
 
     async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
-        """A new key of the tenant; its secret is in the answer and nowhere else.
+        """Return a new key of the tenant; its secret is in the answer and nowhere else.
 
-        Where the grantor is a key with limits of its own, the new one has them as well, or narrower ones. Raises
-        ``GrantException`` for scopes that the grantor lacks, and for wider limits.
+        The grantor's limits and expiry apply to it where the order names none. Raises ``GrantException`` for scopes
+        that the grantor lacks, wider limits and a later expiry.
         """
-        order = grantor.inherited(revalidate(incoming))
+        order = _with_limits_of(grantor, revalidate(incoming))
         if order.expires_at is not None and order.expires_at <= clock.now():
             message = "expires_at: must be in the future"
             raise InvalidRequestException(message)
-        if not order.scopes <= grantor.scopes:
-            raise GrantException(context={"scope": scope_text(order.scopes - grantor.scopes)})
-        if not grantor.covers(order):
-            raise GrantException
+        grantor.require_scopes(order.scopes)
+        grantor.require_limits(allowed_models=order.allowed_models, images_per_minute=order.images_per_minute)
+        grantor.require_lifetime(order.expires_at)
         return await self.database.write(lambda data: issue_key(data, order, grantor=grantor))
 
     async def list_keys(self, *, tenant_id: TenantId) -> list[ApiKeyDetail]:
@@ -91,14 +64,15 @@ class ApiKeyService:
     async def rotate_key(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedApiKey:
         """A new secret for a key that otherwise stays what it is; the former works for the grace period.
 
-        A second rotation within that time ends it for the one before. Raises ``ApiKeyNotFoundException`` and
-        ``ApiKeyRevokedException``.
+        A second rotation within that time ends it for the one before. Raises ``ApiKeyNotFoundException``,
+        ``ApiKeyRevokedException``, and ``GrantException`` where the key outlives the grantor.
         """
         rotation = revalidate(incoming)
         secret = new_secret()
 
         def rotate(data: Repositories) -> StoredApiKey:
             key = _require_governed(data, guid, grantor)
+            grantor.require_lifetime(key.expires_at)
             if not is_active(key, at=clock.now()):
                 raise ApiKeyRevokedException
             rotated = key.model_copy(
@@ -149,7 +123,10 @@ def issue_key(data: Repositories, order: NewApiKey, *, grantor: Grantor) -> Issu
 
 
 def find_key(data: Repositories, presented: PresentedKey | None) -> StoredApiKey | None:
-    """The active key that is presented, or None; digests are compared in constant time."""
+    """Return the active key that is presented, or None; digests are compared in constant time.
+
+    Presented by its former secret, it expires with that secret's grace period.
+    """
     if presented is None:
         return None
     key = data.api_keys.find_for_authentication(presented.key_id)
@@ -160,8 +137,11 @@ def find_key(data: Repositories, presented: PresentedKey | None) -> StoredApiKey
     moment = clock.now()
     if key is None or not is_active(key, at=moment):
         return None
-    in_grace = key.former_secret_until is not None and moment < key.former_secret_until
-    return key if is_current or (is_former and in_grace) else None
+    if is_current:
+        return key
+    if not is_former or key.former_secret_until is None or moment >= key.former_secret_until:
+        return None
+    return key.model_copy(update={"expires_at": clock.earliest(key.expires_at, key.former_secret_until)})
 
 
 def is_active(key: StoredApiKey, *, at: datetime) -> bool:
@@ -170,15 +150,20 @@ def is_active(key: StoredApiKey, *, at: datetime) -> bool:
 
 
 def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredApiKey:
-    """The tenant's key, if the grantor may do all that it may: its secret would be theirs."""
+    """Return the tenant's key, if the grantor may do all that it may."""
     key = data.api_keys.lock_own(guid, tenant_id=grantor.tenant_id)
     if key is None:
         raise ApiKeyNotFoundException
     if not key.scopes <= grantor.scopes:
         raise PermissionException(context={"scope": scope_text(key.scopes - grantor.scopes)})
-    if not grantor.covers(key):
-        raise GrantException
+    grantor.require_limits(allowed_models=key.allowed_models, images_per_minute=key.images_per_minute)
     return key
+
+
+def _with_limits_of(grantor: Grantor, order: NewApiKey) -> NewApiKey:
+    """Return the order with the grantor's limits and expiry where it names none."""
+    names = ("allowed_models", "images_per_minute", "expires_at")
+    return order.model_copy(update={name: getattr(grantor, name) for name in names if getattr(order, name) is None})
 
 
 def _audit(data: Repositories, action: AuditAction, key: StoredApiKey, grantor: Grantor) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
@@ -51,9 +51,6 @@ class Authenticator:
         if presented.get_secret_value().startswith("pxy_"):
             key, tenant = await self._by_key(read_api_key(presented))
             principal, expires_at = key_principal(key, tenant), key.expires_at
-            if key.former_secret_until is not None and key.former_secret_until > clock.now():
-                # It may be the former secret that was presented.
-                expires_at = min(key.former_secret_until, key.expires_at or key.former_secret_until)
         elif (trusted := self._trusted_issuer(presented)) is not None:
             claims = await self.trusted_issuers.verify(presented.get_secret_value(), trusted, at=clock.now())
             principal = await self.database.read(lambda data: _foreign_principal(data, claims))
@@ -102,7 +99,7 @@ def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
             "allowed_models": frozenset.intersection(*models) if models else None,
             "key_allowed_models": key.allowed_models,
             "key_images_per_minute": key.images_per_minute,
-            "key_expires_at": key.expires_at,
+            "expires_at": key.expires_at,
         }
     )
 
@@ -127,12 +124,15 @@ def token_principal(data: Repositories, token: AccessToken) -> Principal:
 
 def _subject_principal(data: Repositories, token: AccessToken, tenant: Tenant) -> Principal:
     if token.subject_type is SubjectType.TOKEN:
-        return _principal(tenant, SubjectType.TOKEN, token.subject, token.scopes)
+        return _principal(tenant, SubjectType.TOKEN, token.subject, token.scopes, expires_at=token.expires_at)
     if token.subject_type is SubjectType.KEY:
         key = data.api_keys.get_own(token.subject, tenant_id=tenant.id)
         if key is None or not is_active(key, at=clock.now()):
             raise CredentialInvalidException
-        return key_principal(key, tenant).model_copy(update={"scopes": token.scopes & key.scopes})
+        expires_at = clock.earliest(key.expires_at, token.credential_expires_at)
+        return key_principal(key, tenant).model_copy(
+            update={"scopes": token.scopes & key.scopes, "expires_at": expires_at}
+        )
     user = data.users.get_own(token.subject, tenant_id=tenant.id)
     if user is None or user.status is not UserStatus.ACTIVE:
         raise CredentialInvalidException
@@ -143,7 +143,13 @@ def _foreign_principal(data: Repositories, claims: ForeignClaims) -> Principal:
     tenant = data.tenants.find(claims.tenant)
     if tenant is None:
         logger.warning("%s: %s of %s", TENANT_MISSING, claims.tenant, claims.issuer)
-    return _principal(require_active(tenant), SubjectType.FOREIGN, _foreign_subject(claims), claims.scopes)
+    return _principal(
+        require_active(tenant),
+        SubjectType.FOREIGN,
+        _foreign_subject(claims),
+        claims.scopes,
+        expires_at=claims.expires_at,
+    )
 
 
 def _foreign_subject(claims: ForeignClaims) -> str:
@@ -157,6 +163,8 @@ def _principal(
     subject_type: SubjectType,
     subject: str,
     scopes: frozenset[Scope],
+    *,
+    expires_at: datetime | None = None,
 ) -> Principal:
     return Principal(
         tenant_id=tenant.id,
@@ -168,5 +176,6 @@ def _principal(
         scopes=scopes,
         allowed_models=tenant.allowed_models,
         tenant_images_per_minute=tenant.images_per_minute,
+        expires_at=expires_at,
         has_budget=tenant.monthly_budget_usd is not None,
     )

@@ -9,6 +9,7 @@ from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private import webhooks
 from pixyproxy.service.revalidation import revalidate
 
 logger = logging.getLogger(__name__)
@@ -33,14 +34,19 @@ class ImageEditor:
         return await self.database.write(apply)
 
     async def delete_image(self, guid: ImageGuid, *, principal: Principal) -> None:
-        """Remove an image and its picture. Raises ``ImageNotFoundException``.
+        """Remove an image and its picture, and with the last image of a generation what was ordered.
 
-        The record goes first: from then on nobody sees the picture, whatever becomes of the file.
+        The record goes first: from then on nobody sees the picture, whatever becomes of the file. Raises
+        ``ImageNotFoundException``.
         """
 
         def remove(data: Repositories) -> StoredImage:
             image = _require_own(data, guid, principal)
-            data.images.delete(guid, tenant_id=principal.tenant_id)
+            # Locked first, so that of two deletions at once the second sees that no image is left.
+            generation = data.generations.lock(image.generation_id, tenant_id=image.tenant_id)
+            data.images.delete(guid, tenant_id=image.tenant_id)
+            if data.generations.erase_order(generation, tenant_id=image.tenant_id, at=clock.now()):
+                webhooks.erase_prompt(data, generation.guid, tenant_id=image.tenant_id)
             return image
 
         image = await self.database.write(remove)

@@ -2,7 +2,8 @@
 
 A host is resolved right before each call, every address that it has must be public, and the connection goes to the
 very address that was checked: a name that means another one a moment later gains nothing. The certificate is verified
-against the name. Redirects are not followed, cookies not kept, proxies of the environment not used.
+against the name. Redirects are not followed, cookies not kept, and nothing of the environment is used: no proxy, no
+certificates.
 """
 
 import asyncio
@@ -72,7 +73,8 @@ class SafeTargets:
 
         None is kept: it could serve another tenant's host at the same address, verified for this one's.
         """
-        return httpx2.AsyncHTTPTransport(verify=self.verify, limits=httpx2.Limits(max_keepalive_connections=0))
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        return httpx2.AsyncHTTPTransport(verify=self.verify, limits=limits, trust_env=False)
 
     async def check(self, text: str, *, tenant_id: TenantId | None = None) -> SafeTarget:
         """The target that a URL names. Raises ``WebhookTargetException`` where it must not, or cannot, be called.

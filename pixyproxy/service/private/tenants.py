@@ -28,8 +28,9 @@ from pixyproxy.core.models.tenant import (
 )
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.api_keys import Grantor, issue_key
+from pixyproxy.service.private.api_keys import issue_key
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.revalidation import revalidate

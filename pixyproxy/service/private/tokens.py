@@ -25,6 +25,7 @@ from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens, Holder
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.key_format import (
     PresentedKey,
     new_secret,
@@ -103,8 +104,9 @@ class TokenService:
         return await self.database.write(lambda data: self._begin_session(data, user, scopes, client_id))
 
     async def issue_to_client(self, presented: PresentedKey | None, *, scope: str | None) -> IssuedTokens:
-        """An access token for an API key (RFC 6749 §4.4); no refresh token: the key can ask again.
+        """Return an access token for an API key (RFC 6749 §4.4); no refresh token: the key can ask again.
 
+        It expires no later than the secret that was presented.
         Raises ``OAuthClientException`` for a key that is not valid, and ``OAuthScopeException``.
         """
 
@@ -115,6 +117,7 @@ class TokenService:
                 subject_type=SubjectType.KEY,
                 tenant_guid=tenant.guid,
                 client_id=key.key_id,
+                credential_expires_at=key.expires_at,
             )
             scopes = _narrow(scope, key.scopes)
             token = self.access_tokens.new(holder, scopes=scopes, seconds=self.lifetimes.access)
@@ -134,17 +137,20 @@ class TokenService:
             raise OAuthGrantException
         return issued
 
-    async def issue_for_tenant(self, incoming: TokenOrder, *, actor: Actor) -> IssuedTokens:
-        """An access token that acts for a tenant, at an operator's wish.
+    async def issue_for_tenant(self, incoming: TokenOrder, *, grantor: Grantor) -> IssuedTokens:
+        """Return an access token that acts for a tenant, for an operator; it expires no later than the operator's.
 
         Raises ``TenantNotFoundException``, ``TenantSuspendedException``, ``OAuthScopeException``, and
-        ``GrantException`` for an operator who is such a token.
+        ``GrantException`` for scopes that the operator lacks, and for one whose limits a token cannot carry or who is
+        such a token.
         """
         order = revalidate(incoming)
-        if actor.type is SubjectType.TOKEN:
-            # Such a token would live for ever, and outlive whoever ordered the first.
+        if grantor.actor.type is SubjectType.TOKEN:
+            # Its revocation would leave the tokens that it issued valid.
             raise GrantException
         scopes = Role.MEMBER.scopes if order.scope is None else _narrow(order.scope, frozenset(Scope))
+        grantor.require_scopes(scopes)
+        grantor.require_limits(allowed_models=None, images_per_minute=None)
 
         def issue(data: Repositories) -> IssuedTokens:
             tenant = require_active(require_known(data.tenants.find(order.tenant)))
@@ -152,10 +158,11 @@ class TokenService:
                 subject=Subject(str(uuid.uuid4())),
                 subject_type=SubjectType.TOKEN,
                 tenant_guid=tenant.guid,
-                client_id=actor.subject,
+                client_id=grantor.actor.subject,
+                credential_expires_at=grantor.expires_at,
             )
             token = self.access_tokens.new(holder, scopes=scopes, seconds=order.expires_in)
-            return self._issue(data, token, AuditAction.TOKEN_ISSUED, actor=actor, grant="operator")
+            return self._issue(data, token, AuditAction.TOKEN_ISSUED, actor=grantor.actor, grant="operator")
 
         return await self.database.write(issue)
 

@@ -201,10 +201,15 @@ def open_trusted_issuers(issuers: Sequence[TrustedIssuer]) -> TrustedIssuers:
 
 
 def _open_client() -> httpx2.AsyncClient:
-    """A client that goes nowhere but where it is sent: a redirect could lead into the network of this server."""
+    """Return a client that connects to the issuer itself.
+
+    A redirect could lead into the network of this server, and a proxy from the environment could answer in the
+    issuer's place, with keys of its own.
+    """
     return httpx2.AsyncClient(
         timeout=FETCH_SECONDS,
         follow_redirects=False,
+        trust_env=False,
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
 

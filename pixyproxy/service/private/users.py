@@ -14,7 +14,7 @@ from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.user import NewUser, StoredUser, UserChange, UserDetail, UserGuid, UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.api_keys import Grantor
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.revalidation import revalidate
@@ -29,9 +29,10 @@ class UserService:
     recognized: RecognizedCredentials
 
     async def create_user(self, incoming: NewUser, *, grantor: Grantor) -> UserDetail:
-        """A new user of the tenant. Raises ``UserExistsException`` and ``GrantException``."""
+        """Return a new user of the tenant. Raises ``UserExistsException`` and ``GrantException``."""
         order = revalidate(incoming)
         _require_grantable(order.role, grantor)
+        _require_unlimited(grantor)
         moment = clock.now()
         user = StoredUser(
             guid=UserGuid(str(uuid.uuid4())),
@@ -60,11 +61,15 @@ class UserService:
     async def change_user(self, guid: str, incoming: UserChange, *, grantor: Grantor) -> UserDetail:
         """Change password, role or status; a new password or being disabled ends every sign-in of the user.
 
-        Raises ``UserNotFoundException``, and ``PermissionException`` for a user who may do more than the grantor.
+        Raises ``UserNotFoundException``, ``PermissionException`` for a user who may do more than the grantor, and
+        ``GrantException`` for a role that may, and for anything but disabling the user where the grantor is limited
+        or expires: users are not, and do not.
         """
         change = revalidate(incoming)
         if change.role is not None:
             _require_grantable(change.role, grantor)
+        if change != UserChange(status=UserStatus.DISABLED):
+            _require_unlimited(grantor)
         password_hash = None if change.password is None else await self.passwords.hash(change.password)
 
         def apply(data: Repositories) -> StoredUser:
@@ -104,6 +109,12 @@ def _update(change: UserChange, password_hash: SecretStr | None) -> dict[str, An
 def _require_grantable(role: Role, grantor: Grantor) -> None:
     if not role.scopes <= grantor.scopes:
         raise GrantException(context={"role": role})
+
+
+def _require_unlimited(grantor: Grantor) -> None:
+    """Raise ``GrantException`` where the grantor's credential is limited or expires: a user has no limits or expiry."""
+    grantor.require_limits(allowed_models=None, images_per_minute=None)
+    grantor.require_lifetime(None)
 
 
 def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredUser:

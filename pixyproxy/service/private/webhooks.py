@@ -10,15 +10,16 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx2
 from pydantic import SecretStr
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import GrantException, WebhookLimitException, WebhookNotFoundException
+from pixyproxy.core.exceptions import WebhookLimitException, WebhookNotFoundException
 from pixyproxy.core.models.api_key import Rotation
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.generation import GenerationStatus
+from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.webhook import (
@@ -37,7 +38,7 @@ from pixyproxy.core.models.webhook import (
 )
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.api_keys import Grantor
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.safe_targets import SafeTargets
 from pixyproxy.service.revalidation import revalidate
 
@@ -82,12 +83,13 @@ class WebhookService:
     async def create_webhook(self, incoming: NewWebhook, *, grantor: Grantor) -> IssuedWebhook:
         """A new webhook of the tenant; its secret is in the answer and can be had nowhere else.
 
-        It tells of private pictures, so whoever makes it must be permitted to see them. Raises ``GrantException``,
-        ``WebhookTargetException`` for a URL that the server must not call, and ``WebhookLimitException``.
+        It tells of private pictures, so whoever makes it must be permitted to see them; and it does not expire, so
+        their credential must not either. Raises ``GrantException``, ``WebhookTargetException`` for a URL that the
+        server must not call, and ``WebhookLimitException``.
         """
         order = revalidate(incoming)
-        if Scope.IMAGE_READ not in grantor.scopes:
-            raise GrantException(context={"scope": Scope.IMAGE_READ})
+        grantor.require_scopes({Scope.IMAGE_READ})
+        grantor.require_lifetime(None)
         await self.targets.check(order.url, tenant_id=grantor.tenant_id)
         webhook = StoredWebhook(
             guid=WebhookGuid(str(uuid.uuid4())),
@@ -117,9 +119,11 @@ class WebhookService:
     async def rotate_webhook(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedWebhook:
         """A new secret for a webhook; the former signs as well for the grace period.
 
-        A second rotation within that time ends it for the one before. Raises ``WebhookNotFoundException``.
+        A second rotation within that time ends it for the one before. Raises ``WebhookNotFoundException``, and
+        ``GrantException`` for a credential that expires: the secret does not.
         """
         rotation = revalidate(incoming)
+        grantor.require_lifetime(None)
 
         def rotate(data: Repositories) -> StoredWebhook:
             webhook = _require_own(data, guid, grantor)
@@ -185,6 +189,14 @@ def enqueue(data: Repositories, outcome: GenerationOutcome) -> None:
         )
 
 
+def erase_prompt(data: Repositories, generation: GenerationGuid, *, tenant_id: TenantId) -> None:
+    """Erase a generation's prompt from what the tenant's webhooks are still to be told."""
+    for delivery in data.webhook_deliveries.list_pending(generation, tenant_id=tenant_id):
+        payload = json.loads(delivery.payload)
+        payload["data"]["prompt"] = ""
+        data.webhook_deliveries.replace_payload(delivery, _to_json(payload), tenant_id=tenant_id)
+
+
 def payload_of(outcome: GenerationOutcome, event: WebhookEvent) -> str:
     """The body that tells of a generation, as JSON; the paths in it are this server's."""
     told = {
@@ -195,7 +207,11 @@ def payload_of(outcome: GenerationOutcome, event: WebhookEvent) -> str:
         "error": outcome.error,
     }
     timestamp = outcome.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return json.dumps({"type": event, "timestamp": timestamp, "data": told}, ensure_ascii=False)
+    return _to_json({"type": event, "timestamp": timestamp, "data": told})
+
+
+def _to_json(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, ensure_ascii=False)
 
 
 def _base64_hmac(key: bytes, content: bytes) -> str:

@@ -16,7 +16,6 @@ from starlette.requests import Request
 
 from pixyproxy.core.exceptions import CredentialInvalidException, CredentialMissingException, PermissionException
 from pixyproxy.core.models.principal import Principal, Scope
-from pixyproxy.service.private.api_keys import Grantor
 from pixyproxy.web.auth.guard import guarded, key_name
 
 SCOPE_DESCRIPTIONS = {
@@ -118,19 +117,6 @@ def require(scope: Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
         return caller
 
     return caller_with_scope
-
-
-def grantor(principal: Principal) -> Grantor:
-    """The principal as one who acts on keys or users of its own tenant."""
-    return Grantor(
-        actor=principal.actor,
-        tenant_id=principal.tenant_id,
-        tenant_guid=principal.tenant_guid,
-        scopes=principal.scopes,
-        allowed_models=principal.key_allowed_models,
-        images_per_minute=principal.key_images_per_minute,
-        expires_at=principal.key_expires_at,
-    )
 
 
 AnyViewer = Annotated[Principal | None, Depends(recognized_caller)]

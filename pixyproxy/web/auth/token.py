@@ -23,8 +23,8 @@ from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
 
-NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-"""RFC 6749 §5.1."""
+NOT_KEPT = {"Pragma": "no-cache"}
+"""RFC 6749 §5.1, beside the ``Cache-Control: no-store`` of every answer."""
 
 
 class TokenForm(BaseModel):

@@ -64,7 +64,7 @@ def may_be_repeated(problem: Problem) -> bool:
 def openai_response(problem: Problem) -> Response:
     """The answer to an error. The SDK repeats what may be repeated; ``x-should-retry`` keeps it from buying twice."""
     repeat = str(may_be_repeated(problem)).lower()
-    headers = {**problem.headers, "Cache-Control": "no-store", "x-should-retry": repeat}
+    headers = {**problem.headers, "x-should-retry": repeat}
     content = json.dumps({"error": openai_error(problem)}).encode("ascii")
     return Response(content, status_code=_status(problem), headers=headers, media_type="application/json")
 

@@ -24,7 +24,6 @@ PAGE_HEADERS = {
         "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 # FastAPI's page for Swagger UI holds its start-up script inline, and Swagger UI its icons as data.
@@ -62,7 +61,7 @@ async def static_file(request: Request, name: str) -> Response:
     """A style sheet, script or icon of the pages."""
     if name not in FILES:
         raise HTTPException(404)
-    return await _file(request, name, {"X-Content-Type-Options": "nosniff"})
+    return await _file(request, name, {})
 
 
 async def _file(request: Request, name: str, headers: dict[str, str]) -> Response:

@@ -9,6 +9,7 @@ from pixyproxy.core.models.audit import AuditEntry, AuditFilter
 from pixyproxy.core.models.generation import GenerationStatus, Resolution, UnresolvedGeneration
 from pixyproxy.core.models.tenant import NewTenant, TenantChange, TenantDetail
 from pixyproxy.core.models.token import TokenOrder, TokenResponse
+from pixyproxy.service.private.grants import grantor_of
 from pixyproxy.service.private.tenants import tenant_detail
 from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
@@ -56,12 +57,9 @@ async def delete_tenant(operator: Operator, guid: TenantGuidInPath, services: Al
     await services.tenants.delete_tenant(guid, actor=operator.actor)
 
 
-async def issue_tenant_token(
-    response: Response, order: TokenOrder, operator: Operator, services: AllServices
-) -> TokenResponse:
-    """Issue an access token that acts for a tenant."""
-    issued = await services.tokens.issue_for_tenant(order, actor=operator.actor)
-    response.headers["Cache-Control"] = "no-store"
+async def issue_tenant_token(order: TokenOrder, operator: Operator, services: AllServices) -> TokenResponse:
+    """Issue an access token for a tenant, with no more scopes than the caller's and for no longer."""
+    issued = await services.tokens.issue_for_tenant(order, grantor=grantor_of(operator))
     return issued.as_response()
 
 

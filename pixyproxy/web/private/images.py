@@ -52,7 +52,7 @@ async def change_image(
 
 
 async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Editor) -> None:
-    """Remove an image of the tenant and its picture, for good."""
+    """Remove an image of the tenant and its picture for good, and with the last image of a generation its prompt."""
     await editor.delete_image(guid, principal=principal)
 
 

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 
 from pixyproxy.core.models.api_key import ApiKeyDetail, ApiKeyWithSecret, NewApiKey, Rotation
-from pixyproxy.web.auth.policies import KeyManage, grantor
+from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, KeyGuid
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
@@ -16,27 +17,23 @@ async def list_keys(principal: KeyManage, services: AllServices) -> list[ApiKeyD
     return await services.api_keys.list_keys(tenant_id=principal.tenant_id)
 
 
-async def create_key(
-    response: Response, order: NewApiKey, principal: KeyManage, services: AllServices
-) -> ApiKeyWithSecret:
-    """Make an API key, with no more scopes than the caller's; `api_key` is shown only now."""
-    issued = await services.api_keys.issue_key(order, grantor=grantor(principal))
-    response.headers["Cache-Control"] = "no-store"
+async def create_key(order: NewApiKey, principal: KeyManage, services: AllServices) -> ApiKeyWithSecret:
+    """Make an API key that may do no more than the caller, and for no longer; `api_key` is shown only now."""
+    issued = await services.api_keys.issue_key(order, grantor=grantor_of(principal))
     return api_key_with_secret(issued)
 
 
 async def rotate_key(
-    response: Response, principal: KeyManage, guid: KeyGuid, services: AllServices, rotation: Rotation | None = None
+    principal: KeyManage, guid: KeyGuid, services: AllServices, rotation: Rotation | None = None
 ) -> ApiKeyWithSecret:
     """Give a key a new secret, shown only now; the former goes on working for `grace_seconds`."""
-    issued = await services.api_keys.rotate_key(guid, rotation or Rotation(), grantor=grantor(principal))
-    response.headers["Cache-Control"] = "no-store"
+    issued = await services.api_keys.rotate_key(guid, rotation or Rotation(), grantor=grantor_of(principal))
     return api_key_with_secret(issued)
 
 
 async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices) -> None:
     """Make a key, and every token that it got, worthless within a second."""
-    await services.api_keys.revoke_key(guid, grantor=grantor(principal))
+    await services.api_keys.revoke_key(guid, grantor=grantor_of(principal))
 
 
 def key_router(limits: RateLimits) -> APIRouter:

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 
 from pixyproxy.core.models.user import NewUser, UserChange, UserDetail
-from pixyproxy.web.auth.policies import UserManage, grantor
+from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.web.auth.policies import UserManage
 from pixyproxy.web.dependencies import AllServices, UserGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
@@ -16,20 +17,20 @@ async def list_users(principal: UserManage, services: AllServices) -> list[UserD
 
 
 async def create_user(order: NewUser, principal: UserManage, services: AllServices) -> UserDetail:
-    """Make a user, with a role that may do no more than the caller."""
-    return await services.users.create_user(order, grantor=grantor(principal))
+    """Make a user, with a role that may do no more than the caller, whose credential must not be limited or expire."""
+    return await services.users.create_user(order, grantor=grantor_of(principal))
 
 
 async def change_user(
     principal: UserManage, guid: UserGuidInPath, change: UserChange, services: AllServices
 ) -> UserDetail:
     """Change password, role or status; a new password ends every sign-in with the old one."""
-    return await services.users.change_user(guid, change, grantor=grantor(principal))
+    return await services.users.change_user(guid, change, grantor=grantor_of(principal))
 
 
 async def delete_user(principal: UserManage, guid: UserGuidInPath, services: AllServices) -> None:
     """Remove a user; what they made stays the tenant's."""
-    await services.users.delete_user(guid, grantor=grantor(principal))
+    await services.users.delete_user(guid, grantor=grantor_of(principal))
 
 
 def user_router(limits: RateLimits) -> APIRouter:

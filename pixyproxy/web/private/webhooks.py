@@ -4,7 +4,8 @@ from fastapi import APIRouter, Response
 
 from pixyproxy.core.models.api_key import Rotation
 from pixyproxy.core.models.webhook import DeliveryDetail, IssuedWebhook, NewWebhook, WebhookDetail, WebhookWithSecret
-from pixyproxy.web.auth.policies import KeyManage, grantor
+from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
@@ -16,31 +17,26 @@ async def list_webhooks(principal: KeyManage, services: AllServices) -> list[Web
     return await services.webhooks.list_webhooks(tenant_id=principal.tenant_id)
 
 
-async def create_webhook(
-    response: Response, order: NewWebhook, principal: KeyManage, services: AllServices
-) -> WebhookWithSecret:
-    """Have events posted to a URL, signed as Standard Webhooks says; `secret` is shown only now."""
-    issued = await services.webhooks.create_webhook(order, grantor=grantor(principal))
-    response.headers["Cache-Control"] = "no-store"
+async def create_webhook(order: NewWebhook, principal: KeyManage, services: AllServices) -> WebhookWithSecret:
+    """Have events posted to a URL, signed as Standard Webhooks says; `secret` is shown only now.
+
+    The credential must not expire, since a webhook does not.
+    """
+    issued = await services.webhooks.create_webhook(order, grantor=grantor_of(principal))
     return _with_secret(issued)
 
 
 async def rotate_webhook(
-    response: Response,
-    principal: KeyManage,
-    guid: WebhookGuidInPath,
-    services: AllServices,
-    rotation: Rotation | None = None,
+    principal: KeyManage, guid: WebhookGuidInPath, services: AllServices, rotation: Rotation | None = None
 ) -> WebhookWithSecret:
     """Give a webhook a new secret, shown only now; for `grace_seconds` the former signs as well."""
-    issued = await services.webhooks.rotate_webhook(guid, rotation or Rotation(), grantor=grantor(principal))
-    response.headers["Cache-Control"] = "no-store"
+    issued = await services.webhooks.rotate_webhook(guid, rotation or Rotation(), grantor=grantor_of(principal))
     return _with_secret(issued)
 
 
 async def delete_webhook(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> None:
     """Remove a webhook, and what it was still to be told."""
-    await services.webhooks.delete_webhook(guid, grantor=grantor(principal))
+    await services.webhooks.delete_webhook(guid, grantor=grantor_of(principal))
 
 
 async def list_deliveries(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> list[DeliveryDetail]:

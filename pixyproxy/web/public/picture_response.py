@@ -53,8 +53,7 @@ def picture_headers(image: StoredImage) -> dict[str, str]:
         "ETag": f'"{image.sha256}"',
         "Last-Modified": format_datetime(image.created_at, usegmt=True),
         "Cache-Control": f"{'public' if image.visibility is Visibility.PUBLIC else 'private'}, no-cache",
-        "Vary": "Accept, Authorization, X-API-Key",
-        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }

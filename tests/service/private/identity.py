@@ -18,9 +18,10 @@ from pixyproxy.core.models.user import NewUser, UserDetail
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.access_tokens import AccessTokens
-from pixyproxy.service.private.api_keys import ApiKeyService, Grantor
+from pixyproxy.service.private.api_keys import ApiKeyService
 from pixyproxy.service.private.authentication import Authenticator
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.removal import TenantRemoval

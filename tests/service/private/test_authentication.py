@@ -14,7 +14,7 @@ from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantStatus
 from pixyproxy.core.models.token import TokenOrder
 from pixyproxy.service.private.access_tokens import AccessToken, Holder
 from pixyproxy.service.private.key_format import ALPHABET
-from tests.service.private.identity import OPERATOR, Identity, grantor_of
+from tests.service.private.identity import Identity, grantor_of
 from tests.support.api_keys import forged_key, key_id_of, secret_of
 from tests.support.builders import new_guid
 
@@ -210,7 +210,7 @@ async def test_a_key_that_is_refused_was_not_used(identity: Identity, tenant: Te
 async def test_a_suspended_tenants_credentials_are_refused_and_come_back(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
-    token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR)
+    token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     await _set_status(identity, tenant, TenantStatus.SUSPENDED)
     for credential in (issued.api_key, token.access_token):
         with pytest.raises(TenantSuspendedException):
@@ -232,7 +232,7 @@ async def test_whether_a_tenant_is_suspended_is_told_to_its_own_keys_alone(
 async def test_a_tenant_being_deleted_has_no_credentials(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
-    token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR)
+    token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     await _set_status(identity, tenant, TenantStatus.DELETING)
     await _refuse(identity, issued.api_key)
     await _refuse(identity, token.access_token)

@@ -1,5 +1,8 @@
 """Managing images."""
 
+import asyncio
+import json
+
 import pytest
 
 from pixyproxy.core.exceptions import (
@@ -8,13 +11,29 @@ from pixyproxy.core.exceptions import (
     InvalidRequestException,
     PictureMissingException,
 )
+from pixyproxy.core.models.generation import Generation, GenerationStatus
 from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
+from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant, Visibility
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation.settlement import outcome_of
 from pixyproxy.service.private.images import ImageEditor
-from tests.support.builders import MOMENT, add_image, find_picture, keep_picture, new_guid
+from pixyproxy.service.private.webhooks import enqueue
+from tests.support.builders import (
+    MOMENT,
+    add_image,
+    find_picture,
+    keep_picture,
+    new_generation,
+    new_guid,
+    new_image,
+    new_order,
+    stored_ending,
+)
+from tests.support.databases import TABLES
+from tests.support.webhook_receiver import new_webhook
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +101,86 @@ async def test_a_picture_that_cannot_be_removed_is_told_and_seen_by_nobody(
     with pytest.raises(ImageStorageException):
         await manager.delete_image(image.guid, principal=principal)
     assert await _found(manager, image) is None
+
+
+MARK = "hush-hush"
+"""Stands in every text that a client or the upstream wrote about a generation."""
+INPUT = {"field": "image", "media_type": "image/png", "byte_size": 1}
+
+
+async def _add_marked(manager: ImageEditor, tenant: Tenant, *, images: int) -> tuple[Generation, list[StoredImage]]:
+    """A stored generation of which a webhook is still to be told, and its images."""
+
+    def add(data: Repositories) -> tuple[Generation, list[StoredImage]]:
+        webhook = new_webhook(tenant.id)
+        data.webhooks.insert(webhook)
+        order = {"options": {"user": MARK}, "inputs": [{**INPUT, "sha256": MARK}]}
+        claimed = new_generation(tenant.id, prompt=MARK, filename=MARK)
+        claimed = claimed.model_copy(update={"order": new_order(prompt=MARK, count=images, **order)})
+        generation = data.generations.claim(claimed)
+        assert generation is not None
+        answer = UpstreamAnswer(facts={"note": MARK}, revised_prompts=(MARK,) * images)
+        data.generations.settle(generation.id, stored_ending(answer=answer, cost_micro_usd=7), tenant_id=tenant.id)
+        enqueue(data, outcome_of(generation.model_copy(update={"status": GenerationStatus.STORED}), at=MOMENT))
+        made = [
+            data.images.record(new_image(tenant.id, generation.id, prompt=MARK, filename=f"{MARK}.png"))
+            for _ in range(images)
+        ]
+        return generation, made
+
+    return await manager.database.write(add)
+
+
+async def _marked_tables(manager: ImageEditor) -> set[str]:
+    """The tables in which the mark is anywhere."""
+
+    def find(data: Repositories) -> set[str]:
+        contents = {name: data.connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in TABLES}
+        return {name for name, rows in contents.items() if MARK in str([tuple(row) for row in rows])}
+
+    return await manager.database.read(find)
+
+
+async def test_the_last_image_takes_what_was_ordered_with_it(
+    manager: ImageEditor, tenant: Tenant, principal: Principal
+) -> None:
+    generation, (first, last) = await _add_marked(manager, tenant, images=2)
+    assert await _marked_tables(manager) == {"generations", "images", "webhook_deliveries"}
+    await manager.delete_image(first.guid, principal=principal)
+    assert await _marked_tables(manager) == {"generations", "images", "webhook_deliveries"}
+    await manager.delete_image(last.guid, principal=principal)
+    assert await _marked_tables(manager) == set()
+    left = await manager.database.read(lambda data: data.generations.get(generation.id, tenant_id=tenant.id))
+    assert left is not None
+    assert (left.order.prompt, left.order.count, left.order.model) == ("", 2, generation.order.model)
+    assert (left.fingerprint, left.cost_micro_usd, left.image_count) == (generation.fingerprint, 7, 1)
+
+
+async def test_of_two_deletions_at_once_the_second_takes_what_was_ordered(
+    manager: ImageEditor, tenant: Tenant, principal: Principal
+) -> None:
+    _, images = await _add_marked(manager, tenant, images=8)
+    await asyncio.gather(*(manager.delete_image(image.guid, principal=principal) for image in images))
+    assert await _marked_tables(manager) == set()
+
+
+async def test_a_deletion_takes_nothing_of_another_generation(
+    manager: ImageEditor, tenant: Tenant, principal: Principal
+) -> None:
+    _, (image,) = await _add_marked(manager, tenant, images=1)
+    other = await manager.database.write(lambda data: add_image(data, tenant))
+    await manager.delete_image(other.guid, principal=principal)
+    assert await _marked_tables(manager) == {"generations", "images", "webhook_deliveries"}
+    assert await _found(manager, image) == image
+
+
+async def test_what_a_webhook_is_still_to_be_told_stays_what_it_was_but_for_the_prompt(
+    manager: ImageEditor, tenant: Tenant, principal: Principal
+) -> None:
+    generation, (image,) = await _add_marked(manager, tenant, images=1)
+    await manager.delete_image(image.guid, principal=principal)
+    (delivery,) = await manager.database.read(
+        lambda data: data.webhook_deliveries.list_pending(generation.guid, tenant_id=tenant.id)
+    )
+    told = json.loads(delivery.payload)["data"]
+    assert (told["generation"], told["status"], told["prompt"]) == (generation.guid, "stored", "")

@@ -19,7 +19,7 @@ from pixyproxy.core.models.user import UserChange, UserDetail, UserStatus
 from pixyproxy.service.private.key_format import read_api_key, refresh_token_text
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from pixyproxy.service.private.token_status import INACTIVE
-from tests.service.private.identity import ISSUER, OPERATOR, Identity, grantor_of
+from tests.service.private.identity import ISSUER, Identity, grantor_of
 from tests.support.builders import principal_of
 
 pytestmark = pytest.mark.anyio
@@ -262,7 +262,7 @@ async def test_asking_ends_nothing_and_is_not_written_down(
 
 
 async def test_an_operators_token_can_be_revoked(identity: Identity, tenant: Tenant) -> None:
-    issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR)
+    issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     assert await _is_live(identity, issued)
     await identity.token_status.revoke(issued.access_token, client=None)
     assert not await _is_live(identity, issued)

@@ -84,7 +84,9 @@ async def test_nobody_signs_in_through_a_key_whose_secret_they_have_not_shown(
 async def test_a_token_that_an_operator_ordered_orders_no_other(identity: Identity, tenant: Tenant) -> None:
     ordered = Actor(type=SubjectType.TOKEN, subject=new_guid(), tenant_guid=tenant.guid)
     with pytest.raises(GrantException):
-        await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=ordered)
+        await identity.tokens.issue_for_tenant(
+            TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant, actor=ordered)
+        )
 
 
 async def _cannot_refresh(identity: Identity, token: SecretStr) -> None:
@@ -440,7 +442,7 @@ async def test_a_suspended_tenant_gets_no_token_by_any_grant(
         identity.sign_in(user),
         _refresh(identity, refresh_token),
         identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None),
-        identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR),
+        identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant)),
         identity.principal(issued.access_token),
     ):
         with pytest.raises(TenantSuspendedException):
@@ -464,13 +466,13 @@ async def test_a_tenant_being_deleted_gets_no_token_by_any_grant(
         with pytest.raises((OAuthException, CredentialInvalidException)):
             await attempt
     with pytest.raises(TenantNotFoundException):
-        await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR)
+        await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
 
 
 @pytest.mark.parametrize("by", ["guid", "name"])
 async def test_an_operator_issues_a_token_for_a_tenant(identity: Identity, tenant: Tenant, by: str) -> None:
     order = TokenOrder(tenant=getattr(tenant, by), scope="image:read admin", expires_in=60)
-    issued = await identity.tokens.issue_for_tenant(order, actor=OPERATOR)
+    issued = await identity.tokens.issue_for_tenant(order, grantor=grantor_of(tenant))
     principal = await identity.principal(issued.access_token)
     assert (principal.tenant_id, principal.subject_type) == (tenant.id, SubjectType.TOKEN)
     assert principal.scopes == issued.scopes == {Scope.IMAGE_READ, Scope.ADMIN}
@@ -480,17 +482,17 @@ async def test_an_operator_issues_a_token_for_a_tenant(identity: Identity, tenan
 async def test_an_operators_token_may_do_what_a_member_may_unless_it_says_more(
     identity: Identity, tenant: Tenant
 ) -> None:
-    issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR)
+    issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     assert issued.scopes == MEMBER
 
 
 async def test_an_operators_order_that_cannot_be_carried_out_is_refused(identity: Identity, tenant: Tenant) -> None:
     with pytest.raises(TenantNotFoundException):
-        await identity.tokens.issue_for_tenant(TokenOrder(tenant=new_guid()), actor=OPERATOR)
+        await identity.tokens.issue_for_tenant(TokenOrder(tenant=new_guid()), grantor=grantor_of(tenant))
     for values in ({"scope": "everything"}, {"scope": ""}, {"expires_in": 86_401}, {"expires_in": 0}):
         order = TokenOrder(tenant=tenant.guid).model_copy(update=values)
         with pytest.raises(InvalidRequestException):
-            await identity.tokens.issue_for_tenant(order, actor=OPERATOR)
+            await identity.tokens.issue_for_tenant(order, grantor=grantor_of(tenant))
     assert await identity.entries() == []
 
 
@@ -502,7 +504,9 @@ async def test_every_grant_is_written_down_once_with_who_and_what(
     signed_in, refresh_token = await identity.sign_in(user)
     refreshed, _ = await _refresh(identity, refresh_token)
     by_key = await identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None)
-    by_operator = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=operator)
+    by_operator = await identity.tokens.issue_for_tenant(
+        TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant, actor=operator)
+    )
     actions = (AuditAction.TOKEN_ISSUED, AuditAction.TOKEN_REFRESHED, AuditAction.SIGNED_IN)
     entries = (await identity.entries(*actions))[::-1]
     assert [entry.action for entry in entries] == [actions[2], actions[1], actions[0], actions[0]]
@@ -528,7 +532,7 @@ async def test_what_cannot_be_written_down_is_neither_kept_nor_given(
     for attempt in (
         identity.sign_in(user),
         identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None),
-        identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), actor=OPERATOR),
+        identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant)),
         _refresh(identity, refresh_token),
         identity.tokens.sign_in("nobody", PASSWORD, scope=None, client_id=None),
         identity.tokens.rotate_signing_keys(actor=OPERATOR, at_once=False),

@@ -141,6 +141,21 @@ def test_an_issuer_that_is_named_twice_is_refused() -> None:
         open_trusted_issuers([trusted, trusted])
 
 
+async def test_a_proxy_of_the_environment_is_not_asked_for_keys(
+    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could answer with keys of its own, and decide who is believed."""
+    with FakeIssuer() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with relying_on(trust(issuer, jwks_url=f"{issuer.url}{JWKS_PATH}")) as relying:
+            await relying.refuses(issuer.sign(key=proxy.keys[0]))
+            assert (await relying.verify(issuer.sign())).subject == "user-7"
+        assert proxy.requests(f"{issuer.url}{JWKS_PATH}") == 0
+
+
 async def test_an_rsa_key_verifies_too(issuer: FakeIssuer, relying: Relying) -> None:
     issuer.keys = [rsa_key("rsa"), new_key("ec")]
     for key in issuer.keys:

@@ -19,7 +19,7 @@ from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Role, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantGuid
 from pixyproxy.core.models.user import NewUser, UserChange, UserDetail, UserStatus
-from pixyproxy.service.private.api_keys import Grantor
+from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from tests.service.private.identity import PASSWORD, Identity, grantor_of
 from tests.support.builders import new_guid

@@ -147,7 +147,7 @@ async def test_what_was_taken_is_over(post: Post, tenant: Tenant, status: int) -
     await post.round()
     post.watch.at += timedelta(days=2)
     assert await post.round() == 0
-    ended = {"status": "delivered", "attempts": 1, "response_status": status, "next_attempt_at": None}
+    ended = {"status": "delivered", "attempts": 1, "response_status": status, "next_attempt_at": None, "payload": ""}
     finished_at = post.watch.at - timedelta(days=2)
     assert await post.stored(webhook) == [delivery.model_copy(update=ended | {"finished_at": finished_at})]
 

@@ -27,6 +27,8 @@ NASTY_FILENAMES = [
     "..",
     "%s%n{0}.png",
 ]
+BIDI_CONTROLS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Unicode's property ``Bidi_Control`` (PropList.txt): what reorders the letters around it."""
 REFUSED_FILENAMES = [
     "fox\r\nX-Evil: 1.png",
     "fox\n.png",
@@ -39,6 +41,7 @@ REFUSED_FILENAMES = [
     "C:\\fox.png",
     "",
     "a" * 256,
+    *(f"gnp{chr(control)}.exe" for control in BIDI_CONTROLS),
 ]
 
 
@@ -101,7 +104,7 @@ def test_a_nasty_filename_stays_one_well_formed_header(
 
 
 @pytest.mark.parametrize("filename", REFUSED_FILENAMES, ids=lambda name: ascii(name)[:30])
-def test_a_filename_that_is_a_path_or_breaks_lines_is_refused(
+def test_a_filename_that_is_a_path_or_breaks_or_reorders_lines_is_refused(
     filename: str, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     answer = tenant.http.post("/image", json={"prompt": "a fox", "filename": filename})

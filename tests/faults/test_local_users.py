@@ -1,0 +1,41 @@
+"""Other users of the machine can read nothing that PixyProxy keeps, whatever the umask that it was started with."""
+
+import json
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import PROGRAM, environment_of, running_server
+from tests.support.server import make_settings
+
+USUAL_UMASK = 0o022
+
+
+def modes_below(*folders: Path) -> dict[str, str]:
+    """Return the modes of folders and of all that is in them, as ``ls -l`` shows them."""
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    return {path.name: stat.filemode(path.lstat().st_mode) for path in paths}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_other_user_can_read_what_is_kept(workers: int, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    issued = subprocess.run(
+        [PROGRAM, "bootstrap", "--json"],
+        cwd=tmp_path,
+        env=environment_of(settings),
+        capture_output=True,
+        check=True,
+        umask=USUAL_UMASK,
+    )
+    key = json.loads(issued.stdout)["api_key"]
+    with (
+        running_server(settings, tmp_path, workers=workers, umask=USUAL_UMASK) as server,
+        server.client(key) as client,
+    ):
+        made = client.post("/image", json={"prompt": "a fox", "size": "64x64", "visibility": "private"}).json()
+        modes = modes_below(settings.data_dir, settings.images)
+    assert {"var", "pixyproxy.db", "pixyproxy.db-wal", "spool", "images", f"{made['guid']}.png"} <= modes.keys()
+    assert {name: mode for name, mode in modes.items() if mode[4:] != "------"} == {}
