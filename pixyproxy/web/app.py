@@ -65,7 +65,7 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         # Outermost first: every answer is logged, says how it may be cached, may be read by the scripts that may, and
-        # says what is left of a limit; what is too much is refused, the unforeseen answered, and then bodies are counted.
+        # says what is left of a limit; what is too much is refused, the unforeseen answered, then bodies are counted.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
             Middleware(ResponseHeaders),
