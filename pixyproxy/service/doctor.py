@@ -12,7 +12,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     ImageGenerationException,
     PixyProxyException,
-    PromptRefusedException,
+    UpstreamAddressException,
     UpstreamCredentialException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
@@ -21,15 +21,16 @@ from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.composition import migrate_database, open_pool
+from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
 from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 ANSWER_SECONDS = 10.0
+MOST_NAMED = 20
 ADVICE = {
     UpstreamUnreachableException: "It cannot be reached: are the host and the port of its base URL right?",
     UpstreamCredentialException: "It refuses its key.",
-    PromptRefusedException: "It has no list of models: is the path of its base URL right, mostly /v1?",
+    UpstreamAddressException: "It has no list of models: is the path of its base URL right, mostly /v1?",
 }
 """What an error of an order means where nothing was ordered."""
 
@@ -56,6 +57,7 @@ async def examine(*, answer_seconds: float = ANSWER_SECONDS) -> list[Finding]:
         await _examined("data folder", lambda: _use_data_folder(settings)),
         await _examined("database", lambda: _use_database(settings)),
         await _examined("picture store", lambda: _use_store(settings)),
+        _examine_kept_answers(settings),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
         *await _examine_upstreams(settings, answer_seconds),
@@ -98,6 +100,21 @@ async def _use_database(settings: Settings) -> str:
 async def _use_store(settings: Settings) -> str:
     await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
     return f"{settings.images.resolve()} can be written"
+
+
+def _examine_kept_answers(settings: Settings) -> Finding:
+    """Answers that were paid for and wait for an operator's decision."""
+    answers = kept_answers(settings)
+    kept = answers.list_all()
+    if not kept:
+        return Finding(subject="kept answers", ok=True, message="none")
+    named = ", ".join(f"{each.guid} ({each.byte_size} bytes)" for each in kept[:MOST_NAMED])
+    more = f" and {len(kept) - MOST_NAMED} more" if len(kept) > MOST_NAMED else ""
+    message = (
+        f"{len(kept)} were paid for and hold no picture that can be stored: {named}{more}. Look at them in "
+        f"{answers.folder.resolve()}, then say with `pixyproxy generation resolve` whether they were bought."
+    )
+    return Finding(subject="kept answers", ok=False, message=message)
 
 
 async def _use_signing_keys(settings: Settings) -> str:

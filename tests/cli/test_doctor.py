@@ -14,7 +14,16 @@ from tests.cli.conftest import Place
 from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream, refusing_base_url
 
-SUBJECTS = ["settings", "data folder", "database", "picture store", "signing keys", "prices", "upstream"]
+SUBJECTS = [
+    "settings",
+    "data folder",
+    "database",
+    "picture store",
+    "kept answers",
+    "signing keys",
+    "prices",
+    "upstream",
+]
 
 
 def examine(place: Place, **environment: str) -> dict[str, Any]:
