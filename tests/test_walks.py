@@ -49,6 +49,8 @@ WITHOUT_TENANT = {
     "Generations.claim": "NewGeneration carries the tenant",
     "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
     "Generations.find_all": "recovery ends what was claimed in every tenant without anybody knowing",
+    "Generations.find_undecided": "what is kept of answers names no tenant",
+    "Generations.list_unresolved": "operators resolve those of every tenant",
     "Generations.list_abandoned": "recovery finishes what died in every tenant",
     "Generations.release_leases": "a process works for every tenant",
     "Generations.renew_leases": "a process works for every tenant",

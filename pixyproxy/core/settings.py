@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.core.models.trusted_issuer import TrustedIssuer
-from pixyproxy.core.models.upstream import UpstreamSettings
+from pixyproxy.core.models.upstream import BaseUrl, UpstreamSettings
 
 Seconds = Annotated[float, Field(gt=0)]
 MEBIBYTE = 1024 * 1024
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
         description="The upstream's key; without one the offline generator draws sketches.",
     )
-    openai_base_url: HttpUrl = Field(
+    openai_base_url: BaseUrl = Field(
         default=HttpUrl("https://api.openai.com/v1"),
         validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
         description="Any server that speaks the OpenAI Images API.",
@@ -104,6 +104,13 @@ class Settings(BaseSettings):
     upstreams: tuple[UpstreamSettings, ...] = Field(
         default=(),
         description="Several upstreams in place of OPENAI_API_KEY's one, as a JSON list; see docs/upstreams.md.",
+    )
+    picture_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Hosts or networks, beside an upstream's own host and public ones, that a picture is fetched from "
+            "if the upstream answers with its URL."
+        ),
     )
     queue_size: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=1000, description="How many orders of a tenant may wait for an upstream before it gets 503."
@@ -274,7 +281,7 @@ class Settings(BaseSettings):
                 ip_network(name)
         return names
 
-    @field_validator("webhook_allowed_hosts", mode="before")
+    @field_validator("webhook_allowed_hosts", "picture_allowed_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
         """Take a list separated by commas."""

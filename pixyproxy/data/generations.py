@@ -234,6 +234,34 @@ class Generations:
         statement = sql(f"{SELECT} WHERE guid IN {names}")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
+    def find_undecided(self, guids: Sequence[GenerationGuid]) -> set[GenerationGuid]:
+        """Return those of these generations, a few hundred at most, whose answer an operator may still need.
+
+        They are not over, or unknown and not resolved, or stored and not erased.
+        """
+        names, parameters = in_list(guids)
+        statement = f"""
+            SELECT guid FROM generations g
+             WHERE guid IN {names}
+               AND (status IN ('accepted', 'calling') OR (status = 'unknown' AND resolved_at IS NULL)
+                    OR (status = 'stored' AND EXISTS (SELECT 1 FROM images i WHERE i.generation_id = g.id)))
+        """
+        return {GenerationGuid(guid) for guid in self.connection.execute(sql(statement), parameters).scalars()}
+
+    def list_unresolved(self, *, upstream: str | None, since: datetime | None, limit: int) -> list[GenerationGuid]:
+        """Return the oldest unknown generations of all tenants that no operator has resolved.
+
+        ``upstream``: only those that it was asked for; ``since``: only those made at this time or later.
+        """
+        statement = """
+            SELECT guid FROM generations
+             WHERE status = 'unknown' AND resolved_at IS NULL
+               AND (:upstream IS NULL OR upstream = :upstream) AND (:since IS NULL OR created_at >= :since)
+             ORDER BY id LIMIT :limit
+        """
+        parameters = {"upstream": upstream, "since": to_timestamp(since), "limit": limit}
+        return [GenerationGuid(guid) for guid in self.connection.execute(sql(statement), parameters).scalars()]
+
     def resolve(self, generation_id: GenerationId, *, tenant_id: TenantId, bought: bool, at: datetime) -> bool:
         """Note what an operator found out about an unknown generation; False where that is not open (any more).
 

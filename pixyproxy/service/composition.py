@@ -15,6 +15,8 @@ from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
 from pixyproxy.data.files import keep_files_private
 from pixyproxy.data.init import open_database
+from pixyproxy.data.kept_answers import FOLDER as KEPT_FOLDER
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
@@ -158,15 +160,18 @@ def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
 
     return PooledUpstream(
         upstream=open_openai_upstream(
-            name=upstream.name,
-            base_url=str(upstream.base_url),
-            api_key=upstream.api_key.get_secret_value(),
+            upstream,
             timeout_seconds=settings.upstream_timeout_seconds,
             connect_seconds=settings.upstream_connect_seconds,
-            max_connections=upstream.concurrency,
+            targets=open_safe_targets(settings.picture_allowed_hosts),
         ),
         **upstream.model_dump(include={"name", "models", "weight", "concurrency", "requests_per_minute"}),
     )
+
+
+def kept_answers(settings: Settings) -> KeptAnswers:
+    """What is kept on this machine of answers that cannot be used."""
+    return KeptAnswers(settings.data_dir / "spool" / KEPT_FOLDER)
 
 
 def _limits(settings: Settings) -> PictureLimits:
@@ -191,13 +196,15 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
     access_tokens = AccessTokens(keys=key_ring, issuer=issuer, is_named=settings.base_url is not None)
     recognized = RecognizedCredentials()
     passwords = PasswordHasher(anyio.Semaphore(settings.password_checks_at_once))
-    removal = TenantRemoval(database=database, store=store)
     spool = Spool(settings.data_dir / "spool")
+    answers = kept_answers(settings)
+    removal = TenantRemoval(database=database, store=store, answers=answers)
     jobs = Jobs()
     prices = load_prices(settings.prices)
     engine = Engine(
         database=database,
         spool=spool,
+        answers=answers,
         store=store,
         pool=pool,
         jobs=jobs,
@@ -235,7 +242,7 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         generation=generation,
         watcher=GenerationWatcher(database=database, store=store, spool=spool, jobs=jobs, cursors=cursors),
         models=ModelCatalog(pool),
-        operations=OperationsService(database),
+        operations=OperationsService(database, answers),
         api_keys=ApiKeyService(database=database, recognized=recognized),
         users=UserService(database=database, passwords=passwords, recognized=recognized),
         tenants=TenantService(

@@ -13,7 +13,7 @@ from pixyproxy.core.exceptions import (
     ImageGenerationException,
     PictureMissingException,
     PixyProxyException,
-    PromptRefusedException,
+    UpstreamAddressException,
     UpstreamCredentialException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
@@ -24,17 +24,18 @@ from pixyproxy.data.files import is_open_to_others, keep_files_private
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.composition import migrate_database, open_pool
+from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
 from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
 ANSWER_SECONDS = 10.0
 SAMPLE = 200
 """Pictures whose files are looked for."""
+MOST_NAMED = 20
 ADVICE = {
     UpstreamUnreachableException: "It cannot be reached: are the host and the port of its base URL right?",
     UpstreamCredentialException: "It refuses its key.",
-    PromptRefusedException: "It has no list of models: is the path of its base URL right, mostly /v1?",
+    UpstreamAddressException: "It has no list of models: is the path of its base URL right, mostly /v1?",
 }
 """What an error of an order means where nothing was ordered."""
 
@@ -66,6 +67,7 @@ async def examine(
         await _examined("picture store", lambda: _use_store(settings)),
         await _examined("pictures", lambda: _look_for_pictures(settings)),
         await _examined("limits", lambda: limits(settings)),
+        _examine_kept_answers(settings),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
         *await _examine_upstreams(settings, answer_seconds),
@@ -134,6 +136,21 @@ def _require_private(path: Path) -> None:
     if is_open_to_others(path):
         problem = f"Other users of this machine can read {path.resolve()}. Run `chmod -R o= {path.resolve()}`."
         raise ConfigurationException(problem)
+
+
+def _examine_kept_answers(settings: Settings) -> Finding:
+    """Answers that were paid for and wait for an operator's decision."""
+    answers = kept_answers(settings)
+    kept = answers.list_all()
+    if not kept:
+        return Finding(subject="kept answers", ok=True, message="none")
+    named = ", ".join(f"{each.guid} ({each.byte_size} bytes)" for each in kept[:MOST_NAMED])
+    more = f" and {len(kept) - MOST_NAMED} more" if len(kept) > MOST_NAMED else ""
+    message = (
+        f"{len(kept)} were paid for and hold no picture that can be stored: {named}{more}. Look at them in "
+        f"{answers.folder.resolve()}, then say with `pixyproxy generation resolve` whether they were bought."
+    )
+    return Finding(subject="kept answers", ok=False, message=message)
 
 
 async def _use_signing_keys(settings: Settings) -> str:

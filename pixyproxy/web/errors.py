@@ -89,6 +89,8 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.GenerationResolvedException: HTTPStatus.CONFLICT,
     core.PromptRefusedException: HTTPStatus.BAD_REQUEST,
     core.UpstreamCredentialException: HTTPStatus.BAD_GATEWAY,
+    core.UpstreamFundsException: HTTPStatus.SERVICE_UNAVAILABLE,
+    core.UpstreamAddressException: HTTPStatus.BAD_GATEWAY,
     core.UpstreamBusyException: HTTPStatus.SERVICE_UNAVAILABLE,
     core.UpstreamErrorException: HTTPStatus.BAD_GATEWAY,
     core.UpstreamUnreachableException: HTTPStatus.SERVICE_UNAVAILABLE,

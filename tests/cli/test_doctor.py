@@ -23,6 +23,7 @@ SUBJECTS = [
     "picture store",
     "pictures",
     "limits",
+    "kept answers",
     "signing keys",
     "prices",
     "upstream",

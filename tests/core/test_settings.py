@@ -83,6 +83,8 @@ def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
         ("secret_key", "x" * 31),
         ("default_size", "large"),
         ("default_quality", ""),
+        ("openai_base_url", "https://x.openai.azure.com/openai?api-version=2026-10-01"),
+        ("openai_base_url", "https://images.example/v1#here"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -> None:

@@ -5,8 +5,6 @@ import stat
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.support.process import PROGRAM, environment_of, running_server
 from tests.support.server import make_settings
 
@@ -19,8 +17,7 @@ def modes_below(*folders: Path) -> dict[str, str]:
     return {path.name: stat.filemode(path.lstat().st_mode) for path in paths}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_no_other_user_can_read_what_is_kept(workers: int, tmp_path: Path) -> None:
+def test_no_other_user_can_read_what_is_kept(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     issued = subprocess.run(
         [PROGRAM, "bootstrap", "--json"],
@@ -32,7 +29,7 @@ def test_no_other_user_can_read_what_is_kept(workers: int, tmp_path: Path) -> No
     )
     key = json.loads(issued.stdout)["api_key"]
     with (
-        running_server(settings, tmp_path, workers=workers, umask=USUAL_UMASK) as server,
+        running_server(settings, tmp_path, umask=USUAL_UMASK) as server,
         server.client(key) as client,
     ):
         made = client.post("/image", json={"prompt": "a fox", "size": "64x64", "visibility": "private"}).json()

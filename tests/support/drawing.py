@@ -22,12 +22,15 @@ class FakeDrawer:
     """Draws the previews and pictures of each order, and waits between them while ``gate`` is closed.
 
     With an ``error`` it gives the first ``given`` pictures and fails. ``content``: what every picture is.
+    ``unusable``: its answer, which it has kept as one whose next picture cannot be stored, after it was ``begun``.
     """
 
     name: str = "a fake"
     error: BaseException | None = None
     given: int = 0
     content: bytes | None = None
+    unusable: bytes | None = None
+    begun: bytes = b""
     answer: UpstreamAnswer = field(default_factory=UpstreamAnswer)
     gate: asyncio.Event | None = None
     asked: list[PictureOrder] = field(default_factory=list)
@@ -60,6 +63,10 @@ class FakeDrawer:
         for index in range(order.count if self.error is None else self.given):
             content = self.content or pictures.png(32, 16, seed=10 * len(self.asked) + index)
             await to_thread.run_sync(_put, sink.begin_picture(), content)
+        if self.begun:
+            await to_thread.run_sync(sink.begin_picture().write, self.begun)
+        if self.unusable is not None:
+            await to_thread.run_sync(sink.keep, self.unusable)
         if self.error is not None:
             raise self.error
         return self.answer

@@ -23,7 +23,6 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("route", [*ROUTES, *OTHERS])
 def test_no_answer_is_kept_by_a_cache_that_was_not_allowed_to(route: str, anonymous: httpx2.Client) -> None:
     method, path = route.replace("{guid}", ABSENT_GUID).replace("{model}", "gpt-image-2").split()

@@ -26,9 +26,9 @@ class Fault:
 
 NO_PICTURE = (502, "upstream_answer_invalid")
 UNUSABLE = (502, "upstream_picture_unusable")
-MAYBE_PAID = {"upstream_silent", "upstream_timeout"}
+MAYBE_PAID = {"upstream_silent", "upstream_timeout", UNUSABLE[1]}
 """Codes after which nobody knows: the same Idempotency-Key never buys again."""
-ANSWERED = {NO_PICTURE[1], UNUSABLE[1]}
+ANSWERED = {NO_PICTURE[1]}
 """Codes of whole answers: the same Idempotency-Key gets the same again, and never buys again either."""
 
 FAULTS = [
@@ -40,7 +40,10 @@ FAULTS = [
     Fault("409", fake.CONFLICT, 502, "upstream_failed"),
     Fault("422", fake.UNPROCESSABLE, 400, "prompt_refused"),
     Fault("429 rate", fake.RATE_LIMITED, 503, "upstream_busy", "7", "rate_limit_exceeded"),
-    Fault("429 quota", fake.QUOTA_EXHAUSTED, 503, "upstream_busy", "20", "insufficient_quota"),
+    Fault("429 quota", fake.QUOTA_EXHAUSTED, 503, "upstream_out_of_funds", upstream_code="insufficient_quota"),
+    Fault("400 credit", fake.OUT_OF_CREDIT, 503, "upstream_out_of_funds", upstream_code="billing_hard_limit_reached"),
+    Fault("403 content", fake.FORBIDDEN_CONTENT, 400, "prompt_refused"),
+    Fault("404 URL", fake.NO_SUCH_URL, 502, "upstream_address_wrong"),
     Fault("500", fake.SERVER_ERROR, 502, "upstream_failed"),
     Fault("503", fake.UNAVAILABLE, 502, "upstream_failed"),
     Fault("hangs", fake.HANG, 504, "upstream_timeout", slow=True),
@@ -59,7 +62,7 @@ FAULTS = [
             ("without a message", fake.Verbatim(body=b"", status=status)),
         )
     ),
-    Fault("a redirect", fake.Verbatim(body=b"", status=302), 502, "upstream_failed"),
+    Fault("a redirect", fake.Verbatim(body=b"", status=302), 502, "upstream_address_wrong"),
     Fault("an empty body", fake.EMPTY_BODY, *NO_PICTURE),
     Fault("data null", fake.DATA_NULL, *NO_PICTURE),
     Fault("data empty", fake.DATA_EMPTY, *NO_PICTURE),
@@ -69,8 +72,9 @@ FAULTS = [
     Fault("deep JSON", fake.Verbatim(body=b"[" * 100_000), *NO_PICTURE),
     Fault("an item without picture", fake.NO_PICTURE, *NO_PICTURE),
     Fault("a number for a picture", fake.NUMBER_FOR_PICTURE, *NO_PICTURE),
-    Fault("bad base64", fake.BAD_BASE64, *NO_PICTURE),
-    Fault("an empty picture", fake.Verbatim(body=b'{"created":1,"data":[{"b64_json":""}]}'), *UNUSABLE),
+    Fault("an empty picture", fake.Verbatim(body=b'{"created":1,"data":[{"b64_json":""}]}'), *NO_PICTURE),
+    Fault("bad base64", fake.BAD_BASE64, *UNUSABLE),
+    Fault("a URL that must not be called", fake.Linked(root="http://169.254.169.254"), *UNUSABLE),
     Fault("SVG called PNG", fake.SVG_AS_PNG, *UNUSABLE),
     Fault("HTML called PNG", fake.HTML_AS_PNG, *UNUSABLE),
     Fault("50,000² pixels", fake.HUGE_PIXELS, *UNUSABLE),

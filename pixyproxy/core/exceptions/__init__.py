@@ -58,11 +58,13 @@
             ├── GenerationResolvedException    there is nothing to resolve any more
             ├── PromptRefusedException         the upstream said no to the request (4xx)
             ├── UpstreamCredentialException    the upstream refuses our own key
-            ├── UpstreamBusyException          the upstream's rate or quota is used up (429)
+            ├── UpstreamFundsException         our account with the upstream has no credit left
+            ├── UpstreamAddressException       nothing is at the upstream's base URL
+            ├── UpstreamBusyException          the upstream's rate limit is used up (429)
             ├── UpstreamErrorException         the upstream said that it failed (5xx)
             ├── UpstreamUnreachableException   no connection: the upstream did nothing
             ├── UpstreamAnswerException        a whole answer, but no picture in it
-            │   └── PictureUnusableException   a picture in it, but none that we can keep
+            │   └── PictureUnusableException   a picture in it that cannot be stored; the answer is kept
             ├── UpstreamSilentException        cut off: it may have done the work
             │   └── UpstreamTimeoutException   out of time: likewise
             ├── GenerationInFlightException    the same Idempotency-Key is being worked on
@@ -152,10 +154,12 @@ from pixyproxy.core.exceptions.requests import (
 from pixyproxy.core.exceptions.upstream import (
     PictureUnusableException,
     PromptRefusedException,
+    UpstreamAddressException,
     UpstreamAnswerException,
     UpstreamBusyException,
     UpstreamCredentialException,
     UpstreamErrorException,
+    UpstreamFundsException,
     UpstreamSilentException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
@@ -224,10 +228,12 @@ __all__ = [
     "TenantNotFoundException",
     "TenantSuspendedException",
     "TooManyFailuresException",
+    "UpstreamAddressException",
     "UpstreamAnswerException",
     "UpstreamBusyException",
     "UpstreamCredentialException",
     "UpstreamErrorException",
+    "UpstreamFundsException",
     "UpstreamSilentException",
     "UpstreamTimeoutException",
     "UpstreamUnreachableException",

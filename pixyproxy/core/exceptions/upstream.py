@@ -22,8 +22,28 @@ class UpstreamCredentialException(ImageGenerationException):
     )
 
 
+class UpstreamFundsException(ImageGenerationException):
+    """The account with the upstream has no money or credit left, or is suspended for it."""
+
+    code = "upstream_out_of_funds"
+    default_message = (
+        "PixyProxy's account with the image service has no credit left. Nothing was bought. "
+        "The operator must add credit or raise the account's limit."
+    )
+
+
+class UpstreamAddressException(ImageGenerationException):
+    """The upstream has nothing at the URL that it was asked at, so its base URL is wrong."""
+
+    code = "upstream_address_wrong"
+    default_message = (
+        "The image service has no Images API at its configured address. Nothing was bought. "
+        "The operator must check OPENAI_BASE_URL, or its base_url in PIXYPROXY_UPSTREAMS: most end in /v1."
+    )
+
+
 class UpstreamBusyException(ImageGenerationException):
-    """The upstream's rate limit or quota is used up."""
+    """The upstream's rate limit is used up."""
 
     code = "upstream_busy"
     default_message = "The image service is at its limit. Nothing was bought. Try again later."
@@ -56,12 +76,16 @@ class UpstreamAnswerException(ImageGenerationException):
 
 
 class PictureUnusableException(UpstreamAnswerException):
-    """The upstream made something that is not kept: no PNG, JPEG, WebP or GIF, or too large."""
+    """The upstream sent a picture that cannot be stored: not PNG, JPEG, WebP or GIF, too large, or not readable.
+
+    It was probably paid for, so the outcome is unknown and the answer is kept for the operator.
+    """
 
     code = "upstream_picture_unusable"
     default_message = (
-        "The image service made something that PixyProxy does not keep: no PNG, JPEG, WebP or GIF, or one that is "
-        "too large. Nothing was stored or charged. Repeating the same request may make the same again."
+        "The image service sent something that cannot be stored as a picture: not PNG, JPEG, WebP or GIF, too large, "
+        "or not readable. It is kept for the operator, and what it may cost stays reserved until they decide. "
+        "Repeating the request may buy the same again."
     )
 
 

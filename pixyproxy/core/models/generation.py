@@ -141,12 +141,13 @@ class GenerationDetail(FrozenModel):
 
 
 class UnresolvedGeneration(FrozenModel):
-    """A generation as operators see it."""
+    """A generation as operators see it; `upstream` is the last one that was asked, as far as is known."""
 
     guid: GenerationGuid
     tenant: TenantGuid
     status: GenerationStatus
     model: str
+    upstream: str | None = None
     subject: str | None
     reserved_usd: float | None
     cost_usd: float | None

@@ -45,6 +45,7 @@ class PictureOrder(FrozenModel):
     """All that an upstream has to know.
 
     ``options`` are further parameters (``size``, ``quality`` …), passed on as the client sent them.
+    ``response_format`` is what the client asked for, if that is more than the upstream's default.
     """
 
     operation: Operation = Operation.GENERATE
@@ -53,6 +54,7 @@ class PictureOrder(FrozenModel):
     count: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     previews: Annotated[int, Field(ge=0, le=MOST_PREVIEWS)] = 0
     options: dict[str, Any] = Field(default_factory=dict)
+    response_format: Literal["b64_json"] | None = None
     inputs: tuple[InputPicture, ...] = ()
 
 
@@ -81,6 +83,7 @@ class NewOrder(FrozenModel):
     count: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
     previews: Annotated[int, Field(ge=0, le=MOST_PREVIEWS)] = 0
     options: Options = Field(default_factory=dict)
+    response_format: Literal["b64_json"] | None = None
     inputs: tuple[InputPicture, ...] = ()
     visibility: Visibility | None = None
     filename: Filename | None = None

@@ -1,5 +1,6 @@
 """What operators and tenants look up about generations: usage, and outcomes that nobody knows yet."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 
@@ -14,9 +15,13 @@ from pixyproxy.core.models.generation import Generation, GenerationStatus, Resol
 from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.service.private import audit, webhooks
+from pixyproxy.service.private.generation.kept import remove_decided
 from pixyproxy.service.private.generation.settlement import charge, outcome_of
 from pixyproxy.service.revalidation import revalidate
+
+AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class OperationsService:
     """Usage of a tenant, and the resolution of unknown outcomes."""
 
     database: Database
+    answers: KeptAnswers
 
     async def usage(self, *, tenant_id: TenantId, since: date | None, until: date | None) -> list[UsageRow]:
         """What the tenant made on each day (UTC) from ``since`` to ``until``, both included; this month by default."""
@@ -59,11 +65,35 @@ class OperationsService:
         found = await self.database.read(lambda data: data.generations.list_of_status(status, limit=limit))
         return [_shown(generation, tenant) for tenant, generation in found]
 
+    async def resolve_generations(
+        self, incoming: Resolution, *, upstream: str | None, since: datetime | None, actor: Actor
+    ) -> int:
+        """Resolve all unknown outcomes of an upstream, or of any, since a time; return how many there were.
+
+        Each is resolved, and audited, on its own: what was done stays where a later one fails. Raises
+        ``DatabaseException``.
+        """
+        count = 0
+        while guids := await self.database.read(
+            lambda data: data.generations.list_unresolved(upstream=upstream, since=since, limit=AT_ONCE)
+        ):
+            for guid in guids:
+                with contextlib.suppress(GenerationNotFoundException, GenerationResolvedException):
+                    await self._resolve(guid, incoming, actor)
+                    count += 1
+        await remove_decided(self.database, self.answers)
+        return count
+
     async def resolve_generation(self, guid: str, incoming: Resolution, *, actor: Actor) -> UnresolvedGeneration:
-        """Write down what an operator found out about an unknown outcome.
+        """Write down what an operator found out about an unknown outcome; what was kept of its answer goes.
 
         Raises ``GenerationNotFoundException``, and ``GenerationResolvedException`` where nothing is unknown.
         """
+        resolved = await self._resolve(guid, incoming, actor)
+        await remove_decided(self.database, self.answers)
+        return resolved
+
+    async def _resolve(self, guid: str, incoming: Resolution, actor: Actor) -> UnresolvedGeneration:
         resolution = revalidate(incoming)
 
         def resolve(data: Repositories) -> UnresolvedGeneration:
@@ -93,7 +123,7 @@ class OperationsService:
 
 
 def _shown(generation: Generation, tenant: TenantGuid) -> UnresolvedGeneration:
-    same = {"guid", "status", "subject", "created_at", "updated_at", "resolved_at"}
+    same = {"guid", "status", "upstream", "subject", "created_at", "updated_at", "resolved_at"}
     return UnresolvedGeneration(
         tenant=tenant,
         model=generation.order.model,

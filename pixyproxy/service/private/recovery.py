@@ -28,6 +28,7 @@ from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
+from pixyproxy.service.private.generation.kept import remove_decided
 from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.settlement import ending_of, settle
 from pixyproxy.service.private.removal import TenantRemoval
@@ -133,6 +134,7 @@ class Recovery:
         await self._end_doubtful()
         await self.recover()
         await _attempt("removing tenants", self.removal.remove_all())
+        await _attempt("letting go of kept answers", remove_decided(self.database, self.engine.answers))
         if round_number % ROUNDS_PER_HOUR == 0:
             await self.database.write(_forget_expired_tokens)
 

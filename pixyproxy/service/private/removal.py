@@ -7,7 +7,9 @@ from functools import partial
 from pixyproxy.core.models.image import StoredImage
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation.kept import remove_decided
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ class TenantRemoval:
 
     database: Database
     store: LocalStore
+    answers: KeptAnswers
 
     async def remove(self, tenant: Tenant) -> None:
         """Remove pictures, then rows; a tenant that still waits for the upstream keeps its row until that is over.
@@ -33,6 +36,7 @@ class TenantRemoval:
             await self.database.write(partial(_forget, images=images))
         if await self.database.write(lambda data: _remove_rows(data, tenant)):
             logger.info("tenant %s removed", tenant.guid)
+        await remove_decided(self.database, self.answers)
 
     async def remove_all(self) -> None:
         """Finish every deletion that has begun."""

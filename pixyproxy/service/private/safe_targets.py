@@ -1,4 +1,4 @@
-"""Calling URLs that tenants have named, and never anything of this server's own network.
+"""Calling URLs that tenants or upstreams have named, and never anything of this server's own network.
 
 A host is resolved right before each call, every address that it has must be public, and the connection goes to the
 very address that was checked: a name that means another one a moment later gains nothing. The certificate is verified
@@ -98,13 +98,16 @@ class SafeTargets:
 
         Raises ``httpx2.TransportError``, which covers the certificate. The caller limits the time.
         """
-        *others, last = target.addresses
-        for address in others:
-            try:
-                return await self._post_to(address, target, headers, content)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                continue
-        return await self._post_to(last, target, headers, content)
+        response = await self._send("POST", target, headers, content)
+        await response.aclose()
+        return response.status_code
+
+    async def get(self, target: SafeTarget, *, headers: Mapping[str, str]) -> httpx2.Response:
+        """The answer, whose body is still to be read; the caller closes it.
+
+        Raises as ``post`` does. The caller limits the time.
+        """
+        return await self._send("GET", target, headers, b"")
 
     async def close(self) -> None:
         """Close every connection, and forget look-ups that hang."""
@@ -130,18 +133,30 @@ class SafeTargets:
             # Its exception counts as seen even if nobody waits for it any more.
             look_up.exception()
 
-    async def _post_to(self, address: str, target: SafeTarget, headers: Mapping[str, str], content: bytes) -> int:
+    async def _send(
+        self, method: str, target: SafeTarget, headers: Mapping[str, str], content: bytes
+    ) -> httpx2.Response:
+        """Send a request to the first of the target's addresses that takes the connection."""
+        *others, last = target.addresses
+        for address in others:
+            try:
+                return await self._send_to(address, method, target, headers, content)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue
+        return await self._send_to(last, method, target, headers, content)
+
+    async def _send_to(
+        self, address: str, method: str, target: SafeTarget, headers: Mapping[str, str], content: bytes
+    ) -> httpx2.Response:
         request = httpx2.Request(
-            "POST",
+            method,
             target.url.copy_with(host=address),
             headers={"Host": target.url.netloc.decode("ascii"), "Connection": "close", **headers},
             content=content,
             # The name to send and to verify, since the URL has none any more.
             extensions={"sni_hostname": target.host, "timeout": httpx2.Timeout(CONNECT_SECONDS, read=None).as_dict()},
         )
-        response = await self.transport.handle_async_request(request)
-        await response.aclose()
-        return response.status_code
+        return await self.transport.handle_async_request(request)
 
     def _is_permitted(self, address: str) -> bool:
         return is_public(ip_address(address)) or self._is_in_allowed_network(address)

@@ -15,7 +15,10 @@ from pixyproxy.core.exceptions import (
     ImageStorageException,
     InputPictureException,
     InvalidRequestException,
+    PromptRefusedException,
     RecordPendingException,
+    UpstreamBusyException,
+    UpstreamFundsException,
 )
 from pixyproxy.core.logs import current_request_id
 from pixyproxy.web.problem import Problem
@@ -31,10 +34,19 @@ TYPES: dict[int, str] = {
 """By status; what is not here is an ``invalid_request_error``, or from 500 on a ``server_error``."""
 OUT_OF_MONEY = (BudgetExceededException.code, BudgetUnpricedException.code)
 """OpenAI has no 402: who is out of money gets 429 and ``insufficient_quota``."""
+UPSTREAM_LIMITS = (UpstreamBusyException.code, UpstreamFundsException.code)
+"""What an upstream answers 429 to is 429 here too: OpenAI's clients take a 503 for a failure."""
+UPSTREAM_CODES = (PromptRefusedException.code, UpstreamBusyException.code)
+"""Errors whose own code gives way to the upstream's. A client must not take ``invalid_api_key`` for its own key."""
 NOT_ACCEPTABLE = (InvalidRequestException.code, ImagePromptException.code, InputPictureException.code)
 """What is 422 elsewhere. OpenAI answers 400, and keeps 422 for what cannot be done."""
 SAFE_TO_REPEAT = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-NOT_TO_BE_REPEATED = {*OUT_OF_MONEY, RecordPendingException.code, ImageStorageException.code}
+NOT_TO_BE_REPEATED = {
+    *OUT_OF_MONEY,
+    UpstreamFundsException.code,
+    RecordPendingException.code,
+    ImageStorageException.code,
+}
 """Of those: what will not change by itself, and what may have been bought."""
 PLAIN_WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
@@ -45,11 +57,12 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     kind = TYPES.get(status, "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error")
     errors = problem.members.get("errors", ())
     location = str(errors[0]["loc"][-1]) if errors and len(errors[0]["loc"]) > 1 else None
+    upstream_code = problem.members.get("upstream_code") if problem.code in UPSTREAM_CODES else None
     return {
         "message": _message(problem, location),
         "type": "insufficient_quota" if problem.code in OUT_OF_MONEY else kind,
         "param": problem.members.get("upstream_param", problem.members.get("field", location)),
-        "code": problem.members.get("upstream_code", problem.code),
+        "code": upstream_code or problem.code,
         "request_id": current_request_id.get(),
     }
 
@@ -70,7 +83,7 @@ def openai_response(problem: Problem) -> Response:
 
 
 def _status(problem: Problem) -> int:
-    if problem.code in OUT_OF_MONEY:
+    if problem.code in OUT_OF_MONEY or problem.code in UPSTREAM_LIMITS:
         return HTTPStatus.TOO_MANY_REQUESTS
     return HTTPStatus.BAD_REQUEST if problem.code in NOT_ACCEPTABLE else problem.status
 

@@ -78,6 +78,7 @@ class OpenAIImageRequest(BaseModel):
             count=self.n or 1,
             previews=(self.partial_images or 0) if self.stream else 0,
             options=options,
+            response_format="b64_json" if self.response_format == "b64_json" else None,
             visibility=self.visibility,
             filename=self.filename,
         )

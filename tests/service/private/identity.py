@@ -16,6 +16,7 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.core.models.token import IssuedTokens
 from pixyproxy.core.models.user import NewUser, UserDetail
 from pixyproxy.data.database import Database
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.access_tokens import AccessTokens
 from pixyproxy.service.private.api_keys import ApiKeyService
@@ -113,7 +114,7 @@ def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
     access_tokens = AccessTokens(keys=open_key_ring(make_settings(folder)), issuer=ISSUER)
     recognized, tasks = RecognizedCredentials(), DetachedTasks()
     passwords = PasswordHasher(anyio.Semaphore(4), context=CHEAP)
-    removal = TenantRemoval(database=database, store=store)
+    removal = TenantRemoval(database=database, store=store, answers=KeptAnswers(folder / "kept"))
     return Identity(
         database=database,
         access_tokens=access_tokens,

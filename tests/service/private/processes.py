@@ -14,6 +14,7 @@ from pixyproxy.core.models.price import PicturePrice, TokenPrice, TokenRates
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
+from pixyproxy.data.kept_answers import FOLDER, KeptAnswers
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
@@ -133,11 +134,13 @@ def start_process(
 ) -> Process:
     """A process that shares database, store and spool's place with those that were started alike."""
     spool = Spool(store.folder.parent / "spool")
+    answers = KeptAnswers(spool.folder / FOLDER)
     pool = UpstreamPool(upstreams, queue_size=queue_size)
     tasks, jobs = DetachedTasks(), Jobs()
     engine = Engine(
         database=database,
         spool=spool,
+        answers=answers,
         store=store,
         pool=pool,
         jobs=jobs,
@@ -158,7 +161,7 @@ def start_process(
         only_model=None,
         default_options={},
     )
-    removal = TenantRemoval(database=database, store=store)
+    removal = TenantRemoval(database=database, store=store, answers=answers)
     return Process(
         database=database,
         store=store,

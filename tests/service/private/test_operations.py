@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,13 @@ from pixyproxy.core.exceptions import (
     UpstreamSilentException,
 )
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.generation import Generation, GenerationStatus, Resolution
+from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus, Resolution
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.kept_answers import KeptAnswers
+from pixyproxy.service.private.generation.settlement import ending_of, settle
 from pixyproxy.service.private.operations import OperationsService
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process
@@ -32,8 +35,8 @@ PRICED = ImagePrompt(prompt="a red fox", model="priced")
 
 
 @pytest.fixture
-def operations(database: Database) -> OperationsService:
-    return OperationsService(database)
+def operations(database: Database, tmp_path: Path) -> OperationsService:
+    return OperationsService(database, KeptAnswers(tmp_path / "kept"))
 
 
 async def _add(database: Database, tenant: Tenant, **changes: object) -> Generation:
@@ -147,7 +150,7 @@ async def _unknown(process: Process, principal: Principal, drawer: FakeDrawer) -
         await process.make(PRICED, principal=principal, key="k")
     await process.finish()
     drawer.error = None
-    (found,) = await OperationsService(process.database).list_generations(UNKNOWN, limit=9)
+    (found,) = await OperationsService(process.database, process.engine.answers).list_generations(UNKNOWN, limit=9)
     return found.guid
 
 
@@ -186,6 +189,39 @@ async def test_what_is_resolved_is_listed_no_more_and_not_resolved_again(
     for again in (resolution, Resolution(bought=not bought)):
         with pytest.raises(GenerationResolvedException):
             await operations.resolve_generation(generation.guid, again, actor=OPERATOR)
+
+
+@pytest.mark.parametrize(("upstream", "since"), [("a", None), (None, 2), ("a", 2), (None, None), ("absent", None)])
+async def test_many_are_resolved_of_an_upstream_since_a_time(
+    operations: OperationsService,
+    identity: Identity,
+    tenant: Tenant,
+    upstream: str | None,
+    since: int | None,
+) -> None:
+    days = {day: datetime(2026, 10, day, tzinfo=UTC) for day in (1, 2, 3)}
+    ending = ending_of(UpstreamSilentException(), asked=True)
+    made = []
+    for name, day in (("a", 1), ("a", 2), ("b", 3), (None, 2)):
+        generation = await _add(operations.database, tenant, status=GenerationStatus.CALLING, created_at=days[day])
+        update = ending.model_copy(update={"upstream": name})
+        await operations.database.write(partial(_end, generation=generation, ending=update))
+        made.append((generation.guid, name, day))
+    known = await _add(operations.database, tenant, created_at=days[3])
+    expected = {guid for guid, name, day in made if upstream in (None, name) and day >= (since or 1)}
+    moment = None if since is None else days[since]
+    resolution = Resolution(bought=False)
+    count = await operations.resolve_generations(resolution, upstream=upstream, since=moment, actor=OPERATOR)
+    assert count == len(expected)
+    open_ones = {found.guid for found in await operations.list_generations(UNKNOWN, limit=9)}
+    assert open_ones == {guid for guid, _, _ in made} - expected
+    assert {entry.target for entry in await identity.entries()} == expected
+    again = await operations.database.read(lambda data: data.generations.find(known.guid))
+    assert again == known
+
+
+def _end(data: Repositories, *, generation: Generation, ending: Ending) -> None:
+    assert settle(data, generation, ending)
 
 
 @pytest.mark.parametrize("status", sorted(set(GenerationStatus) - {UNKNOWN}))

@@ -555,6 +555,24 @@ def _add_refresh_tokens(data: Repositories, *tokens: RefreshToken) -> None:
         data.refresh_tokens.insert(token)
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_it_lets_go_of_answers_that_were_decided_on_elsewhere(process: Process, tenant: Tenant) -> None:
+    unknown = await process.database.write(lambda data: add_generation(data, tenant.id, status=UNKNOWN))
+    for guid in (unknown.guid, GenerationGuid(new_guid())):
+        file = process.engine.answers.begin(guid)
+        file.write(b"an answer")
+        process.engine.answers.commit(file, pictures=[])
+
+    async def removed() -> bool:
+        return process.spooled == [f"{unknown.guid}.answer"]
+
+    running = asyncio.create_task(process.recovery.run_forever())
+    await _eventually(removed)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 @pytest.mark.parametrize("status", [ACCEPTED, CALLING])
 async def test_claims_of_which_nobody_could_know_end_unasked(
     process: Process, tenant: Tenant, drawer: FakeDrawer, status: GenerationStatus

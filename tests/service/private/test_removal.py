@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
@@ -12,14 +13,14 @@ from pixyproxy.core.exceptions import (
     TenantNotFoundException,
 )
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.generation import GenerationStatus
+from pixyproxy.core.models.generation import GenerationStatus, NewGeneration
 from pixyproxy.core.models.image import ImageGuid, MediaType, StoredImage
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import NewTenant, Tenant
 from pixyproxy.core.models.token import RevokedToken, TokenId
 from pixyproxy.data.database import Repositories
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.removal import IMAGES_AT_ONCE, TenantRemoval
+from pixyproxy.service.private.removal import IMAGES_AT_ONCE
 from pixyproxy.service.private.tenants import TenantService
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import Process
@@ -117,7 +118,7 @@ async def _exists(identity: Identity, tenant: Tenant) -> bool:
 
 
 def _with_store(identity: Identity, store: LocalStore) -> TenantService:
-    return replace(identity.tenants, removal=TenantRemoval(database=identity.database, store=store))
+    return replace(identity.tenants, removal=replace(identity.tenants.removal, store=store))
 
 
 async def test_a_tenant_goes_with_rows_and_files(identity: Identity, tenant: Tenant) -> None:
@@ -126,6 +127,23 @@ async def test_a_tenant_goes_with_rows_and_files(identity: Identity, tenant: Ten
     assert await _owned(identity, tenant) == dict.fromkeys(TENANT_TABLES, 0)
     assert not await _exists(identity, tenant)
     assert await _files(identity, images) == 0
+
+
+async def test_what_was_kept_of_its_answers_goes_too(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+    answers, guids = identity.removal.answers, {}
+    for owner in (tenant, stranger):
+        generation = new_generation(owner.id, status=GenerationStatus.UNKNOWN)
+        await identity.database.write(partial(_claim, generation=generation))
+        file = answers.begin(generation.guid)
+        file.write(b"an answer")
+        answers.commit(file, pictures=[])
+        guids[owner.guid] = generation.guid
+    await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
+    assert [kept.guid for kept in answers.list_all()] == [guids[stranger.guid]]
+
+
+def _claim(data: Repositories, *, generation: NewGeneration) -> None:
+    data.generations.claim(generation)
 
 
 async def test_what_is_another_tenants_stays(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:

@@ -167,11 +167,53 @@ async def pour(exchange: "Exchange", *, megabytes: int) -> None:
         await asyncio.sleep(0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Linked:
+    """A good answer as LocalAI, Together and xAI give it: URLs of the pictures, on this host unless `root` is another.
+
+    They are at ``PICTURES_PATH``, drawn as they are named.
+    """
+
+    root: str | None = None
+
+    async def answer(self, exchange: "Exchange") -> None:
+        """Refuse what the real API refuses, or answer with n URLs."""
+        refusal = exchange.refusal()
+        if refusal:
+            await refusal.answer(exchange)
+            return
+        exchange.settle(bought=True)
+        order = exchange.order
+        root = self.root or f"http://{exchange.received.headers['host']}"
+        url = f"{root}{PICTURES_PATH}/{order.width}x{order.height}.{order.output_format}"
+        body = {"created": 1, "data": [{"url": url, "b64_json": None}] * order.count}
+        await exchange.send(json.dumps(body).encode())
+
+
+PICTURES_PATH = "/files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Respelled:
+    """The usual answer with its base64 as PHP and .NET write it, in lines and without padding."""
+
+    async def answer(self, exchange: "Exchange") -> None:
+        """Deliver in another spelling."""
+        usual = json.loads(b"".join(exchange.buy().parts))
+        texts = [item.pop("b64_json").rstrip("=") for item in usual["data"]]
+        lines = [r"\r\n".join(text[start : start + 76] for start in range(0, len(text), 76)) for text in texts]
+        items = [f'{{"b64_json":"{text}"}}'.replace("/", r"\/").replace("+", r"\u002B") for text in lines]
+        usual["data"] = None
+        await exchange.send(json.dumps(usual).replace('"data": null', f'"data": [{",".join(items)}]').encode())
+
+
 def _delivering(item: bytes) -> Verbatim:
     return Verbatim(body=b'{"created":1,"data":[%b]}' % item)
 
 
 NORMAL = Normal()
+LINKED = Linked()
+RESPELLED = Respelled()
 MODERATED = Refusal(
     status=400,
     message="Your request was rejected by the safety system.",
@@ -205,6 +247,22 @@ QUOTA_EXHAUSTED = Refusal(
     kind="insufficient_quota",
     code="insufficient_quota",
 )
+OUT_OF_CREDIT = Refusal(
+    status=400,
+    message="Billing hard limit has been reached.",
+    kind="billing_limit_user_error",
+    code="billing_hard_limit_reached",
+)
+FORBIDDEN_CONTENT = Verbatim(
+    body=json.dumps(
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+        }
+    ).encode(),
+    status=403,
+)
+NO_SUCH_URL = Refusal(status=404, message="Invalid URL (POST /images/generations)")
 SERVER_ERROR = Refusal(status=500, message="The server had an error.", kind="server_error")
 UNAVAILABLE = Refusal(status=503, message="Overloaded.", kind="service_unavailable")
 HANG = Hang()

@@ -5,6 +5,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.support.upstream.behaviours import NORMAL, Behaviour, Refusal
+from tests.support.upstream.answers import drawn
+from tests.support.upstream.behaviours import NORMAL, PICTURES_PATH, Behaviour, Refusal, Verbatim
 from tests.support.upstream.connection import Connection
 from tests.support.upstream.exchange import Exchange, Surroundings, UpstreamRequest, request_of
 from tests.support.upstream.ledger import Ledger, LedgerLine
@@ -267,5 +269,9 @@ def _beside_pictures(request: UpstreamRequest) -> Behaviour:
     path = request.path.partition("?")[0]
     if request.method == "GET" and (path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/")):
         return _ForKeyHolders(models_answer(path))
+    named = re.fullmatch(rf"{PICTURES_PATH}/(\d+)x(\d+)\.(\w+)", path)
+    if request.method == "GET" and named:
+        picture = drawn(named[3], int(named[1]), int(named[2]))
+        return _ForKeyHolders(Verbatim(body=picture, content_type=f"image/{named[3]}"))
     message = f"Invalid URL ({request.method} {request.path})"
     return Refusal(status=404, message=message, code="unknown_url")

@@ -244,11 +244,12 @@ def test_fields_that_nobody_filled_in_are_absent(tenant: TenantClient, upstream:
     empty = [b'name="%b"\r\n\r\n' % name.encode() for name in (*optional, "image_guid[]", "user", "tags[]")]
     unselected = b'name="mask"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n'
     picture = b'name="image"; filename="fox.png"\r\n\r\n' + FOX
-    content, headers = edit_of(PROMPT, *empty, unselected, picture)
-    answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert files_of(upstream) == [("image", "image/png", FOX)]
-    assert upstream.requests[0].body.keys() <= {"prompt", "model"}
+    for parts in ((PROMPT, picture), (PROMPT, *empty, unselected, picture)):
+        content, headers = edit_of(*parts)
+        answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert files_of(upstream) == [("image", "image/png", FOX)]
+    assert upstream.requests[0].body == upstream.requests[1].body
     without_prompt, headers = edit_of(b'name="prompt"\r\n\r\n', picture)
     refused = tenant.http.post("/v1/images/edits", content=without_prompt, headers=headers)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")

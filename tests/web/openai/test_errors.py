@@ -184,7 +184,7 @@ def test_a_tenant_that_is_out_of_money_has_no_quota(
     ("behaviour", "status", "code"),
     [
         (SERVER_ERROR, 502, "upstream_failed"),
-        (UNAUTHORIZED, 502, "invalid_api_key"),
+        (UNAUTHORIZED, 502, "upstream_credential_refused"),
         (HTML, 502, "upstream_answer_invalid"),
         (CUT, 502, "upstream_silent"),
     ],

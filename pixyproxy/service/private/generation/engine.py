@@ -28,9 +28,11 @@ from pixyproxy.core.exceptions import (
     PixyProxyException,
     QueueFullException,
     RecordPendingException,
+    UpstreamAddressException,
     UpstreamAnswerException,
     UpstreamBusyException,
     UpstreamCredentialException,
+    UpstreamFundsException,
     UpstreamSilentException,
     UpstreamUnreachableException,
 )
@@ -38,6 +40,7 @@ from pixyproxy.core.fault_points import FaultPoint, reach, reach_from_thread
 from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.data.database import Database
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
@@ -48,7 +51,13 @@ from pixyproxy.service.private.upstream.pool import Turn, UpstreamPool
 
 logger = logging.getLogger(__name__)
 
-DID_NOTHING = (UpstreamBusyException, UpstreamUnreachableException, UpstreamCredentialException)
+DID_NOTHING = (
+    UpstreamBusyException,
+    UpstreamUnreachableException,
+    UpstreamCredentialException,
+    UpstreamFundsException,
+    UpstreamAddressException,
+)
 """After these another upstream may be asked: the one that said so certainly bought nothing."""
 BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException, ImageStorageException)
 """After these, the pictures that came before are kept."""
@@ -73,6 +82,7 @@ class Engine:
 
     database: Database
     spool: Spool
+    answers: KeptAnswers
     store: LocalStore
     pool: UpstreamPool
     jobs: Jobs
@@ -88,11 +98,13 @@ class Engine:
         except _TakenOverException:
             logger.warning("generation %s is executed by another process", job.generation.guid)
             job.fail(GenerationInFlightException(), GenerationStatus.ACCEPTED)
+        except BaseException:
+            # It was cancelled: another process, or the next, goes on.
+            job.fail(GenerationInFlightException(), job.status)
+            raise
         finally:
             self.pool.withdraw(job.turn)
             self.jobs.remove(job)
-            # Where it was cancelled: another process, or the next, goes on.
-            job.fail(GenerationInFlightException(), job.status)
 
     async def finish(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder) -> GenerationWithImages:
         """Store and record the pictures of an entry of the spool; again is as good as once.
@@ -166,8 +178,12 @@ class Engine:
         return stored
 
     async def _ask(self, job: Job) -> SpoolEntry:
-        """The upstream's answer, received; another upstream is asked only where the one before did nothing."""
+        """The upstream's answer, received; another upstream is asked only where the one before did nothing.
+
+        Where all did nothing and one is at its limit, that is raised: it passes by itself.
+        """
         generation, tried = job.generation, frozenset[str]()
+        limit: UpstreamBusyException | None = None
         folder = self.spool.own
         loop = asyncio.get_running_loop()
         inputs = [folder.input(generation.guid, index) for index in range(len(generation.order.inputs))]
@@ -177,7 +193,7 @@ class Engine:
             await self._begin_call(job)
             tell = partial(loop.call_soon_threadsafe, job.change)
             received = ReceivedAnswer(
-                folder, generation.guid, generation.image_guids, self.limits, self.store.recent, tell
+                folder, generation.guid, generation.image_guids, self.limits, self.store.recent, self.answers, tell
             )
             job.asked = True
             try:
@@ -187,17 +203,33 @@ class Engine:
             except BaseException as error:
                 job.turn.release(error)
                 tried |= {pooled.name}
+                await self._commit_kept(generation, received)
+                limit = error if isinstance(error, UpstreamBusyException) else limit
                 if isinstance(error, DID_NOTHING) and self.pool.serves_other(generation.order.model, tried):
                     logger.warning("%s did nothing (%s); asking another upstream", pooled.name, error.code)
                     job.asked = False
-                    job.turn = self._next_turn(generation, tried, error)
+                    job.turn = self._next_turn(generation, tried, limit or error)
                     continue
+                if isinstance(error, DID_NOTHING) and limit is not None:
+                    raise limit from error
                 if not (isinstance(error, BROKE_OFF) and received.whole):
                     raise
                 logger.warning("generation %s broke off; what came whole is kept", generation.guid)
                 answer = UpstreamAnswer()
             await reach(FaultPoint.ANSWERED)
             return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
+
+    async def _commit_kept(self, generation: Generation, received: ReceivedAnswer) -> None:
+        """Make the answer durable that cannot be used, if there is one, for the operator to look at."""
+        if received.kept is None:
+            return
+        try:
+            await run_in_thread(received.commit_kept)
+        except ImageStorageException:
+            logger.exception("generation %s: the answer that cannot be used is not kept", generation.guid)
+        else:
+            path = received.kept.path
+            logger.error("generation %s was paid for, and its picture cannot be stored: see %s", generation.guid, path)
 
     def _next_turn(self, generation: Generation, tried: frozenset[str], error: ImageGenerationException) -> Turn:
         """A turn at an upstream that was not tried; where the queue is full, what the last one said is the answer."""
@@ -230,7 +262,7 @@ class Engine:
             logger.error("generation %s met something unforeseen", job.generation.guid, exc_info=error)
         if isinstance(error, ImageStorageException):
             logger.error("generation %s was paid for and could not be received", job.generation.guid)
-        ending = ending_of(error, asked=job.asked)
+        ending = ending_of(error, asked=job.asked, upstream=job.upstream)
         shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
         await self._settle(job, ending, shown)
 
@@ -249,7 +281,7 @@ class Engine:
 
     async def _settle_cancelled(self, job: Job) -> None:
         """The server stops, and the upstream may have done the work; where that cannot be written, recovery will."""
-        ending = ending_of(UpstreamSilentException(), asked=job.asked)
+        ending = ending_of(UpstreamSilentException(), asked=job.asked, upstream=job.upstream)
         with contextlib.suppress(DatabaseException):
             await self.database.write(lambda data: settle(data, job.generation, ending))
 

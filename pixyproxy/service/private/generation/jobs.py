@@ -29,6 +29,11 @@ class Job:
     version: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def upstream(self) -> str | None:
+        """The name of the upstream that it has a place at, or had last."""
+        return None if self.turn.upstream is None else self.turn.upstream.name
+
     def change(self, status: GenerationStatus | None = None) -> None:
         """Tell those who watch that there is something new."""
         self.status = status or self.status

@@ -6,19 +6,25 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import get_args
 
 from pixyproxy.core import clock
+from pixyproxy.core.exceptions import ImagePromptException
 from pixyproxy.core.models.budget import month_of
 from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration, ProcessGuid
-from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage
+from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage, PictureFormat
 from pixyproxy.core.models.order import NewOrder, PictureOrder, ReceivedPicture
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.store.local import EXTENSIONS
+from pixyproxy.service.private.generation.received import PictureLimits
 
 OPTIONS = {"size", "quality", "background", "output_format", "output_compression", "moderation"}
 """What of a prompt is passed on as the client sent it."""
 SAME_REQUEST = {"operation", "prompt", "model", "count", "options", "inputs", "visibility", "filename"}
 """What makes two requests the same one. How a client watches, previews among it, does not."""
+
+
+SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,20 @@ class Terms:
     status: GenerationStatus
     owner: ProcessGuid
     lease_seconds: float
+
+
+def require_storable(order: NewOrder, limits: PictureLimits) -> None:
+    """Refuse an order whose pictures could not be stored, before they are bought. Raises ``ImagePromptException``."""
+    wanted = order.options.get("output_format")
+    if wanted is not None and wanted not in get_args(PictureFormat):
+        problem = (
+            f"Pictures in this output_format cannot be stored. Ask for one of: {', '.join(get_args(PictureFormat))}."
+        )
+        raise ImagePromptException(problem, context={"field": "output_format"})
+    edges = SIZE.fullmatch(str(order.options.get("size")))
+    if edges is not None and int(edges[1]) * int(edges[2]) > limits.max_pixels:
+        problem = f"Pictures of this size cannot be stored. Ask for at most {limits.max_pixels} pixels."
+        raise ImagePromptException(problem, context={"field": "size"})
 
 
 def order_of(prompt: ImagePrompt) -> NewOrder:

@@ -15,6 +15,7 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableExce
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.core.models.order import ReceivedPicture
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
 from pixyproxy.data.store.recent import RecentPictures
 
@@ -41,6 +42,11 @@ class PictureLimits:
 
     max_bytes: int
     max_pixels: int
+
+    @property
+    def max_kept_bytes(self) -> int:
+        """Of an answer that cannot be used: base64 is a third longer than the picture, and JSON may escape it."""
+        return 2 * self.max_bytes
 
 
 @dataclass(frozen=True)
@@ -150,9 +156,12 @@ class ReceivedAnswer:
     images: Sequence[ImageGuid]
     limits: PictureLimits
     recent: RecentPictures
+    answers: KeptAnswers
     tell_preview: Callable[[], object]
     receivers: list[PictureReceiver] = field(default_factory=list)
     previews: list[PreviewReceiver] = field(default_factory=list)
+    kept: SpoolFile | None = None
+    """What is kept of the answer if it cannot be used."""
 
     def begin_picture(self) -> PictureReceiver:
         """Where the next picture goes."""
@@ -168,6 +177,24 @@ class ReceivedAnswer:
         file = SpoolFile(path.with_suffix(".part"))
         self.previews.append(PreviewReceiver(file, self.limits, path=path, tell=self.tell_preview))
         return self.previews[-1]
+
+    def keep(self, content: bytes) -> None:
+        """Keep the next bytes of an answer that cannot be used.
+
+        Raises ``PictureUnusableException`` beyond ``max_kept_bytes``, and ``ImageStorageException``.
+        """
+        if self.kept is None:
+            self.kept = self.answers.begin(self.generation)
+        room = self.limits.max_kept_bytes - self.kept.byte_size
+        self.kept.write(content[:room])
+        if len(content) > room:
+            raise PictureUnusableException
+
+    def commit_kept(self) -> None:
+        """Make what is kept of the answer durable, if anything is. Blocks; raises ``ImageStorageException``."""
+        if self.kept is not None:
+            broken = [each.file.path for each in self.receivers if not each.finished and each.file.path.is_file()]
+            self.answers.commit(self.kept, pictures=broken)
 
     def close(self) -> None:
         """Let go of files whose pictures broke off."""

@@ -33,7 +33,14 @@ from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
 from pixyproxy.service.private.generation.jobs import Job, Jobs
-from pixyproxy.service.private.generation.orders import Terms, fingerprint, new_claim, order_of, picture_order
+from pixyproxy.service.private.generation.orders import (
+    Terms,
+    fingerprint,
+    new_claim,
+    order_of,
+    picture_order,
+    require_storable,
+)
 from pixyproxy.service.private.prices import Prices
 from pixyproxy.service.private.upstream.pool import Turn, UpstreamPool
 from pixyproxy.service.revalidation import revalidate
@@ -84,6 +91,7 @@ class GenerationService:
         """
         valid = revalidate(incoming)
         order = valid if isinstance(valid, NewOrder) else order_of(valid)
+        require_storable(order, self.engine.limits)
         asked_for = order.model or self.default_model
         model = self.only_model or asked_for
         if principal.allowed_models is not None and not {model, asked_for} & principal.allowed_models:

@@ -8,6 +8,7 @@ from pixyproxy.core import clock, exceptions
 from pixyproxy.core.exceptions import (
     GenerationDeletedException,
     ImageGenerationException,
+    PictureUnusableException,
     PixyProxyException,
     UpstreamAnswerException,
     UpstreamSilentException,
@@ -78,21 +79,22 @@ def settle(data: Repositories, generation: Generation, ending: Ending, *, owner:
     return True
 
 
-def ending_of(error: BaseException, *, asked: bool) -> Ending:
-    """How a generation ends that gave this error.
+def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None) -> Ending:
+    """How a generation ends that gave this error; ``upstream`` is the last one that was asked.
 
-    What may have been bought is unknown; nothing was where no upstream was ``asked``. An answer without a picture was
-    an answer: nothing is charged, yet the upstream is not asked again under the same Idempotency-Key. Everything else
-    bought nothing, so the key is free.
+    What may have been bought is unknown, and so is what a picture cost that cannot be stored; nothing was bought where
+    no upstream was ``asked``. An answer without a picture was an answer: nothing is charged, yet the upstream is not
+    asked again under the same Idempotency-Key. Everything else bought nothing, so the key is free.
     """
     answered = isinstance(error, UpstreamAnswerException)
-    silent = isinstance(error, UpstreamSilentException) or not isinstance(error, ImageGenerationException)
-    refused = not (asked and silent)
+    unknown = isinstance(error, UpstreamSilentException | PictureUnusableException)
+    refused = not (asked and (unknown or not isinstance(error, ImageGenerationException)))
     shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
     return Ending(
         status=GenerationStatus.FAILED if refused else GenerationStatus.UNKNOWN,
         at=clock.now(),
         cost_micro_usd=0 if refused else None,
+        upstream=upstream if asked else None,
         error=GenerationError(
             code=shown.code,
             detail=shown.message,

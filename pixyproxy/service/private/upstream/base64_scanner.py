@@ -10,10 +10,18 @@ from typing import NamedTuple
 
 from pixyproxy.core.exceptions import UpstreamAnswerException
 
-PICTURE_BEGINS = re.compile(rb'(?<!\\)"b64_json"\s{0,16}:\s{0,16}"')
-"""Unescaped quotes make this a key with a string behind it, wherever it stands: in a string they would be escaped."""
+PICTURE_BEGINS = re.compile(
+    rb'(?<!\\)"(?:b64_json"\s{0,16}:\s{0,16}"'
+    rb'|url"\s{0,16}:\s{0,16}"(?=data:))'
+)
+"""A key with a picture as its string, wherever it stands: the quotes would be escaped inside of a string.
+
+A ``url`` that begins with ``data:`` holds the picture itself.
+"""
 LONGEST_BEGINNING = len(b'"b64_json":"') + 32
 MOST_SKELETON_BYTES = 256 * 1024
+PLACEHOLDER = "*"
+"""Stands in the skeleton for a picture that was cut out of it; it is not base64."""
 
 
 class Base64Text(NamedTuple):
@@ -24,23 +32,26 @@ class Base64Text(NamedTuple):
 
 
 class Base64Scanner:
-    """Splits JSON into the strings under ``b64_json``, given in pieces, and the skeleton around them.
+    """Splits JSON into the pictures' strings, given in pieces, and the skeleton around them.
 
-    In the skeleton those strings are empty. A JSON escape in one of them stays in it, to be refused with the base64:
-    none of its characters needs one.
+    In the skeleton a ``PLACEHOLDER`` replaces each of those strings; an empty string is no picture. JSON escapes stay
+    in the pieces as they came.
     """
 
     def __init__(self) -> None:
         self.skeleton = bytearray()
         self.pictures = 0
-        """The strings that have ended."""
+        """The pictures that have ended."""
+        self.placeholder = PLACEHOLDER.encode()
         self._searched = 0
         self._inside = False
+        self._has_begun = False
 
     def split(self, piece: bytes) -> Iterator[Base64Text]:
-        """The base64 in the next piece of the JSON. While one is looked at, the skeleton is what stands in front of it.
+        """Yield the base64 in the next piece of the JSON. At each yield, the skeleton ends where that picture begins.
 
-        Raises ``UpstreamAnswerException`` if the skeleton outgrows ``MOST_SKELETON_BYTES``.
+        Raises ``UpstreamAnswerException`` if the skeleton outgrows ``MOST_SKELETON_BYTES``; it then has all of the
+        piece.
         """
         rest = piece
         while rest:
@@ -48,24 +59,30 @@ class Base64Scanner:
                 rest = self._read_skeleton(rest)
                 continue
             text, quote, rest = rest.partition(b'"')
+            if text or self._has_begun:
+                self._has_begun = True
+                yield Base64Text(text, last=bool(quote))
             if quote:
                 self._end_picture()
-            yield Base64Text(text, last=bool(quote))
 
     def _read_skeleton(self, piece: bytes) -> bytes:
-        """Take what stands around the pictures, up to where one begins; what is behind that is given back."""
+        """Add the JSON around the pictures to the skeleton; return what came from where a picture begins."""
         before = len(self.skeleton)
         self.skeleton += piece
         begins = PICTURE_BEGINS.search(self.skeleton, max(self._searched, before - LONGEST_BEGINNING))
-        if begins is not None:
-            del self.skeleton[begins.end() :]
-            self._inside = True
-        if len(self.skeleton) > MOST_SKELETON_BYTES:
+        length = len(self.skeleton) if begins is None else begins.end()
+        if length > MOST_SKELETON_BYTES:
             raise UpstreamAnswerException
-        return piece[len(self.skeleton) - before :] if begins else b""
+        self._inside = begins is not None
+        # Of a picture that ``data:`` gave away, some may have come with an earlier piece.
+        rest = piece[length - before :] if length >= before else bytes(self.skeleton[length:])
+        del self.skeleton[length:]
+        return rest
 
     def _end_picture(self) -> None:
+        if self._has_begun:
+            self.skeleton += self.placeholder
+            self.pictures += 1
         self.skeleton += b'"'
         self._searched = len(self.skeleton)
-        self._inside = False
-        self.pictures += 1
+        self._inside = self._has_begun = False

@@ -8,7 +8,6 @@ from pydantic_core import from_json
 
 from pixyproxy.core.exceptions import ImageException
 from pixyproxy.core.models.order import PictureOrder
-from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.upstream.base64_scanner import Base64Scanner
 from pixyproxy.service.private.upstream.delivery import PictureDelivery
 from pixyproxy.service.private.upstream.held_picture import HeldPicture
@@ -67,8 +66,7 @@ class EventPictures:
         """Take the next piece of an event's picture. Raises what the sink raises, if it is a finished one's."""
         if not event.has_picture:
             event.has_picture = True
-            writer = self._begin(event)
-            event.delivery = None if writer is None else PictureDelivery(writer)
+            event.delivery = self._begin(event)
         if event.delivery is None:
             return
         try:
@@ -83,7 +81,10 @@ class EventPictures:
             self._count(event.kind)
 
     async def place_held(self, event: Event, said: dict[str, Any]) -> None:
-        """Put the picture of a whole event where it belongs, if only its last members said what it is."""
+        """Put the picture of a whole event where it belongs, if only its last members said what it is.
+
+        Raises what the sink raises, if it is a finished one's.
+        """
         event.kind = kind_of(event.name, said)
         writer = self._writer(event.kind, said)
         if writer is None or event.held is None:
@@ -91,20 +92,24 @@ class EventPictures:
         try:
             if event.failure is not None:
                 raise event.failure
-            await run_in_thread(event.held.give_to, writer)
+            delivery = PictureDelivery(writer)
+            async for piece in event.held.pieces():
+                await delivery.take(piece, last=False)
+            await delivery.take(b"", last=True)
         except ImageException:
             if event.kind is Kind.FINISHED:
                 raise
         self._count(event.kind)
 
-    def _begin(self, event: Event) -> PictureWriter | None:
-        """Who takes the picture that begins; None for nobody."""
+    def _begin(self, event: Event) -> PictureDelivery | None:
+        """The way of the picture that begins; None where nobody takes it."""
         said = event.read(whole=False) or {}
         event.kind = kind_of(event.name, said)
         if event.kind is Kind.UNKNOWN:
             event.held = HeldPicture()
-            return event.held
-        return self._writer(event.kind, said)
+            return PictureDelivery(event.held, is_raw=True)
+        writer = self._writer(event.kind, said)
+        return None if writer is None else PictureDelivery(writer)
 
     def _writer(self, kind: Kind, said: dict[str, Any]) -> PictureWriter | None:
         if kind is Kind.FINISHED and self.finished < self._order.count:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from pixyproxy.core.exceptions import (
     ImageGenerationException,
+    PictureUnusableException,
+    UpstreamAddressException,
     UpstreamBusyException,
     UpstreamCredentialException,
     UpstreamErrorException,
+    UpstreamFundsException,
     UpstreamSilentException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
@@ -34,9 +37,13 @@ FAILURES = (
     UpstreamUnreachableException,
     UpstreamErrorException,
     UpstreamCredentialException,
+    UpstreamFundsException,
+    UpstreamAddressException,
     UpstreamSilentException,
 )
 """What an upstream pauses for, beside being busy."""
+UNUSABLE_IN_A_ROW = 3
+"""Pictures that cannot be stored, and are paid for, until an upstream pauses for them too."""
 
 
 @dataclass(eq=False)
@@ -44,7 +51,8 @@ class Gate:
     """The one way to an upstream. All times are seconds of one clock that never goes back.
 
     A pause only makes others the better choice: whether an upstream that pauses is tried is not decided here.
-    ``share`` is how many orders it was drawn for, for its weight.
+    ``share`` is how many orders it was drawn for, for its weight; ``unusable`` counts the pictures since the last
+    usable one.
     """
 
     name: str
@@ -58,6 +66,7 @@ class Gate:
     pauses_until: float = -math.inf
     failed_at: float = -math.inf
     failures: int = 0
+    unusable: int = 0
     mean_seconds: float | None = None
 
     @property
@@ -108,6 +117,10 @@ class Gate:
             # The class has a figure of its own, for clients. What the upstream said stands in the instance.
             said = vars(error).get("retry_after_seconds", BUSY_SECONDS)
             self._pause(error, min(said, LONGEST_BUSY_SECONDS), now)
+        elif isinstance(error, PictureUnusableException):
+            self.unusable += 1
+            if self.unusable >= UNUSABLE_IN_A_ROW:
+                self._note_failure(error, entered_at, now)
         # A client may have set the time that was too short, and must not turn others away from an upstream.
         elif isinstance(error, FAILURES) and not isinstance(error, UpstreamTimeoutException):
             self._note_failure(error, entered_at, now)
@@ -125,6 +138,7 @@ class Gate:
         return max(for_place, self.opens_at(now) - now)
 
     def _note_success(self, entered_at: float, now: float) -> None:
+        self.unusable = 0
         seconds = now - entered_at
         self.mean_seconds = seconds if self.mean_seconds is None else _blend(self.mean_seconds, seconds)
         # One that began before the last failure says nothing of what is now.

@@ -1,21 +1,22 @@
 """A picture that is kept aside until it is known what it is."""
 
 import tempfile
+from collections.abc import AsyncIterator
 from typing import BinaryIO
 
 from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
-from pixyproxy.service.private.upstream.upstream import PictureWriter
+from pixyproxy.data.threads import run_in_thread
 
-MOST_HELD_BYTES = 100_000_000
+MOST_HELD_BYTES = 150_000_000
 """A writer that is known has the configured limit; this one only keeps a disk from being filled."""
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 3 * 1024 * 1024
 
 
 class HeldPicture:
-    """A writer into a temporary file, for an event whose type stands behind its picture.
+    """A writer of base64 into a temporary file, for an event whose type stands behind its picture.
 
     OpenAI writes the type in front of it and before that in the event's name; a proxy that reads events with the
-    SDK's models and writes them anew puts it last (openai 3.52, ImageGenCompletedEvent). All methods block.
+    SDK's models and writes them anew puts it last (openai 3.52, ImageGenCompletedEvent). ``write`` blocks.
     """
 
     def __init__(self) -> None:
@@ -40,15 +41,23 @@ class HeldPicture:
     def finish(self) -> None:
         """Whole or not, it stays where it is."""
 
-    def give_to(self, writer: PictureWriter) -> None:
-        """Write all of it to the writer that it was for. Raises what that raises."""
-        if self._file is not None:
-            self._file.seek(0)
-            while piece := self._file.read(PIECE_BYTES):
-                writer.write(piece)
-        writer.finish()
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield all of it, from the beginning. Raises ``ImageStorageException``."""
+        start = 0
+        while piece := await run_in_thread(self._read, start):
+            yield piece
+            start += len(piece)
 
     def close(self) -> None:
         """Delete the file."""
         if self._file is not None:
             self._file.close()
+
+    def _read(self, start: int) -> bytes:
+        if self._file is None:
+            return b""
+        try:
+            self._file.seek(start)
+            return self._file.read(PIECE_BYTES)
+        except OSError as error:
+            raise ImageStorageException from error

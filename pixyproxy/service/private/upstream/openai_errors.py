@@ -4,30 +4,18 @@ import re
 
 import httpx2
 import openai
+from pydantic_core import from_json
 
 from pixyproxy.core.exceptions import (
     ImageGenerationException,
-    PromptRefusedException,
     UpstreamAnswerException,
-    UpstreamBusyException,
-    UpstreamCredentialException,
-    UpstreamErrorException,
     UpstreamSilentException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
 )
-from pixyproxy.service.private.upstream.refusals import upstream_words
+from pixyproxy.service.private.upstream.refusals import exception_of
 
 EXCEPTIONS: dict[type[Exception], type[ImageGenerationException]] = {
-    openai.BadRequestError: PromptRefusedException,
-    openai.UnprocessableEntityError: PromptRefusedException,
-    openai.NotFoundError: PromptRefusedException,
-    openai.ConflictError: UpstreamErrorException,
-    openai.AuthenticationError: UpstreamCredentialException,
-    openai.PermissionDeniedError: UpstreamCredentialException,
-    openai.RateLimitError: UpstreamBusyException,
-    openai.InternalServerError: UpstreamErrorException,
-    openai.APIStatusError: UpstreamErrorException,
     openai.APITimeoutError: UpstreamTimeoutException,
     openai.APIConnectionError: UpstreamSilentException,
     openai.APIResponseValidationError: UpstreamAnswerException,
@@ -45,9 +33,6 @@ RAISED = (openai.OpenAIError, httpx2.HTTPError, TimeoutError)
 NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 """Failures before a byte of the request left: certainly nothing was bought."""
 
-GATEWAY_STATUSES = frozenset({408, 499, 502, 504, 520, 522, 524})
-"""What proxies say of an upstream that they lost, in whatever words."""
-
 RETRY_AFTER = re.compile(r"[0-9]{1,4}")
 
 
@@ -55,22 +40,25 @@ def as_core_exception(error: Exception) -> ImageGenerationException:
     """What one of ``RAISED`` means here, with those of the upstream's words that may be told."""
     if isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, NOTHING_SENT):
         return UpstreamUnreachableException()
-    if isinstance(error, openai.APIStatusError) and _is_from_between(error):
-        return UpstreamSilentException()
+    if isinstance(error, openai.APIStatusError):
+        return exception_of(
+            _body_of(error.response), status=error.status_code, retry_after=_retry_after(error.response)
+        )
     kind = next(EXCEPTIONS[base] for base in type(error).__mro__ if base in EXCEPTIONS)
-    return kind(retry_after_seconds=_retry_after(error), context=_words(error))
+    return kind()
 
 
-def _is_from_between(error: openai.APIStatusError) -> bool:
-    """Whether something between us and the upstream answered, which leaves open what the upstream did."""
-    own_words = isinstance(error.body, dict) and "message" in error.body
-    return error.status_code in GATEWAY_STATUSES or (isinstance(error, openai.InternalServerError) and not own_words)
+def _body_of(response: httpx2.Response) -> object:
+    """Return the JSON or the text of an answer; the SDK passes on only a part of it."""
+    try:
+        content = response.content
+        return from_json(content, allow_inf_nan=False)
+    except httpx2.ResponseNotRead:
+        return ""
+    except ValueError:
+        return content.decode(errors="replace")
 
 
-def _words(error: Exception) -> dict[str, str]:
-    return upstream_words(error.code, error.param) if isinstance(error, openai.APIError) else {}
-
-
-def _retry_after(error: Exception) -> int | None:
-    header = error.response.headers.get("retry-after", "") if isinstance(error, openai.RateLimitError) else ""
+def _retry_after(response: httpx2.Response) -> int | None:
+    header = response.headers.get("retry-after", "")
     return int(header) if RETRY_AFTER.fullmatch(header) else None

@@ -26,13 +26,19 @@ class PictureWriter(Protocol):
 
 
 class PictureSink(Protocol):
-    """Where the pictures of one answer go as they arrive; neither method waits for anything."""
+    """Where the pictures of one answer go as they arrive. The methods that begin something wait for nothing."""
 
     def begin_picture(self) -> PictureWriter:
         """The next of the pictures that were ordered, in their order."""
 
     def begin_preview(self, index: int) -> PictureWriter:
         """The preview of this number, from 0; the last whole picture of an answer is no preview."""
+
+    def keep(self, content: bytes) -> None:
+        """Keep the next bytes of an answer that cannot be used, for the operator. Blocks, one call at a time.
+
+        Raises ``PictureUnusableException`` when no more of it is kept, and ``ImageStorageException``.
+        """
 
 
 class Upstream(Protocol):

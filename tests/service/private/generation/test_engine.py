@@ -9,21 +9,32 @@ from pathlib import Path
 import pytest
 
 from pixyproxy.core import exceptions as core
-from pixyproxy.core.models.generation import Generation, GenerationStatus
+from pixyproxy.core.models.generation import Generation, GenerationStatus, Resolution
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.order import NewOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.private.generation.kept import remove_decided
+from pixyproxy.service.private.images import ImageEditor
+from pixyproxy.service.private.operations import OperationsService
 from tests.service.private.conftest import FailingDatabase, Outage
+from tests.service.private.identity import OPERATOR
 from tests.service.private.processes import PRICE, Process, start_process
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
 ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
 PRICED = ImagePrompt(prompt="a red fox", model="priced")
-DID_NOTHING = [core.UpstreamBusyException(), core.UpstreamUnreachableException(), core.UpstreamCredentialException()]
+DID_NOTHING = [
+    core.UpstreamBusyException(),
+    core.UpstreamUnreachableException(),
+    core.UpstreamCredentialException(),
+    core.UpstreamFundsException(),
+    core.UpstreamAddressException(),
+]
+UNUSABLE = b'{"data": [{"b64_json": "PHN2Zz48L3N2Zz4="}]}'
 MAY_HAVE_DONE_SOMETHING = [
     core.UpstreamErrorException(),
     core.UpstreamSilentException(),
@@ -109,13 +120,25 @@ async def test_where_every_upstream_did_nothing_each_was_asked_once_and_the_last
     assert await _spent_and_reserved(pair, ended) == (0, 0)
 
 
+@pytest.mark.parametrize("first", ["limit", "key"])
+async def test_where_one_of_them_is_at_its_limit_that_is_told(
+    pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, first: str
+) -> None:
+    errors = [core.UpstreamBusyException(retry_after_seconds=7), core.UpstreamCredentialException()]
+    failing.error, drawer.error = errors if first == "limit" else reversed(errors)
+    ended = await _end(pair, principal)
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.retry_after_seconds) == ("upstream_busy", 7)
+    assert (len(failing.asked), len(drawer.asked)) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "keeps_key", "reserved"),
     [
         (core.UpstreamErrorException(), FAILED, False, 0),
         (core.PromptRefusedException(), FAILED, False, 0),
         (core.UpstreamAnswerException(), FAILED, True, 0),
-        (core.PictureUnusableException(), FAILED, True, 0),
+        (core.PictureUnusableException(), UNKNOWN, True, PRICE),
         (core.UpstreamSilentException(), UNKNOWN, True, PRICE),
         (core.UpstreamTimeoutException(), UNKNOWN, True, PRICE),
         (core.ImageStorageException(), UNKNOWN, True, PRICE),
@@ -173,9 +196,77 @@ async def test_a_picture_that_is_none_is_refused_and_the_whole_ones_before_it_ar
 ) -> None:
     drawer.content = b"no picture, whatever it says"
     ended = await _end(process, principal)
-    assert (ended.status, ended.cost_micro_usd) == (FAILED, 0)
+    assert (ended.status, ended.cost_micro_usd) == (UNKNOWN, None)
     assert process.spooled == []
     assert list(process.store.folder.rglob("*.png")) == []
+
+
+async def _keep_an_answer(
+    process: Process, principal: Principal, drawer: FakeDrawer, *, pictures: int = 0
+) -> Generation:
+    """Order two pictures; the answer has so many that can be stored, and one that cannot."""
+    drawer.error, drawer.given, drawer.unusable = core.PictureUnusableException(), pictures, UNUSABLE
+    return await _end(process, principal, NewOrder(prompt="a", model="priced", count=2))
+
+
+async def test_an_answer_whose_picture_cannot_be_stored_is_kept_until_an_operator_has_decided(
+    process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = await _keep_an_answer(process, principal, drawer)
+    assert (ended.status, ended.upstream, ended.idempotency_key) == (UNKNOWN, drawer.name, "k")
+    assert await _spent_and_reserved(process, ended) == (0, 2 * PRICE)
+    (kept,) = process.engine.answers.list_all()
+    assert (kept.guid, kept.byte_size) == (ended.guid, len(UNUSABLE))
+    assert kept.paths[0].read_bytes() == UNUSABLE
+    assert f"generation {ended.guid} was paid for, and its picture cannot be stored: see {kept.paths[0]}" in caplog.text
+    await process.recovery.recover()
+    await remove_decided(process.database, process.engine.answers)
+    assert process.spooled == [f"{ended.guid}.answer"]
+    operations = OperationsService(process.database, process.engine.answers)
+    await operations.resolve_generation(ended.guid, Resolution(bought=True), actor=OPERATOR)
+    assert process.spooled == []
+
+
+async def test_an_answer_of_which_a_part_is_stored_is_kept_until_its_pictures_are_erased(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    ended = await _keep_an_answer(process, principal, drawer, pictures=1)
+    assert (ended.status, ended.image_count, ended.cost_micro_usd) == (STORED, 1, PRICE)
+    await remove_decided(process.database, process.engine.answers)
+    assert process.spooled == [f"{ended.guid}.answer"]
+    editor = ImageEditor(process.database, process.store)
+    await editor.delete_image(ended.image_guids[0], principal=principal)
+    await remove_decided(process.database, process.engine.answers)
+    assert process.spooled == []
+
+
+async def test_what_was_decoded_of_a_picture_before_it_proved_unusable_is_kept_beside_the_answer(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    submitted = await process.submit(PRICED, principal=principal)
+    await drawer.drawing.wait()
+    drawer.error, drawer.given, drawer.unusable = core.PictureUnusableException(), 0, UNUSABLE
+    drawer.begun = b"\x89PNG\r\n\x1a\n and then"
+    drawer.open_gate()
+    await process.finish()
+    assert process.spooled == [f"{submitted.guid}.0.picture", f"{submitted.guid}.answer"]
+    (kept,) = process.engine.answers.list_all()
+    assert kept.byte_size == len(drawer.begun) + len(UNUSABLE)
+
+
+async def test_an_answer_that_there_is_no_room_for_is_not_kept_and_its_outcome_is_unknown(
+    process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = replace(process.engine.answers, most_bytes=1)
+    crowded = replace(process, service=replace(process.service, engine=replace(process.engine, answers=full)))
+    await _keep_an_answer(crowded, principal, drawer)
+    other = await crowded.submit(PRICED, principal=principal)
+    await crowded.finish()
+    assert (await crowded.generation(other.guid)).status is UNKNOWN
+    assert [kept.guid for kept in full.list_all()] != [other.guid]
+    assert len(full.list_all()) == 1
+    assert f"generation {other.guid} was paid for and could not be received" in caplog.text
 
 
 async def test_an_answer_is_kept_with_what_it_says(process: Process, principal: Principal, drawer: FakeDrawer) -> None:

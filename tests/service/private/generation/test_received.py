@@ -14,6 +14,7 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableExce
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import ReceivedPicture
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
 from pixyproxy.data.store.recent import RecentPictures
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
@@ -165,7 +166,8 @@ def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) ->
 
 def _begun(folder: SpoolFolder, tell_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
     """An answer of which nothing has come yet."""
-    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, RecentPictures(), tell_preview)
+    answers = KeptAnswers(folder.path / "kept")
+    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, RecentPictures(), answers, tell_preview)
 
 
 def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:

@@ -1,5 +1,7 @@
 """How a generation ends: status, images and charge together, and the budget exact whatever is found out later."""
 
+from pathlib import Path
+
 import pytest
 
 from pixyproxy.core import exceptions as core
@@ -9,6 +11,7 @@ from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, Upstrea
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.webhook import WebhookEvent
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolEntry
 from pixyproxy.service.private.generation.settlement import (
     EXCEPTIONS,
@@ -133,11 +136,12 @@ async def test_what_is_unknown_is_held_until_a_picture_turns_up(database: Databa
 @pytest.mark.parametrize("model", ["priced", "by-tokens", "fake"])
 @pytest.mark.parametrize("bought", [True, False])
 async def test_a_picture_that_turns_up_after_a_resolution_is_charged_what_it_cost(
-    database: Database, tenant: Tenant, model: str, *, bought: bool
+    database: Database, tenant: Tenant, tmp_path: Path, model: str, *, bought: bool
 ) -> None:
     generation = await _claim(database, tenant, model=model)
     await _end(database, generation, core.UpstreamSilentException())
-    await OperationsService(database).resolve_generation(generation.guid, Resolution(bought=bought), actor=OPERATOR)
+    operations = OperationsService(database, KeptAnswers(tmp_path))
+    await operations.resolve_generation(generation.guid, Resolution(bought=bought), actor=OPERATOR)
     bound = generation.reserved_micro_usd or 0
     assert await _budget(database, tenant) == (bound if bought else 0, 0)
     cost = {"priced": PRICE, "by-tokens": TOKENS_COST, "fake": None}[model]

@@ -1,9 +1,12 @@
 """The OpenAI adapter under test, pointed at a fake upstream or at a server of the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
+from pixyproxy.core.models.upstream import UpstreamSettings
+from pixyproxy.service.private.safe_targets import open_safe_targets
 from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, open_openai_upstream
 
 SHORT = 0.3
@@ -18,19 +21,18 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 def open_adapter(
     base_url: str,
     *,
-    api_key: str = "sk-x",
     timeout_seconds: float = LONG,
     connect_seconds: float = LONG,
-    max_connections: int = 1000,
+    allowed_hosts: Sequence[str] = (),
+    **more: Any,  # noqa: ANN401  (any setting of an upstream)
 ) -> OpenAIUpstream:
-    """An adapter, to be closed."""
+    """An adapter, to be closed; ``more`` is what a list of upstreams says of it."""
     return open_openai_upstream(
-        name="fake",
-        base_url=base_url,
-        api_key=api_key,
+        UpstreamSettings.model_validate({"name": "fake", "base_url": base_url, "api_key": "sk-x", **more}),
         timeout_seconds=timeout_seconds,
         connect_seconds=connect_seconds,
-        max_connections=max_connections,
+        targets=open_safe_targets(allowed_hosts),
+        link_pauses=(0.0, 0.0),
     )
 
 

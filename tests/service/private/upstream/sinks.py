@@ -53,6 +53,7 @@ class FakeSink:
 
     max_bytes: int = 10_000_000
     only_pictures: bool = False
+    kept_answer: bytearray = field(default_factory=bytearray)
     pictures: list[FakeWriter] = field(default_factory=list)
     previews: list[tuple[int, FakeWriter]] = field(default_factory=list)
 
@@ -66,6 +67,13 @@ class FakeSink:
         writer = FakeWriter(max_bytes=self.max_bytes, only_pictures=self.only_pictures)
         self.previews.append((index, writer))
         return writer
+
+    def keep(self, content: bytes) -> None:
+        """Append to the answer that cannot be used, up to twice ``max_bytes``."""
+        assert content
+        self.kept_answer += content
+        if len(self.kept_answer) > 2 * self.max_bytes:
+            raise PictureUnusableException
 
     @property
     def kept(self) -> list[bytes]:
@@ -109,6 +117,10 @@ class DiscardingSink:
     def begin_preview(self, _index: int) -> "DiscardingSink":
         """Itself."""
         return self
+
+    def keep(self, content: bytes) -> None:
+        """Count."""
+        self.bytes += len(content)
 
     def write(self, content: bytes) -> None:
         """Count."""

@@ -6,13 +6,20 @@ import gc
 import json
 import random
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import anyio
 import pytest
 
-from pixyproxy.core.exceptions import PictureUnusableException, UpstreamAnswerException
+from pixyproxy.core.exceptions import (
+    ImageGenerationException,
+    PictureUnusableException,
+    PromptRefusedException,
+    UpstreamAnswerException,
+    UpstreamBusyException,
+    UpstreamErrorException,
+)
 from pixyproxy.core.models.order import UpstreamAnswer, UpstreamUsage
 from pixyproxy.service.private.upstream.answer import AnswerReader
 from pixyproxy.service.private.upstream.base64_scanner import MOST_SKELETON_BYTES
@@ -29,6 +36,7 @@ from tests.service.private.upstream.sinks import (
     large_base64,
     usage,
 )
+from tests.support import pictures
 
 pytestmark = pytest.mark.anyio
 PICTURES = (b"first", b"the second", b"third!")
@@ -39,7 +47,7 @@ async def read(pieces: Iterable[bytes], sink: PictureSink, *, count: int = 10) -
     reader = AnswerReader(count=count, sink=sink)
     for piece in pieces:
         await reader.take(piece)
-    return reader.finish()
+    return await reader.finish()
 
 
 async def read_one(answer: bytes, *, piece: int = 65_536) -> bytes:
@@ -96,10 +104,28 @@ async def test_more_pictures_than_ordered_are_passed_over() -> None:
 
 async def test_items_without_a_picture_are_passed_over_beside_one() -> None:
     sink = FakeSink()
-    data = [{"url": "http://x"}, {"b64_json": b64(b"picture"), "revised_prompt": "a fox"}, {"b64_json": None}, 5]
+    data = [{"url": ""}, {"b64_json": b64(b"picture"), "revised_prompt": "a fox"}, {"b64_json": None}, 5]
     said = await read([json.dumps({"data": data}).encode()], sink)
     assert sink.kept == [b"picture"]
     assert said.revised_prompts == ("a fox",)
+
+
+async def test_the_urls_of_pictures_that_are_elsewhere_are_told() -> None:
+    """As LocalAI, Together and xAI answer; an empty ``b64_json`` beside the URL is no picture."""
+    data = [
+        {"url": "http://x/1.png", "b64_json": None, "revised_prompt": "a fox"},
+        {"b64_json": "", "url": "http://x/2.png"},
+        {"url": "http://x/3.png"},
+    ]
+    for piece in (1, 7, 1000):
+        sink = FakeSink()
+        reader = AnswerReader(count=2, sink=sink)
+        for part in cut(json.dumps({"created": 1, "data": data}).encode(), piece):
+            await reader.take(part)
+        said = await reader.finish()
+        assert reader.urls == ["http://x/1.png", "http://x/2.png"]
+        assert (said.facts, said.revised_prompts) == ({"created": 1}, ("a fox", None))
+        assert sink.pictures == []
 
 
 async def test_a_small_picture_is_written_at_once_in_another_thread() -> None:
@@ -131,11 +157,139 @@ async def test_pictures_that_arrive_together_share_the_room() -> None:
         await delivery.take(b"AAAA", last=True)
 
 
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "PHP": lambda text: text.replace("/", r"\/"),
+    ".NET": lambda text: text.replace("+", r"\u002B").replace("/", r"\u002F"),
+    "Java": lambda text: text.replace("=", r"\u003d"),
+    "every character escaped": lambda text: "".join(f"\\u{ord(character):04x}" for character in text),
+    "MIME lines": lambda text: r"\r\n".join(text[start : start + 76] for start in range(0, len(text), 76)),
+    "OpenSSL lines": lambda text: "".join(text[start : start + 64] + r"\n" for start in range(0, len(text), 64)),
+    "spaces": lambda text: f" {text[:9]} {text[9:]}\\t",
+    "no padding": lambda text: text.rstrip("="),
+    "the URL-safe alphabet": lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+    "a data URL": lambda text: "data:image/png;base64," + text,
+    "a data URL of PHP": lambda text: r"data:image\/png;base64," + text.replace("/", r"\/"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("seed", range(6))
+async def test_base64_is_read_in_every_valid_spelling(spelling: Callable[[str], str], seed: int) -> None:
+    source = random.Random(seed)
+    pictures = [source.randbytes(source.randrange(60, 600)) for _ in range(3)]
+    items = b", ".join(b'{"b64_json": "%b"}' % spelling(b64(picture)).encode() for picture in pictures)
+    sink = FakeSink()
+    await read(cut_anywhere(b'{"data": [%b]}' % items, source), sink)
+    assert sink.kept == pictures
+
+
+@pytest.mark.parametrize("spelling", [SPELLINGS[name] for name in SPELLINGS if "data" not in name])
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_spelling_may_be_cut_anywhere_into_batches(spelling: Callable[[str], str], seed: int) -> None:
+    source = random.Random(seed)
+    content = source.randbytes(100 + seed)
+    for characters in range(1, 30):
+        sink = FakeSink()
+        delivery = PictureDelivery(sink.begin_picture(), batch_characters=characters)
+        await deliver(delivery, spelling(b64(content)), source)
+        assert sink.kept == [content]
+
+
+async def test_a_data_url_in_place_of_a_url_is_the_picture_itself() -> None:
+    content = random.Random(1).randbytes(100_000)
+    data = [{"url": f"data:image/png;base64,{b64(content)}", "revised_prompt": "a fox"}]
+    for piece in (7, 50, 65_536):
+        sink = FakeSink()
+        said = await read(cut(json.dumps({"data": data}).encode(), piece), sink)
+        assert sink.kept == [content]
+        assert said.revised_prompts == ("a fox",)
+
+
 @pytest.mark.parametrize("piece", [1, 5, 1000])
-@pytest.mark.parametrize("b64_json", ["A", "AA", "AAA", "AA==AA==", "AA==AAAA", "A!AA", "AA=A", "AA\nAA", "AA\\/A"])
-async def test_bad_base64_is_refused(b64_json: str, piece: int) -> None:
-    with pytest.raises(UpstreamAnswerException):
-        await read_one(json.dumps({"data": [{"b64_json": b64_json}]}).encode(), piece=piece)
+@pytest.mark.parametrize(
+    "b64_json", ["A", "AA==AA==", "AA==AAAA", "A!AA", "AA=A", r"AA\u00e9A", r"AA\u0", r"AA\x2F", r"AA\/A=A", "data:A"]
+)
+async def test_what_is_no_base64_is_kept_as_it_came(b64_json: str, piece: int) -> None:
+    answer = b'{"created": 1, "data": [{"b64_json": "%b"}], "usage": {"b64_json": "AAAA"}}' % b64_json.encode()
+    sink = FakeSink()
+    with pytest.raises(PictureUnusableException):
+        await read(cut(answer, piece), sink)
+    assert bytes(sink.kept_answer) == answer
+    assert sink.kept == []
+
+
+@pytest.mark.parametrize("piece", [1, 100, 65_536])
+async def test_a_picture_that_cannot_be_stored_is_kept_with_the_whole_answer(piece: int) -> None:
+    answer = answer_with(pictures.svg(), pictures.png(8, 8), usage=usage())
+    sink = FakeSink(only_pictures=True)
+    with pytest.raises(PictureUnusableException):
+        await read(cut(answer, piece), sink)
+    assert bytes(sink.kept_answer) == answer
+
+
+async def test_of_several_pictures_those_before_one_that_cannot_be_stored_are_not_kept_twice() -> None:
+    first, second = pictures.png(8, 8), pictures.svg()
+    sink = FakeSink(only_pictures=True)
+    with pytest.raises(PictureUnusableException):
+        await read(cut(answer_with(first, second), 100), sink)
+    assert sink.kept == [first]
+    assert json.loads(sink.kept_answer)["data"] == [{"b64_json": "*"}, {"b64_json": b64(second)}]
+
+
+async def test_a_large_picture_that_proves_broken_is_kept_from_there_on() -> None:
+    text = b64(bytes(9_000_000))[:-4] + "A!AA"
+    sink = FakeSink()
+    with pytest.raises(PictureUnusableException):
+        await read(cut(b'{"data":[{"b64_json":"%b"}]}' % text.encode(), 65_536), sink)
+    written = bytes(sink.pictures[0].content)
+    assert len(written) > 6_000_000
+    kept = bytes(sink.kept_answer)
+    assert kept.startswith(b'{"data":[{"b64_json":"')
+    assert kept.endswith(b'A!AA"}]}')
+    assert len(b64(written)) + len(kept) == len(text) + len(b'{"data":[{"b64_json":""}]}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"images": [{"url": "http://x/1.png"}]}',
+        b'{"data": {"url": "http://x/1.png"}}',
+        b'{"data": [{"image": "AAAA"}]}',
+        b'[{"data": [{"base64": "AAAA"}]}]',
+        b'{"data": [{"b64_json": "AAAA"}, {"b64_json": 5}], "b64_json": "AAAA"}',
+        b'{"data": [{"b64_json": "AAAA',
+        b'{"output": "' + b"A" * MOST_SKELETON_BYTES + b'"}',
+        pictures.png(8, 8),
+        pictures.noise_png(2 * MOST_SKELETON_BYTES),
+    ],
+    ids=["images", "no list", "image", "base64", "elsewhere", "half", "long", "a picture", "a long picture"],
+)
+@pytest.mark.parametrize("piece", [50, 100_000])
+async def test_an_answer_in_another_dialect_is_kept_if_there_may_be_a_picture_in_it(answer: bytes, piece: int) -> None:
+    sink = FakeSink()
+    with pytest.raises(PictureUnusableException):
+        await read(cut(answer, piece), sink)
+    assert bytes(sink.kept_answer).replace(b'"*"', b'"AAAA"') == answer
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"code": 429, "message": "Slow down"}, UpstreamBusyException),
+        ({"message": "Your request was rejected by the safety system."}, PromptRefusedException),
+        ({"type": "server_error"}, UpstreamErrorException),
+        ("Content violates usage guidelines.", PromptRefusedException),
+    ],
+    ids=repr,
+)
+async def test_an_error_in_an_answer_means_what_it_would_with_its_status(
+    error: object, expected: type[Exception]
+) -> None:
+    sink = FakeSink()
+    with pytest.raises(ImageGenerationException) as caught:
+        await read([json.dumps({"error": error, "data": None}).encode()], sink)
+    assert type(caught.value) is expected
+    assert sink.kept_answer == b""
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -143,7 +297,7 @@ async def test_base64_is_taken_or_refused_alike_however_it_is_batched(seed: int)
     source = random.Random(seed)
     text = "".join(source.choices("AZaz09+/=!", weights=[9] * 8 + [3, 1], k=source.randint(1, 40)))
     try:
-        expected = base64.b64decode(text, validate=True) if len(text) % 4 == 0 else None
+        expected = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         expected = None
     for characters in range(1, 20):

@@ -21,6 +21,7 @@ from tests.service.private.upstream.sinks import (
     DiscardingSink,
     FakeSink,
     b64,
+    cut,
     cut_anywhere,
     large_base64,
     usage,
@@ -176,7 +177,7 @@ async def test_previews_are_counted_anew_for_every_picture() -> None:
     assert [index for index, _ in sink.kept_previews] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", "", b64(bytes(2000))])
+@pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", b64(bytes(2000))])
 async def test_a_preview_that_is_broken_or_too_large_is_left_out(b64_json: str) -> None:
     sink = FakeSink(max_bytes=1000)
     await read([event(PREVIEW, b64_json=b64_json), preview(b"second", 1), finished(b"picture")], sink)
@@ -184,11 +185,59 @@ async def test_a_preview_that_is_broken_or_too_large_is_left_out(b64_json: str) 
     assert sink.kept == [b"picture"]
 
 
-@pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", "", b64(bytes(2000))])
-async def test_a_finished_picture_that_is_broken_or_too_large_is_not(b64_json: str) -> None:
+@pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", b64(bytes(3001))])
+@pytest.mark.parametrize("piece", [1, 50, 10_000])
+async def test_a_finished_picture_that_is_broken_or_too_large_is_kept_with_all_that_follows(
+    b64_json: str, piece: int
+) -> None:
     for before in (b"", finished(b"first")):
-        with pytest.raises(core.UpstreamAnswerException):
-            await read([before, event(FINISHED, b64_json=b64_json)], FakeSink(max_bytes=1000), order=THREE)
+        sink = FakeSink(max_bytes=3000)
+        broken = event(FINISHED, b64_json=b64_json, size="1x1")
+        with pytest.raises(core.PictureUnusableException):
+            await read(cut(before + broken + finished(b"next"), piece), sink, order=THREE)
+        first, following = [json.loads(data) for data in data_of(bytes(sink.kept_answer))]
+        assert first == {"type": FINISHED, "b64_json": b64_json, "size": "1x1"}
+        assert following == {"type": FINISHED, "b64_json": b64(b"next")}
+        assert sink.kept == ([b"first"] if before else [])
+
+
+def data_of(stream: bytes) -> list[bytes]:
+    """The data of the events in what is kept of a stream."""
+    return [part.partition(b"\n")[0] for part in stream.split(b"data: ") if part.startswith(b"{")]
+
+
+async def test_a_finished_event_with_an_empty_picture_brings_none() -> None:
+    with pytest.raises(core.UpstreamSilentException):
+        await read([event(FINISHED, b64_json="")], FakeSink())
+
+
+@pytest.mark.parametrize("piece", [1, 50, 10_000])
+async def test_a_stream_may_tell_where_its_pictures_are(piece: int) -> None:
+    sink = FakeSink()
+    stream = preview(b"draft", 0) + event(FINISHED, url="http://x/1.png", usage=usage(), revised_prompt="a fox")
+    stream += event(FINISHED, url="http://x/2.png")
+    with closing(EventReader(ONE, sink)) as reader:
+        for part in cut(stream, piece):
+            await reader.take(part)
+        said = await reader.finish()
+        await reader.keep()
+    assert reader.urls == ["http://x/1.png"]
+    assert (said.revised_prompts, said.facts["usage"]) == (("a fox",), usage())
+    assert sink.kept_previews == [(0, b"draft")]
+    assert [json.loads(data)["url"] for data in data_of(bytes(sink.kept_answer))] == reader.urls
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_base64_in_a_stream_is_read_in_other_spellings(named: bool) -> None:  # noqa: FBT001  (pytest's way)
+    content = random.Random(7).randbytes(500)
+    spelled = b64(content).rstrip("=").replace("/", r"\/").replace("+", r"\u002B")
+    spelled = r"\r\n".join(spelled[start : start + 76] for start in range(0, len(spelled), 76))
+    members = [f'"type": "{FINISHED}"', f'"b64_json": "{spelled}"']
+    data = ", ".join(members if named else reversed(members))
+    for seed in range(6):
+        sink = FakeSink()
+        await read(cut_anywhere(f"data: {{{data}}}\n\n".encode(), random.Random(seed)), sink)
+        assert sink.kept == [content]
 
 
 async def test_an_event_that_ends_before_its_picture_does_is_no_answer() -> None:
@@ -220,7 +269,7 @@ async def test_an_event_may_say_what_it_is_behind_its_picture(name: str, seed: i
     assert said.usage == UpstreamUsage(input_text_tokens=5, output_image_tokens=100)
 
 
-@pytest.mark.parametrize("b64_json", ["A!AA", b64(bytes(2000)), ""])
+@pytest.mark.parametrize("b64_json", ["A!AA", b64(bytes(2000))])
 async def test_a_broken_picture_fails_the_order_only_if_it_turns_out_to_be_finished(b64_json: str) -> None:
     def unnamed(kind: str) -> bytes:
         return f"data: {json.dumps({'b64_json': b64_json, 'type': kind})}\n\n".encode()
@@ -228,8 +277,11 @@ async def test_a_broken_picture_fails_the_order_only_if_it_turns_out_to_be_finis
     sink = FakeSink(max_bytes=1000)
     await read([unnamed(PREVIEW), finished(b"picture")], sink)
     assert (sink.kept_previews, sink.kept) == ([], [b"picture"])
-    with pytest.raises(core.UpstreamAnswerException):
-        await read([unnamed(FINISHED)], FakeSink(max_bytes=1000))
+    sink = FakeSink(max_bytes=1000)
+    with pytest.raises(core.PictureUnusableException):
+        await read([unnamed(FINISHED)], sink)
+    assert bytes(sink.kept_answer).endswith(b64_json.encode())
+    assert FINISHED.encode() in sink.kept_answer
 
 
 async def test_what_is_held_when_the_stream_breaks_off_is_let_go() -> None:
@@ -284,7 +336,7 @@ ERRORS: dict[str, tuple[dict[str, Any], type[core.ImageGenerationException], dic
         core.UpstreamBusyException,
         {"upstream_code": "rate_limit_exceeded"},
     ),
-    "quota": ({"type": "insufficient_quota", "code": None}, core.UpstreamBusyException, {}),
+    "quota": ({"type": "insufficient_quota", "code": None}, core.UpstreamFundsException, {}),
     "moderation": (
         {"type": "image_generation_user_error", "code": "moderation_blocked"},
         core.PromptRefusedException,

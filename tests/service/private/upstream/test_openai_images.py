@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
-from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream, open_openai_upstream
+from pixyproxy.service.private.upstream.openai_images import OpenAIUpstream
 from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME
-from tests.service.private.upstream.adapters import LONG, MIDDLING, SHORT, adapter_of, open_adapter, saying, whole
+from tests.service.private.upstream.adapters import MIDDLING, SHORT, adapter_of, open_adapter, saying, whole
 from tests.service.private.upstream.sinks import FakeSink, answer_with, usage
 from tests.support import pictures
 from tests.support import upstream as fakes
@@ -31,7 +32,10 @@ OUTCOMES: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
     "conflict": (fakes.CONFLICT, core.UpstreamErrorException),
     "unprocessable": (fakes.UNPROCESSABLE, core.PromptRefusedException),
     "rate limited": (fakes.RATE_LIMITED, core.UpstreamBusyException),
-    "quota exhausted": (fakes.QUOTA_EXHAUSTED, core.UpstreamBusyException),
+    "content forbidden": (fakes.FORBIDDEN_CONTENT, core.PromptRefusedException),
+    "out of credit": (fakes.OUT_OF_CREDIT, core.UpstreamFundsException),
+    "no such url": (fakes.NO_SUCH_URL, core.UpstreamAddressException),
+    "quota exhausted": (fakes.QUOTA_EXHAUSTED, core.UpstreamFundsException),
     "server error": (fakes.SERVER_ERROR, core.UpstreamErrorException),
     "unavailable": (fakes.UNAVAILABLE, core.UpstreamErrorException),
     "gateway page": (
@@ -39,7 +43,7 @@ OUTCOMES: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
         core.UpstreamSilentException,
     ),
     "gateway timeout": (fakes.Verbatim(body=b"", status=504), core.UpstreamSilentException),
-    "redirect": (fakes.Verbatim(body=b"", status=307), core.UpstreamErrorException),
+    "redirect": (fakes.Verbatim(body=b"", status=307), core.UpstreamAddressException),
     "cut": (fakes.CUT, core.UpstreamSilentException),
     "truncated": (fakes.TRUNCATED, core.UpstreamSilentException),
     "html": (fakes.HTML, core.UpstreamAnswerException),
@@ -51,7 +55,7 @@ OUTCOMES: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
     "broken json": (fakes.BROKEN_JSON, core.UpstreamAnswerException),
     "no picture": (fakes.NO_PICTURE, core.UpstreamAnswerException),
     "number for picture": (fakes.NUMBER_FOR_PICTURE, core.UpstreamAnswerException),
-    "bad base64": (fakes.BAD_BASE64, core.UpstreamAnswerException),
+    "bad base64": (fakes.BAD_BASE64, core.PictureUnusableException),
     "svg as png": (fakes.SVG_AS_PNG, core.PictureUnusableException),
     "html as png": (fakes.HTML_AS_PNG, core.PictureUnusableException),
     "flood": (fakes.Flood(megabytes=8), core.PictureUnusableException),
@@ -94,6 +98,34 @@ async def test_a_picture_comes_as_the_upstream_made_it(
     assert said.usage.output_image_tokens == said.facts["usage"]["output_tokens"] > 0
     assert said.revised_prompts == (None,)
     assert len(upstream.requests) == 1
+
+
+async def test_a_picture_comes_through_a_link_or_in_another_spelling(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
+    await draw(adapter, sink, FOX.model_copy(update={"count": 2}))
+    usual = sink.kept
+    for behaviour in (fakes.LINKED, fakes.RESPELLED):
+        upstream.behave(behaviour)
+        again = FakeSink()
+        await draw(adapter, again, FOX.model_copy(update={"count": 2}))
+        assert again.kept == usual
+
+
+async def test_what_only_the_operator_can_mend_is_written_to_the_log(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    for behaviour, told in ((fakes.NO_SUCH_URL, "404"), (fakes.OUT_OF_CREDIT, "400"), (fakes.UNAUTHORIZED, "401")):
+        caplog.clear()
+        upstream.behave(behaviour)
+        with pytest.raises(core.ImageGenerationException) as caught:
+            await draw(adapter, sink)
+        assert f"fake answers {told}: {caught.value.message}" in caplog.text
+    caplog.clear()
+    upstream.behave(fakes.FORBIDDEN_CONTENT)
+    with pytest.raises(core.PromptRefusedException):
+        await draw(adapter, sink)
+    assert caplog.text == ""
 
 
 async def test_ten_pictures_come_in_one_answer(adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink) -> None:
@@ -297,17 +329,82 @@ async def test_models_without_a_name_are_left_out() -> None:
         assert await adapter.list_models() == ["b", "a"]
 
 
+async def _sent(
+    sink: FakeSink,
+    order: PictureOrder = FOX,
+    **upstream: Any,  # noqa: ANN401  (any setting of an upstream)
+) -> tuple[list[str], dict[str, Any]]:
+    """The heads of an order and of a look at the models, in lower case, and the body of the order."""
+    heads, bodies = [], []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        heads.append(head.lower())
+        length = re.search(r"content-length: (\d+)", heads[-1])
+        bodies.append(await reader.readexactly(int(length[1])) if length else b"{}")
+        body = answer_with(pictures.png(8, 8)) if length else b'{"data": []}'
+        writer.write(whole(body, content_type="application/json"))
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer, (await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.close()
+
+    async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
+        adapter = open_adapter(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/openai", **upstream)
+        await draw(adapter, sink, order)
+        await adapter.list_models()
+        await adapter.close()
+    return heads, json.loads(bodies[0])
+
+
+async def test_headers_and_parameters_of_an_upstream_go_with_every_request(sink: FakeSink) -> None:
+    """As Azure wants them: a key of its own kind, and a version."""
+    azure: dict[str, Any] = {"api_key": None, "headers": {"api-key": "secret"}, "query": {"api-version": "2026-10-01"}}
+    heads, _ = await _sent(sink, **azure)
+    assert [head.partition(" http/1.1")[0] for head in heads] == [
+        "post /openai/images/generations?api-version=2026-10-01",
+        "get /openai/models?api-version=2026-10-01",
+    ]
+    assert all("\r\napi-key: secret\r\n" in head for head in heads)
+    assert not any("\r\nauthorization:" in head for head in heads)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "expected"),
+    [
+        ({"api_key": "sk-1"}, "bearer sk-1"),
+        ({"api_key": None, "headers": {"authorization": "Key k"}}, "key k"),
+        ({"api_key": "sk-1", "headers": {"Authorization": "Key k"}}, "key k"),
+    ],
+)
+async def test_an_upstream_gets_the_credential_that_it_wants(
+    sink: FakeSink, upstream: dict[str, Any], expected: str
+) -> None:
+    heads, _ = await _sent(sink, **upstream)
+    assert [re.findall(r"\r\nauthorization: (.*)\r\n", head) for head in heads] == [[expected], [expected]]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "asked_for", "expected"),
+    [
+        ("none", None, None),
+        ("none", "b64_json", None),
+        ("b64_json", None, "b64_json"),
+        ("url", None, "url"),
+        ("url", "b64_json", "b64_json"),
+    ],
+)
+async def test_an_upstream_is_sent_the_response_format_that_it_knows(
+    upstream: str, asked_for: str | None, expected: str | None, sink: FakeSink
+) -> None:
+    order = FOX.model_copy(update={"response_format": asked_for, "options": {"response_format": "bmp"}})
+    _, body = await _sent(sink, order, response_format=upstream)
+    assert body.get("response_format") == expected
+
+
 async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
     names = {}
     for name in (DEFAULT_NAME, "other"):
-        adapter = open_openai_upstream(
-            name=name,
-            base_url="http://images.example:8080/v1",
-            api_key="sk-x",
-            timeout_seconds=LONG,
-            connect_seconds=LONG,
-            max_connections=1,
-        )
+        adapter = open_adapter("http://images.example:8080/v1", name=name)
         names[name] = adapter.name
         await adapter.close()
     assert names == {DEFAULT_NAME: "OpenAI Images API at images.example", "other": "other"}
@@ -316,7 +413,7 @@ async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
 async def test_an_order_that_no_connection_is_free_for_has_bought_nothing(
     upstream: FakeUpstream, sink: FakeSink
 ) -> None:
-    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=MIDDLING, max_connections=1)
+    adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=MIDDLING, concurrency=1)
     upstream.behave(fakes.HANG)
     first = asyncio.create_task(draw(adapter, sink))
     await asyncio.to_thread(upstream.wait_for_requests, 1)

@@ -10,12 +10,16 @@ from pydantic import ValidationError
 from pixyproxy.core.exceptions import (
     ImageGenerationException,
     ModelUnknownException,
+    PictureUnusableException,
     PromptRefusedException,
     QueueFullException,
     QueueTimeoutException,
+    UpstreamAddressException,
+    UpstreamAnswerException,
     UpstreamBusyException,
     UpstreamCredentialException,
     UpstreamErrorException,
+    UpstreamFundsException,
     UpstreamSilentException,
     UpstreamTimeoutException,
     UpstreamUnreachableException,
@@ -359,6 +363,10 @@ async def test_a_busy_upstream_is_passed_over_for_as_long_as_it_says(timing: Sta
         (UpstreamUnreachableException(), 1),
         (UpstreamErrorException(), 1),
         (UpstreamCredentialException(), 1),
+        (UpstreamFundsException(), 1),
+        (UpstreamAddressException(), 1),
+        (UpstreamAnswerException(), 0),
+        (PictureUnusableException(), 0),
         (UpstreamSilentException(), 1),
         (UpstreamTimeoutException(), 0),
         (PromptRefusedException(), 0),
@@ -387,6 +395,19 @@ async def test_pauses_double_until_a_success(timing: StandingClock) -> None:
     pool.join(ANNA, MODEL).release()
     fail(pool, UpstreamErrorException())
     assert pool.gates[0].pauses_until - timing.now == 1
+
+
+async def test_an_upstream_pauses_after_three_pictures_in_a_row_that_cannot_be_stored(timing: StandingClock) -> None:
+    pool = make_pool(timing, pooled("one"))
+    gate = pool.gates[0]
+    pauses = []
+    for error in (None, *[PictureUnusableException()] * 2, None, *[PictureUnusableException()] * 5):
+        pool.join(ANNA, MODEL).release(error)
+        # A refusal is no picture: it says nothing of whether the next one can be stored.
+        fail(pool, PromptRefusedException())
+        pauses.append(max(0, gate.pauses_until - timing.now))
+        timing.pass_by(pauses[-1])
+    assert pauses == [0, 0, 0, 0, 0, 0, 1, 2, 4]
 
 
 async def test_many_that_fail_together_are_one_failure(timing: StandingClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -492,6 +513,9 @@ def test_a_list_of_upstreams_is_read_strictly() -> None:
         None,
     )
     assert "sk-1" not in repr(settings)
+    assert (settings.headers, settings.query, settings.response_format) == ({}, {}, "none")
+    azure = {"api_key": None, "headers": {"api-key": "sk-2"}, "query": {"api-version": "sk-3"}}
+    assert "sk-" not in repr(UpstreamSettings.model_validate({**given, **azure}))
     assert UpstreamSettings.model_validate({**given, "models": ["flare-*", "a/b@c:1", "*"]}).models is not None
 
 
@@ -502,7 +526,16 @@ def test_a_list_of_upstreams_is_read_strictly() -> None:
         {"name": "two words"},
         {"name": "line\n"},
         {"base_url": "images.example"},
+        {"base_url": "https://images.example/v1?api-version=1"},
+        {"base_url": "https://images.example/v1#v2"},
         {"api_key": ""},
+        {"api_key": "…"},
+        {"headers": {"api key": "k"}},
+        {"headers": {"api-key": "line\nbreak"}},
+        {"headers": {"api-key": ""}},
+        {"headers": {"api-key": 5}},
+        {"query": {"a&b": "c"}},
+        {"response_format": "base64"},
         {"models": []},
         {"models": ["a*b"]},
         {"models": [""]},
