@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from pixyproxy.service.composition import Services
+    from pixyproxy.service.cursors import Page
     from pixyproxy.service.private.grants import Grantor
 
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ def create_key(
 @key_app.command("list")
 def list_keys(*, tenant: TenantName = "default", as_json: AsJson = False) -> None:
     """List a tenant's API keys, oldest first."""
-    keys = _for_tenant(tenant, lambda services, owner: services.api_keys.list_keys(tenant_id=owner.tenant_id))
+    keys = _for_tenant(tenant, lambda services, owner: _every(services.api_keys.list_keys, owner))
     show(keys, KEY_COLUMNS, as_json=as_json)
 
 
@@ -108,7 +109,7 @@ def create_user(
 @user_app.command("list")
 def list_users(*, tenant: TenantName = "default", as_json: AsJson = False) -> None:
     """List a tenant's users, oldest first."""
-    users = _for_tenant(tenant, lambda services, owner: services.users.list_users(tenant_id=owner.tenant_id))
+    users = _for_tenant(tenant, lambda services, owner: _every(services.users.list_users, owner))
     show(users, USER_COLUMNS, as_json=as_json)
 
 
@@ -151,6 +152,16 @@ def _for_tenant(tenant: str, work: "Callable[[Services, Grantor], Coroutine[Any,
         return await work(services, command_grantor(owner, operator()))
 
     return with_services(run)
+
+
+async def _every(list_page: "Callable[..., Coroutine[Any, Any, Page[Result]]]", owner: "Grantor") -> list[Result]:
+    """Return the items of all pages of a tenant's list."""
+    page = await list_page(tenant_id=owner.tenant_id)
+    items = page.items
+    while page.next_cursor is not None:
+        page = await list_page(tenant_id=owner.tenant_id, cursor=page.next_cursor)
+        items += page.items
+    return items
 
 
 def _show_secret(issued: IssuedApiKey, *, as_json: bool) -> None:

@@ -55,13 +55,16 @@ class Settings(BaseSettings):
         description="`mysql://user:password@host:3306/pixyproxy` or `sqlite:///path`; embedded SQLite when empty.",
     )
     database_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=8, description="Connections, and so transactions at once, per process."
+        default=8, description="Connections, and so transactions at once, per process; searches have two more."
     )
     database_wait_seconds: Seconds = Field(
         default=5, description="How long a request waits for a connection before it gets 503."
     )
     database_timeout_seconds: Seconds = Field(
         default=10, description="How long one answer of the database may take before the connection is given up."
+    )
+    search_seconds: Seconds = Field(
+        default=3, description="How long one search may take in the database before it is ended."
     )
     images: Path = Field(default=Path("images"), description="Folder of the pictures.")
     public_url: HttpUrl | None = Field(
@@ -140,7 +143,9 @@ class Settings(BaseSettings):
     )
     failures_per_address: Annotated[int, Field(ge=1)] = Field(
         default=1000,
-        description="How many wrong credentials one address may present in a minute; a wrong password counts 10.",
+        description=(
+            "How many wrong keys and tokens one address may present in a minute, and a tenth as many wrong passwords."
+        ),
     )
     failures_per_name: Annotated[int, Field(ge=1)] = Field(
         default=20, description="How many wrong secrets may be presented for one key id or user name in a minute."

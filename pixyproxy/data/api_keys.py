@@ -37,7 +37,7 @@ COLUMNS = (
 )
 TIMES = ("created_at", "expires_at", "last_used_at", "former_secret_until", "revoked_at")
 NAMES = ("scopes", "allowed_models")
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM api_keys"
+SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM api_keys"
 
 
 def to_row(key: StoredApiKey) -> Parameters:
@@ -49,7 +49,8 @@ def to_row(key: StoredApiKey) -> Parameters:
 def from_row(row: Row) -> StoredApiKey:
     """The API key in a row of ``SELECT``."""
     times = {name: from_timestamp(row[name]) for name in TIMES}
-    return StoredApiKey.model_validate({**row, **times, **{name: from_names(row[name]) for name in NAMES}})
+    names = {name: from_names(row[name]) for name in NAMES}
+    return StoredApiKey.model_validate({name: row[name] for name in COLUMNS} | times | names)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,23 @@ class ApiKeys:
         found = self._one("key_id = :key_id", {"key_id": key_id})
         return found if found is not None and found.key_id == key_id else None
 
-    def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredApiKey]:
-        """The tenant's keys, oldest first, revoked ones too."""
-        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
-        return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
+    def list_of_tenant(self, *, tenant_id: TenantId, after: int, limit: int) -> list[tuple[int, StoredApiKey]]:
+        """Return at most ``limit`` of the tenant's keys behind the id ``after``, each with its id.
+
+        Oldest first, revoked ones too.
+        """
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id AND id > :after ORDER BY id LIMIT :limit")
+        parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
+        return [(row["id"], from_row(row)) for row in self.connection.execute(statement, parameters).mappings()]
+
+    def count_active(self, *, tenant_id: TenantId, at: datetime) -> int:
+        """Return how many of the tenant's keys are neither revoked nor expired."""
+        statement = """
+            SELECT COUNT(*) FROM api_keys
+             WHERE tenant_id = :tenant_id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :at)
+        """
+        parameters = {"tenant_id": tenant_id, "at": to_timestamp(at)}
+        return int(self.connection.execute(sql(statement), parameters).scalar_one())
 
     def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
         """The key if it is the tenant's own."""

@@ -23,11 +23,13 @@ from pixyproxy.core.exceptions import (
     DatabaseException,
     DatabaseUnavailableException,
     PixyProxyException,
+    SearchTimeoutException,
 )
+from pixyproxy.core.fair_slots import FairSlots, Requester
 from pixyproxy.data.api_keys import ApiKeys
 from pixyproxy.data.audit_log import AuditLog
 from pixyproxy.data.budgets import Budgets
-from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict
+from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict, is_statement_timeout
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
 from pixyproxy.data.refresh_tokens import RefreshTokens
@@ -39,8 +41,8 @@ from pixyproxy.data.webhook_deliveries import WebhookDeliveries
 from pixyproxy.data.webhooks import Webhooks
 
 Result = TypeVar("Result")
-MOST_THREADS = 100
-"""The largest pool that may be set; as many are made as there are transactions at once."""
+MOST_THREADS = 110
+"""The largest pool that may be set, and the searches; as many are made as there are transactions at once."""
 DEADLOCK_ATTEMPTS = 3
 """How often a transaction that lost a deadlock is run; it left nothing behind, so repeating it is safe."""
 
@@ -111,17 +113,28 @@ UnitOfWork = Callable[[Repositories], Result]
 
 
 @dataclass(frozen=True)
+class Searches:
+    """What searches have for themselves: connections that end what takes too long, and as many slots."""
+
+    engine: Engine
+    slots: FairSlots
+
+
+@dataclass(frozen=True)
 class Database:
     """Runs units of work.
 
     ``slots`` has as many places as the pool has connections, and so bounds the threads. ``writers`` has one
-    for SQLite, whose writers otherwise sleep and try again, out of turn, until some have waited too long.
+    for SQLite, whose writers otherwise sleep and try again, out of turn, until some have waited too long. Searches
+    have slots, connections and a time limit of their own, so that nothing else ever waits for them.
     """
 
     engine: Engine
     slots: CapacityLimiter
     writers: CapacityLimiter
     wait_seconds: float
+    searches: Searches | None = None
+    """None: they are reads like any other."""
     threads: Executor = field(default_factory=partial(ThreadPoolExecutor, MOST_THREADS, "database"))
 
     async def read(self, work: UnitOfWork[Result]) -> Result:
@@ -140,6 +153,17 @@ class Database:
         """
         return await self._run(work, writes=True)
 
+    async def search(self, work: UnitOfWork[Result], *, requester: Requester) -> Result:
+        """What ``work`` finds, which may walk over every row.
+
+        Raises as ``read`` does, ``SearchTimeoutException`` when it takes too long, ``ServerBusyException`` when no
+        slot comes free, and ``TooManyAtOnceException`` when the requester has too many searches under way.
+        """
+        if self.searches is None:
+            return await self.read(work)
+        async with self.searches.slots.hold(requester):
+            return await run_in_thread(_search, self.searches.engine, work, executor=self.threads)
+
     async def ping(self) -> None:
         """Prove that the database answers. Raises ``DatabaseException`` where it does not."""
         await self.read(lambda repositories: repositories.connection.execute(text("SELECT 1")).scalar_one())
@@ -147,6 +171,8 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await run_in_thread(self.engine.dispose)
+        if self.searches is not None:
+            await run_in_thread(self.searches.engine.dispose)
         self.threads.shutdown()
 
     async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
@@ -180,6 +206,18 @@ class Database:
                 if not (is_deadlock(error) and attempt < DEADLOCK_ATTEMPTS):
                     raise as_database_exception(error) from error
         raise DatabaseBusyException
+
+
+def _search(engine: Engine, work: UnitOfWork[Result]) -> Result:
+    try:
+        with engine.connect().execution_options(pixyproxy_writes=False) as connection, connection.begin():
+            return work(Repositories(connection))
+    except PixyProxyException:
+        raise
+    except Exception as error:
+        if is_statement_timeout(error):
+            raise SearchTimeoutException from error
+        raise as_database_exception(error) from error
 
 
 def as_database_exception(error: Exception) -> Exception:

@@ -4,6 +4,8 @@ Facts measured against mysql-connector-python 26.10 and SQLAlchemy 2.1 stand bes
 """
 
 import logging
+import math
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -30,15 +32,27 @@ SNAPSHOT_CODE = 1020
 DISCONNECT_CODES = frozenset({1040, 1053, 1152, 1184, 1927, 2002, 2003, 2006, 2013, 2055, 3024, 4031})
 """MySQL and its connector: too many connections, shutdown, aborted, refused, gone, lost, timed out."""
 WAL_WAIT_SECONDS = 10
+STATEMENT_TIMEOUT_CODES = frozenset({1969, 3024})
+"""MariaDB and MySQL: a statement took longer than its session allows."""
+STEPS_BETWEEN_LOOKS = 1000
+"""Instructions of SQLite's machine, mostly a few dozen rows, between two looks at the clock."""
 REFUSAL_CODES = frozenset({1044, 1045, 1049})
 """MySQL: no right to the database, wrong user or password, no such database."""
 UNUSABLE_URL = "PIXYPROXY_DATABASE_URL cannot be used. It reads mysql://user:password@host:3306/database."
 
 
-def open_engine(url: SecretStr, *, pool_size: int, wait_seconds: float, timeout_seconds: float) -> Engine:
+def open_engine(
+    url: SecretStr,
+    *,
+    pool_size: int,
+    wait_seconds: float,
+    timeout_seconds: float,
+    statement_seconds: float | None = None,
+) -> Engine:
     """An engine for a ``mysql://``, ``mariadb://`` or ``sqlite:///`` URL; nothing is connected yet.
 
-    Raises ``ConfigurationException`` for a URL that cannot work.
+    The database ends what takes longer than ``statement_seconds``; on SQLite that holds for a whole transaction. Raises
+    ``ConfigurationException`` for a URL that cannot work.
     """
     try:
         parsed = make_url(url.get_secret_value())
@@ -50,6 +64,10 @@ def open_engine(url: SecretStr, *, pool_size: int, wait_seconds: float, timeout_
         engine = _open_sqlite(parsed, pool_size=pool_size, wait_seconds=wait_seconds)
     else:
         engine = _open_mysql(parsed, pool_size=pool_size, wait_seconds=wait_seconds, timeout_seconds=timeout_seconds)
+    if statement_seconds is not None and engine.dialect.name == "sqlite":
+        event.listen(engine, "begin", partial(_limit_sqlite, seconds=statement_seconds))
+    elif statement_seconds is not None:
+        event.listen(engine, "connect", partial(_limit_mysql, seconds=statement_seconds))
     event.listen(engine, "handle_error", _mark_disconnect)
     return engine
 
@@ -77,6 +95,14 @@ def is_lock_conflict(error: BaseException) -> bool:
     if isinstance(original, sqlite3.OperationalError):
         return original.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
     return _driver_code(original) in {LOCK_WAIT_CODE, DEADLOCK_CODE, SNAPSHOT_CODE}
+
+
+def is_statement_timeout(error: BaseException) -> bool:
+    """Return whether a statement was ended because it took longer than ``statement_seconds``."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, sqlite3.OperationalError):
+        return original.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
+    return _driver_code(original) in STATEMENT_TIMEOUT_CODES
 
 
 def _driver_code(error: BaseException | None) -> int | None:
@@ -154,17 +180,36 @@ def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock
             cursor.execute("SET SESSION innodb_snapshot_isolation = OFF")
 
 
+def _limit_mysql(connection: MySQLConnectionAbstract, _record: object, *, seconds: float) -> None:
+    """End every SELECT that takes longer, in the variable that MariaDB has for it or in MySQL's."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SHOW VARIABLES LIKE 'max_statement_time'")
+        if cursor.fetchall():
+            cursor.execute(f"SET SESSION max_statement_time = {seconds:.3f}")
+        else:
+            cursor.execute(f"SET SESSION max_execution_time = {math.ceil(seconds * 1000)}")
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Durable commits, readers beside the writer, and what the SQL needs of MySQL: Unicode's LOWER, a collation."""
+    """Durable commits, readers beside the writer, and what the SQL needs of MySQL.
+
+    That is Unicode's LOWER, REGEXP and a collation.
+    """
     _enter_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.create_function("LOWER", 1, _casefold, deterministic=True)
+    connection.create_function("REGEXP", 2, _matches, deterministic=True)
     connection.create_collation("utf8mb4_bin", _compare)
 
 
 def _casefold(value: object) -> str | None:
     return None if value is None else str(value).casefold()
+
+
+def _matches(pattern: str, value: str) -> bool:
+    """Return whether the value matches; Python keeps the patterns that it compiled last."""
+    return re.search(pattern, value) is not None
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
@@ -195,3 +240,11 @@ def _begin_sqlite(connection: Connection) -> None:
     """
     writes = connection.get_execution_options().get("pixyproxy_writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _limit_sqlite(connection: Connection, *, seconds: float) -> None:
+    """End the transaction that begins when it takes longer."""
+    deadline = time.monotonic() + seconds
+    raw = connection.connection.dbapi_connection
+    if isinstance(raw, sqlite3.Connection):
+        raw.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_LOOKS)

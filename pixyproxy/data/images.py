@@ -1,6 +1,7 @@
 """The ``images`` table."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -160,14 +161,15 @@ class Images:
 def _text_conditions(wanted: ImageFilter) -> tuple[list[str], Parameters]:
     """Return the conditions on prompt and filename, and their parameters.
 
-    ``LOWER`` folds all of Unicode on both databases. ``INSTR`` has no wildcards and minds no NUL, unlike ``LIKE``;
-    without the collation MySQL would take every emoji for every other.
+    ``LOWER`` folds all of Unicode on both databases. One pattern looks for every word, so that a prompt is folded
+    once: with eight ``INSTR`` SQLite took five times as long. ``INSTR`` and an escaped pattern have no wildcards and
+    mind no NUL, unlike ``LIKE``; without the collation MySQL would take every emoji for every other.
     """
     conditions: list[str] = []
     parameters: Parameters = {}
-    for number, word in enumerate(dict.fromkeys((wanted.prompt or "").split())):
-        conditions.append(f"INSTR(LOWER(prompt) COLLATE utf8mb4_bin, LOWER(:word_{number})) > 0")
-        parameters[f"word_{number}"] = word
+    if wanted.words:
+        conditions.append("LOWER(prompt) COLLATE utf8mb4_bin REGEXP LOWER(:words)")
+        parameters["words"] = "(?s)^" + "".join(f"(?=.*{re.escape(word)})" for word in wanted.words)
     if wanted.filename:
         conditions.append("INSTR(LOWER(filename) COLLATE utf8mb4_bin, LOWER(:filename)) > 0")
         parameters["filename"] = wanted.filename

@@ -1,17 +1,23 @@
 """Opening what PixyProxy keeps: connect to the database, migrate it under a lock, verify its schema version."""
 
 import math
+from functools import partial
 
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
 
 from pixyproxy.core.exceptions import ConfigurationException, DatabaseUnavailableException, PixyProxyException
+from pixyproxy.core.fair_slots import FairSlots
 from pixyproxy.core.settings import Settings
-from pixyproxy.data.database import Database, as_database_exception
+from pixyproxy.data.database import Database, Searches, as_database_exception
 from pixyproxy.data.engine import is_refusal, open_engine
 from pixyproxy.data.migrations import migrate, verify_schema
 from pixyproxy.data.threads import run_in_thread
 
+SEARCHES_AT_ONCE = 2
+"""On two cores more of them only slow each other, and all else, down."""
+SEARCHES_OF_REQUESTER = 8
+"""That may wait or run at once."""
 REFUSED = "The database at {host}:{port} refuses the user, the password or the database name in PIXYPROXY_DATABASE_URL."
 AWAY = "The database at {host}:{port} cannot be reached. Does it run, and is PIXYPROXY_DATABASE_URL right?"
 MYSQL_PORT = 3306
@@ -23,19 +29,30 @@ async def open_database(settings: Settings) -> Database:
     Raises ``ConfigurationException`` when its URL or what is in it is wrong, ``DatabaseUnavailableException``
     when it cannot be reached, and ``SchemaException`` when its schema is newer than this code or half-applied.
     """
-    engine = open_engine(
-        settings.effective_database_url,
-        pool_size=settings.database_pool_size,
-        wait_seconds=settings.database_wait_seconds,
-        timeout_seconds=settings.database_timeout_seconds,
+    engine, search_engine = await run_in_thread(_open_engines, settings)
+    search_slots = FairSlots(
+        SEARCHES_AT_ONCE, wait_seconds=settings.database_wait_seconds, most_of_requester=SEARCHES_OF_REQUESTER
     )
-    await run_in_thread(_initialize, engine)
     return Database(
         engine=engine,
         slots=CapacityLimiter(settings.database_pool_size),
         writers=CapacityLimiter(1 if engine.dialect.name == "sqlite" else math.inf),
         wait_seconds=settings.database_wait_seconds,
+        searches=Searches(search_engine, search_slots),
     )
+
+
+def _open_engines(settings: Settings) -> tuple[Engine, Engine]:
+    """Return the engine of an initialized database, and that of searches."""
+    connect = partial(
+        open_engine,
+        settings.effective_database_url,
+        wait_seconds=settings.database_wait_seconds,
+        timeout_seconds=settings.database_timeout_seconds,
+    )
+    engine = connect(pool_size=settings.database_pool_size)
+    _initialize(engine)
+    return engine, connect(pool_size=SEARCHES_AT_ONCE, statement_seconds=settings.search_seconds)
 
 
 def _initialize(engine: Engine) -> None:

@@ -10,11 +10,11 @@ import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -98,6 +98,11 @@ class SpoolFile:
             self._file = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether the file has yet to be closed."""
+        return self._file is not None
+
+    @property
     def sha256(self) -> str:
         """The digest of all that was written, 64 hex digits."""
         digest: str = self._digest.hexdigest()
@@ -130,6 +135,10 @@ class SpoolFolder:
     def input(self, guid: GenerationGuid, index: int) -> Path:
         """Where a picture that came with an order is."""
         return self.path / f"{guid}.{index}.input"
+
+    def open_temporary(self) -> BinaryIO:
+        """Return a file without a name, which is gone once it is closed. Blocks, and raises ``OSError``."""
+        return tempfile.TemporaryFile(dir=self.path)
 
     def commit(self, entry: SpoolEntry) -> None:
         """Make an entry durable, whose pictures are; from then on it will be recorded. Blocks; raises as files do."""
@@ -188,13 +197,21 @@ class Spool:
     owner: ProcessGuid = field(default_factory=lambda: ProcessGuid(str(uuid.uuid4())))
     _lock: Lock = field(default_factory=Lock)
     _held: list[int] = field(default_factory=list)
+    _opened: list[SpoolFolder] = field(default_factory=list)
     _seized: set[str] = field(default_factory=set)
     """The dead whose locks are held to finish what they left."""
     _told: dict[Path, str] = field(default_factory=dict)
 
-    @cached_property
+    async def open(self) -> SpoolFolder:
+        """Return this process's folder, made when first needed. Raises ``ImageStorageException``."""
+        return self._opened[0] if self._opened else await run_in_thread(self._open)
+
+    @property
     def own(self) -> SpoolFolder:
-        """This process's folder, made when first needed. Raises ``ImageStorageException``."""
+        """What ``open`` returns, for work that is in a thread already."""
+        return self._opened[0] if self._opened else self._open()
+
+    def _open(self) -> SpoolFolder:
         with self._lock:
             try:
                 make_folder(self.folder)
@@ -204,15 +221,19 @@ class Spool:
                 make_folder(self.folder / self.owner)
             except OSError as error:
                 raise as_storage_exception(error) from error
-        return SpoolFolder(self.folder / self.owner)
+            self._opened[:] = [SpoolFolder(self.folder / self.owner)]
+            return self._opened[0]
 
     @property
     def is_held(self) -> bool:
         """Whether this process has a folder."""
         return bool(self._held)
 
-    def is_alive(self, owner: ProcessGuid) -> bool:
+    async def is_alive(self, owner: ProcessGuid) -> bool:
         """Whether a process runs on this machine."""
+        return await run_in_thread(self._is_alive, owner)
+
+    def _is_alive(self, owner: ProcessGuid) -> bool:
         path = self._lock_of(owner)
         if owner == self.owner or owner in self._seized or not path.exists():
             return owner == self.owner
@@ -225,15 +246,21 @@ class Spool:
         """The folder of a process of this machine."""
         return SpoolFolder(self.folder / owner)
 
-    @contextlib.contextmanager
-    def dead_folders(self) -> Iterator[list[SpoolFolder]]:
+    @contextlib.asynccontextmanager
+    async def dead_folders(self) -> AsyncIterator[list[SpoolFolder]]:
         """The folders of processes that are dead, held until exit, so that nobody else finishes them meanwhile."""
-        with contextlib.ExitStack() as held:
-            owners = [path.stem for path in sorted(self.folder.glob(f"*{LOCK}"))]
-            dead = [owner for owner in owners if owner != self.owner and self._seize(owner, held)]
-            self._seized.update(dead)
-            held.callback(self._seized.clear)
-            yield [SpoolFolder(self.folder / owner, self._told) for owner in dead]
+        held = contextlib.ExitStack()
+        try:
+            yield await run_in_thread(self._seize_dead, held)
+        finally:
+            await run_in_thread(held.close)
+
+    def _seize_dead(self, held: contextlib.ExitStack) -> list[SpoolFolder]:
+        owners = [path.stem for path in sorted(self.folder.glob(f"*{LOCK}"))]
+        dead = [owner for owner in owners if owner != self.owner and self._seize(owner, held)]
+        self._seized.update(dead)
+        held.callback(self._seized.clear)
+        return [SpoolFolder(self.folder / owner, self._told) for owner in dead]
 
     async def take_inputs(self, guid: GenerationGuid, *, count: int) -> InputsTaken:
         """Move the inputs of a generation, whose process is dead, into this one's folder; again is as good as once.
@@ -280,7 +307,7 @@ class Spool:
 
     def _is_left(self, path: Path) -> bool:
         """Whether a file in the spool is a dead process's."""
-        return not self.is_alive(ProcessGuid(path.parent.name))
+        return not self._is_alive(ProcessGuid(path.parent.name))
 
     def _remove_folder(self, folder: SpoolFolder) -> None:
         with contextlib.suppress(OSError):

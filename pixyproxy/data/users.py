@@ -23,7 +23,7 @@ COLUMNS = (
     "last_sign_in_at",
 )
 TIMES = ("created_at", "updated_at", "last_sign_in_at")
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM users"
+SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM users"
 
 
 def to_row(user: StoredUser) -> Parameters:
@@ -34,7 +34,8 @@ def to_row(user: StoredUser) -> Parameters:
 
 def from_row(row: Row) -> StoredUser:
     """The user in a row of ``SELECT``."""
-    return StoredUser.model_validate({**row, **{name: from_timestamp(row[name]) for name in TIMES}})
+    times = {name: from_timestamp(row[name]) for name in TIMES}
+    return StoredUser.model_validate({name: row[name] for name in COLUMNS} | times)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,16 @@ class Users:
         self.connection.execute(sql(statement), parameters)
         return self.get_own(guid, tenant_id=tenant_id)
 
-    def list_of_tenant(self, *, tenant_id: TenantId) -> list[StoredUser]:
-        """The tenant's users, oldest first."""
-        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id")
-        return [from_row(row) for row in self.connection.execute(statement, {"tenant_id": tenant_id}).mappings()]
+    def list_of_tenant(self, *, tenant_id: TenantId, after: int, limit: int) -> list[tuple[int, StoredUser]]:
+        """Return at most ``limit`` of the tenant's users behind the id ``after``, oldest first, each with its id."""
+        statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id AND id > :after ORDER BY id LIMIT :limit")
+        parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
+        return [(row["id"], from_row(row)) for row in self.connection.execute(statement, parameters).mappings()]
+
+    def count(self, *, tenant_id: TenantId) -> int:
+        """Return how many users the tenant has."""
+        statement = sql("SELECT COUNT(*) FROM users WHERE tenant_id = :tenant_id")
+        return int(self.connection.execute(statement, {"tenant_id": tenant_id}).scalar_one())
 
     def update(self, user: StoredUser, *, tenant_id: TenantId) -> None:
         """Write what may change of the tenant's own user: password, role, status."""

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import anyio
+from pydantic import SecretStr
 
+from pixyproxy.core.fair_slots import FairSlots
 from pixyproxy.core.memory import keep_freed_memory
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
@@ -20,6 +21,7 @@ from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.access_tokens import AccessTokens
 from pixyproxy.service.private.api_keys import ApiKeyService
@@ -37,7 +39,7 @@ from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.model_catalog import ModelCatalog
 from pixyproxy.service.private.operations import OperationsService
 from pixyproxy.service.private.passwords import PasswordHasher
-from pixyproxy.service.private.prices import load_prices
+from pixyproxy.service.private.prices import Prices, load_prices
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import TenantRemoval
@@ -60,6 +62,7 @@ logger = logging.getLogger(__name__)
 FILE_THREADS = 40
 """Files that are read or written at once; the event loop's own default on two cores is 6."""
 SKETCHES_AT_ONCE = 2
+PASSWORD_WAIT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
     pool = open_pool(settings)
     trusted_issuers = open_trusted_issuers(settings.trusted_issuers)
     targets = open_safe_targets(settings.webhook_allowed_hosts)
+    kept = await run_in_thread(_load_kept, settings)
     services = _compose(
-        settings,
+        kept,
         issuer=settings.base_url or local_url,
         database=database,
         pool=pool,
@@ -124,6 +128,7 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
         await pool.close()
         await trusted_issuers.close()
         await targets.close()
+        services.users.passwords.close()
         await database.close()
 
 
@@ -174,12 +179,32 @@ def kept_answers(settings: Settings) -> KeptAnswers:
     return KeptAnswers(settings.data_dir / "spool" / KEPT_FOLDER)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The settings, and what services take from files."""
+
+    settings: Settings
+    secret: SecretStr
+    key_ring: KeyRing
+    prices: Prices
+
+
+def _load_kept(settings: Settings) -> _Kept:
+    """Read what services take from files, and make what is not there yet. Blocks."""
+    return _Kept(
+        settings=settings,
+        secret=settings.secret_key or load_or_create_secret(settings.data_dir, "secret_key"),
+        key_ring=open_key_ring(settings),
+        prices=load_prices(settings.prices),
+    )
+
+
 def _limits(settings: Settings) -> PictureLimits:
     return PictureLimits(max_bytes=settings.max_picture_bytes, max_pixels=settings.max_picture_pixels)
 
 
 def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
-    settings: Settings,
+    kept: _Kept,
     *,
     issuer: str,
     database: Database,
@@ -187,20 +212,18 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
     trusted_issuers: TrustedIssuers,
     targets: SafeTargets,
 ) -> Services:
+    settings = kept.settings
     store = LocalStore(settings.images, room_bytes=settings.max_picture_bytes)
     tasks = DetachedTasks()
-    secret = settings.secret_key or load_or_create_secret(settings.data_dir, "secret_key")
-    cursors = CursorCodec(secret)
-    webhook_secrets = WebhookSecrets(secret)
-    key_ring = open_key_ring(settings)
-    access_tokens = AccessTokens(keys=key_ring, issuer=issuer, is_named=settings.base_url is not None)
+    cursors = CursorCodec(kept.secret)
+    webhook_secrets = WebhookSecrets(kept.secret)
+    access_tokens = AccessTokens(keys=kept.key_ring, issuer=issuer, is_named=settings.base_url is not None)
     recognized = RecognizedCredentials()
-    passwords = PasswordHasher(anyio.Semaphore(settings.password_checks_at_once))
+    passwords = PasswordHasher(FairSlots(settings.password_checks_at_once, wait_seconds=PASSWORD_WAIT_SECONDS))
     spool = Spool(settings.data_dir / "spool")
     answers = kept_answers(settings)
     removal = TenantRemoval(database=database, store=store, answers=answers)
     jobs = Jobs()
-    prices = load_prices(settings.prices)
     engine = Engine(
         database=database,
         spool=spool,
@@ -208,7 +231,7 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         store=store,
         pool=pool,
         jobs=jobs,
-        settlement=Settlement(prices=prices),
+        settlement=Settlement(prices=kept.prices),
         limits=_limits(settings),
         queue_seconds=settings.queue_seconds,
     )
@@ -218,7 +241,7 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         pool=pool,
         engine=engine,
         jobs=jobs,
-        prices=prices,
+        prices=kept.prices,
         tasks=tasks,
         inputs=InputReceiver(database=database, store=store, limits=_limits(settings)),
         default_model=settings.default_model,
@@ -243,8 +266,8 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         watcher=GenerationWatcher(database=database, store=store, spool=spool, jobs=jobs, cursors=cursors),
         models=ModelCatalog(pool),
         operations=OperationsService(database, answers),
-        api_keys=ApiKeyService(database=database, recognized=recognized),
-        users=UserService(database=database, passwords=passwords, recognized=recognized),
+        api_keys=ApiKeyService(database=database, recognized=recognized, cursors=cursors),
+        users=UserService(database=database, passwords=passwords, recognized=recognized, cursors=cursors),
         tenants=TenantService(
             database=database,
             default_visibility=settings.default_visibility,
@@ -252,7 +275,7 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
             tasks=tasks,
             recognized=recognized,
         ),
-        key_ring=key_ring,
+        key_ring=kept.key_ring,
         recognized=recognized,
         authenticator=Authenticator(
             database=database,

@@ -7,12 +7,33 @@ server, and unforgeable. The filter's digest is in it: a cursor works only with 
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
 from pixyproxy.core.exceptions import InvalidCursorException
 from pixyproxy.core.models.base import FrozenModel
+from pixyproxy.core.models.tenant import TenantId
+
+Item = TypeVar("Item")
+MOST_LISTED = 100
+"""On one page."""
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """One page of a list, and the cursor of the next one while there is more."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+class TenantList(FrozenModel):
+    """A list without a filter; cursors of one do not fit another's."""
+
+    name: Literal["keys", "users"]
+    tenant_id: TenantId
 
 
 @dataclass(frozen=True)

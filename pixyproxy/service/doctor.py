@@ -1,6 +1,7 @@
 """Self-examination: what works, and what to mend where something does not."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     ConfigurationException,
     ImageGenerationException,
+    ImageStorageException,
     PictureMissingException,
     PixyProxyException,
     UpstreamAddressException,
@@ -23,6 +25,7 @@ from pixyproxy.core.settings import Settings, problems_of_settings
 from pixyproxy.data.files import is_open_to_others, keep_files_private
 from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
+from pixyproxy.data.spool import Spool, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
 from pixyproxy.service.private.prices import load_prices
@@ -86,9 +89,24 @@ async def _examined(subject: str, use: Callable[[], Awaitable[str]]) -> Finding:
 
 
 async def _use_data_folder(settings: Settings) -> str:
+    """Write to it, and keep the largest request with pictures where a server does while it comes in."""
     load_or_create_secret(settings.data_dir, "secret_key")
     _require_private(settings.data_dir)
-    return f"{settings.data_dir.resolve()} can be written"
+    spool = Spool(settings.data_dir / "spool")
+    try:
+        _reserve(await spool.open(), settings.max_upload_bytes)
+    finally:
+        await spool.close()
+    return f"{settings.data_dir.resolve()} can be written, and has room for uploads"
+
+
+def _reserve(folder: SpoolFolder, byte_size: int) -> None:
+    try:
+        with folder.open_temporary() as file:
+            os.posix_fallocate(file.fileno(), 0, byte_size)
+    except OSError as error:
+        problem = f"Uploads of {byte_size:,} bytes (PIXYPROXY_MAX_UPLOAD_BYTES) cannot be kept in it: {error.strerror}."
+        raise ImageStorageException(problem) from error
 
 
 async def _use_database(settings: Settings) -> str:

@@ -129,7 +129,10 @@ async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
     await app.state.limits.ask_storage()
     try:
         async with running_loops(
-            services.recovery.run_forever(), services.webhook_delivery.run_forever(), give_back_memory_forever()
+            services.recovery.run_forever(),
+            services.webhook_delivery.run_forever(),
+            services.key_ring.refresh_forever(),
+            give_back_memory_forever(),
         ):
             yield
     finally:

@@ -110,6 +110,11 @@ class RateLimits:
         buckets = self._failure_buckets(address, name)
         self._refuse(await self._run(lambda: self._measure(buckets)))
 
+    async def is_used_up(self, address: str) -> bool:
+        """Return whether the address has no failure left; counts nothing."""
+        buckets = self._failure_buckets(address, None)
+        return any(each.remaining == 0 for each in await self._run(lambda: self._measure(buckets)))
+
     async def note_failure(self, address: str, name: str | None, *, cost: int = 1) -> None:
         """Count a wrong credential; it costs the address ``cost``, and the name one."""
         by_address, *by_name = self._failure_buckets(address, name)

@@ -1,15 +1,17 @@
 """From what is stored to what is shown."""
 
+from typing import Any
+
 from fastapi import Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.api_key import ApiKeyWithSecret, IssuedApiKey
 from pixyproxy.core.models.budget import usd
 from pixyproxy.core.models.generation import GenerationDetail, ShownError
-from pixyproxy.core.models.image import ImageDetail, ImageGuid, StoredImage
+from pixyproxy.core.models.image import LISTED_PROMPT_LENGTH, ImageDetail, ImageGuid, StoredImage
 from pixyproxy.service.private.generation.watching import Standing
 
-SHOWN = set(ImageDetail.model_fields) - {"content_url"}
+SHOWN = set(ImageDetail.model_fields) - {"content_url", "prompt", "prompt_truncated"}
 
 
 def content_path(guid: ImageGuid) -> str:
@@ -17,22 +19,26 @@ def content_path(guid: ImageGuid) -> str:
     return f"/image/{guid}/content"
 
 
-def image_detail(image: StoredImage, *, public_url: str) -> ImageDetail:
-    """What viewers see of an image; the internal id and the tenant are not in it."""
-    return ImageDetail(**image.model_dump(include=SHOWN), content_url=public_url + content_path(image.guid))
+def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -> ImageDetail:
+    """What viewers see of an image; the internal id and the tenant are not in it. Lists cut the prompt."""
+    return ImageDetail(
+        **image.model_dump(include=SHOWN),
+        **_prompt(image.prompt, listed=listed),
+        content_url=public_url + content_path(image.guid),
+    )
 
 
-def generation_detail(standing: Standing, *, public_url: str) -> GenerationDetail:
-    """What a tenant sees of a generation."""
+def generation_detail(standing: Standing, *, public_url: str, listed: bool = False) -> GenerationDetail:
+    """What a tenant sees of a generation. Lists cut prompts."""
     generation = standing.found.generation
     error = generation.error
     return GenerationDetail(
         guid=generation.guid,
         status=standing.status,
-        prompt=generation.order.prompt,
+        **_prompt(generation.order.prompt, listed=listed),
         model=generation.order.model,
         n=generation.order.count,
-        images=[image_detail(image, public_url=public_url) for image in standing.found.images],
+        images=[image_detail(image, public_url=public_url, listed=listed) for image in standing.found.images],
         error=None if error is None else ShownError(code=error.code, detail=error.detail),
         cost_usd=usd(generation.cost_micro_usd),
         created_at=generation.created_at,
@@ -52,3 +58,10 @@ def link_to_next(request: Request, response: Response, cursor: str | None) -> No
     if cursor is not None:
         following = request.url.include_query_params(cursor=cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+
+
+def _prompt(prompt: str, *, listed: bool) -> dict[str, Any]:
+    """The members that show a prompt. A hundred whole ones would be 12 MB of a list."""
+    if listed and len(prompt) > LISTED_PROMPT_LENGTH:
+        return {"prompt": prompt[:LISTED_PROMPT_LENGTH], "prompt_truncated": True}
+    return {"prompt": prompt}

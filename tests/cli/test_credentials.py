@@ -1,14 +1,21 @@
 """key and user: who may act for a tenant, made and taken away from a shell."""
 
+import asyncio
 import os
 import re
 import subprocess
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pixyproxy.core.models.api_key import NewApiKey
+from pixyproxy.service.composition import Services, open_services
+from pixyproxy.service.cursors import MOST_LISTED
+from pixyproxy.service.private.tenants import command_grantor
 from tests.cli.conftest import Place
 from tests.support.process import PROGRAM, environment_of
+from tests.support.server import ACTOR
 
 API_KEY = re.compile(r"pxy_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
 PASSWORD = "correct horse battery staple"
@@ -180,3 +187,21 @@ def _read_until(terminal: int, text: bytes | None) -> bytes:
         except OSError:  # so Linux says that nobody holds the other end any more
             break
     return shown
+
+
+def test_a_list_shows_more_than_one_page(place: Place) -> None:
+    place.succeed("bootstrap")
+
+    async def issue(services: Services) -> None:
+        grantor = command_grantor(await services.tenants.require_tenant("default"), ACTOR)
+        for number in range(MOST_LISTED):
+            await services.api_keys.issue_key(NewApiKey(name=f"key {number}"), grantor=grantor)
+
+    asyncio.run(_with_services(place, issue))
+    names = [key["name"] for key in place.load("key", "list")]
+    assert names[1:] == [f"key {number}" for number in range(MOST_LISTED)]
+
+
+async def _with_services(place: Place, work: Callable[[Services], Awaitable[None]]) -> None:
+    async with open_services(place.settings) as services:
+        await work(services)

@@ -123,6 +123,13 @@ def test_a_database_that_other_users_can_read(place: Place) -> None:
     assert failing(examine(place, PIXYPROXY_DATABASE_URL=f"sqlite:///{database}")) == []
 
 
+def test_a_data_folder_without_room_for_uploads(place: Place) -> None:
+    findings = examine(place, PIXYPROXY_MAX_UPLOAD_BYTES=str(2**60))
+    assert failing(findings) == ["data folder"]
+    assert "PIXYPROXY_MAX_UPLOAD_BYTES" in findings["data folder"]["message"]
+    assert [path.name for path in place.folder.glob("var/spool/*")] == []
+
+
 def test_a_mistyped_variable(place: Place) -> None:
     findings = examine(place, PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert failing(findings) == ["settings"]

@@ -10,8 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
-from pixyproxy.core.exceptions import DatabaseBusyException, DatabaseException, TenantExistsException
+from pixyproxy.core.exceptions import (
+    DatabaseBusyException,
+    DatabaseException,
+    SearchTimeoutException,
+    TenantExistsException,
+    TooManyAtOnceException,
+)
+from pixyproxy.core.fair_slots import Requester
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.init import SEARCHES_OF_REQUESTER
 from tests.support.builders import add_tenant
 from tests.support.databases import TestDatabases, opened_database
 
@@ -179,6 +187,51 @@ async def test_a_read_sees_one_snapshot(database: Database) -> None:
     await database.write(add_tenant)
     gate.opened.set()
     assert await reading == (0, 0)
+
+
+def _slow(data: Repositories) -> object:
+    """Walk over more rows than anybody has time for, in the words of each database."""
+    endless = {
+        "sqlite": "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n",
+        "mysql": f"SELECT COUNT(*) FROM {', '.join(f'information_schema.collations AS c{n}' for n in range(5))}",
+    }
+    return data.connection.execute(text(endless[data.connection.dialect.name])).scalar_one()
+
+
+def _one(data: Repositories) -> int:
+    return int(data.connection.execute(text("SELECT 1")).scalar_one())
+
+
+async def test_a_search_that_takes_too_long_is_ended_and_the_next_one_works(
+    databases: TestDatabases, backend: str, tmp_path: Path
+) -> None:
+    async with opened_database(databases.migrated(backend), tmp_path, search_seconds=0.1) as database:
+        for _ in range(3):
+            with pytest.raises(SearchTimeoutException):
+                await database.search(_slow, requester=Requester(None, "a"))
+        assert await database.search(_one, requester=Requester(None, "a")) == 1
+        assert await database.search(_names, requester=Requester(None, "a")) == []
+
+
+async def test_searches_hold_nothing_that_others_wait_for(tmp_path: Path) -> None:
+    gate, asker = _Gate(), Requester(None, "a")
+    url = f"sqlite:///{tmp_path / 'searches.db'}"
+    async with opened_database(url, tmp_path, pool_size=1) as database:
+        searches = [
+            asyncio.create_task(database.search(lambda _: gate.hold(), requester=asker))
+            for _ in range(SEARCHES_OF_REQUESTER)
+        ]
+        await gate.entered.wait()
+        with pytest.raises(TooManyAtOnceException):
+            await database.search(_one, requester=asker)
+        await database.write(partial(add_tenant, name="meanwhile"))
+        assert await database.read(_names) == ["meanwhile"]
+        waiting = asyncio.create_task(database.search(_one, requester=Requester(None, "b")))
+        assert not any(search.done() for search in searches)
+        gate.opened.set()
+        await asyncio.gather(*searches)
+        assert await waiting == 1
+        assert_whole(database)
 
 
 async def test_writers_of_sqlite_wait_in_line_and_not_in_the_database(tmp_path: Path) -> None:

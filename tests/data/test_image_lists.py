@@ -1,6 +1,7 @@
 """Lists of images: who sees what, pages, and searches that take every character literally."""
 
 import pytest
+from pydantic import ValidationError
 
 from pixyproxy.core.models.image import ImageFilter, ImageId, StoredImage
 from pixyproxy.core.models.tenant import Tenant, TenantId, Visibility
@@ -97,9 +98,12 @@ def test_blank_texts_filter_nothing(data: Repositories, tenant: Tenant) -> None:
     assert _list(data, ImageFilter(prompt=" ", filename="")) == [image]
 
 
-def test_as_many_words_as_fit_are_sought(data: Repositories, tenant: Tenant) -> None:
-    hit = add_image(data, tenant, prompt=" ".join("abcdefghij" * 10))
-    assert _list(data, ImageFilter(prompt=" ".join("abcdefghij" * 10))) == [hit]
+def test_eight_words_are_sought_and_no_more(data: Repositories, tenant: Tenant) -> None:
+    add_image(data, tenant, prompt="a b c d e f g")
+    hit = add_image(data, tenant, prompt="h g f e d c b a")
+    assert _list(data, ImageFilter(prompt="a b c d e f g h")) == [hit]
+    with pytest.raises(ValidationError, match="at most 8 words"):
+        ImageFilter(prompt="a b c d e f g h i")
 
 
 def test_pages_give_every_image_once_whatever_comes_and_goes_meanwhile(data: Repositories, tenant: Tenant) -> None:

@@ -45,8 +45,8 @@ def _entry(guid: GenerationGuid | None = None) -> SpoolEntry:
     )
 
 
-def _dead(spool: Spool) -> list[SpoolFolder]:
-    with spool.dead_folders() as folders:
+async def _dead(spool: Spool) -> list[SpoolFolder]:
+    async with spool.dead_folders() as folders:
         return folders
 
 
@@ -155,11 +155,11 @@ async def test_an_entry_that_cannot_be_read_is_told_again_only_when_something_ch
         path.write_bytes(content)
         os.utime(path, (number, number))
         for _ in range(3):
-            with spool.dead_folders() as (folder,):
+            async with spool.dead_folders() as (folder,):
                 assert (await folder.entries())[1] is (content == whole)
         assert caplog.text.count(f"the spool's entry {path.name} cannot be read") == told
     os.utime(path, (6, 6))
-    with spool.dead_folders() as (folder,):
+    async with spool.dead_folders() as (folder,):
         await folder.entries()
     assert len(caplog.records) == 5
 
@@ -192,37 +192,38 @@ async def test_an_entry_goes_before_the_other_files_of_its_generation(spool: Spo
                 disk.assert_order(("unlink", spool.own.path / f"{entry.generation}.json"), ("unlink", path))
 
 
-def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
+async def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
     assert spool.own.path.is_dir()
-    assert _dead(spool) == []
+    assert await _dead(spool) == []
 
 
-def test_a_spool_that_nobody_has_used_has_no_dead_ones(spool: Spool) -> None:
-    assert _dead(spool) == []
+async def test_a_spool_that_nobody_has_used_has_no_dead_ones(spool: Spool) -> None:
+    assert await _dead(spool) == []
 
 
-def test_a_living_processs_folder_is_never_taken_and_a_killed_ones_at_once(spool: Spool) -> None:
+async def test_a_living_processs_folder_is_never_taken_and_a_killed_ones_at_once(spool: Spool) -> None:
     with _living_process(spool) as (process, folder):
         assert folder.path.is_dir()
         for _ in range(3):
-            assert _dead(spool) == []
+            assert await _dead(spool) == []
         process.kill()
         process.wait()
-        assert _dead(spool) == [folder]
+        assert await _dead(spool) == [folder]
 
 
-def test_a_dead_folder_is_held_by_one_at_a_time(spool: Spool) -> None:
+async def test_a_dead_folder_is_held_by_one_at_a_time(spool: Spool) -> None:
     folder, other = _left_by_a_dead_process(spool), Spool(spool.folder)
-    with spool.dead_folders() as first, other.dead_folders() as second:
+    async with spool.dead_folders() as first, other.dead_folders() as second:
         assert (first, second) == ([folder], [])
-    assert _dead(other) == [folder]
+    assert await _dead(other) == [folder]
 
 
-def test_a_hold_ends_with_whatever_is_raised(spool: Spool) -> None:
+async def test_a_hold_ends_with_whatever_is_raised(spool: Spool) -> None:
     folder = _left_by_a_dead_process(spool)
-    with pytest.raises(ZeroDivisionError), spool.dead_folders():
-        raise ZeroDivisionError
-    assert _dead(spool) == [folder]
+    with pytest.raises(ZeroDivisionError):
+        async with spool.dead_folders():
+            raise ZeroDivisionError
+    assert await _dead(spool) == [folder]
 
 
 def _renew(path: Path) -> None:
@@ -232,7 +233,7 @@ def _renew(path: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [Path.unlink, _renew])
-def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
+async def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
 ) -> None:
     """Another process removes the file, as that of a dead process, after it was opened and before it is locked."""
@@ -240,15 +241,15 @@ def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
 
     def remove_and_lock(descriptor: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
-        with Spool(spool.folder).dead_folders() as (folder,):
-            remove(spool.folder / f"{folder.owner}.lock")
+        (lock,) = spool.folder.glob("*.lock")
+        remove(lock)
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", remove_and_lock)
     assert spool.own.path.is_dir()
     assert fcntl.flock is flock
-    assert Spool(spool.folder).is_alive(spool.owner)
-    assert _dead(Spool(spool.folder)) == []
+    assert await Spool(spool.folder).is_alive(spool.owner)
+    assert await _dead(Spool(spool.folder)) == []
 
 
 async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool) -> None:
@@ -257,7 +258,7 @@ async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool
     for _ in range(2):
         await spool.remove_folder(folder)
     assert list(spool.folder.iterdir()) == []
-    assert _dead(spool) == []
+    assert await _dead(spool) == []
 
 
 async def test_a_process_that_stops_leaves_nothing_if_nothing_is_left(spool: Spool) -> None:
@@ -269,7 +270,7 @@ async def test_a_process_that_stops_leaves_nothing_if_nothing_is_left(spool: Spo
 async def test_a_process_that_stops_leaves_what_it_has_to_any_other(spool: Spool) -> None:
     spool.own.commit(entry := _entry())
     await spool.close()
-    (folder,) = _dead(Spool(spool.folder))
+    (folder,) = await _dead(Spool(spool.folder))
     assert await folder.entries() == ([entry], True)
 
 

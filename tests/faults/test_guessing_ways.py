@@ -1,5 +1,6 @@
 """Every way to present a credential counts against guessing, and so does every spelling of a name."""
 
+import asyncio
 import base64
 import itertools
 import secrets
@@ -15,11 +16,22 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
+from starlette.requests import Request
 
+from pixyproxy.core.exceptions import CredentialInvalidException, TooManyFailuresException
 from pixyproxy.core.models.principal import Scope
-from pixyproxy.web.auth.guard import FAILURE_SECONDS
+from pixyproxy.web.auth.guard import FAILURE_SECONDS, guarded
+from pixyproxy.web.limits import create_rate_limits
 from tests.support.api_keys import DIGITS, forged_key, key_id_of
-from tests.support.identity import PASSWORD, make_user
+from tests.support.identity import (
+    PASSWORD,
+    bearer,
+    client_form,
+    get_tokens,
+    make_key,
+    make_user,
+    sign_in,
+)
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient, make_settings, serving
 
@@ -150,6 +162,45 @@ def test_an_address_that_was_wrong_too_often_is_refused_whichever_way_it_tries(
         assert answer.status_code in {400, 401}
         # Every refusal takes at least this long, so that its time does not show what the look-up found.
         assert time.monotonic() - began >= FAILURE_SECONDS
+
+
+def test_made_up_keys_lock_out_nobody_who_comes_from_the_same_address(server: RunningServer) -> None:
+    server.hash_cheaply()
+    with server.new_tenant("acme", scopes=frozenset(Scope)).http as owner:
+        account, key = make_user(owner), make_key(owner, Scope.IMAGE_READ)
+        refresh = sign_in(owner, account)["refresh_token"]
+    flood(server.url, (as_bearer(number) for number in range(ADDRESS_LIMIT + 1)))
+    with server.client(key["api_key"]) as client:
+        assert client.get("/me").status_code == 200
+        token = get_tokens(client, client_form(key))["access_token"]
+        assert client.get("/me", headers=bearer(token)).status_code == 200
+    with server.client() as client:
+        assert_problem(client.get("/me", headers=bearer(wrong_key())), 429, "too_many_failures")
+        assert get_tokens(client, {"grant_type": "refresh_token", "refresh_token": refresh})
+        # Passwords are counted apart.
+        assert sign_in(client, account)
+
+
+@pytest.mark.anyio
+async def test_an_address_that_was_wrong_too_often_is_looked_up_one_at_a_time(tmp_path: Path) -> None:
+    limits = create_rate_limits(make_settings(tmp_path, failures_per_address=1))
+    request = Request({"type": "http", "client": ("192.0.2.1", 1), "headers": []})
+    at_once = most = 0
+
+    async def guess() -> None:
+        nonlocal at_once, most
+        async with guarded(request, limits, None):
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+            raise CredentialInvalidException
+
+    with pytest.raises(CredentialInvalidException):
+        await guess()
+    answers = await asyncio.gather(*(guess() for _ in range(10)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {TooManyFailuresException}
+    assert most == 1
 
 
 def test_behind_a_proxy_what_the_client_wrote_itself_does_not_count(

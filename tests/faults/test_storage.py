@@ -11,9 +11,24 @@ import pytest
 
 from tests.support.pictures import noise_png
 from tests.support.problems import assert_problem
-from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
+from tests.support.process import new_api_key, running_server
+from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
+from tests.web.envelope import assert_openai_error
+
+READ_ONLY = """
+set -e
+kept=$1; shift
+mount --bind "$kept" "$kept"
+for folder in /tmp /var/tmp /usr/tmp; do
+    if test -d "$folder"; then mount -t tmpfs -o size=64k tmpfs "$folder"; fi
+done
+mount -o remount,bind,ro /
+if test "$TMPDIR"; then unset TMPDIR; fi
+exec "$@"
+"""
+"""A shell's script that runs a command where the root cannot be written, but for one folder."""
 
 
 @pytest.fixture
@@ -69,6 +84,43 @@ def test_a_full_disk_is_seen_by_readyz(small_disk: Path, tmp_path: Path) -> None
         _fill(small_disk)
         assert_problem(client.get("/readyz"), 507, "storage_full")
         assert client.get("/healthz").status_code == 200
+
+
+def test_an_upload_that_has_no_room_is_told_so_and_nothing_stays(small_disk: Path, tmp_path: Path) -> None:
+    with FakeUpstream() as upstream:
+        settings = make_settings(
+            tmp_path,
+            data_dir=small_disk / "var",
+            database_url=f"sqlite:///{tmp_path / 'pixyproxy.db'}",
+            **upstream_settings(upstream),
+        )
+        with serving(settings) as server, closing(server.new_tenant("t").http) as http:
+
+            def edit(byte_size: int) -> httpx2.Response:
+                files = {"image": noise_png(byte_size)}
+                return http.post("/v1/images/edits", data={"prompt": "a hat"}, files=files)
+
+            assert edit(1_500_000).status_code == 200
+            assert_openai_error(edit(5_000_000), 507, "storage_full")
+            assert len(upstream.requests) == 1
+            spool = small_disk / "var" / "spool"
+            assert [path for path in spool.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+            assert edit(1_500_000).status_code == 200
+
+
+def test_an_edit_works_where_the_root_is_read_only_and_has_little_room_for_temporary_files(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, **UNLIMITED)
+    api_key = new_api_key(settings)
+    isolated = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(tmp_path)]
+    if subprocess.run([*isolated, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    with (
+        running_server(settings, tmp_path, within=isolated) as server,
+        server.client(api_key) as http,
+    ):
+        files = {"image": noise_png(1_500_000)}
+        edited = http.post("/v1/images/edits", data={"prompt": "a hat", "size": "96x64"}, files=files)
+        assert edited.status_code == 200, edited.text[:500]
 
 
 def test_a_store_that_is_gone_acknowledges_nothing(tmp_path: Path) -> None:

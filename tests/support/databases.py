@@ -91,8 +91,14 @@ def rolled_back(engine: Engine) -> Iterator[Repositories]:
 
 
 @asynccontextmanager
-async def opened_database(
-    url: str, folder: Path, *, pool_size: int = 4, wait_seconds: float = 20, timeout_seconds: float = 20
+async def opened_database(  # noqa: PLR0913  (settings, by keyword)
+    url: str,
+    folder: Path,
+    *,
+    pool_size: int = 4,
+    wait_seconds: float = 20,
+    timeout_seconds: float = 20,
+    search_seconds: float = 20,
 ) -> AsyncIterator[Database]:
     """A database as the server opens it, closed in the end."""
     database = await open_database(
@@ -102,6 +108,7 @@ async def opened_database(
             database_pool_size=pool_size,
             database_wait_seconds=wait_seconds,
             database_timeout_seconds=timeout_seconds,
+            search_seconds=search_seconds,
         )
     )
     try:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,19 +78,23 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(
+def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
     settings: Settings,
     folder: Path,
     *,
     workers: int = 1,
     environment: dict[str, str] | None = None,
     umask: int = -1,
+    within: Sequence[str] = (),
 ) -> Iterator[ServerProcess]:
-    """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before."""
+    """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before.
+
+    ``within`` is a command that runs the one behind it.
+    """
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [PROGRAM, "serve", "--port", "0", "--workers", str(workers)],
+            [*within, PROGRAM, "serve", "--port", "0", "--workers", str(workers)],
             cwd=folder,
             env=environment_of(settings) | (environment or {}),
             stdout=stream,

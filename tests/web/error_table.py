@@ -95,7 +95,7 @@ class Situation:
 
         async def find(services: Services) -> str:
             owner = await services.tenants.require_tenant(self.tenant.guid)
-            (user,) = await services.users.list_users(tenant_id=owner.id)
+            (user,) = (await services.users.list_users(tenant_id=owner.id)).items
             return user.guid
 
         return self.server.call(find)

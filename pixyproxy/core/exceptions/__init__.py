@@ -7,6 +7,7 @@
     │   ├── CredentialInvalidException
     │   └── IssuerUnavailableException         the keys of a trusted issuer cannot be had
     ├── ServerBusyException                    too many wait for the same thing
+    ├── TooManyAtOnceException                 one client has too many expensive requests under way
     ├── TooManyFailuresException               an address or a name has guessed too often
     ├── PermissionException                    a known caller lacks a scope
     │   ├── GrantException                     nobody grants more than they have
@@ -27,10 +28,12 @@
     │   └── OwnTenantException                 an operator would shut themselves out
     ├── ApiKeyException
     │   ├── ApiKeyNotFoundException
-    │   └── ApiKeyRevokedException
+    │   ├── ApiKeyRevokedException
+    │   └── ApiKeyLimitException
     ├── UserException
     │   ├── UserNotFoundException
-    │   └── UserExistsException
+    │   ├── UserExistsException
+    │   └── UserLimitException
     ├── WebhookException
     │   ├── WebhookNotFoundException
     │   ├── WebhookTargetException             an address that the server must not, or cannot, call
@@ -38,6 +41,7 @@
     ├── DatabaseException                      the database answered with something unforeseen
     │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
     │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
+    │   ├── SearchTimeoutException             a search that would take too long
     │   ├── SignInUnrecordedException          a failed sign-in, and no way to write it down
     │   └── SchemaException                    newer, half-applied or foreign schema
     └── ImageException
@@ -91,6 +95,7 @@ from pixyproxy.core.exceptions.access import (
 )
 from pixyproxy.core.exceptions.accounts import (
     ApiKeyException,
+    ApiKeyLimitException,
     ApiKeyNotFoundException,
     ApiKeyRevokedException,
     OwnTenantException,
@@ -99,18 +104,21 @@ from pixyproxy.core.exceptions.accounts import (
     TenantNotFoundException,
     UserException,
     UserExistsException,
+    UserLimitException,
     UserNotFoundException,
 )
 from pixyproxy.core.exceptions.base import (
     ConfigurationException,
     PixyProxyException,
     ServerBusyException,
+    TooManyAtOnceException,
 )
 from pixyproxy.core.exceptions.database import (
     DatabaseBusyException,
     DatabaseException,
     DatabaseUnavailableException,
     SchemaException,
+    SearchTimeoutException,
     SignInUnrecordedException,
 )
 from pixyproxy.core.exceptions.generation import (
@@ -173,6 +181,7 @@ from pixyproxy.core.exceptions.webhooks import (
 
 __all__ = [
     "ApiKeyException",
+    "ApiKeyLimitException",
     "ApiKeyNotFoundException",
     "ApiKeyRevokedException",
     "AuthenticationException",
@@ -220,6 +229,7 @@ __all__ = [
     "QueueTimeoutException",
     "RecordPendingException",
     "SchemaException",
+    "SearchTimeoutException",
     "ServerBusyException",
     "SignInUnrecordedException",
     "StorageFullException",
@@ -227,6 +237,7 @@ __all__ = [
     "TenantExistsException",
     "TenantNotFoundException",
     "TenantSuspendedException",
+    "TooManyAtOnceException",
     "TooManyFailuresException",
     "UpstreamAddressException",
     "UpstreamAnswerException",
@@ -239,6 +250,7 @@ __all__ = [
     "UpstreamUnreachableException",
     "UserException",
     "UserExistsException",
+    "UserLimitException",
     "UserNotFoundException",
     "WebhookException",
     "WebhookLimitException",

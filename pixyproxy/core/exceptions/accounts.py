@@ -52,6 +52,13 @@ class ApiKeyRevokedException(ApiKeyException):
     default_message = "This API key is revoked or expired. Make a new one."
 
 
+class ApiKeyLimitException(ApiKeyException):
+    """The tenant has as many API keys as it may have."""
+
+    code = "api_key_limit"
+    default_message = "This tenant has as many API keys as it may have. Revoke one first."
+
+
 class UserException(PixyProxyException):
     """Something about a user."""
 
@@ -71,3 +78,10 @@ class UserExistsException(UserException):
 
     code = "user_exists"
     default_message = "This user name is taken. Choose another."
+
+
+class UserLimitException(UserException):
+    """The tenant has as many users as it may have."""
+
+    code = "user_limit"
+    default_message = "This tenant has as many users as it may have. Delete one first."

@@ -37,3 +37,11 @@ class ServerBusyException(PixyProxyException):
     code = "server_busy"
     default_message = "Too many requests wait for the same thing just now. Try again shortly."
     retry_after_seconds = 2
+
+
+class TooManyAtOnceException(PixyProxyException):
+    """One client has more requests of an expensive kind under way than it may have."""
+
+    code = "too_many_at_once"
+    default_message = "Too many requests of this kind are under way for you. Wait for their answers first."
+    retry_after_seconds = 1

@@ -26,6 +26,15 @@ class DatabaseBusyException(DatabaseException):
     retry_after_seconds = 1
 
 
+class SearchTimeoutException(DatabaseException):
+    """A search took longer than searches may; the same one would again."""
+
+    code = "search_timeout"
+    default_message = (
+        "This search takes too long and was ended. Use words that more pictures have, or search your own (`mine`)."
+    )
+
+
 class SignInUnrecordedException(DatabaseException):
     """A failed sign-in could not be written to the audit log, so it is not even told that it failed."""
 

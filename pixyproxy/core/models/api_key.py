@@ -12,6 +12,8 @@ from pixyproxy.core.models.tenant import AllowedModels, DisplayName, ImagesPerMi
 ApiKeyGuid = NewType("ApiKeyGuid", str)
 
 DEFAULT_SCOPES = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
+MOST_KEYS = 1000
+"""Of a tenant, that are neither revoked nor expired."""
 GRACE_SECONDS = 86_400
 """How long a rotated key's former secret goes on working, unless the caller says otherwise: a day."""
 

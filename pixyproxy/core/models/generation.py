@@ -7,7 +7,7 @@ from typing import NewType
 from pydantic import Field
 
 from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.core.models.image import GenerationId, ImageDetail, ImageGuid, StoredImage
+from pixyproxy.core.models.image import GenerationId, ImageDetail, ImageGuid, PromptTruncated, StoredImage
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.core.models.tenant import TenantGuid, TenantId, Visibility
@@ -129,6 +129,7 @@ class GenerationDetail(FrozenModel):
     guid: GenerationGuid
     status: GenerationStatus
     prompt: str
+    prompt_truncated: PromptTruncated = False
     model: str
     n: int
     images: list[ImageDetail]

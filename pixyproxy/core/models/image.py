@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, NewType
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
 from pixyproxy.core.models.tenant import ModelName, TenantId, Visibility
@@ -15,6 +15,9 @@ GenerationId = NewType("GenerationId", int)
 GUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 PROMPT_MAX_LENGTH = 32_000
 """Characters; the upstream's own limit for GPT image models (openai 3.52, ImageGenerateParams)."""
+
+MOST_WORDS = 8
+"""Of a search."""
 
 MediaType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
 PictureFormat = Literal["png", "jpeg", "webp", "gif"]
@@ -37,6 +40,12 @@ No bidirectional controls (Unicode's ``Bidi_Control``) either: with U+202E, ``ph
 UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
 """Passed on as it is: what exists is the upstream's business, so no list of values stands here."""
 
+
+LISTED_PROMPT_LENGTH = 500
+"""Characters of a prompt in a list."""
+PromptTruncated = Annotated[
+    bool, Field(description=f"Whether `prompt` is only its first {LISTED_PROMPT_LENGTH} characters, as in lists.")
+]
 
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LENGTH, pattern=r"\S")]
 
@@ -82,7 +91,7 @@ class ImageFilter(FrozenModel):
     """Which images to list. Texts are matched literally and without regard to case."""
 
     prompt: Annotated[str, StringConstraints(max_length=200)] | None = Field(
-        default=None, description="Words that must all occur in the prompt."
+        default=None, description=f"Words that must all occur in the prompt, at most {MOST_WORDS}."
     )
     filename: Annotated[str, StringConstraints(max_length=255)] | None = Field(
         default=None, description="A part of the filename."
@@ -91,6 +100,25 @@ class ImageFilter(FrozenModel):
         default=None, description="Exactly this image."
     )
     mine: bool = Field(default=False, description="Only the caller's tenant's images; needs a credential.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _few_words(cls, value: str | None) -> str | None:
+        """Each word is work for every picture."""
+        if value is not None and len(value.split()) > MOST_WORDS:
+            problem = f"must have at most {MOST_WORDS} words"
+            raise ValueError(problem)
+        return value
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The different words of ``prompt``."""
+        return tuple(dict.fromkeys((self.prompt or "").split()))
+
+    @property
+    def is_search(self) -> bool:
+        """Return whether this looks into texts, which no index does."""
+        return bool(self.words or self.filename)
 
 
 class NewImage(FrozenModel):
@@ -123,6 +151,7 @@ class ImageDetail(FrozenModel):
 
     guid: ImageGuid
     prompt: str
+    prompt_truncated: PromptTruncated = False
     filename: str
     created_at: datetime
     updated_at: datetime

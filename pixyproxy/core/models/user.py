@@ -16,6 +16,8 @@ Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+
 """Also an e-mail address; unique on the whole server, whatever the case, since people sign in without their tenant."""
 
 
+MOST_USERS = 10_000
+"""Of a tenant."""
 PASSWORD_LENGTHS = range(12, 257)
 """Characters: length is what counts (NIST SP 800-63B, 3.1.1.2), and no more is hashed than this."""
 

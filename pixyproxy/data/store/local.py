@@ -1,17 +1,21 @@
 """The picture store in a local folder."""
 
+import asyncio
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixyproxy.core.exceptions import PictureMissingException
+from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.data.files import as_storage_exception, move_into, remove_durably, remove_staged, sync_folder
 from pixyproxy.data.store.recent import RecentPictures
 from pixyproxy.data.threads import run_in_thread
 
+CHECK_SECONDS = 2
+"""How long a disk may take to answer."""
 EXTENSIONS: dict[MediaType, str] = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -20,7 +24,7 @@ EXTENSIONS: dict[MediaType, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalStore:
     """Pictures as ``folder/abc/<guid>.<extension>``: 4,096 subfolders keep each of them small.
 
@@ -31,6 +35,8 @@ class LocalStore:
     room_bytes: int
     """What has to be free before a picture is bought: the largest one that would be accepted."""
     recent: RecentPictures = field(default_factory=RecentPictures)
+    _check: asyncio.Future[None] | None = None
+    """The last proof that a picture can be written, done or under way."""
 
     def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
         """Take over the durable file of a picture; its name here is durable after ``sync``. Blocks.
@@ -49,13 +55,7 @@ class LocalStore:
 
     async def locate(self, guid: ImageGuid, media_type: MediaType) -> tuple[Path, os.stat_result]:
         """The file of a picture and its status. Raises ``PictureMissingException`` where there is none."""
-        path = self.path(guid, media_type)
-        try:
-            return path, path.stat()
-        except FileNotFoundError as error:
-            raise PictureMissingException from error
-        except OSError as error:
-            raise as_storage_exception(error) from error
+        return await run_in_thread(_look_up, self.path(guid, media_type))
 
     async def at_hand(self, guid: ImageGuid, media_type: MediaType) -> bytes | Path:
         """A picture that was received just now; of any other its file. Raises ``PictureMissingException``."""
@@ -63,11 +63,7 @@ class LocalStore:
 
     async def read(self, guid: ImageGuid, media_type: MediaType) -> bytes:
         """The picture, byte for byte. Raises ``PictureMissingException`` where there is none."""
-        path, _ = await self.locate(guid, media_type)
-        try:
-            return await run_in_thread(path.read_bytes)
-        except OSError as error:
-            raise as_storage_exception(error) from error
+        return await run_in_thread(_read, self.path(guid, media_type))
 
     async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
         """Remove a picture, if it is there."""
@@ -79,12 +75,47 @@ class LocalStore:
         await run_in_thread(remove_staged, self.folder)
 
     async def check(self) -> None:
-        """Prove that a picture can be written. Raises ``ImageStorageException``."""
-        _check_writable(self.folder, self.room_bytes)
+        """Prove that a picture can be written. Raises ``ImageStorageException``, also where a disk hangs.
+
+        Whoever asks meanwhile waits for the same answer, so that a disk that hangs holds one thread and not all.
+        """
+        if self._check is None or self._check.done():
+            self._check = asyncio.ensure_future(run_in_thread(_check_writable, self.folder, self.room_bytes))
+            self._check.add_done_callback(_seen)
+        if not (await asyncio.wait([self._check], timeout=CHECK_SECONDS))[0]:
+            raise ImageStorageException
+        self._check.result()
 
     def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
         """Where the picture of this GUID lies."""
         return self.folder / guid[:3] / f"{guid}{EXTENSIONS[media_type]}"
+
+
+def _seen(check: asyncio.Future[None]) -> None:
+    """Take note of an exception that nobody waited for."""
+    if not check.cancelled():
+        check.exception()
+
+
+def _look_up(path: Path) -> tuple[Path, os.stat_result]:
+    with _missing_told():
+        return path, path.stat()
+
+
+def _read(path: Path) -> bytes:
+    with _missing_told():
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _missing_told() -> Iterator[None]:
+    """Raise ``PictureMissingException`` for a file that is not there, ``ImageStorageException`` for other errors."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PictureMissingException from error
+    except OSError as error:
+        raise as_storage_exception(error) from error
 
 
 def _check_writable(folder: Path, room_bytes: int) -> None:

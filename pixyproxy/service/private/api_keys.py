@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
+    ApiKeyLimitException,
     ApiKeyNotFoundException,
     ApiKeyRevokedException,
     InvalidRequestException,
     PermissionException,
 )
 from pixyproxy.core.models.api_key import (
+    MOST_KEYS,
     ApiKeyDetail,
     ApiKeyGuid,
     IssuedApiKey,
@@ -24,6 +26,7 @@ from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import scope_text
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.service.cursors import MOST_LISTED, CursorCodec, Page, TenantList
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.key_format import PresentedKey, api_key_text, new_key_id, new_secret, sha256
@@ -40,12 +43,13 @@ class ApiKeyService:
 
     database: Database
     recognized: RecognizedCredentials
+    cursors: CursorCodec
 
     async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
         """Return a new key of the tenant; its secret is in the answer and nowhere else.
 
         The grantor's limits and expiry apply to it where the order names none. Raises ``GrantException`` for scopes
-        that the grantor lacks, wider limits and a later expiry.
+        that the grantor lacks, wider limits and a later expiry, and ``ApiKeyLimitException``.
         """
         order = _with_limits_of(grantor, revalidate(incoming))
         if order.expires_at is not None and order.expires_at <= clock.now():
@@ -56,10 +60,17 @@ class ApiKeyService:
         grantor.require_lifetime(order.expires_at)
         return await self.database.write(lambda data: issue_key(data, order, grantor=grantor))
 
-    async def list_keys(self, *, tenant_id: TenantId) -> list[ApiKeyDetail]:
-        """The tenant's keys, oldest first, revoked ones too."""
-        keys = await self.database.read(lambda data: data.api_keys.list_of_tenant(tenant_id=tenant_id))
-        return [_detail(key) for key in keys]
+    async def list_keys(
+        self, *, tenant_id: TenantId, limit: int = MOST_LISTED, cursor: str | None = None
+    ) -> Page[ApiKeyDetail]:
+        """Return a page of the tenant's keys, oldest first, revoked ones too. Raises ``InvalidCursorException``."""
+        wanted = TenantList(name="keys", tenant_id=tenant_id)
+        after = 0 if cursor is None else self.cursors.decode(cursor, wanted)
+        found = await self.database.read(
+            lambda data: data.api_keys.list_of_tenant(tenant_id=tenant_id, after=after, limit=limit + 1)
+        )
+        following = self.cursors.encode(found[limit - 1][0], wanted) if len(found) > limit else None
+        return Page([_detail(key) for _, key in found[:limit]], following)
 
     async def rotate_key(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedApiKey:
         """A new secret for a key that otherwise stays what it is; the former works for the grace period.
@@ -103,7 +114,11 @@ class ApiKeyService:
 
 
 def issue_key(data: Repositories, order: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
-    """Issue a key within a transaction that others have opened."""
+    """Issue a key within a transaction that others have opened. Raises ``ApiKeyLimitException``."""
+    # Whoever else issues one waits until this one counts.
+    data.tenants.lock(grantor.tenant_guid)
+    if data.api_keys.count_active(tenant_id=grantor.tenant_id, at=clock.now()) >= MOST_KEYS:
+        raise ApiKeyLimitException(context={"limit": str(MOST_KEYS)})
     key_id, secret = new_key_id(), new_secret()
     stored = StoredApiKey(
         guid=ApiKeyGuid(str(uuid.uuid4())),

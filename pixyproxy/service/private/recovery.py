@@ -104,14 +104,14 @@ class Recovery:
             await _attempt(f"generation {generation.guid}", self._finish_unless_worked_on(generation))
 
     async def _finish_folders(self) -> None:
-        with self.spool.dead_folders() as folders:
+        async with self.spool.dead_folders() as folders:
             for folder in folders:
                 await _attempt(f"folder {folder.owner}", self._finish_folder(folder))
 
     async def _finish_unless_worked_on(self, generation: Generation) -> bool:
-        return self._is_worked_on(generation) or await self._finish_abandoned(generation)
+        return await self._is_worked_on(generation) or await self._finish_abandoned(generation)
 
-    def _is_worked_on(self, generation: Generation) -> bool:
+    async def _is_worked_on(self, generation: Generation) -> bool:
         """A database that was away for long lets the leases of the living end as well.
 
         A doubtful one was refused, and is about to be ended.
@@ -120,7 +120,7 @@ class Recovery:
             return True
         if generation.lease_owner == self.spool.owner:
             return self.engine.jobs.get(generation.guid) is not None
-        return generation.lease_owner is not None and self.spool.is_alive(generation.lease_owner)
+        return generation.lease_owner is not None and await self.spool.is_alive(generation.lease_owner)
 
     async def close(self) -> None:
         """Leave what this process has not finished to any other: it stops."""
@@ -243,7 +243,7 @@ class Recovery:
             logger.info("generation %s taken over", generation.guid)
         except (QueueFullException, ModelUnknownException, InputPictureException) as error:
             await self._end(generation, error, asked=False)
-            await self.spool.own.remove(generation.guid)
+            await (await self.spool.open()).remove(generation.guid)
         return True
 
 

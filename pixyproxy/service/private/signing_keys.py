@@ -6,10 +6,9 @@ signs       |--------- A ------|------- B -------------------|
                    ^ rotate    ^ + PUBLISH_AHEAD   ^ + LONGEST_TOKEN_SECONDS: A verifies nothing more
 """
 
+import asyncio
 import logging
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -24,6 +23,7 @@ from pixyproxy.core.models.signing_key import SigningKey
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.core.settings import Settings
 from pixyproxy.data.signing_keys import FileVersion, SigningKeyFile, SigningKeys
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.jwt import VerificationKey, public_jwk, signing_key_from_pem
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ PUBLISH_AHEAD = timedelta(seconds=600)
 """How long a new key is published before it signs: longer than any cache keeps the JWKS (``max-age`` 300)."""
 LONGEST_TOKEN = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 CHECK_SECONDS = 0.5
-"""How old the knowledge of the file may be: a rotation, or a leaked key's end, holds everywhere within a second."""
+"""How often the file is looked at: a rotation, or a leaked key's end, holds everywhere within a second."""
 
 PEM = re.compile(r"-----BEGIN (?P<label>[A-Z ]+)-----.+?-----END (?P=label)-----", re.DOTALL)
 NOT_A_KEY = "EC PARAMETERS"
@@ -66,11 +66,10 @@ class PublishedKey:
 
 @dataclass
 class LoadedRing:
-    """The keys that were read last, and when the file was last looked at."""
+    """The keys that were read last, and what the file was then."""
 
     keys: tuple[PublishedKey, ...]
     version: FileVersion | None = None
-    checked_at: float = 0.0
     problem: str | None = None
 
 
@@ -78,34 +77,34 @@ class LoadedRing:
 class KeyRing:
     """The signing keys of this installation, the same in all its processes.
 
-    They come from ``file``, or from the setting where that is None. Cheap enough to be asked for each request.
+    They come from ``file``, or from the setting where that is None. Requests are served from what ``refresh`` read
+    last, so that none waits for a disk.
     """
 
     file: SigningKeyFile | None
     loaded: LoadedRing = field(repr=False)
-    monotonic: Callable[[], float] = time.monotonic
 
     def signing_key(self, at: datetime) -> SigningKey:
         """The key that signs at this moment."""
-        keys = self._current()
+        keys = self.loaded.keys
         ready = [key.signing for key in keys if key.signing.signs_from <= at]
         # A machine whose clock is behind has keys that none may sign with yet; the oldest is known everywhere.
         return ready[-1] if ready else keys[0].signing
 
     def verification_key(self, kid: str, at: datetime) -> VerificationKey | None:
         """The key of this id, unless it is unknown or retired."""
-        found = (key for key in self._current() if key.signing.kid == kid and key.is_published(at))
+        found = (key for key in self.loaded.keys if key.signing.kid == kid and key.is_published(at))
         return next((key.verification for key in found), None)
 
     def jwks(self, at: datetime) -> dict[str, list[dict[str, str]]]:
         """The JSON Web Key Set (RFC 7517 §5): every key that verifies, or signs soon."""
-        return {"keys": [dict(key.jwk) for key in self._current() if key.is_published(at)]}
+        return {"keys": [dict(key.jwk) for key in self.loaded.keys if key.is_published(at)]}
 
     def rotate(self, at: datetime, *, at_once: bool = False) -> SigningKey:
         """A new key that signs once every cache has it; with ``at_once`` it signs now, and is the only one.
 
-        ``at_once`` is for a key that leaked: it ends every token issued so far. Raises ``ConfigurationException``
-        where the keys come from the setting, or the file cannot be changed.
+        ``at_once`` is for a key that leaked: it ends every token issued so far. Blocks. Raises
+        ``ConfigurationException`` where the keys come from the setting, or the file cannot be changed.
         """
         if self.file is None:
             raise ConfigurationException(USE_THE_SETTING)
@@ -124,17 +123,26 @@ class KeyRing:
         self.loaded.keys = _publish(keys)
         return made[0]
 
-    def _current(self) -> tuple[PublishedKey, ...]:
-        """The keys, read again if the file has changed. What cannot be read changes nothing, but is logged once."""
-        loaded, now = self.loaded, self.monotonic()
-        if self.file is None or now - loaded.checked_at < CHECK_SECONDS:
-            return loaded.keys
-        loaded.checked_at = now
+    async def refresh_forever(self) -> None:
+        """Refresh the keys again and again, until cancelled."""
+        while self.file is not None:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                await run_in_thread(self.refresh)
+            except Exception:
+                logger.exception("looking for new signing keys met something unforeseen and will go on")
+
+    def refresh(self) -> None:
+        """Read the keys again if the file has changed. Blocks.
+
+        A file that cannot be read changes nothing, but is logged once.
+        """
+        if self.file is None:
+            return
         # Before the file is read: a file that is replaced meanwhile is read again rather than missed.
         version = self.file.version()
-        if version is None or version != loaded.version:
+        if version is None or version != self.loaded.version:
             self._reload(self.file, version)
-        return loaded.keys
 
     def _reload(self, file: SigningKeyFile, version: FileVersion | None) -> None:
         loaded = self.loaded

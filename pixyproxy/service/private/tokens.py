@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -16,6 +17,7 @@ from pixyproxy.core.exceptions import (
     OAuthUnauthorizedException,
     SignInUnrecordedException,
 )
+from pixyproxy.core.fair_slots import Requester
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, Subject, SubjectType, scope_text
 from pixyproxy.core.models.signing_key import SigningKey
@@ -23,6 +25,7 @@ from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.token import IssuedTokens, RefreshToken, SessionGuid, TokenOrder
 from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens, Holder
 from pixyproxy.service.private.grants import Grantor
@@ -74,7 +77,7 @@ class TokenService:
     password_sign_in: bool
     recognized: RecognizedCredentials
 
-    async def sign_in(
+    async def sign_in(  # noqa: PLR0913  (what a sign-in consists of)
         self,
         username: str,
         password: SecretStr,
@@ -82,8 +85,11 @@ class TokenService:
         scope: str | None,
         client_id: str | None,
         client: Principal | None = None,
+        address: str = "",
     ) -> IssuedTokens:
         """Tokens for a user's password (RFC 6749 §4.3). ``client`` is who has shown the secret of ``client_id``.
+
+        Sign-ins from one ``address`` wait for each other, not for those from others.
 
         Raises ``OAuthUnauthorizedException`` where that is switched off, ``OAuthGrantException`` for a wrong name
         or password, which are not told apart, ``OAuthScopeException``, and ``OAuthClientException`` for the id of a
@@ -94,7 +100,11 @@ class TokenService:
         user = await self.database.read(lambda data: data.users.find_for_sign_in(username.lower()))
         if client is None and await self.database.read(lambda data: has_secret(data, client_id)):
             raise OAuthClientException
-        is_right = await self.passwords.verify(password, None if user is None else user.password_hash)
+        is_right = await self.passwords.verify(
+            password,
+            None if user is None else user.password_hash,
+            requester=Requester(None if user is None else user.tenant_id, address),
+        )
         if user is None or not is_right or user.status is not UserStatus.ACTIVE:
             await self._note_failed_sign_in(user)
             raise OAuthGrantException
@@ -174,7 +184,7 @@ class TokenService:
         details = {"at_once": str(at_once).lower()}
         entry = audit.entry(actor, AuditAction.SIGNING_KEYS_ROTATED, details=details)
         await self.database.write(lambda data: data.audit_log.append(entry))
-        key = self.access_tokens.keys.rotate(clock.now(), at_once=at_once)
+        key = await run_in_thread(partial(self.access_tokens.keys.rotate, clock.now(), at_once=at_once))
         self.recognized.forget_all()
         return key
 

@@ -7,12 +7,14 @@ from typing import Any
 from pydantic import SecretStr
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import GrantException, PermissionException, UserNotFoundException
+from pixyproxy.core.exceptions import GrantException, PermissionException, UserLimitException, UserNotFoundException
+from pixyproxy.core.fair_slots import Requester
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Role, scope_text
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.core.models.user import NewUser, StoredUser, UserChange, UserDetail, UserGuid, UserStatus
+from pixyproxy.core.models.user import MOST_USERS, NewUser, StoredUser, UserChange, UserDetail, UserGuid, UserStatus
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.service.cursors import MOST_LISTED, CursorCodec, Page, TenantList
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.passwords import PasswordHasher
@@ -27,9 +29,13 @@ class UserService:
     database: Database
     passwords: PasswordHasher
     recognized: RecognizedCredentials
+    cursors: CursorCodec
 
     async def create_user(self, incoming: NewUser, *, grantor: Grantor) -> UserDetail:
-        """Return a new user of the tenant. Raises ``UserExistsException`` and ``GrantException``."""
+        """Return a new user of the tenant.
+
+        Raises ``UserExistsException``, ``UserLimitException`` and ``GrantException``.
+        """
         order = revalidate(incoming)
         _require_grantable(order.role, grantor)
         _require_unlimited(grantor)
@@ -38,7 +44,7 @@ class UserService:
             guid=UserGuid(str(uuid.uuid4())),
             tenant_id=grantor.tenant_id,
             username=order.username,
-            password_hash=await self.passwords.hash(order.password),
+            password_hash=await self._hash(order.password, grantor),
             role=order.role,
             status=UserStatus.ACTIVE,
             created_at=moment,
@@ -47,16 +53,27 @@ class UserService:
         )
 
         def create(data: Repositories) -> None:
+            # Whoever else makes one waits until this one counts.
+            data.tenants.lock(grantor.tenant_guid)
+            if data.users.count(tenant_id=grantor.tenant_id) >= MOST_USERS:
+                raise UserLimitException(context={"limit": str(MOST_USERS)})
             data.users.insert(user)
             _audit(data, AuditAction.USER_CREATED, user, grantor, {"role": user.role})
 
         await self.database.write(create)
         return _detail(user)
 
-    async def list_users(self, *, tenant_id: TenantId) -> list[UserDetail]:
-        """The tenant's users, oldest first."""
-        users = await self.database.read(lambda data: data.users.list_of_tenant(tenant_id=tenant_id))
-        return [_detail(user) for user in users]
+    async def list_users(
+        self, *, tenant_id: TenantId, limit: int = MOST_LISTED, cursor: str | None = None
+    ) -> Page[UserDetail]:
+        """Return a page of the tenant's users, oldest first. Raises ``InvalidCursorException``."""
+        wanted = TenantList(name="users", tenant_id=tenant_id)
+        after = 0 if cursor is None else self.cursors.decode(cursor, wanted)
+        found = await self.database.read(
+            lambda data: data.users.list_of_tenant(tenant_id=tenant_id, after=after, limit=limit + 1)
+        )
+        following = self.cursors.encode(found[limit - 1][0], wanted) if len(found) > limit else None
+        return Page([_detail(user) for _, user in found[:limit]], following)
 
     async def change_user(self, guid: str, incoming: UserChange, *, grantor: Grantor) -> UserDetail:
         """Change password, role or status; a new password or being disabled ends every sign-in of the user.
@@ -70,7 +87,7 @@ class UserService:
             _require_grantable(change.role, grantor)
         if change != UserChange(status=UserStatus.DISABLED):
             _require_unlimited(grantor)
-        password_hash = None if change.password is None else await self.passwords.hash(change.password)
+        password_hash = None if change.password is None else await self._hash(change.password, grantor)
 
         def apply(data: Repositories) -> StoredUser:
             user = _require_governed(data, guid, grantor)
@@ -99,6 +116,9 @@ class UserService:
 
         await self.database.write(remove)
         self.recognized.forget_all()
+
+    async def _hash(self, password: SecretStr, grantor: Grantor) -> SecretStr:
+        return await self.passwords.hash(password, requester=Requester(grantor.tenant_id, grantor.actor.subject))
 
 
 def _update(change: UserChange, password_hash: SecretStr | None) -> dict[str, Any]:

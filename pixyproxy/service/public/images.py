@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixyproxy.core.exceptions import CredentialMissingException, ImageNotFoundException, PermissionException
+from pixyproxy.core.fair_slots import Requester
 from pixyproxy.core.models.image import ImageFilter, ImageGuid, ImageId, StoredImage
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.revalidation import revalidate
@@ -48,13 +49,13 @@ class ImageReader:
         return image
 
     async def list_images(
-        self, incoming: ImageFilter, *, viewer: Principal | None, limit: int, cursor: str | None
+        self, incoming: ImageFilter, *, viewer: Principal | None, limit: int, cursor: str | None, address: str = ""
     ) -> ImagePage:
-        """At most ``limit`` images, newest first, from where ``cursor`` points.
+        """At most ``limit`` images, newest first, from where ``cursor`` points; searches wait for those of ``address``.
 
         Raises ``CredentialMissingException`` when an anonymous viewer asks for their own images,
-        ``PermissionException`` when one without ``image:read`` does, and ``InvalidCursorException`` for a
-        cursor of another filter.
+        ``PermissionException`` when one without ``image:read`` does, ``InvalidCursorException`` for a cursor of
+        another filter, and as ``Database.search`` does.
         """
         wanted = revalidate(incoming)
         tenant_id = _tenant_of(viewer)
@@ -63,9 +64,15 @@ class ImageReader:
         if wanted.mine and tenant_id is None:
             raise PermissionException(context={"scope": Scope.IMAGE_READ})
         before = None if cursor is None else ImageId(self.cursors.decode(cursor, wanted))
-        found = await self.database.read(
-            lambda data: data.images.list_visible(wanted, tenant_id=tenant_id, before=before, limit=limit + 1)
-        )
+
+        def find(data: Repositories) -> list[StoredImage]:
+            return data.images.list_visible(wanted, tenant_id=tenant_id, before=before, limit=limit + 1)
+
+        if wanted.is_search:
+            requester = Requester(None if viewer is None else viewer.tenant_id, address)
+            found = await self.database.search(find, requester=requester)
+        else:
+            found = await self.database.read(find)
         page = found[:limit]
         return ImagePage(page, self.cursors.encode(page[-1].id, wanted) if len(found) > limit else None)
 

@@ -1,6 +1,7 @@
 """The guard against guessing: failures are counted before anything is looked up, and all take the same time."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ FAILURE_SECONDS = 0.02
 PASSWORD_COST = 10
 """Passwords can be guessed and keys cannot, so a wrong password counts as much as so many wrong keys."""
 TURN_SECONDS = 10
-"""How long a password waits for others of the same user to be checked."""
+"""How long a password waits for others of the same user to be checked, or a key for others of its address."""
 COUNTED_OF_PASSWORDS = (
     CredentialInvalidException,
     OAuthGrantException,
@@ -39,16 +40,21 @@ _turns: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock]
 
 @asynccontextmanager
 async def guarded(request: Request, limits: RateLimits, name: str | None) -> AsyncIterator[None]:
-    """Let a key or token be checked within, unless too many from this address were wrong already.
+    """Let a key or token be checked within.
 
-    Raises ``TooManyFailuresException`` instead, and for a wrong one where too many of ``name`` were wrong. A right
-    one always passes its name's limit: key ids are no secret, and nobody may lock another's key out.
+    Raises ``TooManyFailuresException`` for a wrong one where too many of this address or of ``name`` were wrong
+    already. A right one always passes: key ids are no secret, an address may be that of a whole office, and nobody
+    may lock another's key out. 256 random bits are not guessed meanwhile. What comes from an address that was wrong
+    too often is checked one at a time, so that a flood of made-up keys holds no more than one connection to the
+    database.
     """
     address = client_address(request)
-    await limits.refuse_guessing(address, None)
     began = time.monotonic()
     try:
-        yield
+        async with contextlib.AsyncExitStack() as held:
+            if await limits.is_used_up(address):
+                await held.enter_async_context(_turn(f"address:{address}"))
+            yield
     except (CredentialInvalidException, OAuthClientException, OAuthGrantException):
         await limits.refuse_guessing(address, name)
         await limits.note_failure(address, name)
@@ -62,7 +68,8 @@ async def guarded_password(request: Request, limits: RateLimits, username: str) 
 
     Raises ``TooManyFailuresException`` instead: a password can be guessed, so a right one has to wait as well.
     """
-    address, name = client_address(request), user_name(username)
+    # Counted apart from keys: who sends made-up keys must not keep the people of the same office from signing in.
+    address, name = f"passwords of {client_address(request)}", user_name(username)
     try:
         # What is still being checked is not counted yet, so a password may not be tried many times at once.
         async with _turn(name):
@@ -75,7 +82,7 @@ async def guarded_password(request: Request, limits: RateLimits, username: str) 
 
 @asynccontextmanager
 async def _turn(name: str) -> AsyncIterator[None]:
-    """One at a time of the same name in this process. Raises ``ServerBusyException`` where it takes too long."""
+    """One at a time of a name or address in this process. Raises ``ServerBusyException`` where it takes too long."""
     turn = _turns.setdefault((asyncio.get_running_loop(), name), asyncio.Lock())
     try:
         async with asyncio.timeout(TURN_SECONDS):

@@ -20,7 +20,7 @@ from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
 from pixyproxy.web.auth.policies import credential_in, recognize
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.limits import RateLimits, client_address
 from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
 
 NOT_KEPT = {"Pragma": "no-cache"}
@@ -98,6 +98,7 @@ async def _sign_in(
             scope=form.scope,
             client_id=None if client is None else client.id,
             client=principal,
+            address=client_address(request),
         )
 
 

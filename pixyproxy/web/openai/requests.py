@@ -5,14 +5,16 @@ A parameter that is not known here is passed on to the upstream as it came.
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -21,6 +23,7 @@ from pixyproxy.core.models.base import REFUSE_COERCION
 from pixyproxy.core.models.image import GUID_PATTERN, Filename, ImageGuid, Prompt
 from pixyproxy.core.models.order import MOST_PICTURES, MOST_PREVIEWS, InputField, NewOrder, Operation, Options
 from pixyproxy.core.models.tenant import ModelName, Visibility
+from pixyproxy.data.files import as_storage_exception
 from pixyproxy.service.private.generation.inputs import Upload
 
 MOST_OF_FIELD: dict[InputField, int] = {"image": 16, "mask": 1, "markup": 1}
@@ -85,30 +88,41 @@ class OpenAIImageRequest(BaseModel):
 
 
 class _PartParser(MultiPartParser):
-    """Takes a part for a file that has only the extended form of a file name, ``filename*=`` (RFC 5987).
+    """Keeps files of more than 1 MB in a folder of ours: the system's may be small, or not writable.
 
-    RFC 7578 §4.2 forbids that form and the parser ignores it, but aiohttp and urllib3 1 write it alone where a name is
-    not ASCII. A plain name that is there too comes first, or counts last.
+    Takes a part for a file, too, that has only the extended form of a file name, ``filename*=`` (RFC 5987). RFC 7578
+    §4.2 forbids that form and the parser ignores it, but aiohttp and urllib3 1 write it alone where a name is not
+    ASCII. A plain name that is there too comes first, or counts last.
     """
 
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], folder: Path) -> None:
+        super().__init__(headers, stream, max_files=MOST_INPUTS, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
+        self._folder = folder
+
     def on_headers_finished(self) -> None:
-        """Read the headers of a part."""
+        """Read the headers of a part, and replace the file that Starlette (1.10) makes for it."""
         part = self._current_part
         part.content_disposition = EXTENDED_FILENAME.sub(b"; filename=", part.content_disposition or b"")
         super().on_headers_finished()
+        if part.file is not None:
+            part.file.file.close()
+            file = SpooledTemporaryFile(max_size=self.spool_max_size, dir=self._folder)  # noqa: SIM115  (closed with the form)
+            self._files_to_close_on_error[-1] = file
+            part.file.file = cast("BinaryIO", file)
 
 
 @asynccontextmanager
-async def read_edit(request: Request) -> AsyncIterator[tuple[OpenAIImageRequest, list[Upload]]]:
+async def read_edit(request: Request, folder: Path) -> AsyncIterator[tuple[OpenAIImageRequest, list[Upload]]]:
     """The fields and pictures of a form for ``POST /v1/images/edits``; its files are open as long as this lasts.
 
-    Raises ``RequestValidationError``.
+    Large files are in ``folder`` meanwhile. Raises ``RequestValidationError``, and ``ImageStorageException`` where the
+    folder is full or cannot be written.
     """
     if not is_form(request):
         name, problem = "Content-Type", f"must be {FORM}: send the pictures and the parameters as fields of a form"
         raise _invalid(name, problem)
     if _media_type(request) == FORM:
-        await _parse_parts(request)
+        await _parse_parts(request, folder)
     async with request.form(max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
         uploads = _uploads(form)
         try:
@@ -129,21 +143,16 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _parse_parts(request: Request) -> None:
-    """Read the parts of the body. Raise ``HTTPException`` if that cannot be done."""
+async def _parse_parts(request: Request, folder: Path) -> None:
+    """Read the parts of the body. Raise ``HTTPException`` and ``ImageStorageException`` if that cannot be done."""
     try:
         async with aclosing(request.stream()) as stream:
-            parser = _PartParser(
-                request.headers,
-                stream,
-                max_files=MOST_INPUTS,
-                max_fields=MOST_FIELDS,
-                max_part_size=MOST_FIELD_BYTES,
-            )
             # Where `request.form()` keeps what it has read; there is no other way to choose the parser.
-            request._form = await parser.parse()  # noqa: SLF001
+            request._form = await _PartParser(request.headers, stream, folder).parse()  # noqa: SLF001
     except MultiPartException as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from error
+    except OSError as error:
+        raise as_storage_exception(error) from error
 
 
 def _filled(form: FormData) -> list[tuple[str, UploadFile | str]]:

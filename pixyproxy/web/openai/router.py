@@ -75,7 +75,8 @@ class ImageResources:
     ) -> Response:
         """Make pictures from others and a prompt, as OpenAI's `images.edit` does; `image_guid` names an earlier one."""
         async with AsyncExitStack() as form:
-            body, uploads = await form.enter_async_context(read_edit(request))
+            spool = await services.spool.open()
+            body, uploads = await form.enter_async_context(read_edit(request, spool.path))
             await limits.count_more_images(request, principal, (body.n or 1) - 1)
             wanted = body.order(Operation.EDIT)
             subject = principal.subject

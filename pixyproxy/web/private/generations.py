@@ -74,7 +74,8 @@ async def list_own_generations(
     page = await watcher.list_generations(wanted, tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
     link_to_next(request, response, page.next_cursor)
     return [
-        generation_detail(Standing(each, each.generation.status), public_url=public_url) for each in page.generations
+        generation_detail(Standing(each, each.generation.status), public_url=public_url, listed=True)
+        for each in page.generations
     ]
 
 

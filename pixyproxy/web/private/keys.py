@@ -1,20 +1,30 @@
 """The tenant's API keys."""
 
 from fastapi import APIRouter, Response
+from starlette.requests import Request
 
 from pixyproxy.core.models.api_key import ApiKeyDetail, ApiKeyWithSecret, NewApiKey, Rotation
 from pixyproxy.service.private.grants import grantor_of
 from pixyproxy.web.auth.policies import KeyManage
-from pixyproxy.web.dependencies import AllServices, KeyGuid
+from pixyproxy.web.dependencies import AllServices, Cursor, KeyGuid, Limit
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import problems
-from pixyproxy.web.presentation import api_key_with_secret
+from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.presentation import api_key_with_secret, link_to_next
 
 
-async def list_keys(principal: KeyManage, services: AllServices) -> list[ApiKeyDetail]:
+async def list_keys(
+    request: Request,
+    response: Response,
+    principal: KeyManage,
+    services: AllServices,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> list[ApiKeyDetail]:
     """The tenant's API keys, oldest first, revoked ones too; never a secret."""
-    return await services.api_keys.list_keys(tenant_id=principal.tenant_id)
+    page = await services.api_keys.list_keys(tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
+    link_to_next(request, response, page.next_cursor)
+    return page.items
 
 
 async def create_key(order: NewApiKey, principal: KeyManage, services: AllServices) -> ApiKeyWithSecret:
@@ -39,8 +49,10 @@ async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices)
 def key_router(limits: RateLimits) -> APIRouter:
     """The key resource."""
     router = APIRouter(prefix="/key", tags=["identity"], route_class=GuardedRoute)
-    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_keys))
-    router.post("", status_code=201, responses=problems(400, 401, 403, 413, 422, 429, 503))(limits.change(create_key))
+    router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(limits.read(list_keys))
+    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
+        limits.change(create_key)
+    )
     router.post("/{guid}/rotate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(limits.change(rotate_key))
     router.delete("/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503))(
         limits.change(revoke_key)

@@ -1,19 +1,30 @@
 """The tenant's users."""
 
 from fastapi import APIRouter, Response
+from starlette.requests import Request
 
 from pixyproxy.core.models.user import NewUser, UserChange, UserDetail
 from pixyproxy.service.private.grants import grantor_of
 from pixyproxy.web.auth.policies import UserManage
-from pixyproxy.web.dependencies import AllServices, UserGuidInPath
+from pixyproxy.web.dependencies import AllServices, Cursor, Limit, UserGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import problems
+from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.presentation import link_to_next
 
 
-async def list_users(principal: UserManage, services: AllServices) -> list[UserDetail]:
+async def list_users(
+    request: Request,
+    response: Response,
+    principal: UserManage,
+    services: AllServices,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> list[UserDetail]:
     """The tenant's users, oldest first."""
-    return await services.users.list_users(tenant_id=principal.tenant_id)
+    page = await services.users.list_users(tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
+    link_to_next(request, response, page.next_cursor)
+    return page.items
 
 
 async def create_user(order: NewUser, principal: UserManage, services: AllServices) -> UserDetail:
@@ -36,7 +47,7 @@ async def delete_user(principal: UserManage, guid: UserGuidInPath, services: All
 def user_router(limits: RateLimits) -> APIRouter:
     """The user resource."""
     router = APIRouter(prefix="/user", tags=["identity"], route_class=GuardedRoute)
-    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_users))
+    router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(limits.read(list_users))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_user)
     )

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from pixyproxy.core.models.image import ImageDetail, ImageFilter
 from pixyproxy.web.auth.policies import AnyViewer
 from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.limits import RateLimits, client_address
 from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, problems
 from pixyproxy.web.presentation import image_detail, link_to_next
 from pixyproxy.web.public.picture_response import (
@@ -37,9 +37,11 @@ async def list_images(
 ) -> list[ImageDetail]:
     """The newest images that the caller may see: public ones, and with a credential the tenant's own."""
     wanted = ImageFilter.model_validate(query.model_dump(include=set(ImageFilter.model_fields)))
-    page = await reader.list_images(wanted, viewer=viewer, limit=query.limit, cursor=query.cursor)
+    page = await reader.list_images(
+        wanted, viewer=viewer, limit=query.limit, cursor=query.cursor, address=client_address(request)
+    )
     link_to_next(request, response, page.next_cursor)
-    return [image_detail(image, public_url=public_url) for image in page.images]
+    return [image_detail(image, public_url=public_url, listed=True) for image in page.images]
 
 
 async def get_image(guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader, public_url: PublicUrl) -> ImageDetail:

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 from passlib.context import CryptContext
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from pixyproxy.core.fair_slots import FairSlots
 from pixyproxy.core.models.api_key import IssuedApiKey, NewApiKey
 from pixyproxy.core.models.audit import AuditAction, AuditEntry, AuditFilter
 from pixyproxy.core.models.principal import Actor, Principal, Role, Scope, SubjectType
@@ -18,6 +18,7 @@ from pixyproxy.core.models.user import NewUser, UserDetail
 from pixyproxy.data.database import Database
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.access_tokens import AccessTokens
 from pixyproxy.service.private.api_keys import ApiKeyService
 from pixyproxy.service.private.authentication import Authenticator
@@ -113,7 +114,8 @@ def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
     """Services that sign with keys of ``folder`` and hash cheaply."""
     access_tokens = AccessTokens(keys=open_key_ring(make_settings(folder)), issuer=ISSUER)
     recognized, tasks = RecognizedCredentials(), DetachedTasks()
-    passwords = PasswordHasher(anyio.Semaphore(4), context=CHEAP)
+    cursors = CursorCodec(SecretStr("a secret"))
+    passwords = PasswordHasher(FairSlots(4, wait_seconds=10), context=CHEAP)
     removal = TenantRemoval(database=database, store=store, answers=KeptAnswers(folder / "kept"))
     return Identity(
         database=database,
@@ -122,8 +124,8 @@ def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
         tasks=tasks,
         removal=removal,
         passwords=passwords,
-        api_keys=ApiKeyService(database=database, recognized=recognized),
-        users=UserService(database=database, passwords=passwords, recognized=recognized),
+        api_keys=ApiKeyService(database=database, recognized=recognized, cursors=cursors),
+        users=UserService(database=database, passwords=passwords, recognized=recognized, cursors=cursors),
         tenants=TenantService(
             database=database,
             default_visibility=Visibility.PRIVATE,

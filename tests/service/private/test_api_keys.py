@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
+    ApiKeyLimitException,
     ApiKeyNotFoundException,
     ApiKeyRevokedException,
     CredentialInvalidException,
@@ -16,16 +17,18 @@ from pixyproxy.core.exceptions import (
     InvalidRequestException,
     PermissionException,
 )
-from pixyproxy.core.models.api_key import IssuedApiKey, NewApiKey, Rotation
+from pixyproxy.core.models.api_key import MOST_KEYS, IssuedApiKey, NewApiKey, Rotation
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Scope, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantGuid
+from pixyproxy.data.api_keys import COLUMNS, to_row
+from pixyproxy.data.rows import insert_statement, sql
 from pixyproxy.service.private.api_keys import find_key
 from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.key_format import PresentedKey, new_key_id, read_api_key
 from tests.service.private.identity import Identity, grantor_of
 from tests.support.api_keys import secret_of
-from tests.support.builders import new_guid
+from tests.support.builders import MOMENT, new_api_key, new_guid
 
 pytestmark = pytest.mark.anyio
 SCOPES = frozenset({Scope.IMAGE_READ, Scope.ADMIN})
@@ -78,7 +81,7 @@ async def test_the_secret_is_shown_once_and_kept_nowhere(
     secret = secret_of(issued.api_key.get_secret_value())
     stored = await identity.database.read(lambda data: data.api_keys.get_own(issued.detail.guid, tenant_id=tenant.id))
     shown = repr(issued) + repr(stored) + repr(await identity.entries())
-    assert secret not in shown + repr(await identity.api_keys.list_keys(tenant_id=tenant.id))
+    assert secret not in shown + repr((await identity.api_keys.list_keys(tenant_id=tenant.id)).items)
     assert secret[:43] not in shown
 
 
@@ -88,7 +91,7 @@ async def test_a_key_is_what_was_ordered(identity: Identity, tenant: Tenant) -> 
     )
     issued = await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
     assert {name: getattr(issued.detail, name) for name in NewApiKey.model_fields} == dict(order)
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [issued.detail]
 
 
 async def test_nobody_issues_more_than_they_have(identity: Identity, tenant: Tenant) -> None:
@@ -96,7 +99,7 @@ async def test_nobody_issues_more_than_they_have(identity: Identity, tenant: Ten
     with pytest.raises(GrantException) as caught:
         await identity.api_keys.issue_key(order, grantor=grantor_of(tenant, LESSER))
     assert caught.value.context == {"scope": "admin user:manage"}
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == []
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == []
     assert await identity.entries() == []
 
 
@@ -136,8 +139,8 @@ async def test_another_tenants_key_is_answered_as_an_absent_one(
 async def test_a_tenant_lists_its_own_keys(
     identity: Identity, tenant: Tenant, stranger: Tenant, issued: IssuedApiKey
 ) -> None:
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
-    assert await identity.api_keys.list_keys(tenant_id=stranger.id) == []
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [issued.detail]
+    assert (await identity.api_keys.list_keys(tenant_id=stranger.id)).items == []
 
 
 class _Digest(str):
@@ -192,7 +195,7 @@ async def test_a_rotated_key_stays_what_it_is(identity: Identity, tenant: Tenant
     assert until is not None
     assert before + timedelta(seconds=60) <= until <= clock.now() + timedelta(seconds=60)
     assert rotated.detail == issued.detail.model_copy(update={"former_secret_until": until})
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [rotated.detail]
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [rotated.detail]
 
 
 async def test_the_former_secret_ends_with_the_grace_period(
@@ -210,7 +213,7 @@ async def test_the_former_secret_is_not_recalled_beyond_the_grace_period(
     await _rotate(identity, tenant, issued, grace=3600)
     await identity.principal(issued.api_key)
     (recognized,) = identity.recognized.known.values()
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert recognized.expires_at == key.former_secret_until
 
 
@@ -251,7 +254,7 @@ async def test_an_expired_key_is_not_brought_back(identity: Identity, tenant: Te
 async def test_a_rotation_does_not_lengthen_a_keys_life(identity: Identity, tenant: Tenant) -> None:
     issued = await identity.issue_key(tenant, expires_at=clock.now() + timedelta(minutes=5))
     await _rotate(identity, tenant, issued)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.expires_at == issued.detail.expires_at
 
 
@@ -260,7 +263,7 @@ async def test_an_earlier_revocation_stands(identity: Identity, tenant: Tenant, 
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor)
     await identity.run("UPDATE api_keys SET revoked_at = '2026-01-01 00:00:00'")
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.revoked_at == datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -268,7 +271,7 @@ async def test_an_earlier_revocation_stands(identity: Identity, tenant: Tenant, 
 async def test_a_key_that_would_be_expired_already_is_refused(identity: Identity, tenant: Tenant, seconds: int) -> None:
     with pytest.raises(InvalidRequestException, match="expires_at"):
         await identity.issue_key(tenant, expires_at=clock.now() + timedelta(seconds=seconds))
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == []
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == []
 
 
 @pytest.mark.parametrize(
@@ -280,7 +283,7 @@ async def test_a_key_that_would_be_expired_already_is_refused(identity: Identity
 )
 async def test_a_key_may_expire_in_the_far_future(identity: Identity, tenant: Tenant, expires_at: datetime) -> None:
     issued = await identity.issue_key(tenant, expires_at=expires_at)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.expires_at == expires_at
     assert await identity.principal(issued.api_key)
 
@@ -289,7 +292,7 @@ async def test_a_key_may_expire_in_the_far_future(identity: Identity, tenant: Te
 async def test_a_key_may_expire_at_the_end_of_the_calendar(identity: Identity, tenant: Tenant, hours: int) -> None:
     expires_at = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=hours)))
     issued = await identity.issue_key(tenant, expires_at=expires_at)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.expires_at == expires_at
     assert await identity.principal(issued.api_key)
 
@@ -339,7 +342,7 @@ async def test_what_cannot_be_written_down_changes_no_key(
     await identity.break_audit_log()
     with pytest.raises(DatabaseException):
         await _act(identity, act, issued.detail.guid, grantor_of(tenant))
-    assert await identity.api_keys.list_keys(tenant_id=tenant.id) == [issued.detail]
+    assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [issued.detail]
     assert await identity.principal(issued.api_key)
 
 
@@ -365,3 +368,34 @@ async def test_a_key_with_limits_makes_only_keys_that_have_them_too(identity: Id
         with pytest.raises(GrantException):
             await act
     assert await identity.api_keys.rotate_key(made.detail.guid, Rotation(), grantor=limited)
+
+
+async def test_a_tenant_has_so_many_active_keys_and_no_more(
+    identity: Identity, tenant: Tenant, stranger: Tenant
+) -> None:
+    made = await identity.issue_key(tenant)
+    keys = [new_api_key(tenant.id) for _ in range(MOST_KEYS)]
+    keys[0] = keys[0].model_copy(update={"expires_at": MOMENT})
+    statement = sql(insert_statement("api_keys", COLUMNS))
+    await identity.database.write(lambda data: data.connection.execute(statement, list(map(to_row, keys))))
+    with pytest.raises(ApiKeyLimitException):
+        await identity.issue_key(tenant)
+    assert await identity.issue_key(stranger)
+    await identity.api_keys.revoke_key(made.detail.guid, grantor=grantor_of(tenant))
+    assert await identity.issue_key(tenant)
+
+
+async def test_pages_give_every_key_once_though_some_are_revoked_meanwhile(
+    identity: Identity, tenant: Tenant, stranger: Tenant
+) -> None:
+    made = [(await identity.issue_key(tenant)).detail.guid for _ in range(5)]
+    await identity.issue_key(stranger)
+    seen, cursor = [], None
+    while True:
+        page = await identity.api_keys.list_keys(tenant_id=tenant.id, limit=2, cursor=cursor)
+        assert len(page.items) <= 2
+        seen += [key.guid for key in page.items]
+        await identity.api_keys.revoke_key(seen[-1], grantor=grantor_of(tenant))
+        if (cursor := page.next_cursor) is None:
+            break
+    assert seen == made

@@ -180,7 +180,7 @@ async def test_a_keys_last_use_is_noted(identity: Identity, tenant: Tenant, issu
     before = clock.now()
     await identity.principal(issued.api_key)
     await identity.tasks.drain(20)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.last_used_at is not None
     assert before <= key.last_used_at <= clock.now()
 
@@ -194,7 +194,7 @@ async def test_a_keys_use_is_noted_once_a_minute_at_the_most(
     for _ in range(3):
         await identity.principal(issued.api_key)
         await identity.tasks.drain(20)
-    (key,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.last_used_at is not None
     assert (key.last_used_at > last) is noted
 
@@ -203,7 +203,7 @@ async def test_a_key_that_is_refused_was_not_used(identity: Identity, tenant: Te
     key = issued.api_key.get_secret_value()
     await _refuse(identity, forged_key(key_id=key_id_of(key), secret="B" * 43))
     await identity.tasks.drain(20)
-    (detail,) = await identity.api_keys.list_keys(tenant_id=tenant.id)
+    (detail,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert detail.last_used_at is None
 
 

@@ -59,7 +59,7 @@ async def test_a_change_of_role_does_not_enable_a_user_who_is_being_disabled(
     change = identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=grantor_of(tenant))
     changed = await _wait_for(identity.database, "UPDATE users SET status = 'disabled'", change)
     assert (changed.role, changed.status) == (Role.VIEWER, UserStatus.DISABLED)
-    assert await identity.users.list_users(tenant_id=tenant.id) == [changed]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [changed]
 
 
 async def test_a_change_of_role_does_not_bring_an_old_password_back(identity: Identity, tenant: Tenant) -> None:

@@ -1,5 +1,6 @@
 """The key ring: what signs and verifies when, and that running servers notice."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,33 +15,13 @@ from joserfc.jwk import KeySet
 
 from pixyproxy.core.exceptions import ConfigurationException
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
-from pixyproxy.data.signing_keys import SigningKeyFile, SigningKeys
+from pixyproxy.data.signing_keys import FileVersion, SigningKeyFile, SigningKeys
 from pixyproxy.service.private.jwt import sign_token, verify_signature
-from pixyproxy.service.private.signing_keys import CHECK_SECONDS, PUBLISH_AHEAD, KeyRing, open_key_ring
+from pixyproxy.service.private.signing_keys import PUBLISH_AHEAD, KeyRing, open_key_ring
 from tests.support.server import make_settings
 
 LONGEST = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 SECOND = timedelta(seconds=1)
-
-
-@dataclass
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    seconds: float = 1000.0
-
-    def __call__(self) -> float:
-        """The seconds, as `time.monotonic` gives them."""
-        return self.seconds
-
-    def pass_check(self) -> None:
-        """Let go by what a ring waits at the most before it looks at the file again."""
-        self.seconds += CHECK_SECONDS
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -49,13 +30,13 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def ring(tmp_path: Path, clock: Clock) -> KeyRing:
-    return open_ring(tmp_path, clock)
+def ring(tmp_path: Path) -> KeyRing:
+    return open_ring(tmp_path)
 
 
-def open_ring(folder: Path, clock: Clock) -> KeyRing:
+def open_ring(folder: Path) -> KeyRing:
     """A ring as a server that starts on this folder has it."""
-    return replace(open_key_ring(make_settings(folder)), monotonic=clock)
+    return open_key_ring(make_settings(folder))
 
 
 def published(ring: KeyRing, at: datetime) -> list[str]:
@@ -88,8 +69,8 @@ def test_the_key_set_is_public(ring: KeyRing, now: datetime) -> None:
     assert all(set(jwk) == {"kty", "crv", "x", "y", "use", "alg", "kid"} for jwk in ring.jwks(now)["keys"])
 
 
-def test_a_restart_keeps_the_key(tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime) -> None:
-    assert open_ring(tmp_path, clock).signing_key(now) == ring.signing_key(now)
+def test_a_restart_keeps_the_key(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
+    assert open_ring(tmp_path).signing_key(now) == ring.signing_key(now)
 
 
 def test_a_clock_that_is_behind_signs_with_the_oldest_key(ring: KeyRing, now: datetime) -> None:
@@ -169,11 +150,11 @@ def test_rotating_without_the_file_brings_it_back_with_the_keys_that_are_known(r
     assert [key.kid for key in ring.file.load() or ()] == [old, new]
 
 
-def test_another_server_notices_a_rotation(tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime) -> None:
-    other = open_ring(tmp_path, clock)
+def test_another_server_notices_a_rotation(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
+    other = open_ring(tmp_path)
     assert len(published(other, now)) == 1
     new = ring.rotate(now).kid
-    clock.pass_check()
+    other.refresh()
     assert published(other, now)[1:] == [new]
 
 
@@ -191,38 +172,65 @@ class _ReplacedWhileRead(SigningKeyFile):
         return keys
 
 
-def test_a_rotation_while_the_file_is_read_is_noticed(
-    tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime
-) -> None:
+def test_a_rotation_while_the_file_is_read_is_noticed(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
     assert ring.file is not None
     file = _ReplacedWhileRead(ring.file.folder, [lambda: ring.rotate(now)])
-    other = replace(open_ring(tmp_path, clock), file=file)
+    # What is known of the file is out of date, so that it is read.
+    other = replace(open_ring(tmp_path), file=file)
+    other.loaded.version = None
+    other.refresh()
     assert len(published(other, now)) == 1
-    clock.pass_check()
+    other.refresh()
     assert published(other, now) == published(ring, now)
     assert file.replacements == []
     assert len(published(other, now)) == 2
 
 
-def test_another_server_notices_that_a_key_leaked(tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime) -> None:
-    other = open_ring(tmp_path, clock)
+def test_another_server_notices_that_a_key_leaked(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
+    other = open_ring(tmp_path)
     leaked = other.signing_key(now).kid
     ring.rotate(now, at_once=True)
-    clock.pass_check()
+    other.refresh()
     assert other.verification_key(leaked, now) is None
 
 
-def test_the_file_is_looked_at_no_more_than_twice_a_second(
-    tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime
-) -> None:
-    other = open_ring(tmp_path, clock)
-    assert len(published(other, now)) == 1
+def test_no_request_looks_at_the_file(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
+    other = open_ring(tmp_path)
     ring.rotate(now)
     assert len(published(other, now)) == 1
 
 
-def test_two_servers_that_rotate_lose_no_key(tmp_path: Path, ring: KeyRing, clock: Clock, now: datetime) -> None:
-    other = open_ring(tmp_path, clock)
+class _FailingOnceFile(SigningKeyFile):
+    """A file that fails, the first time that it is looked at, in a way that nobody foresaw."""
+
+    failures = 1
+
+    def version(self) -> FileVersion | None:
+        """Fail, or look."""
+        if type(self).failures:
+            type(self).failures -= 1
+            raise ZeroDivisionError
+        return super().version()
+
+
+@pytest.mark.anyio
+async def test_a_server_looks_at_the_file_by_itself_and_goes_on_when_that_fails(
+    tmp_path: Path, ring: KeyRing, now: datetime
+) -> None:
+    assert ring.file is not None
+    other = replace(open_ring(tmp_path), file=_FailingOnceFile(ring.file.folder))
+    looking = asyncio.create_task(other.refresh_forever())
+    try:
+        new = ring.rotate(now).kid
+        async with asyncio.timeout(20):
+            while new not in published(other, now):  # noqa: ASYNC110  (nothing tells when it has looked)
+                await asyncio.sleep(0.01)
+    finally:
+        looking.cancel()
+
+
+def test_two_servers_that_rotate_lose_no_key(tmp_path: Path, ring: KeyRing, now: datetime) -> None:
+    other = open_ring(tmp_path)
     made = [ring.rotate(now).kid, other.rotate(now).kid, ring.rotate(now).kid]
     assert set(made) < set(published(ring, now))
     assert len(published(ring, now)) == 4
@@ -230,7 +238,7 @@ def test_two_servers_that_rotate_lose_no_key(tmp_path: Path, ring: KeyRing, cloc
 
 @pytest.mark.parametrize("damage", ["removed", "empty", "others may read", "another key"])
 def test_a_file_that_breaks_changes_nothing_but_the_log(
-    ring: KeyRing, clock: Clock, now: datetime, caplog: pytest.LogCaptureFixture, damage: str
+    ring: KeyRing, now: datetime, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     kid = ring.signing_key(now).kid
     assert ring.file is not None
@@ -238,14 +246,14 @@ def test_a_file_that_breaks_changes_nothing_but_the_log(
     spoil(ring.file, damage)
     with caplog.at_level(logging.WARNING, logger="pixyproxy"):
         for _ in range(3):
-            clock.pass_check()
+            ring.refresh()
             assert published(ring, now) == [kid]
     assert [record.message.split(":")[0] for record in caplog.records] == ["signing keys stay as they were"]
     assert "PRIVATE" not in caplog.text
     ring.file.path.write_text(whole)
     ring.file.path.chmod(0o600)
     new = ring.rotate(now).kid
-    clock.pass_check()
+    ring.refresh()
     assert published(ring, now) == [kid, new]
 
 
@@ -260,22 +268,22 @@ def spoil(file: SigningKeyFile, damage: str) -> None:
         file.replace(lambda present: (present[0].model_copy(update={"kid": "stranger"}),))
 
 
-def test_a_file_that_is_whole_again_is_noticed(ring: KeyRing, clock: Clock, now: datetime) -> None:
+def test_a_file_that_is_whole_again_is_noticed(ring: KeyRing, now: datetime) -> None:
     assert ring.file is not None
     ring.file.path.chmod(0o644)
-    clock.pass_check()
+    ring.refresh()
     assert len(published(ring, now)) == 1
     ring.file.path.chmod(0o600)
     SigningKeyFile(ring.file.folder).replace(lambda present: (*present, ring.signing_key(now)))
-    clock.pass_check()
+    ring.refresh()
     assert len(published(ring, now)) == 2
 
 
-def test_a_server_does_not_start_on_a_key_that_is_damaged(tmp_path: Path, ring: KeyRing, clock: Clock) -> None:
+def test_a_server_does_not_start_on_a_key_that_is_damaged(tmp_path: Path, ring: KeyRing) -> None:
     assert ring.file is not None
     ring.file.path.write_text(ring.file.path.read_text().replace("BEGIN PRIVATE", "BEGIN"))
     with pytest.raises(ConfigurationException, match="damaged"):
-        open_ring(tmp_path, clock)
+        open_ring(tmp_path)
 
 
 def test_keys_of_the_setting_touch_no_disk(tmp_path: Path, now: datetime) -> None:

@@ -13,16 +13,19 @@ from pixyproxy.core.exceptions import (
     OAuthGrantException,
     PermissionException,
     UserExistsException,
+    UserLimitException,
     UserNotFoundException,
 )
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.core.models.principal import Actor, Role, SubjectType
 from pixyproxy.core.models.tenant import Tenant, TenantGuid
-from pixyproxy.core.models.user import NewUser, UserChange, UserDetail, UserStatus
+from pixyproxy.core.models.user import MOST_USERS, NewUser, UserChange, UserDetail, UserStatus
+from pixyproxy.data.rows import insert_statement, sql
+from pixyproxy.data.users import COLUMNS, to_row
 from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.oauth_clients import RefreshingClient
 from tests.service.private.identity import PASSWORD, Identity, grantor_of
-from tests.support.builders import new_guid
+from tests.support.builders import new_guid, new_user
 
 pytestmark = pytest.mark.anyio
 ANN = Actor(type=SubjectType.USER, subject=new_guid(), tenant_guid=TenantGuid(new_guid()))
@@ -62,7 +65,7 @@ async def test_a_user_is_what_was_ordered(identity: Identity, tenant: Tenant) ->
     user = await identity.users.create_user(_order(Role.VIEWER), grantor=_administrator(tenant))
     assert (user.username, user.role, user.status) == ("carl", Role.VIEWER, UserStatus.ACTIVE)
     assert user.last_sign_in_at is None
-    assert await identity.users.list_users(tenant_id=tenant.id) == [user]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [user]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ async def test_an_administrator_of_a_tenant_gives_roles_up_to_its_own(
 async def test_nobody_raises_a_user_above_themselves(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     with pytest.raises(GrantException):
         await identity.users.change_user(user.guid, UserChange(role=Role.OPERATOR), grantor=_administrator(tenant))
-    assert await identity.users.list_users(tenant_id=tenant.id) == [user]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [user]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ async def test_an_administrator_of_a_tenant_cannot_change_an_operator(
     with pytest.raises(PermissionException) as caught:
         await identity.users.change_user(operator.guid, change, grantor=_administrator(tenant))
     assert caught.value.context == {"scope": "admin"}
-    assert await identity.users.list_users(tenant_id=tenant.id) == [operator]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [operator]
     assert await identity.sign_in(operator)
 
 
@@ -112,7 +115,7 @@ async def test_an_administrator_of_a_tenant_cannot_delete_an_operator(identity: 
     operator = await identity.create_user(tenant, Role.OPERATOR)
     with pytest.raises(PermissionException):
         await identity.users.delete_user(operator.guid, grantor=_administrator(tenant))
-    assert await identity.users.list_users(tenant_id=tenant.id) == [operator]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [operator]
 
 
 async def test_another_tenants_user_is_answered_as_an_absent_one(
@@ -128,8 +131,8 @@ async def test_another_tenants_user_is_answered_as_an_absent_one(
                 await act
             told.add((str(caught.value), str(caught.value.context)))
     assert len(told) == 1
-    assert await identity.users.list_users(tenant_id=tenant.id) == [user]
-    assert await identity.users.list_users(tenant_id=stranger.id) == []
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [user]
+    assert (await identity.users.list_users(tenant_id=stranger.id)).items == []
 
 
 @pytest.mark.parametrize("name", ["bob@example.org", "BOB@example.org", "Bob@Example.ORG"])
@@ -196,7 +199,7 @@ async def test_a_user_who_is_deleted_takes_every_token_along(
 ) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.users.delete_user(user.guid, grantor=grantor_of(tenant))
-    assert await identity.users.list_users(tenant_id=tenant.id) == []
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == []
     assert await _is_worthless(identity, issued.access_token)
     assert await _cannot_refresh(identity, refresh_token)
     with pytest.raises(OAuthGrantException):
@@ -235,7 +238,7 @@ async def test_a_change_sets_what_it_names_and_leaves_the_rest(
 ) -> None:
     changed = await identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=_administrator(tenant))
     assert changed == user.model_copy(update={"role": Role.VIEWER, "updated_at": changed.updated_at})
-    assert await identity.users.list_users(tenant_id=tenant.id) == [changed]
+    assert (await identity.users.list_users(tenant_id=tenant.id)).items == [changed]
 
 
 async def test_each_act_is_written_down_once_with_who_and_to_whom(identity: Identity, tenant: Tenant) -> None:
@@ -282,8 +285,21 @@ async def test_what_cannot_be_written_down_is_not_done(identity: Identity, tenan
         await identity.users.change_user(user.guid, UserChange(password=OTHER_PASSWORD), grantor=grantor_of(tenant))
     with pytest.raises(DatabaseException):
         await identity.users.delete_user(user.guid, grantor=grantor_of(tenant))
-    (kept,) = await identity.users.list_users(tenant_id=tenant.id)
+    (kept,) = (await identity.users.list_users(tenant_id=tenant.id)).items
     assert kept.model_copy(update={"last_sign_in_at": None}) == user
     assert await identity.principal(issued.access_token)
     assert await identity.count("refresh_tokens") == 1
     assert refresh_token
+
+
+async def test_a_tenant_has_so_many_users_and_no_more(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+    made = await identity.create_user(tenant)
+    row = to_row(new_user(tenant.id))
+    users = [row | {"guid": f"guid {number}", "username": f"user{number}"} for number in range(MOST_USERS - 1)]
+    statement = sql(insert_statement("users", COLUMNS))
+    await identity.database.write(lambda data: data.connection.execute(statement, users))
+    with pytest.raises(UserLimitException):
+        await identity.create_user(tenant)
+    assert await identity.create_user(stranger)
+    await identity.users.delete_user(made.guid, grantor=grantor_of(tenant))
+    assert await identity.create_user(tenant)

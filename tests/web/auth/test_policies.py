@@ -72,7 +72,7 @@ def test_a_revoked_key_is_worthless_at_once_on_an_open_connection(server: Runnin
 
     async def revoke(services: Services) -> None:
         owner = await services.tenants.require_tenant(caller.guid)
-        (key,) = await services.api_keys.list_keys(tenant_id=owner.id)
+        (key,) = (await services.api_keys.list_keys(tenant_id=owner.id)).items
         await services.api_keys.revoke_key(key.guid, grantor=command_grantor(owner, ACTOR))
 
     with caller.http:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tempfile
 
 import openai
 import pytest
@@ -45,6 +46,15 @@ def test_several_pictures_keep_their_order(sdk: Sdk, upstream: FakeUpstream) -> 
     sdk.edit([("one.png", FOX, "image/png"), io.BytesIO(DOG), FOX], n=2)
     assert [content for _, _, content in files_of(upstream)] == [FOX, DOG, FOX]
     assert upstream.requests[0].body["n"] == 2
+
+
+def test_a_large_picture_needs_no_folder_of_the_systems(
+    sdk: Sdk, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    picture = pictures.noise_png(1_500_000)
+    sdk.edit([picture, picture])
+    assert [content for _, _, content in files_of(upstream)] == [picture] * 2
 
 
 def test_a_mask_comes_along(sdk: Sdk, upstream: FakeUpstream) -> None:

@@ -45,8 +45,8 @@ from tests.web.streams import followed_to_the_end, following
 Json = dict[str, Any]
 UNDER_WAY = {"accepted", "calling"}
 MEMBERS = {
-    "guid", "status", "prompt", "model", "n", "images", "error", "cost_usd", "created_at", "finished_at", "position",
-    "estimate_seconds",
+    "guid", "status", "prompt", "prompt_truncated", "model", "n", "images", "error", "cost_usd", "created_at",
+    "finished_at", "position", "estimate_seconds",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from tests.support.identity import Json, audit_entries, bearer, make_key
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.server import TenantClient
 from tests.web.builders import ABSENT_GUID
+from tests.web.public.test_image_cursors import next_of
 
 LISTED = {
     *("guid", "key_id", "name", "scopes", "allowed_models", "images_per_minute", "created_at", "expires_at"),
@@ -39,6 +40,24 @@ def test_a_new_key_is_shown_once_and_listed_without_its_secret(owner: TenantClie
     assert found == {name: value for name, value in made.items() if name != "api_key"}
     me = owner.http.get("/me", headers=bearer(made["api_key"])).json()
     assert (me["subject"], me["scopes"], me["allowed_models"]) == (made["guid"], made["scopes"], made["allowed_models"])
+
+
+def test_keys_are_listed_in_pages(owner: TenantClient, stranger: TenantClient) -> None:
+    guids = [key["guid"] for key in owner.http.get("/key").json()]
+    guids += [make_key(owner.http, Scope.IMAGE_READ)["guid"] for _ in range(5)]
+    owner.http.delete(f"/key/{guids[2]}")
+    first = owner.http.get("/key", params={"limit": 4})
+    following = next_of(first)
+    assert following is not None
+    second = owner.http.get(following)
+    assert [key["guid"] for page in (first, second) for key in page.json()] == guids
+    assert (len(first.json()), next_of(second), next_of(owner.http.get("/key"))) == (4, None, None)
+    # A cursor is good for its own list of its own tenant.
+    query = following.partition("?")[2]
+    assert_problem(owner.http.get(f"/user?{query}"), 400, "invalid_cursor")
+    assert_problem(stranger.http.get(f"/key?{query}"), 400, "invalid_cursor")
+    for limit in (0, 101):
+        assert_problem(owner.http.get("/key", params={"limit": limit}), 422, "invalid_request")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.support.identity import PASSWORD, Account, Json, audit_entries, beare
 from tests.support.problems import assert_problem
 from tests.support.server import TenantClient
 from tests.web.builders import ABSENT_GUID
+from tests.web.public.test_image_cursors import next_of
 
 pytestmark = on_both_databases
 
@@ -35,6 +36,20 @@ def test_a_user_is_made_and_listed_without_a_password(owner: TenantClient) -> No
     account = Account(user["guid"], username, NEW_PASSWORD)
     sign_in(owner.http, account)
     assert listed(owner, account)["last_sign_in_at"] is not None
+
+
+def test_users_are_listed_in_pages(owner: TenantClient, stranger: TenantClient) -> None:
+    guids = [make_user(owner.http).guid for _ in range(3)]
+    first = owner.http.get("/user", params={"limit": 2})
+    following = next_of(first)
+    assert following is not None
+    second = owner.http.get(following)
+    assert [user["guid"] for page in (first, second) for user in page.json()] == guids
+    assert (len(first.json()), next_of(second)) == (2, None)
+    query = following.partition("?")[2]
+    assert_problem(owner.http.get(f"/key?{query}"), 400, "invalid_cursor")
+    assert_problem(stranger.http.get(f"/user?{query}"), 400, "invalid_cursor")
+    assert_problem(owner.http.get("/user", params={"limit": 101}), 422, "invalid_request")
 
 
 def test_a_username_is_taken_on_the_whole_server(owner: TenantClient, stranger: TenantClient) -> None:

@@ -42,6 +42,27 @@ def test_a_prompt_filter_wants_every_word_anywhere_in_any_case(tenant: TenantCli
     assert listed(anonymous, prompt=f"{word} fuchs hund") == []
 
 
+def test_a_search_has_at_most_eight_words(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    make_image(tenant, f"{word} a b c d e f g")
+    assert len(listed(anonymous, prompt=f"g f e d c b a {word}")) == 1
+    problem = assert_problem(anonymous.get("/image", params={"prompt": "a b c d e f g h i"}), 422, "invalid_request")
+    assert [(error["loc"], error["msg"]) for error in problem["errors"]] == [
+        (["query", "prompt"], "must have at most 8 words")
+    ]
+
+
+def test_a_list_cuts_long_prompts_and_says_so(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+    word = unique()
+    long = f"{word} " + "🦊é" * 234
+    made = [make_image(tenant, long[:length]) for length in (500, 501)]
+    first, second = anonymous.get("/image", params={"prompt": word}).json()
+    assert (first["prompt"], first["prompt_truncated"]) == (long[:500], True)
+    assert (second["prompt"], second["prompt_truncated"]) == (long[:500], False)
+    assert [(detail["prompt"], detail["prompt_truncated"]) for detail in made] == [(long[:500], False), (long, False)]
+    assert anonymous.get(f"/image/{first['guid']}").json() == made[1]
+
+
 def test_a_filename_filter_wants_a_part_of_the_filename(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     make_image(tenant, "one", filename=f"Fox {word}.png")

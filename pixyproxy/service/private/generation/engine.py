@@ -134,7 +134,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  (whatever it is, the generation has to end)
             await reach(FaultPoint.REFUSED)
             await self._give_up(job, error)
-            await self.spool.own.remove(generation.guid)
+            await (await self.spool.open()).remove(generation.guid)
             return
         await self._see_through(job, entry, moved=moved)
 
@@ -184,7 +184,7 @@ class Engine:
         """
         generation, tried = job.generation, frozenset[str]()
         limit: UpstreamBusyException | None = None
-        folder = self.spool.own
+        folder = await self.spool.open()
         loop = asyncio.get_running_loop()
         inputs = [folder.input(generation.guid, index) for index in range(len(generation.order.inputs))]
         deadline = loop.time() + self.queue_seconds
@@ -197,7 +197,7 @@ class Engine:
             )
             job.asked = True
             try:
-                with contextlib.closing(received):
+                async with contextlib.aclosing(received):
                     answer = await pooled.upstream.draw(generation.order, inputs=inputs, sink=received)
                 job.turn.release()
             except BaseException as error:
@@ -287,7 +287,7 @@ class Engine:
 
     async def _see_through(self, job: Job, entry: SpoolEntry, *, moved: bool) -> None:
         """Record what is safe and ``moved`` to the store; while that cannot be, those who wait are told so."""
-        generation, folder = job.generation, self.spool.own
+        generation, folder = job.generation, await self.spool.open()
         for delay in _delays():
             try:
                 async with self.recorders:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
@@ -18,6 +18,7 @@ from pixyproxy.core.models.order import ReceivedPicture
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
 from pixyproxy.data.store.recent import RecentPictures
+from pixyproxy.data.threads import run_in_thread
 
 MEDIA_TYPES: dict[str, MediaType] = {
     PngImagePlugin.PngImageFile.format: "image/png",
@@ -196,15 +197,25 @@ class ReceivedAnswer:
             broken = [each.file.path for each in self.receivers if not each.finished and each.file.path.is_file()]
             self.answers.commit(self.kept, pictures=broken)
 
-    def close(self) -> None:
+    def open_temporary(self) -> BinaryIO:
+        """Return a file beside the pictures that is gone once it is closed. Blocks, and raises ``OSError``."""
+        return self.folder.open_temporary()
+
+    async def aclose(self) -> None:
         """Let go of files whose pictures broke off."""
-        for receiver in (*self.receivers, *self.previews):
-            receiver.file.close()
+        broken = [each.file for each in (*self.receivers, *self.previews) if each.file.is_open]
+        if broken:
+            await run_in_thread(_close_all, broken)
 
     @property
     def whole(self) -> tuple[ReceivedPicture, ...]:
         """The pictures that were received whole, up to the first that was not."""
         return tuple(receiver.picture for receiver in itertools.takewhile(lambda each: each.finished, self.receivers))
+
+
+def _close_all(files: Sequence[SpoolFile]) -> None:
+    for file in files:
+        file.close()
 
 
 def read_header(path: Path, limits: PictureLimits) -> PictureHeader:

@@ -97,7 +97,7 @@ class GenerationService:
         if principal.allowed_models is not None and not {model, asked_for} & principal.allowed_models:
             raise ModelNotAllowedException(context={"model": asked_for})
         # Its lock tells others that this process lives, so that nobody takes over what it is about to claim.
-        folder = self.engine.spool.own
+        folder = await self.engine.spool.open()
         guid = GenerationGuid(str(uuid.uuid4()))
         order = await self._with_inputs(order, uploads, guid, folder, principal)
         try:
@@ -193,7 +193,7 @@ class GenerationService:
     async def _withdraw(self, claim: NewGeneration, turn: Turn) -> None:
         turn.pool.withdraw(turn)
         if claim.order.inputs:
-            await self.engine.spool.own.remove(claim.guid)
+            await (await self.engine.spool.open()).remove(claim.guid)
 
     def _start(self, generation: Generation, turn: Turn) -> None:
         job = self.jobs.add(Job(generation, turn, generation.status))

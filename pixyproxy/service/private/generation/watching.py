@@ -23,6 +23,7 @@ from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.generation.jobs import Job, Jobs
 from pixyproxy.service.private.generation.settlement import exception_of, require_images
@@ -138,7 +139,7 @@ class GenerationWatcher:
             job = self.jobs.get(guid)
             version = 0 if job is None else job.version
             standing = await self.standing(guid, tenant_id=tenant_id)
-            news = self._news(standing, told, moved=standing.position != position)
+            news = await self._news(standing, told, moved=standing.position != position)
             for event in news:
                 yield event
             if not news and quiet >= self.heartbeat_seconds:
@@ -153,7 +154,7 @@ class GenerationWatcher:
         """Its images in their order, from memory or as files. Raises ``PictureMissingException``."""
         return [await self.store.at_hand(image.guid, image.media_type) for image in found.images]
 
-    def _news(self, standing: Standing, told: int, *, moved: bool) -> list[GenerationEvent]:
+    async def _news(self, standing: Standing, told: int, *, moved: bool) -> list[GenerationEvent]:
         """What has happened since the event of the id ``told``, in order."""
         if standing.status.is_final:
             return [GenerationEvent(FINAL_ID, standing)]
@@ -162,7 +163,7 @@ class GenerationWatcher:
             news.append(GenerationEvent(ACCEPTED_ID, standing))
         if standing.status is GenerationStatus.CALLING and told < CALLING_ID:
             news.append(GenerationEvent(CALLING_ID, standing))
-        return news + self._previews(standing.found.generation, told)
+        return news + await self._previews(standing.found.generation, told)
 
     async def _pause(self, job: Job | None, version: int, *, waits: bool) -> float:
         """Wait until there may be something new; the seconds that passed."""
@@ -179,16 +180,20 @@ class GenerationWatcher:
                     task.cancel()
         return time.monotonic() - began
 
-    def _previews(self, generation: Generation, told: int) -> list[GenerationEvent]:
+    async def _previews(self, generation: Generation, told: int) -> list[GenerationEvent]:
         if generation.lease_owner is None:
             return []
         folder = self.spool.folder_of(generation.lease_owner)
-        paths = [(index, folder.preview(generation.guid, index)) for index in range(generation.order.previews)]
+        first = max(0, told + 1 - FIRST_PREVIEW_ID)
+        paths = {index: folder.preview(generation.guid, index) for index in range(first, generation.order.previews)}
+        found = await run_in_thread(_those_there, paths) if paths else {}
         return [
-            GenerationEvent(FIRST_PREVIEW_ID + index, Preview(index, path, generation))
-            for index, path in paths
-            if FIRST_PREVIEW_ID + index > told and path.is_file()
+            GenerationEvent(FIRST_PREVIEW_ID + index, Preview(index, path, generation)) for index, path in found.items()
         ]
+
+
+def _those_there(paths: dict[int, Path]) -> dict[int, Path]:
+    return {index: path for index, path in paths.items() if path.is_file()}
 
 
 def _require(data: Repositories, guid: GenerationGuid, tenant_id: TenantId) -> GenerationWithImages:

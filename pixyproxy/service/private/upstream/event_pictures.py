@@ -106,7 +106,7 @@ class EventPictures:
         said = event.read(whole=False) or {}
         event.kind = kind_of(event.name, said)
         if event.kind is Kind.UNKNOWN:
-            event.held = HeldPicture()
+            event.held = HeldPicture(self._sink.open_temporary)
             return PictureDelivery(event.held, is_raw=True)
         writer = self._writer(event.kind, said)
         return None if writer is None else PictureDelivery(writer)

@@ -1,10 +1,10 @@
 """A picture that is kept aside until it is known what it is."""
 
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO
 
-from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableException
+from pixyproxy.core.exceptions import PictureUnusableException
+from pixyproxy.data.files import as_storage_exception
 from pixyproxy.data.threads import run_in_thread
 
 MOST_HELD_BYTES = 150_000_000
@@ -13,13 +13,14 @@ PIECE_BYTES = 3 * 1024 * 1024
 
 
 class HeldPicture:
-    """A writer of base64 into a temporary file, for an event whose type stands behind its picture.
+    """A writer of base64 into a file that ``open_file`` opens, for an event whose type stands behind its picture.
 
     OpenAI writes the type in front of it and before that in the event's name; a proxy that reads events with the
     SDK's models and writes them anew puts it last (openai 3.52, ImageGenCompletedEvent). ``write`` blocks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
+        self._open_file = open_file
         self._file: BinaryIO | None = None
         self._bytes = 0
 
@@ -33,10 +34,10 @@ class HeldPicture:
             raise PictureUnusableException
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115  (``close`` closes it)
+                self._file = self._open_file()
             self._file.write(content)
         except OSError as error:
-            raise ImageStorageException from error
+            raise as_storage_exception(error) from error
 
     def finish(self) -> None:
         """Whole or not, it stays where it is."""
@@ -60,4 +61,4 @@ class HeldPicture:
             self._file.seek(start)
             return self._file.read(PIECE_BYTES)
         except OSError as error:
-            raise ImageStorageException from error
+            raise as_storage_exception(error) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 
@@ -39,6 +39,9 @@ class PictureSink(Protocol):
 
         Raises ``PictureUnusableException`` when no more of it is kept, and ``ImageStorageException``.
         """
+
+    def open_temporary(self) -> BinaryIO:
+        """Return a file beside the pictures that is gone once it is closed. Blocks, and raises ``OSError``."""
 
 
 class Upstream(Protocol):

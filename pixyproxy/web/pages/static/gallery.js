@@ -45,7 +45,9 @@ async function readProblem(response) {
   const body = (isProblem && (await response.json().catch(() => null))) || {};
   return new Problem(
     body.title ?? "The pictures could not be loaded",
-    body.detail ?? `The server answered with status ${response.status}.`,
+    body.errors?.map((error) => `${error.loc.at(-1)}: ${error.msg}.`).join(" ") ??
+      body.detail ??
+      `The server answered with status ${response.status}.`,
     body.request_id ?? response.headers.get("X-Request-ID"),
   );
 }
@@ -96,8 +98,9 @@ function buildCard(picture) {
   image.setAttribute("src", path);
 
   const prompt = card.querySelector(".prompt");
-  prompt.textContent = picture.prompt;
-  prompt.setAttribute("title", picture.prompt);
+  const text = picture.prompt_truncated ? `${picture.prompt}…` : picture.prompt;
+  prompt.textContent = text;
+  prompt.setAttribute("title", text);
 
   const isOffline = picture.model === OFFLINE_MODEL;
   card.querySelector(".badge").hidden = !isOffline;

@@ -3,10 +3,11 @@
 import base64
 import json
 import random
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from pixyproxy.core.exceptions import PictureUnusableException
 
@@ -75,6 +76,10 @@ class FakeSink:
         if len(self.kept_answer) > 2 * self.max_bytes:
             raise PictureUnusableException
 
+    def open_temporary(self) -> BinaryIO:
+        """A file of the system's."""
+        return tempfile.TemporaryFile()
+
     @property
     def kept(self) -> list[bytes]:
         """The finished pictures."""
@@ -121,6 +126,10 @@ class DiscardingSink:
     def keep(self, content: bytes) -> None:
         """Count."""
         self.bytes += len(content)
+
+    def open_temporary(self) -> BinaryIO:
+        """A file of the system's."""
+        return tempfile.TemporaryFile()
 
     def write(self, content: bytes) -> None:
         """Count."""

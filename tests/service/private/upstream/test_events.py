@@ -1,12 +1,13 @@
 """Reading a stream piece by piece: pictures and previews come out whole, and what goes wrong is told apart."""
 
+import errno
 import gc
 import json
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -292,10 +293,22 @@ async def test_what_is_held_when_the_stream_breaks_off_is_let_go() -> None:
 
 
 def test_no_more_is_held_than_a_disk_can_bear() -> None:
-    held = HeldPicture()
+    held = HeldPicture(FakeSink().open_temporary)
     with pytest.raises(core.PictureUnusableException):
         held.write(bytes(MOST_HELD_BYTES + 1))
     held.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"), [(errno.ENOSPC, core.StorageFullException), (errno.EROFS, core.ImageStorageException)]
+)
+def test_what_cannot_be_held_is_an_error_of_the_store(code: int, raised: type[Exception]) -> None:
+    def fail() -> BinaryIO:
+        raise OSError(code, "no")
+
+    with pytest.raises(raised) as caught:
+        HeldPicture(fail).write(b"picture")
+    assert type(caught.value) is raised
 
 
 async def test_the_type_in_the_data_counts_more_than_the_name() -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,47 @@ async def test_a_mask_keeps_what_it_covers(tmp_path: Path) -> None:
 async def test_other_inputs_give_other_pictures_and_the_same_ones_the_same(tmp_path: Path) -> None:
     first, other, again = [await draw_edit(tmp_path, ("image", pictures.png(96, 64, seed=seed))) for seed in (1, 2, 1)]
     assert first == again != other
+
+
+LARGEST = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from pixyproxy.service.private.upstream.sketch.retouch import MOST_PIXELS, open_picture
+
+path = Path(sys.argv[1])
+with Image.new("RGBA", (8000, MOST_PIXELS // 8000), (9, 99, 199, 128)) as picture:
+    picture.save(path, compress_level=1)
+del picture
+Path("/proc/self/clear_refs").write_text("5")
+peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
+before = peak()
+opened = open_picture(path)
+print(peak() - before, *opened.size, *opened.getpixel((1000, 1000)))
+"""
+
+
+def test_the_largest_picture_is_decoded_once_and_made_small(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LARGEST, str(tmp_path / "large.png")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    grown, *said = map(int, done.stdout.split())
+    assert said == [2048, 1280, 9, 99, 199, 128]
+    assert grown < 200
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+async def test_a_large_picture_of_any_kind_is_edited_at_the_size_of_sketches(tmp_path: Path, mode: str) -> None:
+    file = io.BytesIO()
+    opened(pictures.png(3000, 30)).convert(mode).save(file, "PNG")
+    assert opened(await draw_edit(tmp_path, ("image", file.getvalue()), options={})).size == (2048, 20)
+
+
+async def test_a_large_photograph_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    opened(pictures.png(3000, 30)).save(file, "JPEG", exif=exif)
+    assert opened(await draw_edit(tmp_path, ("image", file.getvalue()), options={})).size == (20, 2048)
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,13 @@ def draw_scene(prompt: str, *, width: int, height: int, variant: str = "") -> tu
     mood = read_mood(prompt)
     palette = choose_palette(rng, mood=mood)
     free_scene = rng.choice(list(_SCENES))
-    width, height = _fit(width, height)
+    width, height = fit(width, height)
     canvas = Canvas(width=width, height=height)
     _SCENES[mood.scene or free_scene](canvas, palette, rng)
     return canvas.image, palette
 
 
-def _fit(width: int, height: int) -> tuple[int, int]:
+def fit(width: int, height: int) -> tuple[int, int]:
     """Return the size with the same ratio whose longer edge is at most `MAX_EDGE`."""
     scale = min(1.0, MAX_EDGE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,13 +1,18 @@
 """What the offline generator makes of a picture that is there already: an edit of it, or a preview of a sketch."""
 
+import math
+import threading
 from pathlib import Path
 
 from PIL import GifImagePlugin, Image, ImageChops, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from pixyproxy.service.private.upstream.sketch.drawing import fit
 from pixyproxy.service.private.upstream.sketch.palette import Palette
 
 MOST_PIXELS = 40_000_000
-"""Of a picture that is opened to be edited: 160 MB, decoded with an alpha channel."""
+"""Of a picture that is opened to be edited: 160 MB, decoded, for as long as it is made smaller."""
+STRIP_ROWS = 32
+"""Of the smaller picture, made at a time: Pillow copies what it scales, so it never gets a whole large picture."""
 
 FORMATS = [plugin.format for plugin in (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile)]
 FORMATS += [WebPImagePlugin.WebPImageFile.format, GifImagePlugin.GifImageFile.format]
@@ -16,15 +21,40 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, I
 """What Pillow raises for a file that is no picture, or a broken one; the warning only where warnings are errors."""
 
 
+_decoding = threading.Lock()
+"""Held while a picture is decoded, so that no two large ones are in memory at once."""
+
+
 def open_picture(path: Path) -> Image.Image | None:
-    """The first frame of a picture, as RGBA and upright; None if it cannot be decoded, or only with much memory."""
+    """Return the first frame of a picture as RGBA, upright, and as small as it would be drawn.
+
+    None if it cannot be decoded, or only with much memory.
+    """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with _decoding, Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 return None
-            return ImageOps.exif_transpose(picture).convert("RGBA")
+            return ImageOps.exif_transpose(_shrink(picture))
     except _UNREADABLE:
         return None
+
+
+def _shrink(picture: Image.Image) -> Image.Image:
+    """Return a copy of a picture as RGBA, of the size that ``fit`` gives it, with what the file says of it."""
+    width, height = fit(*picture.size)
+    # A JPEG is decoded at a fraction of its size.
+    picture.draft("RGB", (width, height))
+    picture.load()
+    small = Image.new("RGBA", (width, height))
+    small.info = dict(picture.info)
+    scale = picture.height / height
+    for top in range(0, height, STRIP_ROWS):
+        rows = min(STRIP_ROWS, height - top)
+        first, last = math.floor(top * scale), min(math.ceil((top + rows) * scale), picture.height)
+        strip = picture.crop((0, first, picture.width, last)).convert("RGBA")
+        bounds = (0, top * scale - first, picture.width, min((top + rows) * scale - first, strip.height))
+        small.paste(strip.resize((width, rows), Image.Resampling.BOX, box=bounds), (0, top))
+    return small
 
 
 def retouch(source: Image.Image, scene: Image.Image, palette: Palette, *, mask: Image.Image | None) -> Image.Image:

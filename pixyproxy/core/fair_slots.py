@@ -1,0 +1,108 @@
+"""A few slots for expensive work, shared so that nobody's requests starve another's."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pixyproxy.core.exceptions import ServerBusyException, TooManyAtOnceException
+from pixyproxy.core.models.tenant import TenantId
+
+MOST_REMEMBERED = 10_000
+
+
+class Requester(NamedTuple):
+    """Who asks for a slot; ``tenant`` is None where it is not known, ``member`` an address or a subject within it."""
+
+    tenant: TenantId | None
+    member: str
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """A request that waits; ``granted`` is done once the slot is its own."""
+
+    requester: Requester
+    granted: asyncio.Future[None]
+
+
+@dataclass
+class FairSlots:
+    """``count`` slots. The tenant that was served longest ago is next, within a tenant the member, and so on.
+
+    Requests of no known tenant count together as one. ``most_of_requester`` bounds how many requests of one
+    requester may wait or run at once. Bound to one event loop.
+    """
+
+    count: int
+    wait_seconds: float
+    most_of_requester: float = math.inf
+    _running: list[Requester] = field(default_factory=list)
+    _waiting: list[_Ticket] = field(default_factory=list)
+    _served: dict[TenantId | Requester | None, int] = field(default_factory=dict)
+    """When each tenant and requester got a slot last, as the number of that grant."""
+    _grants: int = 0
+
+    @property
+    def waiting(self) -> list[Requester]:
+        """Who waits, in the order in which they asked."""
+        return [ticket.requester for ticket in self._waiting]
+
+    @asynccontextmanager
+    async def hold(self, requester: Requester) -> AsyncIterator[None]:
+        """Hold a slot.
+
+        Raises ``TooManyAtOnceException`` beyond ``most_of_requester``, and ``ServerBusyException`` when no slot
+        comes free in ``wait_seconds``.
+        """
+        await self._acquire(requester)
+        try:
+            yield
+        finally:
+            self._release(requester)
+
+    async def _acquire(self, requester: Requester) -> None:
+        own = self._running.count(requester) + self.waiting.count(requester)
+        if own >= self.most_of_requester:
+            raise TooManyAtOnceException
+        if len(self._running) < self.count:
+            self._grant(requester)
+            return
+        ticket = _Ticket(requester, asyncio.get_running_loop().create_future())
+        self._waiting.append(ticket)
+        try:
+            async with asyncio.timeout(self.wait_seconds):
+                await ticket.granted
+        except BaseException as error:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            else:
+                # It was granted and given up in the same moment.
+                self._release(requester)
+            if isinstance(error, TimeoutError):
+                raise ServerBusyException from error
+            raise
+
+    def _grant(self, requester: Requester) -> None:
+        self._running.append(requester)
+        if len(self._served) > MOST_REMEMBERED:
+            self._served.clear()
+        self._grants += 1
+        self._served[requester.tenant] = self._served[requester] = self._grants
+
+    def _release(self, requester: Requester) -> None:
+        self._running.remove(requester)
+        if not self._waiting:
+            # Without a queue there are no turns to remember.
+            self._served.clear()
+            return
+        following = min(self._waiting, key=self._last_served)
+        self._waiting.remove(following)
+        self._grant(following.requester)
+        following.granted.set_result(None)
+
+    def _last_served(self, ticket: _Ticket) -> tuple[int, int]:
+        requester = ticket.requester
+        return self._served.get(requester.tenant, 0), self._served.get(requester, 0)
