@@ -20,7 +20,7 @@ test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Red
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
-	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults tests/web/test_limits.py tests/web/test_request_log.py tests/web/private/test_budgets.py
+	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults tests/web/test_limits.py tests/web/test_openapi.py tests/web/test_request_log.py tests/web/private/test_budgets.py
 
 lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/ruff check .
@@ -48,9 +48,11 @@ lock: $(VENV)/.developed ## Pin the newest releases in requirements*.lock
 	  --no-emit-find-links --python-version 3.11 --extra build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --python-version 3.11 tests/clients/requirements.in -o tests/clients/requirements.txt
 
 clean: ## Remove the environment and caches; data and pictures stay
-	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) .venv-peers .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@scripts/install.sh requirements.lock

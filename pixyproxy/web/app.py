@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +57,7 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
         title="PixyProxy",
         version=version("pixyproxy"),
         description=DESCRIPTION,
+        servers=_servers(settings),
         lifespan=_lifespan_with(settings, local_url),
         dependencies=[Depends(log_request)],
         # The pages' router has them, limited as every route is.
@@ -105,6 +107,14 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
     app.state.allowed_methods = allowed_methods(routers)
     install_openapi(app)
     return app
+
+
+def _servers(settings: Settings) -> list[dict[str, Any]]:
+    """Where clients find the API: where they found the document, and under the public URL, if that is set."""
+    servers = [{"url": "/", "description": "This server"}]
+    if settings.public_url is not None:
+        servers.append({"url": str(settings.public_url).rstrip("/"), "description": "Its public URL"})
+    return servers
 
 
 def _lifespan_with(settings: Settings, local_url: str) -> Lifespan[FastAPI]:

@@ -1,12 +1,40 @@
 """The OpenAPI document: what answers look like beyond what FastAPI can tell from the types."""
 
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from pixyproxy.core.models.image import GUID_PATTERN, ImageContent
+from pixyproxy.core.models.generation import GenerationDetail
+from pixyproxy.core.models.image import ImageContent, ImageDetail
+
+
+class Tag(StrEnum):
+    """The groups of operations, in the order of the documentation."""
+
+    IMAGE = "image"
+    GENERATION = "generation"
+    OPENAI = "openai"
+    WEBHOOKS = "webhooks"
+    IDENTITY = "identity"
+    ADMINISTRATION = "administration"
+    HEALTH = "health"
+
+
+TAGS: dict[Tag, str] = {
+    Tag.IMAGE: "Make a picture and wait for it; list, read, change and delete pictures.",
+    Tag.GENERATION: "Order pictures without waiting, and follow their progress.",
+    Tag.OPENAI: "The OpenAI Images API. Errors have the form that OpenAI's clients expect.",
+    Tag.WEBHOOKS: "Receive an HTTP request when a generation ends.",
+    Tag.IDENTITY: "API keys, users, access tokens, limits and usage.",
+    Tag.ADMINISTRATION: "Tenants, the audit log and unresolved generations. For operators of the server.",
+    Tag.HEALTH: "Liveness and readiness.",
+}
+LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SignIn": []}]
+"""The schemes of ``auth.policies``, either of which is enough."""
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -73,7 +101,7 @@ OPENAI_ERROR_SCHEMA: dict[str, Any] = {
 OPENAI_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
 IMAGES_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "What the upstream answered, with permanent names for the pictures.",
+    "description": "The upstream's answer, with the GUIDs of the stored pictures.",
     "required": ["created", "data", "generation"],
     "properties": {
         "created": {"type": "integer"},
@@ -94,36 +122,42 @@ IMAGES_SCHEMA: dict[str, Any] = {
         },
     },
 }
+OPENAI_EDIT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "Pictures and a prompt. At least one of `image` and `image_guid` is required.",
+    "required": ["prompt"],
+    "properties": {
+        "prompt": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 32000,
+            "description": "The change to make.",
+            "examples": ["the same, at night under a full moon"],
+        },
+        "image": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "maxItems": 16,
+            "description": "Picture files.",
+        },
+        "image_guid": {"type": "string", "description": "GUID of an earlier image of the tenant."},
+        "mask": {"type": "string", "format": "binary", "description": "Transparent where `image` is to change."},
+        "model": {"type": "string", "description": "The server's default if omitted."},
+        # Without a default: openapi-typescript would make it a required field.
+        "n": {"type": "integer", "minimum": 1, "maximum": 10, "examples": [1]},
+        "size": {"type": "string"},
+        "quality": {"type": "string"},
+        "response_format": {"type": "string", "enum": ["url", "b64_json"], "examples": ["url"]},
+        "stream": {"type": "boolean", "examples": [False]},
+        "partial_images": {"type": "integer", "minimum": 0, "maximum": 3, "examples": [0]},
+        "visibility": {"type": "string", "enum": ["public", "private"], "examples": ["private"]},
+        "filename": {"type": "string", "maxLength": 255},
+    },
+}
 EDIT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["prompt"],
-                    "anyOf": [{"required": ["image"]}, {"required": ["image_guid"]}],
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-                        "image_guid": {
-                            "type": "string",
-                            "format": "uuid",
-                            "pattern": GUID_PATTERN,
-                            "description": "An earlier image of the tenant.",
-                        },
-                        "mask": {"type": "string", "format": "binary"},
-                        "prompt": {"type": "string", "minLength": 1, "maxLength": 32000},
-                        "model": {"type": "string"},
-                        "n": {"type": "integer", "minimum": 1, "maximum": 10},
-                        "size": {"type": "string"},
-                        "quality": {"type": "string"},
-                        "response_format": {"type": "string", "enum": ["url", "b64_json"]},
-                        "stream": {"type": "boolean"},
-                        "partial_images": {"type": "integer", "minimum": 0, "maximum": 3},
-                    },
-                }
-            }
-        },
+        "content": {"multipart/form-data": {"schema": {"$ref": "#/components/schemas/OpenAIImageEdit"}}},
     }
 }
 
@@ -156,6 +190,7 @@ LIST_RESPONSES: Responses = {
 }
 CREATED_RESPONSES: Responses = {
     201: {
+        "model": ImageDetail,
         "description": "The picture is made and kept.",
         "headers": {
             "Location": _header("The image."),
@@ -165,6 +200,7 @@ CREATED_RESPONSES: Responses = {
 }
 ACCEPTED_RESPONSES: Responses = {
     202: {
+        "model": GenerationDetail,
         "description": "The order is taken in; `Location` tells what becomes of it.",
         "headers": {
             "Location": _header("The generation."),
@@ -257,28 +293,51 @@ def document_below(prefix: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        license_info=LICENSE,
+        servers=app.servers,
+        tags=[{"name": tag.value, "description": description} for tag, description in TAGS.items()],
+    )
+    document["security"] = SECURITY
     schemas: dict[str, Any] = document["components"]["schemas"]
     schemas["Problem"] = PROBLEM_SCHEMA
     schemas["OAuthError"] = OAUTH_ERROR_SCHEMA
     schemas["OpenAIError"] = OPENAI_ERROR_SCHEMA
     schemas["Images"] = IMAGES_SCHEMA
+    schemas["OpenAIImageEdit"] = OPENAI_EDIT_SCHEMA
     schemas["ImageContent"] = ImageContent.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
+            # Without a list of its own, an operation has the document's.
+            operation.setdefault("security", [])
             _drop_framework_error(operation["responses"])
             _leave_form_fields_empty(operation, schemas)
+            if method == "head":
+                _drop_content(operation["responses"])
     return document
 
 
 def _leave_form_fields_empty(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give the optional fields of a form an empty example: Swagger UI fills in the text "string" and sends it else."""
-    form = operation.get("requestBody", {}).get("content", {}).get("application/x-www-form-urlencoded", {})
-    schema = schemas.get(form.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
-    for name in schema.get("properties", {}).keys() - schema.get("required", []):
-        schema["properties"][name].setdefault("examples", [""])
+    """Give the optional texts of a form an empty example: otherwise Swagger UI fills in and sends random text."""
+    content = operation.get("requestBody", {}).get("content", {})
+    for media_type in content.keys() & {"application/x-www-form-urlencoded", "multipart/form-data"}:
+        schema = schemas[content[media_type]["schema"]["$ref"].rpartition("/")[2]]
+        for name in schema["properties"].keys() - schema["required"]:
+            field = schema["properties"][name]
+            if field.get("type", "string") == "string" and field.get("format") != "binary":
+                field.setdefault("examples", [""])
+
+
+def _drop_content(responses: dict[str, Any]) -> None:
+    """Take out the bodies: a generated client would read one."""
+    for response in responses.values():
+        response.pop("content", None)
 
 
 def _drop_framework_error(responses: dict[str, Any]) -> None:

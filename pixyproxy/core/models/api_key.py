@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, NewType
 
-from pydantic import Field, SecretStr, field_serializer
+from pydantic import ConfigDict, Field, SecretStr, field_serializer
 
 from pixyproxy.core.models.base import REFUSE_COERCION, UNIQUE, FrozenModel, Moment
 from pixyproxy.core.models.principal import Scope
@@ -21,6 +21,10 @@ GRACE_SECONDS = 86_400
 class NewApiKey(FrozenModel):
     """What is asked for in a new key."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "website", "scopes": ["image:read", "image:generate"]}]}
+    )
+
     name: DisplayName = Field(description="What the key is for.")
     scopes: Annotated[frozenset[Scope], Field(min_length=1, fail_fast=True), UNIQUE] = Field(
         default=DEFAULT_SCOPES, description="What it may do; no more than the credential that makes it."
@@ -34,6 +38,8 @@ class NewApiKey(FrozenModel):
 
 class Rotation(FrozenModel):
     """How a key is to be rotated."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"grace_seconds": 3600}]})
 
     grace_seconds: Annotated[int, Field(ge=0, le=30 * 86_400), REFUSE_COERCION] = Field(
         default=GRACE_SECONDS, description="How long the former secret goes on working."

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import NewType
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.image import GenerationId, ImageDetail, ImageGuid, PromptTruncated, StoredImage
@@ -159,6 +159,8 @@ class UnresolvedGeneration(FrozenModel):
 
 class Resolution(FrozenModel):
     """What an operator found out about a generation whose outcome was unknown."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"bought": False}]})
 
     bought: bool = Field(
         strict=True,

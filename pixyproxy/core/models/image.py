@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, NewType
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
 from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
 from pixyproxy.core.models.tenant import ModelName, TenantId, Visibility
@@ -53,6 +53,10 @@ Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LE
 class ImagePrompt(FrozenModel):
     """What a client sends to make an image."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "size": "1024x1024"}]}
+    )
+
     prompt: Prompt = Field(
         description="What to draw, 1 to 32,000 characters, not only white space.", examples=["a red fox in the snow"]
     )
@@ -74,6 +78,8 @@ class ImagePrompt(FrozenModel):
 class GenerationPrompt(ImagePrompt):
     """What a client sends to have images made while it does something else."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "n": 2}]})
+
     n: Annotated[int, Field(ge=1, le=10), REFUSE_COERCION] = Field(default=1, description="How many pictures.")
     partial_images: Annotated[int, Field(ge=0, le=3), REFUSE_COERCION] = Field(
         default=0, description="How many previews to send as events while the picture is made."
@@ -82,6 +88,8 @@ class GenerationPrompt(ImagePrompt):
 
 class ImageChange(FrozenModel):
     """What may be changed about an image; what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"visibility": "private", "filename": "fox.png"}]})
 
     visibility: Visibility | None = None
     filename: Filename | None = None

@@ -5,7 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NewType
 
-from pydantic import Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
 from pixyproxy.core.models.base import REFUSE_COERCION, UNIQUE, FrozenModel
 
@@ -78,6 +78,8 @@ class Tenant(TenantSettings):
 class NewTenant(FrozenModel):
     """What an operator sends to make a tenant."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "acme", "monthly_budget_usd": 50}]})
+
     name: DisplayName
     status: SettableStatus = TenantStatus.ACTIVE
     default_visibility: Visibility | None = Field(default=None, description="The server's default when left out.")
@@ -93,6 +95,8 @@ def _leave_out_default(schema: dict[str, Any]) -> None:
 
 class TenantChange(FrozenModel):
     """What is to change of a tenant: a field that is left out stays, one that is null is unset."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"monthly_budget_usd": 100}]})
 
     name: DisplayName = Field(default="", json_schema_extra=_leave_out_default)
     status: SettableStatus = Field(default=TenantStatus.ACTIVE, json_schema_extra=_leave_out_default)

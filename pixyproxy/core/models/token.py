@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, NewType
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints
 
 from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
 from pixyproxy.core.models.principal import Scope, scope_text
@@ -24,6 +24,10 @@ LONGEST_TOKEN_SECONDS = 86_400
 
 class TokenOrder(FrozenModel):
     """What an operator sends for an access token of a tenant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"tenant": "acme", "scope": "image:read image:generate", "expires_in": 3600}]}
+    )
 
     tenant: str = Field(min_length=1, max_length=255, description="Name or GUID of the tenant.")
     scope: Annotated[str, StringConstraints(pattern=SCOPES)] | None = Field(

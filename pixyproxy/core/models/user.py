@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, NewType
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StringConstraints
 
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Role
@@ -53,6 +53,12 @@ class UserStatus(StrEnum):
 class NewUser(FrozenModel):
     """What is asked for in a new user."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"username": "ann@example.com", "password": "correct horse battery staple", "role": "member"}]
+        }
+    )
+
     username: Username
     password: Password
     role: Role = Role.MEMBER
@@ -60,6 +66,8 @@ class NewUser(FrozenModel):
 
 class UserChange(FrozenModel):
     """What is to change of a user; what is left out stays. A new password ends the sessions of the old one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "tenant_admin"}]})
 
     password: Password | None = None
     role: Role | None = None

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, NewType
 
-from pydantic import Field, SecretStr, StringConstraints, field_serializer
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints, field_serializer
 
 from pixyproxy.core.models.base import UNIQUE, FrozenModel
 from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus
@@ -47,6 +47,10 @@ class DeliveryStatus(StrEnum):
 
 class NewWebhook(FrozenModel):
     """What is asked for in a new webhook."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "https://example.com/pixyproxy", "events": ["generation.stored"]}]}
+    )
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
         description="Where events are posted: https, on a host whose addresses are public.",

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import unquote_plus
 
-from fastapi import Depends, Security
-from fastapi.security import HTTPBasic
+from fastapi import Depends
 from pydantic import SecretStr
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 
 from pixyproxy.core.exceptions import OAuthClientException, OAuthRequestException
 
@@ -30,18 +29,6 @@ CLIENT_ID = re.compile(r"[\x20-\x7e]{0,255}")
 """RFC 6749 appendix A.1, and what tokens and the database hold of one."""
 
 
-class DocumentedBasic(HTTPBasic):
-    """Basic in the OpenAPI document; FastAPI's own answers a header that it cannot read, in words of its own."""
-
-    async def __call__(self, _request: HTTPConnection) -> None:
-        """Leave the header to ``presented_client``."""
-
-
-BASIC = DocumentedBasic(
-    auto_error=False, scheme_name="ClientBasic", description="A key id, and the key as the password."
-)
-
-
 @dataclass(frozen=True)
 class Client:
     """What a client says of itself; ``secret`` is None for a public one, which only has a name."""
@@ -50,7 +37,7 @@ class Client:
     secret: SecretStr | None
 
 
-async def presented_client(request: Request, _basic: Annotated[object, Security(BASIC)]) -> Client | None:
+async def presented_client(request: Request) -> Client | None:
     """The client that Basic or the form names (RFC 6749 §2.3.1), or None where neither does.
 
     Basic beside an API key is the sign-in of a reverse proxy, and names no client of ours.

@@ -9,7 +9,7 @@ from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.web.dependencies import AllServices, PublicUrl
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import problems
+from pixyproxy.web.openapi import Tag, problems
 
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
 CACHE_SECONDS = 300
@@ -64,7 +64,7 @@ async def get_json_web_key_set(response: Response, services: AllServices) -> Jso
 
 def metadata_router(limits: RateLimits) -> APIRouter:
     """The well-known resources."""
-    router = APIRouter(prefix="/.well-known", tags=["identity"])
+    router = APIRouter(prefix="/.well-known", tags=[Tag.IDENTITY])
     router.get("/oauth-authorization-server", responses=problems(429))(limits.probe(get_server_metadata))
     router.get("/jwks.json", responses=problems(429))(limits.probe(get_json_web_key_set))
     return router

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Security
-from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlowPassword, OAuthFlows
-from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2
+from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
+from fastapi.security import HTTPBearer, OAuth2
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -27,33 +27,36 @@ SCOPE_DESCRIPTIONS = {
     Scope.USER_MANAGE: "Manage users.",
     Scope.ADMIN: "Administer the server.",
 }
-FLOW = {"tokenUrl": "/auth/token", "scopes": {scope.value: text for scope, text in SCOPE_DESCRIPTIONS.items()}}
 
 SCHEMES_OF_PROXIES = {"basic", "digest", "negotiate", "ntlm"}
 """Those of ``Authorization`` that browsers know themselves (RFC 7617, RFC 7616, RFC 4559)."""
 
+# The document has these two schemes alone: a key or token to paste, and a form for people. X-API-Key and the other
+# grants work as well, and are described in words.
 BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="Bearer",
     # Swagger UI puts the word in front of whatever is filled in.
-    description="An API key (`pxy_…`) or an access token (`eyJ…`), without the word Bearer.",
-)
-HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="ApiKeyHeader", description="An API key.")
-OAUTH = OAuth2(
-    flows=OAuthFlows(
-        password=OAuthFlowPassword.model_validate(FLOW),
-        clientCredentials=OAuthFlowClientCredentials.model_validate(FLOW),
+    description=(
+        "Paste an API key (`pxy_…`) or an access token (`eyJ…`), without the word Bearer. "
+        "Programs can also send an API key in the header `X-API-Key`."
     ),
-    scheme_name="OAuth2",
-    description="Sign in as a user, or with an API key: its key id as the client's id, the key as its secret.",
+)
+SIGN_IN = OAuth2(
+    flows=OAuthFlows(
+        password=OAuthFlowPassword(
+            tokenUrl="/auth/token", scopes={scope.value: text for scope, text in SCOPE_DESCRIPTIONS.items()}
+        )
+    ),
+    scheme_name="SignIn",
+    description="Sign in with a username and a password. Leave the client's fields empty.",
     auto_error=False,
 )
 
 
 async def _documented(
     _bearer: Annotated[object, Security(BEARER)],
-    _header: Annotated[object, Security(HEADER)],
-    _oauth: Annotated[object, Security(OAUTH)],
+    _sign_in: Annotated[object, Security(SIGN_IN)],
 ) -> None:
     """Name the credentials in the OpenAPI document."""
 

@@ -21,7 +21,7 @@ from pixyproxy.web.auth.policies import credential_in, recognize
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits, client_address
-from pixyproxy.web.openapi import OPEN_TO_EVERYONE, oauth_errors
+from pixyproxy.web.openapi import SECURITY, Tag, oauth_errors
 
 NOT_KEPT = {"Pragma": "no-cache"}
 """RFC 6749 §5.1, beside the ``Cache-Control: no-store`` of every answer."""
@@ -35,8 +35,10 @@ class TokenForm(BaseModel):
     grant_type: str = Field(
         max_length=100, json_schema_extra={"enum": ["password", "client_credentials", "refresh_token"]}
     )
-    username: str | None = Field(default=None, max_length=128)
-    password: Annotated[SecretStr, Field(max_length=256)] | None = None
+    username: str | None = Field(default=None, max_length=128, examples=["ann@example.com"])
+    password: Annotated[SecretStr, Field(max_length=256)] | None = Field(
+        default=None, examples=["correct horse battery staple"]
+    )
     refresh_token: Annotated[SecretStr, Field(max_length=100)] | None = None
     scope: str | None = Field(default=None, max_length=500, description="Separated by spaces; narrows what is given.")
     client_id: str | None = Field(default=None, max_length=255)
@@ -48,7 +50,7 @@ class TokenStatusForm(BaseModel):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    token: Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
+    token: Annotated[SecretStr, Field(min_length=1, max_length=10_000, examples=["eyJhbGciOiJFUzI1NiJ9.e30.c2ln"])]
     token_type_hint: str | None = Field(default=None, max_length=100)
     client_id: str | None = Field(default=None, max_length=255)
     client_secret: Annotated[SecretStr, Field(max_length=255)] | None = None
@@ -62,7 +64,11 @@ async def issue_token(
     services: AllServices,
     limits: Limits,
 ) -> TokenResponse:
-    """Give an access token for a password, an API key or a refresh token."""
+    """Give an access token for a password, an API key or a refresh token.
+
+    An API key is the client of `client_credentials`: its key id in `client_id`, the key in `client_secret`; or both in
+    the Basic scheme of `Authorization`.
+    """
     if form.grant_type == "client_credentials":
         issued = await _issue_to_client(request, form, client, services, limits)
     elif form.grant_type == "password":
@@ -145,7 +151,10 @@ async def introspect_token(
     caller: Annotated[Principal, Depends(introspecting_caller)],
     services: AllServices,
 ) -> Introspection:
-    """Tell what a token of the caller's tenant is; of any other it only says that it is not active."""
+    """Tell what a token of the caller's tenant is; of any other it only says that it is not active.
+
+    The caller may also be an OAuth client, with `client_id` and `client_secret`, or both in the Basic scheme.
+    """
     response.headers.update(NOT_KEPT)
     return await services.token_status.introspect(form.token, caller=caller)
 
@@ -166,20 +175,21 @@ def _key_of(client: Client) -> PresentedKey | None:
 
 def token_router(limits: RateLimits) -> APIRouter:
     """The OAuth 2 endpoints."""
-    router = APIRouter(prefix="/auth", tags=["identity"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/auth", tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.post(
         "/token",
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
         response_model_exclude_none=True,
-        openapi_extra=OPEN_TO_EVERYONE,
     )(limits.sign_in(issue_token))
     router.post(
         "/revoke",
         response_class=Response,
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
-        openapi_extra=OPEN_TO_EVERYONE,
     )(limits.sign_in(revoke_token))
-    router.post("/introspect", responses=oauth_errors(400, 401, 403, 413, 429, 503), response_model_exclude_none=True)(
-        limits.sign_in(introspect_token)
-    )
+    router.post(
+        "/introspect",
+        responses=oauth_errors(400, 401, 403, 413, 429, 503),
+        response_model_exclude_none=True,
+        openapi_extra={"security": SECURITY},
+    )(limits.sign_in(introspect_token))
     return router

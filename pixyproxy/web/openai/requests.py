@@ -53,7 +53,12 @@ OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(Options)
 class OpenAIImageRequest(BaseModel):
     """The body of ``POST /v1/images/generations``; `visibility` and `filename` are PixyProxy's own."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "response_format": "url"}]},
+    )
 
     prompt: Prompt
     model: ModelName | None = None

@@ -20,7 +20,7 @@ from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, a
 from pixyproxy.web.openai.repeats import Repeats
 from pixyproxy.web.openai.requests import OpenAIImageRequest, read_edit
 from pixyproxy.web.openai.streaming import StreamedGeneration
-from pixyproxy.web.openapi import EDIT_BODY, IMAGES_RESPONSES, openai_errors
+from pixyproxy.web.openapi import EDIT_BODY, IMAGES_RESPONSES, Tag, openai_errors
 
 
 class Model(FrozenModel):
@@ -126,7 +126,7 @@ async def _answer(
 
 def openai_router(limits: RateLimits) -> APIRouter:
     """The OpenAI-compatible resources."""
-    router = APIRouter(prefix="/v1", tags=["openai"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/v1", tags=[Tag.OPENAI], route_class=GuardedRoute)
     errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
     images = ImageResources(Repeats())
     router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(

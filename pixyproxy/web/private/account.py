@@ -12,7 +12,7 @@ from pixyproxy.core.models.tenant import TenantGuid
 from pixyproxy.web.auth.policies import AnyCaller, UsageRead
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.limits import RateLimits, RemainingLimit
-from pixyproxy.web.openapi import problems
+from pixyproxy.web.openapi import Tag, problems
 
 
 class OwnTenant(FrozenModel):
@@ -64,7 +64,7 @@ def _me(principal: Principal, remaining: list[RemainingLimit], budget: BudgetDet
 
 def account_router(limits: RateLimits) -> APIRouter:
     """The resources about the caller itself."""
-    router = APIRouter(tags=["identity"])
+    router = APIRouter(tags=[Tag.IDENTITY])
     router.get("/me", responses=problems(401, 403, 429, 503))(limits.read(get_me))
     router.get("/usage", responses=problems(401, 403, 414, 422, 429, 503))(limits.read(get_usage))
     return router

@@ -15,7 +15,7 @@ from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import link_to_next
 
 
@@ -96,7 +96,7 @@ async def resolve_generation(
 
 def admin_router(limits: RateLimits) -> APIRouter:
     """The resources of operators."""
-    router = APIRouter(prefix="/admin", tags=["administration"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/admin", tags=[Tag.ADMINISTRATION], route_class=GuardedRoute)
     router.get("/tenant", responses=problems(401, 403, 429, 503))(limits.read(list_tenants))
     router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_tenant)

@@ -29,7 +29,7 @@ from pixyproxy.web.dependencies import (
 from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, problems
+from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, Tag, problems
 from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, link_to_next
 
@@ -140,7 +140,7 @@ def _shown(standing: Standing, public_url: str) -> object:
 
 def generation_router(limits: RateLimits) -> APIRouter:
     """The generation resource. A quarter of a process's connections may wait for what happens to one tenant's."""
-    router = APIRouter(tags=["generation"], route_class=GuardedRoute)
+    router = APIRouter(tags=[Tag.GENERATION], route_class=GuardedRoute)
     watched = WatchedGenerations(Followers(most=max(1, limits.settings.max_connections // 4)))
     router.post(
         "/generation",

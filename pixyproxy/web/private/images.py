@@ -11,7 +11,7 @@ from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, problems
+from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, Tag, problems
 from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, image_detail
 
@@ -58,10 +58,12 @@ async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Ed
 
 def private_image_router(limits: RateLimits) -> APIRouter:
     """The private image resource."""
-    router = APIRouter(tags=["image"], route_class=GuardedRoute)
+    router = APIRouter(tags=[Tag.IMAGE], route_class=GuardedRoute)
     router.post(
         "/image",
         status_code=201,
+        # Each status has a model of its own.
+        response_model=None,
         responses=CREATED_RESPONSES
         | ACCEPTED_RESPONSES
         | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504, 507),

@@ -9,7 +9,7 @@ from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, Cursor, KeyGuid, Limit
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import api_key_with_secret, link_to_next
 
 
@@ -48,7 +48,7 @@ async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices)
 
 def key_router(limits: RateLimits) -> APIRouter:
     """The key resource."""
-    router = APIRouter(prefix="/key", tags=["identity"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/key", tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(limits.read(list_keys))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_key)

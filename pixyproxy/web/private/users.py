@@ -9,7 +9,7 @@ from pixyproxy.web.auth.policies import UserManage
 from pixyproxy.web.dependencies import AllServices, Cursor, Limit, UserGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import LIST_RESPONSES, problems
+from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import link_to_next
 
 
@@ -46,7 +46,7 @@ async def delete_user(principal: UserManage, guid: UserGuidInPath, services: All
 
 def user_router(limits: RateLimits) -> APIRouter:
     """The user resource."""
-    router = APIRouter(prefix="/user", tags=["identity"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/user", tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(limits.read(list_users))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
         limits.change(create_user)

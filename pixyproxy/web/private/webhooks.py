@@ -9,7 +9,7 @@ from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import problems
+from pixyproxy.web.openapi import Tag, problems
 
 
 async def list_webhooks(principal: KeyManage, services: AllServices) -> list[WebhookDetail]:
@@ -50,7 +50,7 @@ def _with_secret(issued: IssuedWebhook) -> WebhookWithSecret:
 
 def webhook_router(limits: RateLimits) -> APIRouter:
     """The webhook resource."""
-    router = APIRouter(prefix="/webhook", tags=["webhooks"], route_class=GuardedRoute)
+    router = APIRouter(prefix="/webhook", tags=[Tag.WEBHOOKS], route_class=GuardedRoute)
     read, changed = problems(401, 403, 404, 429, 503), problems(400, 401, 403, 404, 413, 422, 429, 503)
     router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_webhooks))
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(

@@ -8,7 +8,7 @@ from pydantic import Field
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import problems
+from pixyproxy.web.openapi import Tag, problems
 
 
 class Health(FrozenModel):
@@ -42,7 +42,7 @@ async def readyz(services: AllServices, limits: Limits) -> Readiness:
 
 def health_router(limits: RateLimits) -> APIRouter:
     """The resources that a supervisor asks."""
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=[Tag.HEALTH])
     router.get("/healthz", responses=problems(429))(limits.probe(healthz))
     router.get("/readyz", responses=problems(429, 503, 507))(limits.probe(readyz))
     return router

@@ -9,7 +9,7 @@ from pixyproxy.core.models.image import ImageDetail, ImageFilter
 from pixyproxy.web.auth.policies import AnyViewer
 from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
 from pixyproxy.web.limits import RateLimits, client_address
-from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, problems
+from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, Tag, problems
 from pixyproxy.web.presentation import image_detail, link_to_next
 from pixyproxy.web.public.picture_response import (
     PictureResponse,
@@ -51,7 +51,7 @@ async def get_image(guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader, pu
 
 
 async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader) -> Response:
-    """The picture, byte for byte as it was made; as JSON with base64 where `Accept` prefers that."""
+    """The picture, byte for byte as it was made; as JSON with base64 where `Accept` prefers `application/json`."""
     picture = await reader.require_picture(guid, viewer=viewer)
     headers = picture_headers(picture.image)
     if prefers_json(request.headers.get("accept", "*/*"), picture.image.media_type):
@@ -63,7 +63,7 @@ async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: Any
 
 def public_image_router(limits: RateLimits) -> APIRouter:
     """The public image resource."""
-    router = APIRouter(tags=["image"])
+    router = APIRouter(tags=[Tag.IMAGE])
     router.get(
         "/image",
         responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503),

@@ -1,4 +1,4 @@
-"""The pages in a real browser, used as people use them: every way to sign in at /docs, and the gallery."""
+"""The pages in a real browser, as people use them: both ways to sign in at /docs, its examples, and the gallery."""
 
 import json
 import uuid
@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.api_keys import key_id_of
 from tests.support.browser import Visit, visiting
-from tests.support.identity import Account, Json, make_user, sign_in
+from tests.support.identity import Account, Json, make_user
+from tests.support.pictures import png
 from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
 
 # What a database has no part in is tested over one.
 
-PASSWORD_FLOW = "OAuth2 (OAuth2, password)"
-CLIENT_FLOW = "OAuth2 (OAuth2, clientCredentials)"
+BEARER = "Bearer (http, Bearer)"
+SIGN_IN = "SignIn (OAuth2, password)"
 
 
 @pytest.fixture
@@ -54,11 +54,9 @@ class DocsPage:
             scheme.locator(f'label:text-is("{label}:") + section input').fill(value)
         scheme.get_by_text("Authorize", exact=True).click()
 
-    def sign_in(self, title: str, values: dict[str, str], *, location: str | None = None) -> None:
-        """Authorize with success, the client's secret sent in ``location`` where there is a choice."""
+    def sign_in(self, title: str, values: dict[str, str]) -> None:
+        """Authorize with success."""
         scheme = self.open_scheme(title)
-        if location is not None:
-            scheme.get_by_label("Client credentials location:").select_option(label=location)
         self.authorize(scheme, values)
         expect(scheme.get_by_text("Logout")).to_be_visible()
         self.close_dialog()
@@ -68,21 +66,29 @@ class DocsPage:
         self.open_scheme(title).get_by_text("Logout").click()
         self.close_dialog()
 
-    def try_out(self, path: str, values: dict[str, str] | None = None) -> tuple[int, Json]:
-        """The status and the body that the page shows for the operation at a path that has only one."""
-        operation = self.page.locator(f'.opblock:has([data-path="{path}"])')
-        again = operation.get_by_text("Clear", exact=True)
-        if again.count():
-            again.click()
-        else:
-            operation.locator(".opblock-summary-control").click()
-            operation.get_by_text("Try it out").click()
-        for name, value in (values or {}).items():
-            operation.locator(f'tr[data-property-name="{name}"] input:not([type=checkbox])').fill(value)
+    def open(self, operation_id: str) -> Locator:
+        """Open an operation and press its Try it out button, which fills in the examples."""
+        operation = self.page.locator(f'.opblock[id$="-{operation_id}"]')
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_text("Try it out").click()
+        return operation
+
+    def execute(self, operation: Locator) -> tuple[int, Json]:
+        """Press Execute, and return the status and the body that the page shows."""
         operation.get_by_text("Execute", exact=True).click()
         answer = operation.locator(".live-responses-table tr.response")
         body: Json = json.loads(answer.locator(".highlight-code code").first.inner_text())
         return int(answer.locator(".response-col_status").inner_text().split()[0]), body
+
+    def me(self) -> tuple[int, Json]:
+        """What ``GET /me`` answers now."""
+        operation = self.page.locator('.opblock[id$="-get_me"]')
+        again = operation.get_by_text("Clear", exact=True)
+        if again.count():
+            again.click()
+        else:
+            self.open("get_me")
+        return self.execute(operation)
 
 
 @pytest.fixture
@@ -98,82 +104,55 @@ def member(owner: TenantClient) -> Account:
     return make_user(owner.http)
 
 
-def client_of(owner: TenantClient) -> dict[str, str]:
-    """What the fields for an OAuth client take: the key id, and the whole key."""
-    return {"client_id": key_id_of(owner.api_key), "client_secret": owner.api_key}
-
-
-def assert_is_signed_in(docs: DocsPage, owner: TenantClient, subject: str) -> None:
-    status, me = docs.try_out("/me")
-    assert (status, me["tenant"]["guid"], me["subject"]) == (200, owner.guid, subject)
-
-
 def assert_can_sign_out(docs: DocsPage, visit: Visit, title: str) -> None:
     docs.sign_out(title)
-    status, problem = docs.try_out("/me")
+    status, problem = docs.me()
     assert (status, problem["code"]) == (401, "credential_missing")
     visit.refusals.subtract([(401, "/me")])
 
 
-@pytest.mark.parametrize("title", ["Bearer", "ApiKeyHeader"])
-def test_an_api_key_signs_in_and_out(title: str, docs: DocsPage, visit: Visit, owner: TenantClient) -> None:
-    docs.sign_in(title, {"Value": owner.api_key})
-    assert_is_signed_in(docs, owner, owner.http.get("/me").json()["subject"])
-    assert_can_sign_out(docs, visit, title)
-
-
-def test_an_access_token_signs_in(docs: DocsPage, owner: TenantClient, member: Account) -> None:
-    docs.sign_in("Bearer", {"Value": sign_in(owner.http, member)["access_token"]})
-    assert_is_signed_in(docs, owner, member.guid)
-
-
-def test_a_user_signs_in_and_out_without_a_client(
-    docs: DocsPage, visit: Visit, owner: TenantClient, member: Account
+def test_an_api_key_signs_in_and_the_examples_make_and_edit_a_picture(
+    docs: DocsPage, visit: Visit, owner: TenantClient, upstream: FakeUpstream
 ) -> None:
-    docs.sign_in(PASSWORD_FLOW, {"username": member.username, "password": member.password})
-    assert_is_signed_in(docs, owner, member.guid)
-    assert_can_sign_out(docs, visit, PASSWORD_FLOW)
+    docs.sign_in(BEARER, {"Value": owner.api_key})
+    status, me = docs.me()
+    assert (status, me["tenant"]["guid"]) == (200, owner.guid)
+
+    status, image = docs.execute(docs.open("create_image"))
+    assert (status, image["prompt"], image["width"]) == (201, "a red fox in the snow", 1024)
+
+    edit = docs.open("edit_openai_image")
+    picture = {"name": "fox.png", "mimeType": "image/png", "buffer": png(256, 256)}
+    edit.locator('tr[data-property-name="image"] input[type=file]').set_input_files([picture])  # type: ignore[list-item]
+    status, answer = docs.execute(edit)
+    assert (status, len(answer.get("data", []))) == (200, 1), answer
+    assert upstream.requests[1].prompt == "the same, at night under a full moon"
+
+    assert_can_sign_out(docs, visit, BEARER)
+    # Swagger UI looks for a component for each item of a list of files, and does without.
+    assert set(visit.complaints) == {"Could not find component: JsonSchema_string_binary"}
+    visit.complaints.clear()
 
 
-@pytest.mark.parametrize("location", ["Authorization header", "Request body"])
-def test_a_user_signs_in_with_a_client(location: str, docs: DocsPage, owner: TenantClient, member: Account) -> None:
-    values = {"username": member.username, "password": member.password, **client_of(owner)}
-    docs.sign_in(PASSWORD_FLOW, values, location=location)
-    assert_is_signed_in(docs, owner, member.guid)
-
-
-def test_an_api_key_signs_in_and_out_as_an_oauth_client(docs: DocsPage, visit: Visit, owner: TenantClient) -> None:
-    docs.sign_in(CLIENT_FLOW, client_of(owner))
-    assert_is_signed_in(docs, owner, owner.http.get("/me").json()["subject"])
-    assert_can_sign_out(docs, visit, CLIENT_FLOW)
-
-
-def test_the_scopes_that_are_ticked_are_the_ones_asked_for(docs: DocsPage, owner: TenantClient) -> None:
-    scheme = docs.open_scheme(CLIENT_FLOW)
-    scheme.get_by_text("image:read", exact=True).click()
-    docs.authorize(scheme, client_of(owner))
-    expect(scheme.get_by_text("Logout")).to_be_visible()
-    docs.close_dialog()
-    assert docs.try_out("/me")[1]["scopes"] == ["image:read"]
-
-
-def test_an_oauth_client_introspects_a_token(docs: DocsPage, owner: TenantClient, member: Account) -> None:
-    client = client_of(owner)
-    docs.sign_in("ClientBasic", {"Username": client["client_id"], "Password": client["client_secret"]})
-    status, token = docs.try_out("/auth/introspect", {"token": sign_in(owner.http, member)["access_token"]})
-    assert (status, token["active"], token["sub"]) == (200, True, member.guid)
-
-
-def test_a_wrong_password_shows_the_error_of_the_token_endpoint(
+def test_a_user_signs_in_by_the_second_of_two_ways_with_the_scopes_that_are_ticked(
     docs: DocsPage, visit: Visit, owner: TenantClient, member: Account
 ) -> None:
     wrong = {**member.password_form, "password": "wrong"}
     told = owner.http.post("/auth/token", data=wrong).json()
-    scheme = docs.open_scheme(PASSWORD_FLOW)
+    scheme = docs.open_scheme(SIGN_IN)
+    expect(docs.page.locator(".auth-container h4")).to_have_text([BEARER, SIGN_IN])
+    scheme.get_by_text("image:read", exact=True).click()
     docs.authorize(scheme, {"username": member.username, "password": "wrong"})
     expect(scheme.locator(".errors")).to_contain_text(f"{told['error']}, description: {told['error_description']}")
     assert scheme.get_by_text("Logout").count() == 0
     visit.refusals.subtract([(400, "/auth/token")])
+
+    docs.authorize(scheme, {"password": member.password})
+    expect(scheme.get_by_text("Logout")).to_be_visible()
+    docs.close_dialog()
+    status, me = docs.me()
+    assert (status, me["subject"], me["scopes"]) == (200, member.guid, ["image:read"])
+    assert_can_sign_out(docs, visit, SIGN_IN)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
