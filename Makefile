@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults lint fmt bench bench-peers schema lock clean
+.PHONY: help install run test faults mutants lint fmt bench bench-peers schema lock clean
 
 PORT ?= 8000
 HOST ?= 127.0.0.1
@@ -20,7 +20,11 @@ test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Red
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
-	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov tests/faults tests/web/test_limits.py tests/web/test_openapi.py tests/web/test_request_log.py tests/web/private/test_budgets.py
+	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov --timeout=7200 -o faulthandler_timeout=7260 \
+	  tests/faults tests/web/test_limits.py tests/web/test_openapi.py tests/web/test_request_log.py tests/web/private/test_budgets.py
+
+mutants: $(VENV)/.developed ## Put faults into the code that money and data depend on, and list those that no test notices
+	$(BIN)/python scripts/mutants.py $(MUTANTS)
 
 lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/ruff check .
@@ -52,7 +56,7 @@ lock: $(VENV)/.developed ## Pin the newest releases in requirements*.lock
 	  --no-emit-find-links --python-version 3.11 tests/clients/requirements.in -o tests/clients/requirements.txt
 
 clean: ## Remove the environment and caches; data and pictures stay
-	rm -rf $(VENV) .venv-peers .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) .venv-peers .tools mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@scripts/install.sh requirements.lock

@@ -38,6 +38,11 @@ def test_what_is_reserved_and_settled_is_told(data: Repositories) -> None:
     assert data.budgets.get(MONTH, tenant_id=tenant.id) == expected
 
 
+def test_what_is_spent_without_a_reservation_begins_the_month(data: Repositories, tenant: Tenant) -> None:
+    data.budgets.settle(MONTH, released=0, spent=PRICE, tenant_id=tenant.id)
+    assert data.budgets.get(MONTH, tenant_id=tenant.id) == Spending(month=MONTH, spent_micro_usd=PRICE)
+
+
 def test_a_budget_is_used_to_the_last_micro_dollar(data: Repositories) -> None:
     tenant = _add_tenant(data, "0.1")
     assert not data.budgets.reserve(MONTH, 100_001, tenant_id=tenant.id)

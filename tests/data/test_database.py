@@ -83,10 +83,6 @@ async def test_bad_sql_is_a_database_exception_that_tells_none_of_it(database: D
     assert_whole(database)
 
 
-async def test_ping_answers(database: Database) -> None:
-    await database.ping()
-
-
 @pytest.mark.parametrize("backend", ["sqlite", "mysql"])
 async def test_the_wait_for_a_slot_is_bounded(
     databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory

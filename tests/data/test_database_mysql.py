@@ -43,8 +43,8 @@ async def test_a_lost_deadlock_is_run_again(database: Database) -> None:
     )
     assert sorted(runs[:2]) == ["<a>", "<b>"]
     assert len(runs) == 3
-    for tenant in await database.read(lambda data: data.tenants.list_all()):
-        assert (tenant.name.count("<a>"), tenant.name.count("<b>")) == (1, 1)
+    tenants = await database.read(lambda data: data.tenants.list_all())
+    assert [(tenant.name.count("<a>"), tenant.name.count("<b>")) for tenant in tenants] == [(1, 1), (1, 1)]
     assert_whole(database)
 
 

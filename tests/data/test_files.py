@@ -152,6 +152,7 @@ def test_only_staged_files_older_than_an_hour_are_swept(tmp_path: Path) -> None:
 
 def test_sweeping_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     remove_staged(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_moves_is_at_one_place_and_moves_again(tmp_path: Path) -> None:

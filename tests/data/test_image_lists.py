@@ -110,12 +110,12 @@ def test_pages_give_every_image_once_whatever_comes_and_goes_meanwhile(data: Rep
     images = [add_image(data, tenant) for _ in range(50)]
     add_image(data, add_tenant(data), visibility=Visibility.PRIVATE)
     deleted = images[20]
-    seen: list[StoredImage] = []
+    pages: list[list[StoredImage]] = []
     before = None
     while page := _list(data, tenant_id=tenant.id, before=before, limit=7):
-        assert len(page) <= 7
-        seen += page
+        pages.append(page)
         before = page[-1].id
         add_image(data, tenant)
         data.images.delete(deleted.guid, tenant_id=tenant.id)
-    assert seen == [image for image in reversed(images) if image != deleted]
+    assert [image for page in pages for image in page] == [image for image in reversed(images) if image != deleted]
+    assert [len(page) for page in pages] == [7] * 7

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
@@ -46,8 +47,7 @@ def noting(backend: str, databases: TestDatabases, data: Repositories) -> Iterat
     """Have every statement of ``data`` call a ``LOWER`` that notes what it is given."""
     noting = Noting(data.connection)
     if backend == "sqlite":
-        driver = data.connection.connection.driver_connection
-        assert driver is not None
+        driver: Any = data.connection.connection.driver_connection
         driver.create_function("noting_lower", 1, noting.lower)
     else:
         # On a connection of its own, since it commits.

@@ -40,6 +40,7 @@ class RecordedDisk:
 
         Only an fsync may also have taken place earlier: what counts is the first one after the preceding operation.
         """
+        assert expected
         last = -1
         for name, path in expected:
             found = [at for at, step in enumerate(self.steps) if (step.name, step.path) == (name, path)]

@@ -96,8 +96,9 @@ def assert_kept_durably(disk: RecordedDisk, folder: SpoolFolder, generation: Gen
     entry = folder.path / f"{generation.guid}.json"
     written = disk.source_of(entry)
     disk.assert_order(("write", written), ("fsync", written), ("replace", entry))
-    assert generation.image_count
-    for index, guid in enumerate(generation.image_guids[: generation.image_count]):
+    guids = generation.image_guids[: generation.image_count]
+    assert len(guids) > 0
+    for index, guid in enumerate(guids):
         picture, stored = folder.picture(generation.guid, index), store.path(guid, "image/png")
         disk.assert_order(
             ("mkdir", folder.path),

@@ -172,15 +172,12 @@ def test_a_forgery_that_is_right_but_for_one_thing_is_refused(
 
 @pytest.mark.parametrize("kind", FORGERIES)
 def test_every_other_forgery_is_refused(kind: str, forged_server: RunningServer) -> None:
-    for name, forge in FORGERIES[kind].items():
-        token = forge()
-        if len(token) > LONGEST_HEADER:
-            continue
-        answer = ask(forged_server, token)
-        if sendable(token):
-            assert (answer.status_code, answer.json()["code"]) == (401, "credential_invalid"), name
-        else:
-            assert answer.status_code in UNSENDABLE, name
+    tokens = {name: forge() for name, forge in FORGERIES[kind].items()}
+    answers = {name: ask(forged_server, token) for name, token in tokens.items() if len(token) <= LONGEST_HEADER}
+    refused = {name: answer for name, answer in answers.items() if sendable(tokens[name])}
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused.values()} == {(401, "credential_invalid")}
+    unsendable = {answer.status_code for name, answer in answers.items() if name not in refused}
+    assert unsendable <= UNSENDABLE
     assert exchange(forged_server.url, request_bytes("GET", "/readyz")).status_code == 200
 
 

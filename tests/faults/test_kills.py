@@ -5,6 +5,7 @@ Without it there is one for each way, and no more time is asked of a machine tha
 """
 
 import json
+import math
 import os
 import random
 import signal
@@ -131,8 +132,8 @@ def test_a_kill_loses_nothing_and_buys_nothing_twice(
     finally:
         record_property("kills", json.dumps([str(way), findings.as_dict()]))
     findings.assert_none()
-    if KILLS:
-        assert findings.slowest_seconds < RECOVERY_SECONDS
+    # The few kills of an ordinary run share the machine with other tests, so they are not timed.
+    assert findings.slowest_seconds < (RECOVERY_SECONDS if KILLS else math.inf)
 
 
 def kill_and_recover(site: Site, way: Way, dice: random.Random, findings: Findings) -> None:

@@ -202,7 +202,7 @@ def certificate() -> Certificate:
     return make_certificate(NAME)
 
 
-async def _refused(targets: SafeTargets, url: str) -> None:
+async def _assert_refused(targets: SafeTargets, url: str) -> None:
     with pytest.raises(WebhookTargetException):
         await targets.check(url)
 
@@ -220,7 +220,7 @@ def test_an_address_outside_is_public(address: str) -> None:
 @pytest.mark.parametrize("address", INSIDE)
 async def test_a_name_that_leads_inside_is_refused_after_resolution(targets: SafeTargets, address: str) -> None:
     for answer in ([address], [PUBLIC, address], [address, PUBLIC]):
-        await _refused(replace(targets, resolve=FakeResolver([answer])), f"https://{NAME}/")
+        await _assert_refused(replace(targets, resolve=FakeResolver([answer])), f"https://{NAME}/")
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
@@ -232,7 +232,7 @@ async def test_a_name_that_leads_outside_is_accepted(targets: SafeTargets, addre
 
 @pytest.mark.parametrize("url", SPELLINGS, ids=ascii)
 async def test_no_spelling_leads_inside(targets: SafeTargets, url: str) -> None:
-    await _refused(targets, url)
+    await _assert_refused(targets, url)
 
 
 @pytest.mark.parametrize("resolve", [_fail, _hang, FakeResolver([[]])], ids=["unknown", "silent", "empty"])
@@ -298,9 +298,11 @@ async def test_look_ups_that_hang_are_forgotten_when_the_server_stops(targets: S
     while not resolver.asked:  # noqa: ASYNC110
         await asyncio.sleep(0)
     await _give_up([check])
+    assert len(targets.resolving) == 1
     await targets.close()
-    while targets.resolving:  # noqa: ASYNC110
+    for _ in range(10):
         await asyncio.sleep(0)
+    assert targets.resolving == {}
 
 
 async def test_the_operating_system_is_asked(targets: SafeTargets) -> None:
@@ -326,7 +328,7 @@ async def test_what_the_operator_allows_is_accepted(
     permitting = open_safe_targets([allowed])
     resolve = FakeResolver([answer])
     assert (await replace(permitting, resolve=resolve).check(url)).addresses == tuple(answer)
-    await _refused(replace(targets, resolve=resolve), url)
+    await _assert_refused(replace(targets, resolve=resolve), url)
     await permitting.close()
 
 
@@ -342,7 +344,7 @@ async def test_what_the_operator_allows_is_accepted(
 )
 async def test_what_the_operator_allows_allows_nothing_else(url: str, answer: list[str]) -> None:
     permitting = open_safe_targets(["10.1.0.0/16", f"other.{NAME}", "allowed.example"])
-    await _refused(replace(permitting, resolve=FakeResolver([answer])), url)
+    await _assert_refused(replace(permitting, resolve=FakeResolver([answer])), url)
     await permitting.close()
 
 

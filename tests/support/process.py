@@ -116,14 +116,18 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
 def wait_until(condition: Callable[[], bool], *, seconds: float = 60, what: str = "it") -> None:
     """Return once the condition holds; an error of the network means that it does not yet."""
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except httpx2.HTTPError:
-            pass
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+    while not _holds(condition):
+        if time.monotonic() > deadline:
+            message = f"{what} did not happen in {seconds} s"
+            raise TimeoutError(message)
         time.sleep(0.05)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except httpx2.HTTPError:
+        return False
 
 
 def _url_in(log: Path, process: subprocess.Popen[bytes]) -> str:

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import mariadb
 from tests.support.mariadb import MariaDbServer, MySqlDatabases, mysql_databases
+from tests.support.process import wait_until
 
 _ROOT = Path(__file__).parents[2]
 
@@ -118,10 +119,8 @@ def test_server_and_data_vanish_with_the_process_that_started_it(
         text=True,
     )
 
-    deadline = time.monotonic() + 20
-    while _exists(int(finished.stdout)) or any(tmp_path.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert finished.returncode == -signal.SIGKILL
+    wait_until(lambda: not _exists(int(finished.stdout)) and not any(tmp_path.iterdir()), seconds=20)
 
 
 def _exists(pid: int) -> bool:

@@ -4,7 +4,11 @@ from typing import Any
 
 import httpx2
 
+from tests.support.problems import assert_problem
+
 MEMBERS = {"message", "type", "param", "code", "request_id"}
+BOOLEANS = {"true", "false"}
+"""What OpenAI's SDKs understand in ``x-should-retry``."""
 
 
 def assert_openai_error(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
@@ -12,7 +16,7 @@ def assert_openai_error(response: httpx2.Response, status: int, code: str) -> di
     assert response.status_code == status, response.text[:2000]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
-    assert response.headers["x-should-retry"] in {"true", "false"}
+    assert response.headers["x-should-retry"] in BOOLEANS
     body = response.json()
     assert body.keys() == {"error"}
     error: dict[str, Any] = body["error"]
@@ -22,3 +26,9 @@ def assert_openai_error(response: httpx2.Response, status: int, code: str) -> di
     assert error["request_id"] == response.headers["x-request-id"]
     assert "Traceback" not in response.text
     return error
+
+
+def assert_error(response: httpx2.Response, status: int, code: str, *, path: str) -> dict[str, Any]:
+    """Return the body of an answer that is this error, in the form of its path."""
+    assert_form = assert_openai_error if path.startswith("/v1/") else assert_problem
+    return assert_form(response, status, code)

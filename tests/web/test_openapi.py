@@ -70,7 +70,9 @@ def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    for reference in set(references(document)):
+    found = set(references(document))
+    assert len(found) > 20
+    for reference in found:
         node: Any = document
         for name in reference.removeprefix("#/").split("/"):
             assert name in node, reference

@@ -15,7 +15,7 @@ from tests.support.problems import assert_problem
 from tests.support.raw_http import connected, exchange, read_response, request_bytes
 from tests.support.server import UNLIMITED, RunningServer, TenantClient, make_settings, serving
 from tests.web.builders import ABSENT_GUID
-from tests.web.envelope import assert_openai_error
+from tests.web.envelope import assert_error
 from tests.web.test_auth_matrix import ROUTES, Access
 
 SHORT = 4_000
@@ -74,10 +74,8 @@ def assert_refused_shortly(answer: httpx2.Response) -> None:
     """The answer says what is wrong, in the dialect of its path, and lists no more than 20 errors."""
     assert len(answer.content) < SHORT
     path = answer.request.url.path
-    if path.startswith("/v1/"):
-        assert_openai_error(answer, 400, "invalid_request")
-    else:
-        assert len(assert_problem(answer, 422, "invalid_request").get("errors", [])) <= 20
+    error = assert_error(answer, 400 if path.startswith("/v1/") else 422, "invalid_request", path=path)
+    assert len(error.get("errors", [])) <= 20
 
 
 def test_the_walks_walk() -> None:
@@ -157,10 +155,7 @@ def test_a_form_has_few_fields_and_no_files(route: str, form: tuple[str, bytes],
 def test_a_query_string_is_bounded(path: str, query: str, server: RunningServer) -> None:
     answer = exchange(server.url, request_bytes("GET", f"{path}?{query}"))
     assert len(answer.content) < SHORT
-    if path.startswith("/v1/"):
-        assert_openai_error(answer, 414, "query_too_long")
-    else:
-        assert_problem(answer, 414, "query_too_long")
+    assert_error(answer, 414, "query_too_long", path=path)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _wait_for_recovery(site: Site, since: float, findings: Findings) -> None:
 
     try:
         wait_until(is_over, what="the recovery")
-    except AssertionError:
+    except TimeoutError:
         findings.left_behind.append(f"{sorted(files_of(site.spool))} {sorted(files_of(site.settings.images))}"[:2000])
     findings.slowest_seconds = max(findings.slowest_seconds, time.monotonic() - since)
 

@@ -27,7 +27,7 @@ async def issued(identity: Identity, tenant: Tenant) -> IssuedApiKey:
     return await identity.issue_key(tenant, *SCOPES)
 
 
-async def _refuse(identity: Identity, presented: SecretStr | str) -> None:
+async def _assert_refused(identity: Identity, presented: SecretStr | str) -> None:
     """Refused, as everything else is that is refused, and not remembered."""
     known = len(identity.recognized.known)
     credential = SecretStr(presented) if isinstance(presented, str) else presented
@@ -97,7 +97,7 @@ async def test_any_single_character_changed_is_refused(identity: Identity, issue
     for _ in range(100):
         position = chosen.randrange(len(key))
         other = chosen.choice([character for character in ALPHABET + "_" if character != key[position]])
-        await _refuse(identity, key[:position] + other + key[position + 1 :])
+        await _assert_refused(identity, key[:position] + other + key[position + 1 :])
 
 
 @pytest.mark.parametrize("part", ["secret", "key_id"])
@@ -108,7 +108,7 @@ async def test_another_secret_or_key_id_with_a_true_checksum_is_refused(
     key_id, secret = key_id_of(key), secret_of(key)[:43]
     forged = {"secret": forged_key(key_id=key_id, secret=secret[::-1])}
     forged["key_id"] = forged_key(key_id=key_id[::-1], secret=secret)
-    await _refuse(identity, forged[part])
+    await _assert_refused(identity, forged[part])
 
 
 async def test_the_digest_that_stands_for_no_secret_is_none(identity: Identity, issued: IssuedApiKey) -> None:
@@ -116,7 +116,7 @@ async def test_the_digest_that_stands_for_no_secret_is_none(identity: Identity, 
     await identity.run("UPDATE api_keys SET former_secret_until = '2099-01-01 00:00:00'")
     key_id = key_id_of(issued.api_key.get_secret_value())
     for secret in ("0" * 43, "", "None"):
-        await _refuse(identity, forged_key(key_id=key_id, secret=secret))
+        await _assert_refused(identity, forged_key(key_id=key_id, secret=secret))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ async def test_the_digest_that_stands_for_no_secret_is_none(identity: Identity, 
     ids=lambda presented: repr(presented)[:16],
 )
 async def test_what_has_no_form_is_refused(identity: Identity, presented: str) -> None:
-    await _refuse(identity, presented)
+    await _assert_refused(identity, presented)
 
 
 @pytest.mark.parametrize("around", [" {}", "{}\n", "{} ", "{0}{0}"])
 async def test_a_key_with_something_around_it_is_refused(identity: Identity, issued: IssuedApiKey, around: str) -> None:
-    await _refuse(identity, around.format(issued.api_key.get_secret_value()))
+    await _assert_refused(identity, around.format(issued.api_key.get_secret_value()))
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "expires now"])
@@ -156,7 +156,7 @@ async def test_a_key_that_is_not_in_force_is_refused(
         seconds = 0 if end == "expires now" else 3600
         at = clock.now() - timedelta(seconds=seconds)
         await identity.run("UPDATE api_keys SET expires_at = :at", at=f"{at:%Y-%m-%d %H:%M:%S}")
-    await _refuse(identity, issued.api_key)
+    await _assert_refused(identity, issued.api_key)
 
 
 async def test_a_key_that_expires_later_is_in_force(identity: Identity, tenant: Tenant) -> None:
@@ -201,7 +201,7 @@ async def test_a_keys_use_is_noted_once_a_minute_at_the_most(
 
 async def test_a_key_that_is_refused_was_not_used(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     key = issued.api_key.get_secret_value()
-    await _refuse(identity, forged_key(key_id=key_id_of(key), secret="B" * 43))
+    await _assert_refused(identity, forged_key(key_id=key_id_of(key), secret="B" * 43))
     await identity.tasks.drain(20)
     (detail,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert detail.last_used_at is None
@@ -226,7 +226,7 @@ async def test_whether_a_tenant_is_suspended_is_told_to_its_own_keys_alone(
 ) -> None:
     await _set_status(identity, tenant, TenantStatus.SUSPENDED)
     key_id = key_id_of(issued.api_key.get_secret_value())
-    await _refuse(identity, forged_key(key_id=key_id, secret="B" * 43))
+    await _assert_refused(identity, forged_key(key_id=key_id, secret="B" * 43))
 
 
 async def test_a_tenant_being_deleted_has_no_credentials(
@@ -234,8 +234,8 @@ async def test_a_tenant_being_deleted_has_no_credentials(
 ) -> None:
     token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     await _set_status(identity, tenant, TenantStatus.DELETING)
-    await _refuse(identity, issued.api_key)
-    await _refuse(identity, token.access_token)
+    await _assert_refused(identity, issued.api_key)
+    await _assert_refused(identity, token.access_token)
 
 
 async def test_a_token_stands_for_what_it_says(identity: Identity, tenant: Tenant) -> None:
@@ -263,7 +263,7 @@ async def test_a_token_stands_for_what_it_says(identity: Identity, tenant: Tenan
 async def test_a_token_of_ours_that_stands_for_nobody_is_refused(
     identity: Identity, tenant: Tenant, changes: dict[str, object]
 ) -> None:
-    await _refuse(identity, identity.access_tokens.sign(_token(identity, tenant, **changes)))
+    await _assert_refused(identity, identity.access_tokens.sign(_token(identity, tenant, **changes)))
 
 
 async def test_a_subject_of_another_tenant_is_none_of_this_one(
@@ -272,7 +272,7 @@ async def test_a_subject_of_another_tenant_is_none_of_this_one(
     key, user = await identity.issue_key(stranger), await identity.create_user(stranger)
     for subject, subject_type in ((key.detail.guid, SubjectType.KEY), (user.guid, SubjectType.USER)):
         token = _token(identity, tenant, subject=Subject(subject), subject_type=subject_type)
-        await _refuse(identity, identity.access_tokens.sign(token))
+        await _assert_refused(identity, identity.access_tokens.sign(token))
 
 
 async def test_a_token_carries_no_more_than_its_key_may(identity: Identity, tenant: Tenant) -> None:
@@ -293,4 +293,4 @@ async def test_a_token_that_somebody_altered_is_refused(identity: Identity, tena
         text + "A",
         f" {text}",
     ):
-        await _refuse(identity, altered)
+        await _assert_refused(identity, altered)

@@ -108,7 +108,10 @@ async def test_draining_cancels_what_takes_too_long(tasks: DetachedTasks) -> Non
 
 
 async def test_draining_nothing_is_over_at_once(tasks: DetachedTasks) -> None:
-    await tasks.drain(3600)
+    draining = asyncio.create_task(tasks.drain(3600))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert draining.done()
 
 
 async def test_what_the_work_starts_is_waited_for_as_well(tasks: DetachedTasks) -> None:

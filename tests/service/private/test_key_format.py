@@ -9,7 +9,6 @@ from pydantic import SecretStr
 from pixyproxy.service.private import key_format
 from pixyproxy.service.private.key_format import (
     ALPHABET,
-    API_KEY,
     PresentedKey,
     api_key_text,
     encode,
@@ -58,7 +57,7 @@ def test_any_single_character_changed_is_no_key() -> None:
         position = chosen.randrange(len(key))
         other = chosen.choice([character for character in ALPHABET + "_" if character != key[position]])
         altered = key[:position] + other + key[position + 1 :]
-        assert API_KEY.fullmatch(altered) is None or altered[-6:] != checksum_by_the_book(altered[:-6])
+        assert altered[-6:] != checksum_by_the_book(altered[:-6])
         assert read_api_key(SecretStr(altered)) is None
 
 

@@ -136,10 +136,12 @@ def test_no_size_that_a_model_takes_is_dearer_than_its_bound(model: str) -> None
 
 @pytest.mark.parametrize("model", FACTORS)
 def test_listed_tokens_are_those_of_the_calculator(model: str) -> None:
-    for quality, row in MODELS[model].most_output_tokens.items():
-        for size, tokens in row.items():
-            width, height = map(int, size.split("x"))
-            assert tokens == calculated_tokens(FACTORS[model][quality], width, height)
+    listed = {(quality, size): tokens for name, quality, size, tokens in LISTED if name == model}
+    assert {quality for quality, _ in listed} == FACTORS[model].keys()
+    assert listed == {
+        (quality, size): calculated_tokens(FACTORS[model][quality], *map(int, size.split("x")))
+        for quality, size in listed
+    }
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -58,10 +58,12 @@ def test_what_has_expired_since_is_not(recognized: RecognizedCredentials, princi
 
 
 def test_forgetting_forgets_everyone(recognized: RecognizedCredentials, principal: Principal) -> None:
-    for number in range(3):
-        recognized.remember(SecretStr(f"pxy_{number}"), principal, expires_at=None, checked_at=_ahead())
+    keys = [SecretStr(f"pxy_{number}") for number in range(3)]
+    for key in keys:
+        recognized.remember(key, principal, expires_at=None, checked_at=_ahead())
+    assert [recognized.recall(key) for key in keys] == [principal] * 3
     recognized.forget_all()
-    assert all(recognized.recall(SecretStr(f"pxy_{number}")) is None for number in range(3))
+    assert [recognized.recall(key) for key in keys] == [None] * 3
 
 
 def test_no_more_than_ten_thousand_are_remembered(recognized: RecognizedCredentials, principal: Principal) -> None:

@@ -72,7 +72,7 @@ class Relying:
         with pytest.raises(CredentialInvalidException):
             await self.verify(token)
 
-    async def is_unavailable(self, token: str) -> None:
+    async def assert_unavailable(self, token: str) -> None:
         """Expect that there is no key to tell."""
         with pytest.raises(IssuerUnavailableException):
             await self.verify(token)
@@ -157,8 +157,8 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_keys(
 
 
 async def test_an_rsa_key_verifies_too(issuer: FakeIssuer, relying: Relying) -> None:
-    issuer.keys = [rsa_key("rsa"), new_key("ec")]
-    for key in issuer.keys:
+    keys = issuer.keys = [rsa_key("rsa"), new_key("ec")]
+    for key in keys:
         assert (await relying.verify(issuer.sign(key=key))).subject == "user-7"
 
 
@@ -346,7 +346,7 @@ async def test_before_the_first_keys_the_issuer_is_asked_every_five_seconds(
 ) -> None:
     issuer.fail(503)
     for _ in range(5):
-        await relying.is_unavailable(issuer.sign())
+        await relying.assert_unavailable(issuer.sign())
     assert issuer.requests(DISCOVERY_PATH) == 1
     issuer.recover()
     relying.clock.seconds += FIRST_PAUSE_SECONDS
@@ -436,7 +436,7 @@ async def test_an_issuer_in_trouble_is_unavailable_and_named_in_the_log(
         trust(issuer), fetch_seconds=0.3 if {"hangs", "drips"} & set(name.split()) else 20
     ) as relying:
         with caplog.at_level(logging.WARNING, logger="pixyproxy"):
-            await relying.is_unavailable(token)
+            await relying.assert_unavailable(token)
     assert [
         record.message.startswith(f"no keys from the trusted issuer {issuer.url}: ") for record in caplog.records
     ] == [True]
@@ -447,7 +447,7 @@ async def test_an_issuer_that_is_not_there_is_unavailable() -> None:
     with FakeIssuer() as gone:
         token, trusted = gone.sign(), trust(gone)
     async with relying_on(trusted) as relying:
-        await relying.is_unavailable(token)
+        await relying.assert_unavailable(token)
 
 
 async def test_what_is_unusable_in_a_key_set_does_not_spoil_the_rest(issuer: FakeIssuer, relying: Relying) -> None:

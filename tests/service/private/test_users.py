@@ -68,18 +68,16 @@ async def test_a_user_is_what_was_ordered(identity: Identity, tenant: Tenant) ->
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == [user]
 
 
-@pytest.mark.parametrize(
-    ("role", "allowed"),
-    [(Role.VIEWER, True), (Role.MEMBER, True), (Role.TENANT_ADMIN, True), (Role.OPERATOR, False)],
-)
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.MEMBER, Role.TENANT_ADMIN])
 async def test_an_administrator_of_a_tenant_gives_roles_up_to_its_own(
-    identity: Identity, tenant: Tenant, role: Role, *, allowed: bool
+    identity: Identity, tenant: Tenant, role: Role
 ) -> None:
-    if allowed:
-        assert (await identity.users.create_user(_order(role), grantor=_administrator(tenant))).role is role
-        return
+    assert (await identity.users.create_user(_order(role), grantor=_administrator(tenant))).role is role
+
+
+async def test_an_administrator_of_a_tenant_makes_no_operator(identity: Identity, tenant: Tenant) -> None:
     with pytest.raises(GrantException):
-        await identity.users.create_user(_order(role), grantor=_administrator(tenant))
+        await identity.users.create_user(_order(Role.OPERATOR), grantor=_administrator(tenant))
     assert await identity.count("users") == 0
     assert await identity.entries() == []
 
@@ -153,13 +151,19 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         _order(username=name)
 
 
+@pytest.mark.parametrize("password", ["x" * 11, "x" * 257, "\ud800" * 12])
+def test_a_password_that_is_refused_is_not_quoted(password: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        NewUser.model_validate({"username": "carl", "password": password})
+    assert password not in str(caught.value)
+
+
 @pytest.mark.parametrize("password", ["", "x" * 11, "x" * 257, "\ud800" * 12])
 async def test_a_password_that_is_too_short_or_too_long_or_no_text_is_refused(
     identity: Identity, tenant: Tenant, user: UserDetail, password: str
 ) -> None:
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError):
         NewUser.model_validate({"username": "carl", "password": password})
-    assert not password or password not in str(caught.value)
     unchecked = UserChange.model_construct(password=SecretStr(password), _fields_set={"password"})
     with pytest.raises(InvalidRequestException):
         await identity.users.change_user(user.guid, unchecked, grantor=grantor_of(tenant))

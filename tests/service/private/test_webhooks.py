@@ -134,6 +134,14 @@ async def test_another_tenants_webhook_is_answered_as_an_absent_one(
     assert await webhooks.list_webhooks(tenant_id=tenant.id) == [issued.detail]
 
 
+def _verifies(secret: str, payload: str, headers: dict[str, str]) -> bool:
+    """Return whether the library of the standard verifies and reads a payload with a secret."""
+    try:
+        return bool(Webhook(secret).verify(payload, headers) == json.loads(payload))
+    except WebhookVerificationError:
+        return False
+
+
 async def test_within_the_grace_both_secrets_verify_and_after_it_the_new_one_alone(
     webhooks: WebhookService, tenant: Tenant
 ) -> None:
@@ -154,12 +162,7 @@ async def test_within_the_grace_both_secrets_verify_and_after_it_the_new_one_alo
             "webhook-signature": webhooks.secrets.signatures(webhook, delivery, at=at),
         }
         assert headers["webhook-signature"].count("v1,") == len(verifying)
-        for secret in secrets:
-            if secret in verifying:
-                assert Webhook(secret).verify(delivery.payload, headers) == json.loads(delivery.payload)
-            else:
-                with pytest.raises(WebhookVerificationError):
-                    Webhook(secret).verify(delivery.payload, headers)
+        assert [secret for secret in secrets if _verifies(secret, delivery.payload, headers)] == verifying
 
 
 async def test_a_rotation_without_grace_ends_the_former_secret_at_once(

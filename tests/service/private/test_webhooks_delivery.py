@@ -393,6 +393,7 @@ async def test_it_goes_on_through_an_outage(
     outage.lasts = False
     await _eventually(told)
     await _stop(running)
+    assert [delivery.status for delivery in await post.stored(webhook)] == ["delivered"]
 
 
 async def test_it_forgets_what_is_old(post: Post, tenant: Tenant) -> None:
@@ -406,6 +407,7 @@ async def test_it_forgets_what_is_old(post: Post, tenant: Tenant) -> None:
 
     await _eventually(forgotten)
     await _stop(running)
+    assert await post.stored(webhook) == [kept]
 
 
 def _share(waiting: list[int], busy: dict[int, int]) -> Counter[TenantId]:

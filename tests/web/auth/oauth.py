@@ -11,6 +11,9 @@ from tests.support.identity import Json
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")
 """RFC 6749 §5.2: the characters that ``error_description`` may have."""
 
+CHALLENGES = {"invalid_client": 'Basic realm="pixyproxy", charset="UTF-8"'}
+"""The header ``WWW-Authenticate`` of a code; all other codes come without one."""
+
 
 def assert_oauth_error(answer: httpx2.Response, status: int, error: str) -> Json:
     """The body of an answer that is this error, in the form of RFC 6749 §5.2 and no other."""
@@ -21,8 +24,7 @@ def assert_oauth_error(answer: httpx2.Response, status: int, error: str) -> Json
     assert body.keys() == {"error", "error_description", "code", "request_id"}
     assert DESCRIPTION.fullmatch(body["error_description"])
     assert body["request_id"] == answer.headers["x-request-id"]
-    if body["code"] == "invalid_client":
-        assert answer.headers["www-authenticate"] == 'Basic realm="pixyproxy", charset="UTF-8"'
+    assert answer.headers.get("www-authenticate") == CHALLENGES.get(body["code"])
     return body
 
 

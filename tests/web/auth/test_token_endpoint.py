@@ -232,6 +232,13 @@ def test_a_body_of_20_mb_is_too_large(anonymous: httpx2.Client) -> None:
     assert_oauth_error(answer, 413, "invalid_request")
 
 
+REFUSALS = {
+    "password": (400, "invalid_grant"),
+    "refresh_token": (400, "invalid_grant"),
+    "client_credentials": (401, "invalid_client"),
+}
+
+
 @pytest.mark.parametrize("value", ["%00", "a%00b", "%ED%A0%80", "%FF%FE", "%zz", "%", "%E2%80%A8"])
 @pytest.mark.parametrize(
     ("name", "grant"),
@@ -248,8 +255,7 @@ def test_odd_bytes_are_refused_and_break_nothing(name: str, value: str, grant: s
     fields = dict.fromkeys(("username", "password", "refresh_token"), "a") | {name: value}
     body = f"grant_type={grant}&" + "&".join(f"{field}={text}" for field, text in fields.items())
     answer = anonymous.post("/auth/token", content=body, headers=FORM)
-    assert answer.status_code in {400, 401}
-    assert_oauth_error(answer, answer.status_code, answer.json()["error"])
+    assert_oauth_error(answer, *REFUSALS[grant])
 
 
 def test_the_token_endpoint_takes_post_alone(anonymous: httpx2.Client) -> None:
@@ -314,21 +320,24 @@ def test_a_refresh_token_of_a_client_with_a_secret_needs_the_secret(
     form = {"grant_type": "refresh_token", "refresh_token": signed_in.json()["refresh_token"]}
     for stolen in (form, {**form, "client_id": key["key_id"]}):
         answer = anonymous.post("/auth/token", data=stolen)
-        assert answer.status_code in {400, 401}, "RFC 6749, section 6"
+        assert_oauth_error(answer, 400, "invalid_grant")
     assert anonymous.post("/auth/token", data=form, headers=header).status_code == 200
 
 
-@pytest.mark.parametrize("client_id", ["stüdio 🦊", "a\x00b", "a\nb", "\u2028", "a" * 255, "a" * 256, "' OR 1=1 --"])
-def test_an_odd_name_of_a_client_gives_tokens_that_work_or_none(
+@pytest.mark.parametrize("client_id", ["a" * 255, "' OR 1=1 --"])
+def test_an_odd_name_of_a_client_gives_tokens_that_work(
     client_id: str, account: Account, anonymous: httpx2.Client
 ) -> None:
+    issued = anonymous.post("/auth/token", data=account.password_form, headers=basic(client_id, "")).json()
+    assert anonymous.get("/me", headers=bearer(issued["access_token"])).status_code == 200
+    form = {"grant_type": "refresh_token", "refresh_token": issued["refresh_token"]}
+    get_tokens(anonymous, {**form, "client_id": client_id})
+
+
+@pytest.mark.parametrize("client_id", ["stüdio 🦊", "a\x00b", "a\nb", "\u2028", "a" * 256])
+def test_an_impossible_name_of_a_client_is_refused(client_id: str, account: Account, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data=account.password_form, headers=basic(client_id, ""))
-    if answer.status_code == 200:
-        assert anonymous.get("/me", headers=bearer(answer.json()["access_token"])).status_code == 200
-        form = {"grant_type": "refresh_token", "refresh_token": answer.json()["refresh_token"]}
-        get_tokens(anonymous, {**form, "client_id": client_id})
-    else:
-        assert_oauth_error(answer, 401, "invalid_client")
+    assert_oauth_error(answer, 401, "invalid_client")
 
 
 def test_a_token_that_was_revoked_is_worthless(account: Account, anonymous: httpx2.Client) -> None:

@@ -67,4 +67,4 @@ def test_a_period_that_ends_before_it_begins_holds_nothing(owner: TenantClient) 
 
 @pytest.mark.parametrize("period", [{"until": "0001-01-01"}, {"since": "9999-12-31"}, {"until": "9999-12-31"}])
 def test_the_ends_of_the_calendar_break_nothing(period: dict[str, str], owner: TenantClient) -> None:
-    assert owner.http.get("/usage", params=period).status_code in {200, 422}
+    assert owner.http.get("/usage", params=period).status_code == 200

@@ -61,6 +61,7 @@ def test_fifty_at_once_get_one_refusal_each(
 
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(post, range(50)))
+    assert len(answers) == 50
     for answer in answers:
         assert_problem(answer, 502, "upstream_answer_invalid")
     assert len(upstream.requests) == 1

@@ -102,7 +102,7 @@ def test_a_filter_with_nul_does_not_end_there(tenant: TenantClient, anonymous: h
     word = unique()
     make_image(tenant, f"a {word}")
     answer = anonymous.get("/image", params={"prompt": f"{word}\0y"})
-    assert answer.status_code == 422 or answer.json() == []
+    assert (answer.status_code, answer.json()) == (200, [])
 
 
 @pytest.mark.parametrize("sign", ["%", "_", "'", "!", "*"])

@@ -234,9 +234,11 @@ def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
     path, content = folder.preview(GUID, 2), pictures.png(8, 8)
     answer = _begun(folder, lambda: shown.append(path.is_file()))
     receiver = answer.begin_preview(2)
+    seen_too_soon = []
     for start in range(0, len(content), 20):
         receiver.write(content[start : start + 20])
-        assert not path.exists()
+        seen_too_soon.append(path.exists())
+    assert seen_too_soon == [False] * (len(content) // 20 + 1)
     receiver.finish()
     assert path.read_bytes() == content
     assert shown == [True]

@@ -40,8 +40,8 @@ def _reserved(data: Repositories, tenant: Tenant, *, count: int = 1, model: str 
     """A generation whose upstream is being asked, with its budget reserved."""
     order = new_order(count=count, model=model)
     bound = PRICES.upper_bound(order)
-    if bound is not None:
-        assert data.budgets.reserve(MONTH, bound, tenant_id=tenant.id)
+    reserved = bound is not None and data.budgets.reserve(MONTH, bound, tenant_id=tenant.id)
+    assert reserved is (bound is not None)
     return add_generation(
         data,
         tenant.id,

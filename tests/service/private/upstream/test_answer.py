@@ -189,10 +189,7 @@ async def test_a_spelling_may_be_cut_anywhere_into_batches(spelling: Callable[[s
     source = random.Random(seed)
     content = source.randbytes(100 + seed)
     for characters in range(1, 30):
-        sink = FakeSink()
-        delivery = PictureDelivery(sink.begin_picture(), batch_characters=characters)
-        await deliver(delivery, spelling(b64(content)), source)
-        assert sink.kept == [content]
+        assert await delivered(spelling(b64(content)), source, batch_characters=characters) == content
 
 
 async def test_a_data_url_in_place_of_a_url_is_the_picture_itself() -> None:
@@ -301,21 +298,21 @@ async def test_base64_is_taken_or_refused_alike_however_it_is_batched(seed: int)
     except ValueError:
         expected = None
     for characters in range(1, 20):
-        sink = FakeSink()
-        delivery = PictureDelivery(sink.begin_picture(), batch_characters=characters)
-        if expected is None:
-            with pytest.raises(UpstreamAnswerException):
-                await deliver(delivery, text, source)
-        else:
-            await deliver(delivery, text, source)
-            assert sink.kept == [expected]
+        assert await delivered(text, source, batch_characters=characters) == expected
 
 
-async def deliver(delivery: PictureDelivery, text: str, source: random.Random) -> None:
-    """Give base64 to a delivery in any pieces."""
-    for piece in cut_anywhere(text.encode(), source):
-        await delivery.take(piece, last=False)
-    await delivery.take(b"", last=True)
+async def delivered(text: str, source: random.Random, *, batch_characters: int) -> bytes | None:
+    """Return what a delivery makes of base64 that comes in any pieces; None if it refuses it."""
+    sink = FakeSink()
+    delivery = PictureDelivery(sink.begin_picture(), batch_characters=batch_characters)
+    try:
+        for piece in cut_anywhere(text.encode(), source):
+            await delivery.take(piece, last=False)
+        await delivery.take(b"", last=True)
+    except UpstreamAnswerException:
+        return None
+    (picture,) = sink.kept
+    return picture
 
 
 @pytest.mark.parametrize(

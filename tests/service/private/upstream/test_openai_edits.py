@@ -133,7 +133,7 @@ async def test_a_file_that_cannot_be_read_buys_nothing(
     unreadable = Path("/proc/self/mem")
     with pytest.raises(core.ImageStorageException):
         await adapter.draw(inputs.order(), inputs=[unreadable], sink=FakeSink())
-    assert all(not line.bought for line in upstream.ledger)
+    assert [line for line in upstream.ledger if line.bought] == []
 
 
 @pytest.mark.parametrize("behaviour", [fakes.CUT, fakes.SERVER_ERROR, fakes.MODERATED], ids=["cut", "500", "400"])

@@ -124,7 +124,9 @@ async def test_pictures_of_the_upstreams_own_host_come_byte_for_byte(upstream: _
     said = await _draw(upstream, sink, *urls, headers={"X-Region": "west"})
     assert sink.kept == [FIRST, SECOND]
     assert (said.facts, said.revised_prompts) == ({"created": 1}, (None, None))
-    for head in upstream.heads("GET"):
+    heads = upstream.heads("GET")
+    assert len(heads) == len(urls)
+    for head in heads:
         assert f"authorization: bearer {KEY}\r\n" in head
         assert "x-region: west\r\n" in head
     assert sink.kept_answer == b""
@@ -263,3 +265,4 @@ async def test_a_host_that_never_answers_is_given_up(upstream: _FakeHost, sink: 
     await _draw_nothing(upstream, sink, url, link_seconds=SHORT)
     async with asyncio.timeout(LONG):
         await upstream.hang_up.wait()
+    assert len(upstream.heads("GET")) == 1

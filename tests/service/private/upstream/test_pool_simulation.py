@@ -10,7 +10,7 @@ import pytest
 from pixyproxy.core.exceptions import QueueFullException, UpstreamBusyException, UpstreamUnreachableException
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import serves
-from pixyproxy.service.private.upstream.gate import WINDOW_SECONDS
+from pixyproxy.service.private.upstream.gate import WINDOW_SECONDS, Gate
 from pixyproxy.service.private.upstream.pool import PooledUpstream, Turn, UpstreamPool
 from tests.service.private.upstream.pools import StandingClock, make_pool, name_of, pooled, settle
 
@@ -86,27 +86,33 @@ class _Simulation:
         for turn, task in [pair for pair in self.waiting.items() if pair[1].done()]:
             del self.waiting[turn]
             if task.cancelled() or task.exception() is not None:
-                self.outcomes["cancelled" if task.cancelled() else "late"] += 1
-                assert not turn.ready
+                self.lose(turn, "cancelled" if task.cancelled() else "late")
             else:
-                self.outcomes["served"] += 1
-                model, excluding = self.wishes[turn]
-                assert task.result().name == name_of(turn)
-                assert serves(task.result().models, model)
-                assert name_of(turn) not in excluding
-                self.held.append(turn)
-                self.sent[name_of(turn)].append(turn.entered_at)
+                self.serve(turn, task.result())
         self.check()
 
+    def lose(self, turn: Turn, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        assert not turn.ready
+
+    def serve(self, turn: Turn, upstream: PooledUpstream) -> None:
+        self.outcomes["served"] += 1
+        model, excluding = self.wishes[turn]
+        assert upstream.name == name_of(turn)
+        assert serves(upstream.models, model)
+        assert upstream.name not in excluding
+        self.held.append(turn)
+        self.sent[upstream.name].append(turn.entered_at)
+
     def check(self) -> None:
+        now, gates, queue = self.clock.now, self.pool.gates, self.pool.queue
         held = Counter(map(name_of, self.held))
-        queue = self.pool.queue
-        for gate in self.pool.gates:
-            assert gate.in_flight == held[gate.name] <= gate.concurrency
-            if gate.is_free(self.clock.now) and not gate.pauses(self.clock.now):
-                assert not any(reach & gate.bit for reach in queue.reaches)
+        assert {gate.name: gate.in_flight for gate in gates} == {name: held[name] for name in NAMES}
+        assert [gate.name for gate in gates if gate.in_flight > gate.concurrency] == []
+        free = [gate for gate in gates if gate.is_free(now) and not gate.pauses(now)]
+        assert [gate.name for gate in free if any(reach & gate.bit for reach in queue.reaches)] == []
         assert sum(map(queue.count_waiting, queue.tenants)) == len(self.waiting)
-        assert all(turn.position >= 1 for turn in self.waiting)
+        assert [turn for turn in self.waiting if turn.position < 1] == []
 
     async def end_all(self) -> None:
         while self.waiting or self.held:
@@ -127,14 +133,19 @@ async def test_whatever_happens_limits_hold_and_no_order_is_lost(seed: int) -> N
     outcomes = simulation.outcomes
     assert outcomes["joined"] == outcomes["served"] + outcomes["cancelled"] + outcomes["late"]
     assert outcomes["served"] > 20
-    for gate in simulation.pool.gates:
-        assert gate.in_flight == 0
-        if gate.requests_per_minute is not None:
-            sent = sorted(simulation.sent[gate.name])
-            pairs = zip(sent, sent[gate.requests_per_minute :], strict=False)
-            assert all(later - earlier >= WINDOW_SECONDS - 1e-6 for earlier, later in pairs)
+    assert [gate.in_flight for gate in simulation.pool.gates] == [0, 0, 0]
+    assert [gate.name for gate in simulation.pool.gates if is_overrun(gate, simulation.sent[gate.name])] == []
     assert not simulation.pool.queue.tenants
     assert clock.pending == 0
+
+
+def is_overrun(gate: Gate, sent: list[float]) -> bool:
+    """Return whether more requests than a minute's limit were sent within a minute."""
+    if gate.requests_per_minute is None:
+        return False
+    ordered = sorted(sent)
+    pairs = zip(ordered, ordered[gate.requests_per_minute :], strict=False)
+    return any(later - earlier < WINDOW_SECONDS - 1e-6 for earlier, later in pairs)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -158,6 +169,6 @@ async def test_an_order_is_passed_by_no_tenant_twice_whatever_the_upstreams(seed
                 passed[tenant_id].clear()
                 for other in was_waiting:
                     passed[other][tenant_id] += 1
-            assert not any(turn.ready for turn in line)
-            assert all(count <= 1 for counts in passed.values() for count in counts.values())
+            assert [turn for turn in line if turn.ready] == []
+            assert {count for counts in passed.values() for count in counts.values()} <= {1}
     assert sum(map(len, lines.values())) > 20

@@ -1,0 +1,30 @@
+"""Run the mutation tests. Fail if a mutant survives that docs/mutants.md does not explain."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MUTMUT = (sys.executable, "-m", "mutmut")
+MUTANT = re.compile(r"pixyproxy\.\S+__mutmut_[0-9]+")
+FATE = re.compile(rf"({MUTANT.pattern}): (.+)")
+NOTICED = ("killed", "timeout", "caught by type check", "skipped", "not checked")
+
+
+def main(patterns: list[str]) -> int:
+    """Test the mutants that match, or all; return the exit code."""
+    # The tests of mutants use SQLite alone, so no MariaDB is started for each of them.
+    environment = os.environ | {"PIXYPROXY_TEST_MYSQL_URL": "unused"}
+    subprocess.run([*MUTMUT, "run", "--max-children", str(os.cpu_count()), *patterns], env=environment, check=True)
+    listed = subprocess.run([*MUTMUT, "results"], env=environment, check=True, capture_output=True, text=True).stdout
+    explained = set(MUTANT.findall((ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")))
+    survivors = {name for name, fate in FATE.findall(listed) if fate not in NOTICED}
+    for name in sorted(survivors - explained):
+        sys.stdout.write(f"{name} survives: write a test that notices it (mutmut show {name})\n")
+    return 1 if survivors - explained else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
