@@ -85,5 +85,7 @@ class PasswordHasher:
             self.context.dummy_verify()
             self._has_dummy = True
         if known is None:
-            return self.context.dummy_verify()
-        return self.context.verify(password.get_secret_value(), known.get_secret_value())
+            self.context.dummy_verify()
+            return False
+        is_right: bool = self.context.verify(password.get_secret_value(), known.get_secret_value())
+        return is_right

@@ -111,7 +111,7 @@ class _PartParser(MultiPartParser):
         super().on_headers_finished()
         if part.file is not None:
             part.file.file.close()
-            file = SpooledTemporaryFile(max_size=self.spool_max_size, dir=self._folder)  # noqa: SIM115  (closed with the form)
+            file = SpooledTemporaryFile(max_size=self.spool_max_size, dir=str(self._folder))  # noqa: SIM115  (closed with the form)
             self._files_to_close_on_error[-1] = file
             part.file.file = cast("BinaryIO", file)
 

@@ -49,7 +49,7 @@ class _PairingContext(CryptContext):
 
 async def _settled(*waiting: Awaitable[object]) -> list[asyncio.Future[object]]:
     """Tasks for these, each of which has gone as far as it can."""
-    tasks = [asyncio.ensure_future(each) for each in waiting]
+    tasks: list[asyncio.Future[object]] = [asyncio.ensure_future(each) for each in waiting]
     for _ in range(10):
         await asyncio.sleep(0)
     return tasks

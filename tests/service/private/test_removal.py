@@ -55,7 +55,7 @@ TENANT_TABLES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _FailingStore(LocalStore):
     """A real store whose deletion of this number fails."""
 

@@ -360,7 +360,7 @@ async def test_keys_are_believed_for_a_day_without_their_issuer(issuer: FakeIssu
     relying.clock.seconds += LONGEST_SECONDS - 1
     assert (await relying.verify(token)).subject == "user-7"
     relying.clock.seconds += 1
-    await relying.is_unavailable(token)
+    await relying.assert_unavailable(token)
     issuer.recover()
     relying.clock.seconds += PAUSE_SECONDS
     assert (await relying.verify(token)).subject == "user-7"
@@ -381,7 +381,7 @@ async def test_a_redirect_is_not_followed_even_to_valid_keys(
 ) -> None:
     issuer.answer("/moved", Answer(body=content(issuer)))
     issuer.answer(path, Answer(status=status, body=content(issuer), headers={"Location": f"{issuer.url}/moved"}))
-    await relying.is_unavailable(issuer.sign())
+    await relying.assert_unavailable(issuer.sign())
     assert (issuer.requests(path), issuer.requests("/moved")) == (1, 0)
 
 

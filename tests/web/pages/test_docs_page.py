@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from tests.support.browser import Visit, visiting
 from tests.support.identity import Account, Json, make_user
@@ -122,8 +122,8 @@ def test_an_api_key_signs_in_and_the_examples_make_and_edit_a_picture(
     assert (status, image["prompt"], image["width"]) == (201, "a red fox in the snow", 1024)
 
     edit = docs.open("edit_openai_image")
-    picture = {"name": "fox.png", "mimeType": "image/png", "buffer": png(256, 256)}
-    edit.locator('tr[data-property-name="image"] input[type=file]').set_input_files([picture])  # type: ignore[list-item]
+    picture: FilePayload = {"name": "fox.png", "mimeType": "image/png", "buffer": png(256, 256)}
+    edit.locator('tr[data-property-name="image"] input[type=file]').set_input_files([picture])
     status, answer = docs.execute(edit)
     assert (status, len(answer.get("data", []))) == (200, 1), answer
     assert upstream.requests[1].prompt == "the same, at night under a full moon"
