@@ -199,9 +199,10 @@ def test_an_argument_that_does_not_exist_is_told(command: str, place: Place) -> 
 @pytest.mark.parametrize("command", ["bootstrap", "tenant list", "user list", "audit verify"])
 def test_what_is_wrong_with_the_place_is_told_in_a_sentence(command: str, place: Place) -> None:
     with refusing_base_url() as url:
-        database = f"mysql://user:hunter2@127.0.0.1:{url.split(':')[2].removesuffix('/v1')}/x"
+        port = url.split(":")[2].removesuffix("/v1")
+        database = f"mysql://user:hunter2@127.0.0.1:{port}/x"
         errors = place.fail(*command.split(), PIXYPROXY_DATABASE_URL=database)
-    assert errors.splitlines()[-1].startswith("The database cannot be reached")
+    assert errors.splitlines()[-1].startswith(f"The database at 127.0.0.1:{port} cannot be reached")
     assert "hunter2" not in errors
     (place.folder / "file").write_text("no folder")
     errors = place.fail(*command.split(), PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
