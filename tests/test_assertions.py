@@ -147,6 +147,12 @@ ACCEPTED = {
     "the call of a function that asserts": """
         assert_problem(body)
         """,
+    "a loop that always begins": """
+        while True:
+            assert body.pop()
+            if not body:
+                break
+        """,
     "a bounded wait": """
         wait_until(lambda: body == [])
         """,

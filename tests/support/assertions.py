@@ -174,8 +174,9 @@ def _quantified_over(test: ast.expr) -> list[ast.expr]:
 def _skips(parent: ast.AST, child: ast.AST) -> str:
     """Return the keyword of a statement that may not run its part; the empty string for all others."""
     match parent:
-        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if child is not test:
-            return "while" if isinstance(parent, ast.While) else "if"
+        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
+            always = child is test or ast.unparse(test) == "True"
+            return "" if always else type(parent).__name__.lower()
         case ast.Try(body=body, handlers=[_, *_]) if child in body:
             return "try"
         case ast.ExceptHandler():

@@ -405,6 +405,7 @@ def test_a_number_is_taken_as_it_was_written(tmp_path: Path) -> None:
         ('{"models": {}, "currency": "EUR"}', '"models"'),
         ('{"models": {"shop": {"per_picture": NaN}}}', "NaN"),
         ('{"models": {"shop": {"per_picture": 1}, "shop": null}}', "'shop' stands twice"),
+        ('{"models": {"first": null, "shop": null, "shop": null}}', "'shop' stands twice"),
         ('{"models": {"s*p": null}}', "models.s*p"),
         ('{"models": {"shop": 1}}', "models.shop"),
         ('{"models": {"shop": {"per_picture": "1"}}}', "models.shop.per_picture.*.*"),
@@ -478,6 +479,14 @@ def test_a_model_whose_price_lists_no_sizes_gets_no_defaults() -> None:
         order = PictureOrder(prompt="a fox", model=model)
         prices = Prices([{"flat": PicturePrice.model_validate({"per_picture": 1})}])
         assert prices.with_defaults(order, DEFAULTS) == order
+
+
+def test_a_model_that_is_billed_by_the_picture_gets_the_defaults_that_its_price_lists() -> None:
+    table = {"medium": {"1024x1024": Decimal("0.04"), "*": Decimal("0.2")}, "high": {"*": Decimal(1)}}
+    prices = Prices([{"shop": PicturePrice.model_validate({"per_picture": table})}])
+    order = PictureOrder(prompt="a fox", model="shop")
+    assert prices.with_defaults(order, DEFAULTS).options == {"quality": "medium", "size": "1024x1024"}
+    assert bound_of(prices.with_defaults(order, DEFAULTS), prices) == 40_000
 
 
 def test_defaults_make_the_bound_of_a_plain_order_tight() -> None:
