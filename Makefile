@@ -16,7 +16,7 @@ install: $(VENV)/.installed ## Make the environment in .venv, .venv/bin/pixyprox
 run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PORT=8000)
 	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
 
-test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium)
+test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium, Node)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections

@@ -134,7 +134,7 @@ def test_an_api_key_signs_in_and_the_examples_make_and_edit_a_picture(
     visit.complaints.clear()
 
 
-def test_a_user_signs_in_by_the_second_of_two_ways_with_the_scopes_that_are_ticked(
+def test_a_user_signs_in_with_the_scopes_that_are_ticked(
     docs: DocsPage, visit: Visit, owner: TenantClient, member: Account
 ) -> None:
     wrong = {**member.password_form, "password": "wrong"}
