@@ -115,7 +115,8 @@ def test_a_database_that_other_users_can_read(place: Place) -> None:
     database = place.folder / "shared" / "pictures.db"
     database.parent.mkdir()
     database.parent.chmod(0o755)
-    database.touch(0o644)
+    database.touch()
+    database.chmod(0o644)
     findings = examine(place, PIXYPROXY_DATABASE_URL=f"sqlite:///{database}")
     assert failing(findings) == ["database"]
     assert f"`chmod -R o= {database}`" in findings["database"]["message"]

@@ -79,12 +79,14 @@ class LocalStore:
 
         Whoever asks meanwhile waits for the same answer, so that a disk that hangs holds one thread and not all.
         """
-        if self._check is None or self._check.done():
-            self._check = asyncio.ensure_future(run_in_thread(_check_writable, self.folder, self.room_bytes))
-            self._check.add_done_callback(_seen)
-        if not (await asyncio.wait([self._check], timeout=CHECK_SECONDS))[0]:
+        check = self._check
+        if check is None or check.done():
+            check = self._check = asyncio.ensure_future(run_in_thread(_check_writable, self.folder, self.room_bytes))
+            check.add_done_callback(_seen)
+        # While this waits, another caller may start the next check.
+        if not (await asyncio.wait([check], timeout=CHECK_SECONDS))[0]:
             raise ImageStorageException
-        self._check.result()
+        check.result()
 
     def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
         """Where the picture of this GUID lies."""
