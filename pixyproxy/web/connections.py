@@ -25,6 +25,7 @@ from pixyproxy.web.addresses import network_of, parse_address
 from pixyproxy.web.errors import FRAMEWORK_CODES
 from pixyproxy.web.problem import Problem, problem_response
 from pixyproxy.web.request_log import REQUEST_ID_HEADER, request_ids
+from pixyproxy.web.response_headers import CREDENTIAL_HEADERS
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,13 @@ class BoundedProtocol(H11Protocol):
         logger.warning("answered %d %s", problem.status, problem.code)
         answer = problem_response(problem)
         current_request_id.reset(token)
-        own = [(REQUEST_ID_HEADER.encode(), request_id.encode()), (b"connection", b"close")]
+        own = [
+            (REQUEST_ID_HEADER.encode(), request_id.encode()),
+            (b"connection", b"close"),
+            (b"cache-control", b"no-store"),
+            (b"vary", CREDENTIAL_HEADERS.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         headers = [*self.server_state.default_headers, *answer.raw_headers, *own]
         reason = HTTPStatus(problem.status).phrase.encode()
         for event in (

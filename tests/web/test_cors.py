@@ -132,7 +132,7 @@ def test_no_other_origin_may_use_a_credential(
         ("POST /v1/images/generations", {}, 400),
         (f"GET /generation/{ABSENT_GUID}/events", None, 404),
         ("PUT /key", None, 405),
-        ("POST /key", {"name": "x" * 1_100_000}, 413),
+        ("POST /image", {"prompt": "x" * 1_100_000}, 413),
     ],
 )
 def test_an_allowed_origin_reads_every_answer(

@@ -11,7 +11,10 @@ from tests.support.identity import Json
 DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")
 """RFC 6749 §5.2: the characters that ``error_description`` may have."""
 
-CHALLENGES = {"invalid_client": 'Basic realm="pixyproxy", charset="UTF-8"'}
+CHALLENGES = {
+    "invalid_client": 'Basic realm="pixyproxy", charset="UTF-8"',
+    "credential_invalid": 'Bearer realm="pixyproxy", error="invalid_token"',
+}
 """The header ``WWW-Authenticate`` of a code; all other codes come without one."""
 
 

@@ -82,7 +82,7 @@ def test_what_is_refused_before_anything_came_has_its_status(sdk: Sdk, upstream:
 
 @pytest.mark.parametrize(
     ("behaviour", "code"),
-    [(STREAM_ERROR, "server_error"), (STREAM_CUT, "upstream_silent")],
+    [(STREAM_ERROR, "upstream_failed"), (STREAM_CUT, "upstream_silent")],
     ids=["an error", "a cut"],
 )
 def test_what_fails_after_a_preview_is_an_error_of_the_stream(

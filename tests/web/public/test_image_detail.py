@@ -31,6 +31,7 @@ def test_every_field_tells_the_truth_about_the_picture(
     assert detail == {
         "guid": guid,
         "prompt": "A red fox, snow",
+        "prompt_truncated": False,
         "filename": f"a-red-fox-snow-{guid[:8]}.jpg",
         "visibility": "public",
         "media_type": "image/jpeg",
