@@ -284,12 +284,19 @@ def document_below(prefix: str, document: dict[str, Any]) -> dict[str, Any]:
     """Return the document of a server whose paths all begin with ``prefix``; programs and `/docs` add it to each."""
     if not prefix:
         return document
-    schemes = document["components"]["securitySchemes"]
     # What is relative here is relative to the host, whatever the server's path is.
-    flows = {name: flow | {"tokenUrl": prefix + flow["tokenUrl"]} for name, flow in schemes["OAuth2"]["flows"].items()}
-    schemes = schemes | {"OAuth2": schemes["OAuth2"] | {"flows": flows}}
+    schemes = {
+        name: scheme | {"flows": {kind: _below(prefix, flow) for kind, flow in scheme["flows"].items()}}
+        if "flows" in scheme
+        else scheme
+        for name, scheme in document["components"]["securitySchemes"].items()
+    }
     components = document["components"] | {"securitySchemes": schemes}
     return document | {"servers": [{"url": prefix}], "components": components}
+
+
+def _below(prefix: str, flow: dict[str, Any]) -> dict[str, Any]:
+    return flow | {"tokenUrl": prefix + flow["tokenUrl"]}
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

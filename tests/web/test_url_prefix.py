@@ -70,7 +70,7 @@ def test_metadata_and_issuer_have_the_path(tenant: TenantClient, below: RunningS
 def test_the_openapi_document_names_the_path(tenant: TenantClient) -> None:
     document = tenant.http.get("/openapi.json").json()
     assert document["servers"] == [{"url": PREFIX}]
-    flows = document["components"]["securitySchemes"]["OAuth2"]["flows"]
+    flows = document["components"]["securitySchemes"]["SignIn"]["flows"]
     assert {flow["tokenUrl"] for flow in flows.values()} == {f"{PREFIX}/auth/token"}
     assert "/image" in document["paths"]
 
@@ -78,7 +78,7 @@ def test_the_openapi_document_names_the_path(tenant: TenantClient) -> None:
 def test_what_depends_on_the_path_knows_it_without_the_prefix(tenant: TenantClient) -> None:
     assert_openai_error(tenant.http.get("/v1/nothing"), 404, "route_not_found")
     assert tenant.http.post("/auth/token", data={}).json()["error"] == "invalid_request"
-    assert_problem(tenant.http.post("/key", content=b" " * 3000), 413, "body_too_large")
+    assert_problem(tenant.http.post("/image", content=b" " * 3000), 413, "body_too_large")
     uploaded = tenant.http.post("/v1/images/edits", data={"prompt": "x"}, files={"image": b" " * 3000})
     assert_openai_error(uploaded, 400, "invalid_input_picture")
     assert tenant.http.get("/image").headers["access-control-allow-origin"] == "*"

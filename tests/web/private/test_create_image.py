@@ -20,8 +20,8 @@ def test_a_prompt_becomes_a_picture_served_byte_for_byte(
     detail = made.json()
     assert made.headers["location"] == f"/image/{detail['guid']}"
     assert set(detail) == {
-        "guid", "prompt", "prompt_truncated", "filename", "created_at", "updated_at", "visibility", "media_type", "width", "height",
-        "byte_size", "sha256", "model", "content_url",
+        "guid", "prompt", "prompt_truncated", "filename", "created_at", "updated_at", "visibility", "media_type",
+        "width", "height", "byte_size", "sha256", "model", "content_url",
     }  # fmt: skip
     content = anonymous.get(f"/image/{detail['guid']}/content")
     assert content.content == upstream.picture
