@@ -225,6 +225,19 @@ def test_whole_are_the_pictures_before_the_first_that_broke_off(folder: SpoolFol
     assert len(_answer(folder, *contents).whole) == broken_at
 
 
+def test_of_an_answer_that_cannot_be_used_so_much_is_kept_and_its_reader_is_stopped(folder: SpoolFolder) -> None:
+    answer = _begun(folder)
+    content = random.Random(1).randbytes(2 * LIMITS.max_bytes)
+    for start in range(0, len(content), 700_000):
+        answer.keep(content[start : start + 700_000])
+    with pytest.raises(PictureUnusableException):
+        answer.keep(b"more")
+    answer.commit_kept()
+    (kept,) = answer.answers.list_all()
+    assert (kept.guid, kept.byte_size) == (GUID, len(content))
+    assert kept.paths[0].read_bytes() == content
+
+
 def test_an_answer_without_a_picture_has_none(folder: SpoolFolder) -> None:
     assert _answer(folder).whole == ()
 

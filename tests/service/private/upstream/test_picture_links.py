@@ -11,6 +11,7 @@ import pytest
 
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
+from pixyproxy.service.private.upstream.openai_images import MOST_OTHER_BYTES
 from tests.service.private.upstream.adapters import LONG, SHORT, open_adapter, whole
 from tests.service.private.upstream.sinks import FakeSink
 from tests.support import pictures
@@ -132,6 +133,13 @@ async def test_pictures_of_the_upstreams_own_host_come_byte_for_byte(upstream: _
     assert sink.kept_answer == b""
 
 
+async def test_a_picture_of_any_size_comes_whole(upstream: _FakeHost) -> None:
+    """Longer than what the SDK may read of anything that is no picture."""
+    sink, content = FakeSink(), pictures.noise_png(MOST_OTHER_BYTES + 1_000_000)
+    await _draw(upstream, sink, upstream.serve("/1.png", _picture(content)))
+    assert sink.kept == [content]
+
+
 async def test_no_more_pictures_are_fetched_than_were_ordered(upstream: _FakeHost, sink: FakeSink) -> None:
     url = upstream.serve("/1.png", _picture(FIRST))
     await _draw(upstream, sink, url, url, url)
@@ -215,7 +223,8 @@ async def test_a_picture_that_breaks_off_is_gone_on_with(upstream: _FakeHost, si
 
 
 @pytest.mark.parametrize("status", ["200 OK", "206 Partial Content", "416 No"])
-async def test_a_rest_that_is_another_part_is_not_put_to_it(status: str, upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_a_rest_that_is_another_part_is_not_put_to_it(status: str, upstream: _FakeHost) -> None:
+    sink = FakeSink()
     content = pictures.noise_png(1_900_000)
     again = _picture(content, status=status, headers=f"Content-Range: bytes 0-{len(content) - 1}/{len(content)}\r\n")
     await _draw_nothing(upstream, sink, upstream.serve("/1.png", _picture(content)[: 1024 * 1024 + 500], again))
