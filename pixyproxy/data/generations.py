@@ -256,7 +256,8 @@ class Generations:
         statement = """
             SELECT guid FROM generations
              WHERE status = 'unknown' AND resolved_at IS NULL
-               AND (:upstream IS NULL OR upstream = :upstream) AND (:since IS NULL OR created_at >= :since)
+               AND (:upstream IS NULL OR upstream COLLATE utf8mb4_bin = :upstream)
+               AND (:since IS NULL OR created_at >= :since)
              ORDER BY id LIMIT :limit
         """
         parameters = {"upstream": upstream, "since": to_timestamp(since), "limit": limit}

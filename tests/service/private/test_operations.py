@@ -202,7 +202,7 @@ async def test_many_are_resolved_of_an_upstream_since_a_time(
     days = {day: datetime(2026, 10, day, tzinfo=UTC) for day in (1, 2, 3)}
     ending = ending_of(UpstreamSilentException(), asked=True)
     made = []
-    for name, day in (("a", 1), ("a", 2), ("b", 3), (None, 2)):
+    for name, day in (("a", 1), ("a", 2), ("A", 2), ("b", 3), (None, 2)):
         generation = await _add(operations.database, tenant, status=GenerationStatus.CALLING, created_at=days[day])
         update = ending.model_copy(update={"upstream": name})
         await operations.database.write(partial(_end, generation=generation, ending=update))

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
@@ -72,9 +72,10 @@ class PictureLinks:
         received = 0
         for pause in (*self.pauses, None):
             try:
-                async for piece in self._pieces(text, received):
-                    await run_in_thread(writer.write, piece)
-                    received += len(piece)
+                async with aclosing(self._pieces(text, received)) as pieces:
+                    async for piece in pieces:
+                        await run_in_thread(writer.write, piece)
+                        received += len(piece)
             except _FailedFetchError as error:
                 if pause is None or error.is_final:
                     raise
@@ -82,15 +83,16 @@ class PictureLinks:
             else:
                 return
 
-    async def _pieces(self, text: str, start: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, text: str, start: int) -> AsyncGenerator[bytes, None]:
         """Yield the picture from byte ``start`` on. Raises ``_FailedFetchError``."""
         try:
             async with self._open(text, start) as response:
                 _require_picture(response, start)
                 packed = "content-encoding" in response.headers
                 body = response.aiter_bytes(PIECE_BYTES) if packed else response.aiter_raw(PIECE_BYTES)
-                async for piece in body:
-                    yield piece
+                async with aclosing(body) as pieces:
+                    async for piece in pieces:
+                        yield piece
         except httpx2.InvalidURL as error:
             reason = "its URL is malformed"
             raise _FailedFetchError(reason, is_final=True) from error
