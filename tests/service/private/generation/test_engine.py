@@ -40,7 +40,7 @@ MAY_HAVE_DONE_SOMETHING: dict[Exception, GenerationStatus] = {
     core.UpstreamSilentException(): UNKNOWN,
     core.UpstreamTimeoutException(): UNKNOWN,
     core.UpstreamAnswerException(): FAILED,
-    core.PictureUnusableException(): FAILED,
+    core.PictureUnusableException(): UNKNOWN,
     core.PromptRefusedException(): FAILED,
     ZeroDivisionError(): UNKNOWN,
 }
