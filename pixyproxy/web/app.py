@@ -105,15 +105,15 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.state.allowed_methods = allowed_methods(routers)
-    install_openapi(app)
+    install_openapi(app, prefix=settings.url_prefix)
     return app
 
 
 def _servers(settings: Settings) -> list[dict[str, Any]]:
     """Where clients find the API: where they found the document, and under the public URL, if that is set."""
-    servers = [{"url": "/", "description": "This server"}]
-    if settings.public_url is not None:
-        servers.append({"url": str(settings.public_url).rstrip("/"), "description": "Its public URL"})
+    servers = [{"url": settings.url_prefix or "/", "description": "This server"}]
+    if settings.base_url is not None:
+        servers.append({"url": settings.base_url, "description": "Its public URL"})
     return servers
 
 

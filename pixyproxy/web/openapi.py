@@ -269,37 +269,21 @@ def openai_errors(*statuses: int) -> Responses:
     }
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Make ``app.openapi()`` give the document with our schemas in place of FastAPI's own errors."""
+def install_openapi(app: FastAPI, *, prefix: str) -> None:
+    """Make ``app.openapi()`` give the document with our schemas in place of FastAPI's own errors.
+
+    ``prefix`` is the path below which a reverse proxy serves the application, if any.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, prefix)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
 
-def document_below(prefix: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document of a server whose paths all begin with ``prefix``; programs and `/docs` add it to each."""
-    if not prefix:
-        return document
-    # What is relative here is relative to the host, whatever the server's path is.
-    schemes = {
-        name: scheme | {"flows": {kind: _below(prefix, flow) for kind, flow in scheme["flows"].items()}}
-        if "flows" in scheme
-        else scheme
-        for name, scheme in document["components"]["securitySchemes"].items()
-    }
-    components = document["components"] | {"securitySchemes": schemes}
-    return document | {"servers": [{"url": prefix}], "components": components}
-
-
-def _below(prefix: str, flow: dict[str, Any]) -> dict[str, Any]:
-    return flow | {"tokenUrl": prefix + flow["tokenUrl"]}
-
-
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, prefix: str) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -319,14 +303,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas["ImageContent"] = ImageContent.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    for scheme in document["components"]["securitySchemes"].values():
+        for flow in scheme.get("flows", {}).values():
+            # It is relative to the host alone, whatever the path of the server is.
+            flow["tokenUrl"] = prefix + flow["tokenUrl"]
     for path in document["paths"].values():
-        for method, operation in path.items():
+        for operation in path.values():
             # Without a list of its own, an operation has the document's.
             operation.setdefault("security", [])
             _drop_framework_error(operation["responses"])
             _leave_form_fields_empty(operation, schemas)
-            if method == "head":
-                _drop_content(operation["responses"])
     return document
 
 
@@ -339,12 +325,6 @@ def _leave_form_fields_empty(operation: dict[str, Any], schemas: dict[str, Any])
             field = schema["properties"][name]
             if field.get("type", "string") == "string" and field.get("format") != "binary":
                 field.setdefault("examples", [""])
-
-
-def _drop_content(responses: dict[str, Any]) -> None:
-    """Take out the bodies: a generated client would read one."""
-    for response in responses.values():
-        response.pop("content", None)
 
 
 def _drop_framework_error(responses: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
 from pixyproxy.web.limits import RateLimits
-from pixyproxy.web.openapi import document_below
 
 STATIC = Path(__file__).parent / "static"
 FOLDERS = StaticFiles(directory=STATIC, packages=[("fastapi_swagger", "resources")])
@@ -54,7 +53,7 @@ async def docs() -> HTMLResponse:
 
 async def openapi_document(request: Request) -> JSONResponse:
     """The description of the HTTP API, for programs."""
-    return JSONResponse(document_below(request.scope.get("root_path", ""), request.app.openapi()))
+    return JSONResponse(request.app.openapi())
 
 
 async def static_file(request: Request, name: str) -> Response:
