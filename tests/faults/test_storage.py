@@ -21,11 +21,10 @@ READ_ONLY = """
 set -e
 kept=$1; shift
 mount --bind "$kept" "$kept"
-for folder in /tmp /var/tmp /usr/tmp; do
-    if test -d "$folder"; then mount -t tmpfs -o size=64k tmpfs "$folder"; fi
-done
+mkdir -p "$kept/little"
+mount -t tmpfs -o size=64k tmpfs "$kept/little"
+export TMPDIR="$kept/little"
 mount -o remount,bind,ro /
-if test "$TMPDIR"; then unset TMPDIR; fi
 exec "$@"
 """
 """A shell's script that runs a command where the root cannot be written, but for one folder."""
