@@ -64,6 +64,8 @@ BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException, ImageStorageExcep
 RECORDERS = 4
 LEASE_SECONDS = 60
 """How long a process may be silent before others take it for dead; on its own machine its lock tells at once."""
+PREVIEW_SECONDS = 1.0
+"""How long previews stay when a generation is over."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
 """While the database or the store is away; recovery from that takes no longer."""
 
@@ -134,6 +136,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  (whatever it is, the generation has to end)
             await reach(FaultPoint.REFUSED)
             await self._give_up(job, error)
+            await _let_previews_be_seen(generation)
             await (await self.spool.open()).remove(generation.guid)
             return
         await self._see_through(job, entry, moved=moved)
@@ -308,6 +311,7 @@ class Engine:
                 await asyncio.sleep(delay)
             else:
                 job.succeed(stored)
+                await _let_previews_be_seen(generation)
                 await self._try_to_clean(stored.generation, folder)
                 return
 
@@ -316,6 +320,12 @@ class Engine:
             await self.clean(generation, folder)
         except ImageStorageException:
             logger.exception("the spool's entry of generation %s stays", generation.guid)
+
+
+async def _let_previews_be_seen(generation: Generation) -> None:
+    """Wait for those who follow a generation that is over, and have yet to read its last previews."""
+    if generation.order.previews:
+        await asyncio.sleep(PREVIEW_SECONDS)
 
 
 def _delays() -> Iterator[float]:

@@ -134,12 +134,16 @@ class GenerationWatcher:
 
         Raises ``GenerationNotFoundException`` and ``DatabaseException``.
         """
-        told, position, quiet = after, None, 0.0
+        told, position, quiet, watched = after, None, 0.0, False
         while told < FINAL_ID:
             job = self.jobs.get(guid)
             version = 0 if job is None else job.version
             standing = await self.standing(guid, tenant_id=tenant_id)
             news = await self._news(standing, told, moved=standing.position != position)
+            if watched and standing.status.is_final:
+                # What came since the last look; whoever comes when all is over is told the end alone.
+                news = [*await self._previews(standing.found.generation, told), *news]
+            watched = True
             for event in news:
                 yield event
             if not news and quiet >= self.heartbeat_seconds:
