@@ -229,3 +229,21 @@ CREATE TABLE webhook_deliveries (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
 
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
+
+-- Running upgrade 0004 -> 0005
+
+CREATE TABLE installation (
+    id INT NOT NULL PRIMARY KEY,
+    secret_salt CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    secret_verifier CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    keys_revision BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE signing_keys (
+    kid VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    sealed_pem TEXT CHARACTER SET ascii COLLATE ascii_bin NULL,
+    signs_from DATETIME NOT NULL,
+    retires_at DATETIME NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';

@@ -249,3 +249,21 @@ CREATE INDEX webhook_deliveries_webhook ON webhook_deliveries (webhook_guid);
 CREATE INDEX webhook_deliveries_age ON webhook_deliveries (created_at);
 
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
+
+-- Running upgrade 0004 -> 0005
+
+CREATE TABLE installation (
+    id INTEGER NOT NULL PRIMARY KEY,
+    secret_salt CHAR(32) NOT NULL,
+    secret_verifier CHAR(64) NOT NULL,
+    keys_revision BIGINT NOT NULL
+);
+
+CREATE TABLE signing_keys (
+    kid VARCHAR(64) NOT NULL PRIMARY KEY,
+    sealed_pem TEXT NULL,
+    signs_from DATETIME NOT NULL,
+    retires_at DATETIME NULL
+);
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';

@@ -1,10 +1,14 @@
 """``pixyproxy tenant``, ``token``, ``keys`` and ``audit``: what operators do for the whole server."""
 
+import asyncio
+import os
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from pixyproxy.cli.console import AsJson, fail, load_settings, operator, or_exit, print_json, show, with_services
 from pixyproxy.core import clock
@@ -12,6 +16,7 @@ from pixyproxy.core.models.audit import AuditAction, AuditFilter
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.tenant import NewTenant, TenantChange, Visibility
 from pixyproxy.core.models.token import TokenOrder
+from pixyproxy.core.settings import FORMER_SECRET_VARIABLE
 
 if TYPE_CHECKING:
     from pixyproxy.service.composition import Services
@@ -164,13 +169,36 @@ def rotate_signing_keys(
     typer.echo(f"Key {key.kid} signs from {key.signs_from:%Y-%m-%d %H:%M:%S} UTC on.")
 
 
+@signing_key_app.command("reseal")
+def reseal_signing_keys(
+    *,
+    former_file: Annotated[
+        Path | None, typer.Option(help=f"A file that holds the former secret, unless {FORMER_SECRET_VARIABLE} does.")
+    ] = None,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The former secret is lost: replace all keys. Every access token ends.")
+    ] = False,
+) -> None:
+    """Change the secret: encrypt the keys with PIXYPROXY_SECRET_KEY (or the data folder's) instead of the former one.
+
+    Restart every process with the new secret afterwards. Webhooks sign with other secrets from then on.
+    """
+    former = None if lost else _former_secret(former_file)
+    settings = load_settings()
+    from pixyproxy.service.composition import reseal_installation  # noqa: PLC0415  (the database, only for this)
+
+    or_exit(lambda: asyncio.run(reseal_installation(settings, former=former, actor=operator())))
+    typer.echo("The secret is changed. Restart every process with the new one.")
+
+
 @signing_key_app.command("list")
 def list_signing_keys(*, as_json: AsJson = False) -> None:
     """List the public keys that are published just now."""
-    settings = load_settings()
-    from pixyproxy.service.private.signing_keys import open_key_ring  # noqa: PLC0415  (cryptography, only for this)
 
-    keys = or_exit(lambda: open_key_ring(settings).jwks(clock.now())["keys"])
+    async def find(services: "Services") -> list[dict[str, str]]:
+        return services.key_ring.jwks(clock.now())["keys"]
+
+    keys = with_services(find)
     if as_json:
         print_json(keys)
     else:
@@ -208,6 +236,16 @@ def verify_audit_log(*, as_json: AsJson = False) -> None:
         typer.echo(f"All {verdict.entries} entries are as they were written. Head: {verdict.head_sha256}")
     if verdict.problem is not None:
         fail(f"The audit log was altered: {verdict.problem}.")
+
+
+def _former_secret(file: Path | None) -> SecretStr:
+    """Return the secret in a file or in the environment: arguments of a command are visible to other users."""
+    former = (
+        os.environ.get(FORMER_SECRET_VARIABLE) if file is None else or_exit(lambda: file.read_text("utf-8").strip())
+    )
+    if not former:
+        fail(f"Give the former secret in {FORMER_SECRET_VARIABLE} or --former-file, or say --lost.")
+    return SecretStr(former)
 
 
 def _tenant_settings(

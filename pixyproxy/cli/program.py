@@ -37,16 +37,12 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
 ) -> None:
     """Serve HTTP until stopped."""
-    from pixyproxy.service.composition import migrate_database  # noqa: PLC0415  (0.25 s that `generate` goes without)
-    from pixyproxy.service.private.prices import load_prices  # noqa: PLC0415  (likewise)
-    from pixyproxy.service.private.signing_keys import open_key_ring  # noqa: PLC0415  (likewise)
+    from pixyproxy.service.composition import verify_installation  # noqa: PLC0415  (0.25 s that `generate` goes without)
     from pixyproxy.web.server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands go without)
 
     settings = load_settings()
     # Now, once for all workers, and with a sentence where it cannot be done; a worker could only log a traceback.
-    or_exit(lambda: asyncio.run(migrate_database(settings)))
-    or_exit(lambda: open_key_ring(settings))
-    or_exit(lambda: load_prices(settings.prices))
+    or_exit(lambda: asyncio.run(verify_installation(settings)))
     or_exit(lambda: serve_http(settings, host=host, port=port, workers=workers))
 
 

@@ -27,7 +27,10 @@ MEBIBYTE = 1024 * 1024
 AUTO = "auto"
 """Of a default size or quality: it is left to the upstream."""
 SHORTEST_SECRET = 32
-NOT_OF_THE_SERVER = frozenset({"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_TEST_MYSQL_URL"})
+FORMER_SECRET_VARIABLE = "PIXYPROXY_FORMER_SECRET_KEY"  # noqa: S105  (a name, no secret)
+NOT_OF_THE_SERVER = frozenset(
+    {"PIXYPROXY_URL", "PIXYPROXY_API_KEY", "PIXYPROXY_TEST_MYSQL_URL", FORMER_SECRET_VARIABLE}
+)
 """Variables with the prefix of settings that commands which are clients, and tests, read."""
 DEFAULT_URL = "http://127.0.0.1:8000"
 """Where `pixyproxy serve` listens unless it is told otherwise."""
@@ -74,8 +77,8 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         default=None,
         description=(
-            "Protects cursors, and the secrets of webhooks come of it; made in the data folder when empty. "
-            "Set it when several machines serve."
+            "Encrypts the signing keys, protects cursors, and the secrets of webhooks come of it; the same for every "
+            "process. Made in the data folder when empty. Set it when several machines serve."
         ),
     )
 
@@ -163,7 +166,7 @@ class Settings(BaseSettings):
 
     signing_keys: SecretStr | None = Field(
         default=None,
-        description="PEM private keys (EC P-256) for tokens, the first signs; made in the data folder when empty.",
+        description="PEM private keys (EC P-256) for tokens, the first signs; made in the database when empty.",
     )
     access_token_seconds: Annotated[int, Field(ge=1, le=LONGEST_TOKEN_SECONDS)] = Field(
         default=900, description="How long an access token lives."

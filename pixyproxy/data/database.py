@@ -34,6 +34,7 @@ from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
 from pixyproxy.data.refresh_tokens import RefreshTokens
 from pixyproxy.data.revoked_tokens import RevokedTokens
+from pixyproxy.data.signing_keys import SigningKeys
 from pixyproxy.data.tenants import Tenants
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.data.users import Users
@@ -92,6 +93,11 @@ class Repositories:
     def revoked_tokens(self) -> RevokedTokens:
         """The access tokens that were revoked."""
         return RevokedTokens(self.connection)
+
+    @cached_property
+    def signing_keys(self) -> SigningKeys:
+        """The keys that sign access tokens, and the verifier of the secret that encrypts them."""
+        return SigningKeys(self.connection)
 
     @cached_property
     def webhooks(self) -> Webhooks:

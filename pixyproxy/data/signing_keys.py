@@ -1,152 +1,91 @@
-"""The file in the data folder that holds the keys which sign access tokens."""
+"""The ``signing_keys`` table, and ``installation``, whose only row is the lock of its writers."""
 
-import contextlib
-import fcntl
-import json
-import os
-import secrets
-import stat
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from datetime import datetime
 
-from pydantic import Field, ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from pixyproxy.core.exceptions import ConfigurationException
-from pixyproxy.core.models.base import FrozenModel
-from pixyproxy.core.models.signing_key import SigningKey
-from pixyproxy.data.files import sync_folder
+from pixyproxy.core.models.signing_key import Installation, StoredSigningKey
+from pixyproxy.data.rows import Parameters, Row, from_timestamp, insert_statement, sql, to_timestamp
 
-NAME = "signing_keys.json"
-LOCK_NAME = ".signing_keys.lock"
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-SigningKeys = tuple[SigningKey, ...]
-"""At least one, in the order in which they sign."""
+COLUMNS = ("kid", "sealed_pem", "signs_from", "retires_at")
+TIMES = ("signs_from", "retires_at")
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM signing_keys"
+INSTALLATION_COLUMNS = ("secret_salt", "secret_verifier", "keys_revision")
+SELECT_INSTALLATION = f"SELECT {', '.join(INSTALLATION_COLUMNS)} FROM installation WHERE id = 1"
+INSERT_INSTALLATION = insert_statement("installation", ("id", *INSTALLATION_COLUMNS))
 
 
-class FileVersion(NamedTuple):
-    """What changes when the file does: every write makes a new file, and a chmod sets the time of change."""
-
-    inode: int
-    size: int
-    changed_ns: int
+def to_row(key: StoredSigningKey) -> Parameters:
+    """Return the columns of a key, by name."""
+    return key.model_dump() | {name: to_timestamp(getattr(key, name)) for name in TIMES}
 
 
-class _Content(FrozenModel):
-    keys: SigningKeys = Field(min_length=1)
+def from_row(row: Row) -> StoredSigningKey:
+    """Return the key in a row of ``SELECT``."""
+    return StoredSigningKey.model_validate({**row, **{name: from_timestamp(row[name]) for name in TIMES}})
 
 
 @dataclass(frozen=True)
-class SigningKeyFile:
-    """Signing keys on disk, for their user alone. Readers see a whole file; writers wait for each other."""
+class SigningKeys:
+    """The signing keys, bound to one connection and its transaction. Call ``lock`` before any change."""
 
-    folder: Path
+    connection: Connection
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.folder / NAME
+    def installation(self) -> Installation | None:
+        """Return the installation; None before the first start."""
+        row = self.connection.execute(sql(SELECT_INSTALLATION)).mappings().one_or_none()
+        return None if row is None else Installation.model_validate(dict(row))
 
-    def version(self) -> FileVersion | None:
-        """What the file is at this moment, without reading it; None where it is absent or out of reach."""
+    def create_installation(self, installation: Installation) -> bool:
+        """Add the only row; return False if another process was first."""
         try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return FileVersion(status.st_ino, status.st_size, status.st_ctime_ns)
+            self.connection.execute(sql(INSERT_INSTALLATION), {"id": 1, **installation.model_dump()})
+        except IntegrityError:
+            return False
+        return True
 
-    def load(self) -> SigningKeys | None:
-        """The keys; None where there is no file yet. Raises ``ConfigurationException``."""
-        try:
-            with self.path.open(encoding="utf-8") as file:
-                others_may = os.fstat(file.fileno()).st_mode & OTHERS
-                text = file.read()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._unreadable() from error
-        if others_may:
-            problem = f"Others than its owner may read {self.path}. Run `chmod 600 {self.path}`, then rotate the keys."
-            raise ConfigurationException(problem)
-        try:
-            return _Content.model_validate_json(text).keys
-        except ValidationError:
-            # The cause would quote what it cannot read, which may be a key.
-            raise self._unreadable() from None
+    def lock(self, verifier: str) -> bool:
+        """Keep other writers out until this transaction ends, and count the change; False if the secret is another.
 
-    def create_first(self, key: SigningKey) -> SigningKeys:
-        """The keys in the file, made with this key where there is none: processes that start together agree.
-
-        Raises ``ConfigurationException``.
+        It is a real write, because Galera compares what two nodes have written and not the locks that they held. It
+        comes before any SELECT, because at REPEATABLE READ a snapshot begins with the first one.
         """
-        present = self.load()
-        if present is not None:
-            return present
-        with self._locked():
-            present = self.load()
-            return self._write((key,)) if present is None else present
-
-    def replace(self, change: Callable[[SigningKeys], SigningKeys]) -> SigningKeys:
-        """The keys that ``change`` makes of those in the file, written durably; nobody writes in between.
-
-        Raises ``ConfigurationException``.
+        statement = """
+            UPDATE installation SET keys_revision = keys_revision + 1 WHERE id = 1 AND secret_verifier = :verifier
         """
-        with self._locked():
-            return self._write(change(self.load() or ()))
+        return self.connection.execute(sql(statement), {"verifier": verifier}).rowcount == 1
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unwritable() from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            # Closing releases the lock. The file stays: another process may wait for it.
-            os.close(descriptor)
+    def change_secret(self, *, salt: str, verifier: str) -> None:
+        """Replace the verifier of the secret."""
+        statement = "UPDATE installation SET secret_salt = :salt, secret_verifier = :verifier WHERE id = 1"
+        self.connection.execute(sql(statement), {"salt": salt, "verifier": verifier})
 
-    def _write(self, keys: SigningKeys) -> SigningKeys:
-        temporary = self.folder / f".{NAME}.{secrets.token_hex(8)}"
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(_to_json(keys))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            sync_folder(self.folder)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise self._unwritable() from error
-        return keys
+    def list_all(self) -> list[StoredSigningKey]:
+        """Return every key, the erased ones included."""
+        return [from_row(row) for row in self.connection.execute(sql(SELECT)).mappings()]
 
-    def _unreadable(self) -> ConfigurationException:
-        problem = (
-            f"{self.path} cannot be read as a file of signing keys. Restore it from a backup, or remove it: "
-            "new keys are made then, and tokens issued so far end."
-        )
-        return ConfigurationException(problem)
+    def insert(self, key: StoredSigningKey) -> None:
+        """Add a key."""
+        self.connection.execute(sql(insert_statement("signing_keys", COLUMNS)), to_row(key))
 
-    def _unwritable(self) -> ConfigurationException:
-        problem = (
-            f"{self.path} cannot be written. Make the folder writable for the user who runs PixyProxy, or set "
-            "PIXYPROXY_SIGNING_KEYS."
-        )
-        return ConfigurationException(problem)
+    def replace_sealed(self, key: StoredSigningKey) -> None:
+        """Write the private key anew."""
+        statement = "UPDATE signing_keys SET sealed_pem = :sealed_pem WHERE kid = :kid"
+        self.connection.execute(sql(statement), {"kid": key.kid, "sealed_pem": key.sealed_pem})
 
+    def retire(self, *, at: datetime) -> None:
+        """Retire the keys that nothing would retire yet."""
+        statement = "UPDATE signing_keys SET retires_at = :at WHERE retires_at IS NULL"
+        self.connection.execute(sql(statement), {"at": to_timestamp(at)})
 
-def _to_json(keys: SigningKeys) -> str:
-    rows = [
-        {
-            "kid": key.kid,
-            "private_pem": key.private_pem.get_secret_value(),
-            "signs_from": key.signs_from.isoformat(),
-        }
-        for key in keys
-    ]
-    return json.dumps({"keys": rows}, indent=2) + "\n"
+    def retire_all(self, *, at: datetime) -> None:
+        """Retire every key by then."""
+        statement = "UPDATE signing_keys SET retires_at = :at WHERE retires_at IS NULL OR retires_at > :at"
+        self.connection.execute(sql(statement), {"at": to_timestamp(at)})
+
+    def erase_retired(self, *, at: datetime) -> None:
+        """Erase the private halves of keys that are retired by then."""
+        statement = "UPDATE signing_keys SET sealed_pem = NULL WHERE retires_at <= :at"
+        self.connection.execute(sql(statement), {"at": to_timestamp(at)})

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from pixyproxy.core.fair_slots import FairSlots
 from pixyproxy.core.memory import keep_freed_memory
+from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
@@ -18,7 +19,6 @@ from pixyproxy.data.files import keep_files_private
 from pixyproxy.data.init import open_database
 from pixyproxy.data.kept_answers import FOLDER as KEPT_FOLDER
 from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
@@ -36,6 +36,8 @@ from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.settlement import Settlement
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.images import ImageEditor
+from pixyproxy.service.private.installation_secret import installation_secret
+from pixyproxy.service.private.key_vault import reseal
 from pixyproxy.service.private.model_catalog import ModelCatalog
 from pixyproxy.service.private.operations import OperationsService
 from pixyproxy.service.private.passwords import PasswordHasher
@@ -102,16 +104,21 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
     """Every service, on an open and migrated database; closed again on exit, work under way first.
 
     ``local_url`` is where this process listens: the issuer of access tokens unless the settings have a public URL.
-    Raises ``DatabaseException`` where the database cannot be used.
+    Raises ``DatabaseException`` where the database cannot be used, and ``ConfigurationException`` where the secret, the
+    signing keys or the prices cannot.
     """
     keep_freed_memory()
     keep_files_private()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, "files"))
     database = await open_database(settings)
+    try:
+        kept = await _load_kept(settings, database)
+    except BaseException:
+        await database.close()
+        raise
     pool = open_pool(settings)
     trusted_issuers = open_trusted_issuers(settings.trusted_issuers)
     targets = open_safe_targets(settings.webhook_allowed_hosts)
-    kept = await run_in_thread(_load_kept, settings)
     services = _compose(
         kept,
         issuer=settings.base_url or local_url,
@@ -137,6 +144,27 @@ async def migrate_database(settings: Settings) -> None:
     keep_files_private()
     database = await open_database(settings)
     await database.close()
+
+
+async def verify_installation(settings: Settings) -> None:
+    """Prove that services would open: migrate, and load keys and prices. Raises as ``open_services`` does."""
+    keep_files_private()
+    database = await open_database(settings)
+    try:
+        await _load_kept(settings, database)
+    finally:
+        await database.close()
+
+
+async def reseal_installation(settings: Settings, *, former: SecretStr | None, actor: Actor) -> None:
+    """Make the secret of the settings that of the installation. Raises as ``reseal`` does."""
+    keep_files_private()
+    database = await open_database(settings)
+    try:
+        new = await run_in_thread(installation_secret, settings)
+        await reseal(database, former=former, new=new, actor=actor)
+    finally:
+        await database.close()
 
 
 def open_pool(settings: Settings) -> UpstreamPool:
@@ -181,7 +209,7 @@ def kept_answers(settings: Settings) -> KeptAnswers:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The settings, and what services take from files."""
+    """The settings, and what services take from files and of the keys in the database."""
 
     settings: Settings
     secret: SecretStr
@@ -189,13 +217,12 @@ class _Kept:
     prices: Prices
 
 
-def _load_kept(settings: Settings) -> _Kept:
-    """Read what services take from files, and make what is not there yet. Blocks."""
+async def _load_kept(settings: Settings, database: Database) -> _Kept:
+    """Read what services take from files and the keys in the database, and make what is not there yet."""
+    prices = await run_in_thread(load_prices, settings.prices)
+    secret = await run_in_thread(installation_secret, settings)
     return _Kept(
-        settings=settings,
-        secret=settings.secret_key or load_or_create_secret(settings.data_dir, "secret_key"),
-        key_ring=open_key_ring(settings),
-        prices=load_prices(settings.prices),
+        settings=settings, secret=secret, key_ring=await open_key_ring(settings, database, secret), prices=prices
     )
 
 

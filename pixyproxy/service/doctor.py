@@ -27,7 +27,9 @@ from pixyproxy.data.init import open_database
 from pixyproxy.data.secrets import load_or_create_secret
 from pixyproxy.data.spool import Spool, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
+from pixyproxy.service.private.installation_secret import installation_secret
 from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
 
@@ -172,7 +174,16 @@ def _examine_kept_answers(settings: Settings) -> Finding:
 
 
 async def _use_signing_keys(settings: Settings) -> str:
-    key = open_key_ring(settings).signing_key(clock.now())
+    try:
+        database = await open_database(settings)
+    except (PixyProxyException, OSError):
+        return "cannot be read without the database"
+    try:
+        secret = await run_in_thread(installation_secret, settings)
+        ring = await open_key_ring(settings, database, secret)
+    finally:
+        await database.close()
+    key = ring.signing_key(clock.now())
     return f"tokens are signed with {key.kid}"
 
 

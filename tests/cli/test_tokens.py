@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.cli.conftest import Place
+from tests.support.keys import write_former_file
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, make_settings, serving
-from tests.support.tokens import PEM
+from tests.support.tokens import KEY, PEM
 
 KEY_ID = r"[A-Za-z0-9_-]{43}"
 PUBLIC_URL = "https://pictures.example.com"
@@ -91,12 +92,11 @@ def test_keys_that_are_set_are_rotated_where_they_are_set(place: Place) -> None:
 
 
 def test_a_damaged_file_of_keys_is_told_in_a_sentence(place: Place) -> None:
-    place.succeed("keys", "list")
-    (file,) = [file for file in place.settings.data_dir.iterdir() if "PRIVATE KEY" in file.read_text(errors="replace")]
+    file = write_former_file(place.settings.data_dir, [KEY])
     file.write_text(file.read_text()[:100])
     for command in (("keys", "list"), ("token", "issue")):
         (line,) = place.fail(*command).splitlines()
-        assert "key" in line.lower()
+        assert line.startswith(f"{file} cannot be read as a file of signing keys.")
         assert "PRIVATE" not in line
 
 

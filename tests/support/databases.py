@@ -28,6 +28,8 @@ TABLES = (
     "generations",
     "api_keys",
     "tenants",
+    "signing_keys",
+    "installation",
 )
 
 

@@ -27,6 +27,7 @@ class AuditAction(StrEnum):
     TOKEN_REUSED = "token.reused"  # noqa: S105  (likewise)
     TOKEN_REVOKED = "token.revoked"  # noqa: S105  (likewise)
     SIGNING_KEYS_ROTATED = "signing_keys.rotated"
+    SIGNING_KEYS_RESEALED = "signing_keys.resealed"
     SCOPE_REFUSED = "scope.refused"
     GENERATION_RESOLVED = "generation.resolved"
     WEBHOOK_CREATED = "webhook.created"

@@ -1,4 +1,4 @@
-"""The private keys that sign access tokens."""
+"""The private keys that sign access tokens, and what the database keeps of them."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,12 +12,41 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class SigningKey(FrozenModel):
     """An EC P-256 key as PEM (PKCS #8); ``kid`` is the thumbprint of its public half (RFC 7638).
 
-    From ``signs_from`` on it signs, unless a later key does already. It is published before that.
+    It is published at once, and signs from ``signs_from`` until a later key does. At ``retires_at`` the last token
+    that it signed has expired; None while no later key is known.
     """
 
     kid: str
     private_pem: SecretStr
-    signs_from: Annotated[AwareDatetime, AfterValidator(_in_utc)]
+    signs_from: Moment
+    retires_at: Moment | None = None
+
+    def is_published(self, at: datetime) -> bool:
+        """Return whether tokens that it signed may still be valid."""
+        return self.retires_at is None or at < self.retires_at
+
+
+class StoredSigningKey(FrozenModel):
+    """A row of ``signing_keys``; ``sealed_pem`` is the encrypted private key, or None once it was erased.
+
+    The row of an erased key stays, so that a copy of the key in an old file is recognized and not taken in again.
+    """
+
+    kid: str
+    sealed_pem: str | None
+    signs_from: Moment
+    retires_at: Moment | None
+
+
+class Installation(FrozenModel):
+    """The row of ``installation``: the verifier of the secret (hexadecimal), and a count of changes of the keys."""
+
+    secret_salt: str
+    secret_verifier: str
+    keys_revision: int

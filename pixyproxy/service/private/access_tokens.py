@@ -56,7 +56,7 @@ class AccessToken(Holder):
 
 @dataclass(frozen=True)
 class AccessTokens:
-    """Makes and reads the access tokens of this installation; reading asks no database.
+    """Makes and reads the access tokens of this installation; reading asks the database only for an unknown ``kid``.
 
     ``issuer`` becomes ``iss`` and ``aud``. Where it is no more than the address of one process (``is_named`` is
     False), the signature alone decides whose a token is: another process of this installation has another address.
@@ -101,11 +101,11 @@ class AccessTokens:
             claims["credential_exp"] = int(token.credential_expires_at.timestamp())
         return SecretStr(sign_token(claims, self.keys.signing_key(clock.now())))
 
-    def read(self, presented: SecretStr) -> AccessToken:
-        """What a token of ours says. Raises ``CredentialInvalidException`` for any that is not, or not any more."""
+    async def read(self, presented: SecretStr) -> AccessToken:
+        """Return what a token of ours says. Raises ``CredentialInvalidException`` for any other or expired one."""
         text, moment = presented.get_secret_value(), clock.now()
         unverified = inspect_token(text)
-        key = None if unverified.kid is None else self.keys.verification_key(unverified.kid, moment)
+        key = None if unverified.kid is None else await self.keys.find_verification_key(unverified.kid, moment)
         issuer = self.issuer if self.is_named else unverified.issuer
         if key is None or issuer is None:
             raise CredentialInvalidException

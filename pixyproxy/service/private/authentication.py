@@ -56,7 +56,7 @@ class Authenticator:
             principal = await self.database.read(lambda data: _foreign_principal(data, claims))
             expires_at = claims.expires_at
         else:
-            token = self.access_tokens.read(presented)
+            token = await self.access_tokens.read(presented)
             principal = await self.database.read(lambda data: token_principal(data, token))
             expires_at = token.expires_at
         self.recognized.remember(presented, principal, expires_at=expires_at, checked_at=checked_at)

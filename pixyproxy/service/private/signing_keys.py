@@ -9,35 +9,36 @@ signs       |--------- A ------|------- B -------------------|
 import asyncio
 import logging
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from pixyproxy.core import clock
-from pixyproxy.core.exceptions import ConfigurationException
+from pixyproxy.core.exceptions import ConfigurationException, DatabaseException, PixyProxyException
+from pixyproxy.core.models.audit import NewAuditEntry
 from pixyproxy.core.models.signing_key import SigningKey
-from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.core.settings import Settings
-from pixyproxy.data.signing_keys import FileVersion, SigningKeyFile, SigningKeys
+from pixyproxy.data.database import Database
+from pixyproxy.data.former_signing_keys import FormerSigningKeys
 from pixyproxy.data.threads import run_in_thread
+from pixyproxy.service.private.installation_secret import open_seal
 from pixyproxy.service.private.jwt import VerificationKey, public_jwk, signing_key_from_pem
+from pixyproxy.service.private.key_vault import DAMAGED, KeyVault
 
 logger = logging.getLogger(__name__)
 
-PUBLISH_AHEAD = timedelta(seconds=600)
-"""How long a new key is published before it signs: longer than any cache keeps the JWKS (``max-age`` 300)."""
-LONGEST_TOKEN = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 CHECK_SECONDS = 0.5
-"""How often the file is looked at: a rotation, or a leaked key's end, holds everywhere within a second."""
+"""How often the revision of the keys is read: a rotation, or a leaked key's end, holds everywhere within a second."""
+LOOK_UP_SECONDS = 2.0
+"""How often an unknown ``kid`` makes this process look for new keys, so that made-up ones cost the database nothing."""
 
 PEM = re.compile(r"-----BEGIN (?P<label>[A-Z ]+)-----.+?-----END (?P=label)-----", re.DOTALL)
 NOT_A_KEY = "EC PARAMETERS"
 """A block that OpenSSL writes before a key; the key says the same."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 USE_THE_SETTING = (
     "The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate where it is set: put the new key last, restart every "
@@ -50,151 +51,171 @@ SETTING_UNUSABLE = (
 )
 
 
+FILE_DAMAGED = "A signing key in {path} is damaged. Restore the file from a backup, or remove it."
+
+
 @dataclass(frozen=True)
 class PublishedKey:
-    """A key in all its forms, parsed once. From ``retires_at`` on it is as good as unknown; None for never."""
+    """A key in all its forms, parsed once."""
 
     signing: SigningKey
     verification: VerificationKey
     jwk: dict[str, str]
-    retires_at: datetime | None
-
-    def is_published(self, at: datetime) -> bool:
-        """Whether tokens that it signed may still be valid."""
-        return self.retires_at is None or at < self.retires_at
 
 
 @dataclass
 class LoadedRing:
-    """The keys that were read last, and what the file was then."""
+    """The keys that were read last, in the order in which they retire, and the revision that they were read at.
+
+    The one that retires last of those that may sign does: a key that may sign now is valid for one token more.
+    """
 
     keys: tuple[PublishedKey, ...]
-    version: FileVersion | None = None
+    revision: int | None = None
     problem: str | None = None
+    next_look_up: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 @dataclass(frozen=True)
 class KeyRing:
     """The signing keys of this installation, the same in all its processes.
 
-    They come from ``file``, or from the setting where that is None. Requests are served from what ``refresh`` read
-    last, so that none waits for a disk.
+    They come from ``vault``, or from the setting where that is None. Requests are served from what ``refresh`` read
+    last, so that none waits for the database.
     """
 
-    file: SigningKeyFile | None
+    vault: KeyVault | None
     loaded: LoadedRing = field(repr=False)
 
     def signing_key(self, at: datetime) -> SigningKey:
-        """The key that signs at this moment."""
+        """Return the key that signs at this moment."""
         keys = self.loaded.keys
         ready = [key.signing for key in keys if key.signing.signs_from <= at]
         # A machine whose clock is behind has keys that none may sign with yet; the oldest is known everywhere.
         return ready[-1] if ready else keys[0].signing
 
     def verification_key(self, kid: str, at: datetime) -> VerificationKey | None:
-        """The key of this id, unless it is unknown or retired."""
-        found = (key for key in self.loaded.keys if key.signing.kid == kid and key.is_published(at))
+        """Return the key of this id, unless it is unknown or retired."""
+        found = (key for key in self.loaded.keys if key.signing.kid == kid and key.signing.is_published(at))
         return next((key.verification for key in found), None)
 
-    def jwks(self, at: datetime) -> dict[str, list[dict[str, str]]]:
-        """The JSON Web Key Set (RFC 7517 §5): every key that verifies, or signs soon."""
-        return {"keys": [dict(key.jwk) for key in self.loaded.keys if key.is_published(at)]}
+    async def find_verification_key(self, kid: str, at: datetime) -> VerificationKey | None:
+        """Return the key of this id, which another process may have made a moment ago: look for it if it is unknown.
 
-    def rotate(self, at: datetime, *, at_once: bool = False) -> SigningKey:
-        """A new key that signs once every cache has it; with ``at_once`` it signs now, and is the only one.
-
-        ``at_once`` is for a key that leaked: it ends every token issued so far. Blocks. Raises
-        ``ConfigurationException`` where the keys come from the setting, or the file cannot be changed.
+        All who ask meanwhile wait for the same look-up, and the next one is ``LOOK_UP_SECONDS`` later. Raises
+        ``DatabaseException``.
         """
-        if self.file is None:
+        key = self.verification_key(kid, at)
+        if key is not None or self.vault is None:
+            return key
+        async with self.loaded.lock:
+            if time.monotonic() >= self.loaded.next_look_up:
+                self.loaded.next_look_up = time.monotonic() + LOOK_UP_SECONDS
+                await self._refresh()
+        return self.verification_key(kid, at)
+
+    def jwks(self, at: datetime) -> dict[str, list[dict[str, str]]]:
+        """Return the JSON Web Key Set (RFC 7517 §5): every key that verifies, or signs soon."""
+        return {"keys": [dict(key.jwk) for key in self.loaded.keys if key.signing.is_published(at)]}
+
+    async def rotate(self, at: datetime, *, at_once: bool, entry: NewAuditEntry) -> SigningKey:
+        """Return a new key that signs once every cache has it; with ``at_once`` it signs now, and is the only one.
+
+        ``at_once`` is for a key that leaked: it ends every token issued so far. ``entry`` is written to the audit log
+        in the same transaction. Raises ``ConfigurationException`` if the keys come from the setting.
+        """
+        if self.vault is None:
             raise ConfigurationException(USE_THE_SETTING)
-        made: list[SigningKey] = []
-
-        def change(present: SigningKeys) -> SigningKeys:
-            # Where the file is gone, what this server knows is better than to end every token by surprise.
-            known = _publish(present) if present else self.loaded.keys
-            kept = () if at_once else tuple(key.signing for key in known if key.is_published(at))
-            # Never before the one ahead of it, even if the clock was set back: their order is the order in the file.
-            signs_from = max([at if at_once else at + PUBLISH_AHEAD, *(key.signs_from for key in kept)])
-            made.append(_new_key(signs_from))
-            return (*kept, made[0])
-
-        keys = self.file.replace(change)
-        self.loaded.keys = _publish(keys)
-        return made[0]
+        key = await self.vault.rotate(at, at_once=at_once, entry=entry)
+        await self._try_to_refresh()
+        return key
 
     async def refresh_forever(self) -> None:
         """Refresh the keys again and again, until cancelled."""
-        while self.file is not None:
+        while self.vault is not None:
             await asyncio.sleep(CHECK_SECONDS)
             try:
-                await run_in_thread(self.refresh)
+                await self._try_to_refresh()
             except Exception:
                 logger.exception("looking for new signing keys met something unforeseen and will go on")
 
-    def refresh(self) -> None:
-        """Read the keys again if the file has changed. Blocks.
+    async def refresh(self) -> None:
+        """Read the keys again if they have changed. Raises ``DatabaseException``.
 
-        A file that cannot be read changes nothing, but is logged once.
+        Keys that cannot be read change nothing, but are logged once.
         """
-        if self.file is None:
-            return
-        # Before the file is read: a file that is replaced meanwhile is read again rather than missed.
-        version = self.file.version()
-        if version is None or version != self.loaded.version:
-            self._reload(self.file, version)
+        async with self.loaded.lock:
+            await self._refresh()
 
-    def _reload(self, file: SigningKeyFile, version: FileVersion | None) -> None:
+    async def load(self) -> None:
+        """Read the keys if they have changed. Raises ``ConfigurationException`` and ``DatabaseException``."""
         loaded = self.loaded
+        found = None if self.vault is None else await self.vault.load(known_revision=loaded.revision)
+        if found is not None:
+            loaded.keys, loaded.revision = await run_in_thread(_publish, found.keys, DAMAGED), found.revision
+        loaded.problem = None
+
+    async def _try_to_refresh(self) -> None:
         try:
-            loaded.keys = _publish(_load(file))
+            await self.refresh()
+        except DatabaseException as error:
+            self._keep_as_they_were(error)
+
+    async def _refresh(self) -> None:
+        try:
+            await self.load()
         except ConfigurationException as error:
-            if error.message != loaded.problem:
-                logger.warning("signing keys stay as they were: %s", error.message)
-            loaded.problem = error.message
-        else:
-            loaded.version, loaded.problem = version, None
+            self._keep_as_they_were(error)
+
+    def _keep_as_they_were(self, error: PixyProxyException) -> None:
+        if error.message != self.loaded.problem:
+            logger.warning("signing keys stay as they were: %s", error.message)
+        self.loaded.problem = error.message
 
 
-def open_key_ring(settings: Settings) -> KeyRing:
-    """The key ring of the settings; makes the first key in the data folder where there is none.
+async def open_key_ring(settings: Settings, database: Database, secret: SecretStr) -> KeyRing:
+    """Return the key ring of the installation that has this secret; create the first key if there is none.
 
-    Raises ``ConfigurationException``.
+    The file of an earlier release is taken in, then removed: it would be the only place where the keys are not
+    encrypted, and nothing reads it again. Raises ``ConfigurationException`` and ``DatabaseException``.
     """
+    seal = await open_seal(database, secret)
     if settings.signing_keys is not None:
-        return KeyRing(file=None, loaded=LoadedRing(_published_forever(settings.signing_keys)))
-    file = SigningKeyFile(settings.data_dir)
-    return KeyRing(file=file, loaded=LoadedRing(_publish(file.create_first(_new_key(clock.now())))))
+        return KeyRing(vault=None, loaded=LoadedRing(_published_forever(settings.signing_keys)))
+    vault, file = KeyVault(database, seal), FormerSigningKeys(settings.data_dir)
+    former = await run_in_thread(_load_former, file)
+    ring = KeyRing(vault=vault, loaded=LoadedRing(()))
+    await ring.load()
+    if former or not ring.loaded.keys:
+        await vault.take_in(former)
+        await ring.load()
+    if former:
+        await run_in_thread(file.remove)
+        logger.info("the signing keys of %s are in the database now", file.path)
+    return ring
 
 
-def _load(file: SigningKeyFile) -> SigningKeys:
+def _load_former(file: FormerSigningKeys) -> tuple[SigningKey, ...]:
+    """Return the keys of a file, all of which are sound."""
     keys = file.load()
-    if keys is None:
-        problem = f"{file.path} is gone. Restore it from a backup; a server that starts without it makes new keys."
-        raise ConfigurationException(problem)
+    _publish(keys, FILE_DAMAGED.format(path=file.path))
     return keys
 
 
-def _new_key(signs_from: datetime) -> SigningKey:
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return signing_key_from_pem(SecretStr(pem.decode("ascii")), signs_from=signs_from)
-
-
-def _publish(keys: SigningKeys) -> tuple[PublishedKey, ...]:
-    """The keys of a file; each retires when the last token that it signed has run out."""
-    retirements = [following.signs_from + LONGEST_TOKEN for _, following in pairwise(keys)]
-    return tuple(_published(key, retires_at) for key, retires_at in zip(keys, [*retirements, None], strict=True))
+def _publish(keys: Iterable[SigningKey], damaged: str) -> tuple[PublishedKey, ...]:
+    """Return the keys in the order in which they retire. Raises ``ConfigurationException`` for a damaged one."""
+    ordered = sorted(keys, key=lambda key: (key.retires_at or NEVER, key.signs_from, key.kid))
+    return tuple(_published(key, damaged) for key in ordered)
 
 
 def _published_forever(setting: SecretStr) -> tuple[PublishedKey, ...]:
-    """The keys of the setting, the one that signs last: nobody but its operator knows when the others retire."""
-    keys = {key.kid: _published(key, None) for key in _keys_of_setting(setting)}
+    """Return the keys of the setting, the one that signs last: only its operator knows when the others retire."""
+    keys = {key.kid: _published(key, SETTING_UNUSABLE) for key in _keys_of_setting(setting)}
     return tuple(reversed(keys.values()))
 
 
-def _keys_of_setting(setting: SecretStr) -> SigningKeys:
+def _keys_of_setting(setting: SecretStr) -> tuple[SigningKey, ...]:
     # Environment files often hold line ends as backslash and n, which PEM never has.
     text = setting.get_secret_value().replace("\\n", "\n")
     blocks = [SecretStr(block[0]) for block in PEM.finditer(text) if block["label"] != NOT_A_KEY]
@@ -206,14 +227,12 @@ def _keys_of_setting(setting: SecretStr) -> SigningKeys:
         raise ConfigurationException(SETTING_UNUSABLE) from error
 
 
-def _published(key: SigningKey, retires_at: datetime | None) -> PublishedKey:
+def _published(key: SigningKey, damaged: str) -> PublishedKey:
     try:
-        sound = signing_key_from_pem(key.private_pem, signs_from=key.signs_from) == key
+        sound = signing_key_from_pem(key.private_pem, signs_from=key.signs_from).kid == key.kid
     except ValueError:
         sound = False
     if not sound:
-        problem = "A signing key in the data folder is damaged. Restore the file from a backup, or remove it."
-        raise ConfigurationException(problem)
+        raise ConfigurationException(damaged)
     jwk = public_jwk(key)
-    verification = VerificationKey(kid=key.kid, algorithm="ES256", jwk=jwk)
-    return PublishedKey(signing=key, verification=verification, jwk=jwk, retires_at=retires_at)
+    return PublishedKey(signing=key, verification=VerificationKey(kid=key.kid, algorithm="ES256", jwk=jwk), jwk=jwk)

@@ -46,7 +46,7 @@ class TokenStatusService:
             revoked = await self.database.write(lambda data: _revoke_session(data, digest, client))
         else:
             try:
-                token = self.access_tokens.read(presented)
+                token = await self.access_tokens.read(presented)
             except CredentialInvalidException:
                 return
             revoked = await self.database.write(lambda data: _revoke_access_token(data, token, client))
@@ -59,7 +59,7 @@ class TokenStatusService:
         if digest is not None:
             return await self.database.read(lambda data: self._describe_refresh_token(data, digest, caller))
         try:
-            token = self.access_tokens.read(presented)
+            token = await self.access_tokens.read(presented)
         except CredentialInvalidException:
             return INACTIVE
         return await self.database.read(lambda data: self._describe_access_token(data, token, caller))

@@ -3,7 +3,6 @@
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 from pydantic import SecretStr
 
@@ -25,7 +24,6 @@ from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.token import IssuedTokens, RefreshToken, SessionGuid, TokenOrder
 from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.access_tokens import AccessToken, AccessTokens, Holder
 from pixyproxy.service.private.grants import Grantor
@@ -177,14 +175,10 @@ class TokenService:
         return await self.database.write(issue)
 
     async def rotate_signing_keys(self, *, actor: Actor, at_once: bool) -> SigningKey:
-        """Make the next key that tokens are signed with; ``at_once`` for one that leaked.
-
-        It is written down first: should the new key then fail to be kept, the log says too much, never too little.
-        """
+        """Make the next key that tokens are signed with; ``at_once`` for one that leaked."""
         details = {"at_once": str(at_once).lower()}
         entry = audit.entry(actor, AuditAction.SIGNING_KEYS_ROTATED, details=details)
-        await self.database.write(lambda data: data.audit_log.append(entry))
-        key = await run_in_thread(partial(self.access_tokens.keys.rotate, clock.now(), at_once=at_once))
+        key = await self.access_tokens.keys.rotate(clock.now(), at_once=at_once, entry=entry)
         self.recognized.forget_all()
         return key
 

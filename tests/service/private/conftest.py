@@ -86,6 +86,6 @@ def other_principal(stranger: Tenant) -> Principal:
 @pytest.fixture
 async def identity(database: Database, store: LocalStore, tmp_path: Path) -> AsyncIterator[Identity]:
     """The identity services, wired as the server wires them."""
-    composed = compose(database, store, tmp_path)
+    composed = await compose(database, store, tmp_path)
     yield composed
     await composed.tasks.drain(20)

@@ -27,14 +27,13 @@ from pixyproxy.service.private.grants import Grantor
 from pixyproxy.service.private.passwords import PasswordHasher
 from pixyproxy.service.private.recognized import RecognizedCredentials
 from pixyproxy.service.private.removal import TenantRemoval
-from pixyproxy.service.private.signing_keys import open_key_ring
 from pixyproxy.service.private.tenants import TenantService
 from pixyproxy.service.private.token_status import TokenStatusService
 from pixyproxy.service.private.tokens import TokenLifetimes, TokenService
 from pixyproxy.service.private.trusted_issuers import open_trusted_issuers
 from pixyproxy.service.private.users import UserService
 from tests.support.builders import new_guid
-from tests.support.server import make_settings
+from tests.support.keys import open_ring
 
 ISSUER = "https://pictures.example.com"
 OPERATOR = Actor(type=SubjectType.COMMAND, subject="operator")
@@ -110,9 +109,9 @@ class Identity:
         """)
 
 
-def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
-    """Services that sign with keys of ``folder`` and hash cheaply."""
-    access_tokens = AccessTokens(keys=open_key_ring(make_settings(folder)), issuer=ISSUER)
+async def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
+    """Services that hash cheaply."""
+    access_tokens = AccessTokens(keys=await open_ring(database, folder), issuer=ISSUER)
     recognized, tasks = RecognizedCredentials(), DetachedTasks()
     cursors = CursorCodec(SecretStr("a secret"))
     passwords = PasswordHasher(FairSlots(4, wait_seconds=10), context=CHEAP)

@@ -152,7 +152,7 @@ async def test_a_tenant_knows_what_its_own_access_token_is(
 ) -> None:
     issued, _ = await identity.sign_in(user, scope="image:read", client_id="studio")
     told = await identity.token_status.introspect(issued.access_token, caller=_caller(tenant))
-    token = identity.access_tokens.read(issued.access_token)
+    token = await identity.access_tokens.read(issued.access_token)
     assert told.model_dump() == {
         "active": True,
         "scope": "image:read",
@@ -222,7 +222,8 @@ async def test_what_is_no_longer_good_is_not_active(
         await identity.token_status.revoke(refresh_token, client=None)
     elif end == "expired":
         await identity.run("UPDATE refresh_tokens SET expires_at = '2026-01-01 00:00:00'")
-        expired = identity.access_tokens.read(access_token).model_copy(update={"expires_at": clock.now()})
+        read = await identity.access_tokens.read(access_token)
+        expired = read.model_copy(update={"expires_at": clock.now()})
         access_token = identity.access_tokens.sign(expired)
     elif end == "disabled":
         change = UserChange(status=UserStatus.DISABLED)

@@ -292,7 +292,7 @@ async def test_a_refresh_gives_new_tokens_of_the_same_sign_in(identity: Identity
     first, refresh_token = await identity.sign_in(user)
     second, successor = await _refresh(identity, refresh_token)
     assert successor.get_secret_value() != refresh_token.get_secret_value()
-    before, after = (identity.access_tokens.read(issued.access_token) for issued in (first, second))
+    before, after = [await identity.access_tokens.read(issued.access_token) for issued in (first, second)]
     assert (after.subject, after.session, after.scopes) == (before.subject, before.session, before.scopes)
     assert after.token_id != before.token_id
     assert await identity.principal(first.access_token) == await identity.principal(second.access_token)
@@ -370,7 +370,7 @@ async def test_a_token_names_the_client_that_it_was_given_to(identity: Identity,
         first, refresh_token = await identity.sign_in(user, client_id=client_id)
         second, _ = await _refresh(identity, refresh_token, client_id=client_id)
         for issued in (first, second):
-            assert identity.access_tokens.read(issued.access_token).client_id == (client_id or FIRST_PARTY)
+            assert (await identity.access_tokens.read(issued.access_token)).client_id == (client_id or FIRST_PARTY)
 
 
 @pytest.mark.parametrize("presented", ["", "pxr_", "🦊", "\ud800", "pxr_" + "a" * 49])
@@ -523,7 +523,7 @@ async def test_every_grant_is_written_down_once_with_who_and_what(
         (SubjectType.USER, operator.subject),
     ]
     for entry, issued in zip(entries, (signed_in, refreshed, by_key, by_operator), strict=True):
-        token = identity.access_tokens.read(issued.access_token)
+        token = await identity.access_tokens.read(issued.access_token)
         assert (entry.tenant_guid, entry.target) == (tenant.guid, token.subject)
         assert entry.details["token_id"] == token.token_id
         assert entry.details["scope"] == " ".join(sorted(token.scopes))
@@ -572,7 +572,7 @@ async def test_a_rotation_at_once_ends_every_access_token(identity: Identity, us
 
 async def test_an_access_token_lives_no_longer_than_it_says(identity: Identity, user: UserDetail) -> None:
     issued, _ = await identity.sign_in(user)
-    token = identity.access_tokens.read(issued.access_token)
+    token = await identity.access_tokens.read(issued.access_token)
     assert token.expires_at - token.issued_at == timedelta(seconds=900)
     ended = token.model_copy(update={"issued_at": token.issued_at - timedelta(seconds=900), "expires_at": clock.now()})
     with pytest.raises(CredentialInvalidException):

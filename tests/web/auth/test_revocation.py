@@ -47,14 +47,17 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Two processes that have the same settings and nothing else in common but the database and the folder."""
-    folder = tmp_path_factory.mktemp("pair")
-    settings = make_settings(folder, database_url=databases.new("mysql"))
-    operator = new_api_key(settings, scopes=EVERY_SCOPE, tenant="operators")
+    """Two processes that have the database and the secret in common, and data folders of their own."""
+    shared = {"database_url": databases.new("mysql"), "secret_key": "a secret that both processes have in common"}
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    settings = [make_settings(folder, **shared) for folder in folders]
+    operator = new_api_key(settings[0], scopes=EVERY_SCOPE, tenant="operators")
     with ExitStack() as stack:
-        servers = [stack.enter_context(running_server(settings, folder)) for _ in range(2)]
+        servers = [
+            stack.enter_context(running_server(each, folder)) for each, folder in zip(settings, folders, strict=True)
+        ]
         first, second = (stack.enter_context(server.client(operator)) for server in servers)
-        yield Pair(settings, first, second)
+        yield Pair(settings[0], first, second)
 
 
 def altered(credential: str) -> str:
@@ -112,6 +115,8 @@ def test_a_leaked_signing_key_is_worthless_to_every_process_within_a_second(pair
     assert pair.codes(former["access_token"]) == ["", ""]
     rotated = run_command("keys", "rotate", "--now", settings=pair.settings, folder=tmp_path)
     assert rotated.returncode == 0, rotated.stderr
+    issued = run_command("token", "issue", "--tenant", "operators", settings=pair.settings, folder=tmp_path)
+    assert pair.codes(issued.stdout.strip()) == ["", ""]
     time.sleep(PROMISED_SECONDS)
     assert pair.codes(former["access_token"]) == ["credential_invalid"] * 2
     assert pair.codes(altered(former["access_token"])) == ["credential_invalid"] * 2

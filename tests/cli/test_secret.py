@@ -1,0 +1,96 @@
+"""The secret of an installation: a process with another one does not start, and `keys reseal` changes it."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Place
+from tests.support.keys import write_former_file
+from tests.support.server import make_settings, serving
+from tests.support.tokens import KEY
+
+FIRST = "the secret that the installation began with"
+SECOND = "the secret that comes after the first one"
+REFUSED = (
+    "The secret of this process is not the one of this installation: set PIXYPROXY_SECRET_KEY to that of the other"
+)
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("tenant", "list")])
+def test_a_process_with_another_secret_does_not_start(command: tuple[str, ...], place: Place) -> None:
+    place.succeed("keys", "list")
+    (line,) = place.fail(*command, PIXYPROXY_SECRET_KEY=SECOND).splitlines()
+    assert line.startswith(REFUSED)
+
+
+def test_keys_of_the_setting_do_not_help_a_process_with_another_secret(place: Place) -> None:
+    place.succeed("keys", "list")
+    pem = KEY.private_pem.get_secret_value()
+    assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_SIGNING_KEYS=pem).startswith(REFUSED)
+
+
+def test_doctor_says_it_too(place: Place) -> None:
+    place.succeed("keys", "list")
+    findings = json.loads(place.run("doctor", "--json", PIXYPROXY_SECRET_KEY=SECOND).stdout)
+    assert [finding["subject"] for finding in findings if not finding["ok"]] == ["signing keys"]
+    (message,) = [finding["message"] for finding in findings if not finding["ok"]]
+    assert message.startswith(REFUSED)
+
+
+def test_a_secret_is_changed_and_the_keys_stay(any_place: Place) -> None:
+    place = any_place
+    place.succeed("tenant", "create", "acme", PIXYPROXY_SECRET_KEY=FIRST)
+    token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_SECRET_KEY=FIRST).strip()
+    keys = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=FIRST)
+    told = place.succeed("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_FORMER_SECRET_KEY=FIRST)
+    assert told == "The secret is changed. Restart every process with the new one.\n"
+    assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=FIRST).startswith(REFUSED)
+    assert place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND) == keys
+    settings = place.settings.model_copy(
+        update={"secret_key": make_settings(place.folder, secret_key=SECOND).secret_key}
+    )
+    with serving(settings) as server, server.client(token) as client:
+        assert client.get("/me").json()["tenant"]["name"] == "acme"
+    (entry,) = place.load("audit", "list", "--action", "signing_keys.resealed", PIXYPROXY_SECRET_KEY=SECOND)
+    assert entry["details"] == {"keys": "kept"}
+
+
+def test_the_secret_of_the_data_folder_may_take_the_place_of_a_file_that_is_put_aside(place: Place) -> None:
+    keys = place.succeed("keys", "list")
+    secret = place.settings.data_dir / "secret_key"
+    former = secret.rename(place.folder / "former")
+    place.succeed("keys", "reseal", "--former-file", str(former))
+    assert place.succeed("keys", "list") == keys
+    assert secret.read_text() != former.read_text()
+
+
+def test_without_the_former_secret_nothing_is_changed(place: Place) -> None:
+    keys = place.succeed("keys", "list")
+    refusals = [
+        place.fail("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND),
+        place.fail("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_FORMER_SECRET_KEY=FIRST),
+        place.fail("keys", "reseal", "--former-file", "nowhere", PIXYPROXY_SECRET_KEY=SECOND),
+    ]
+    assert [refusal.splitlines() for refusal in refusals] == [
+        ["Give the former secret in PIXYPROXY_FORMER_SECRET_KEY or --former-file, or say --lost."],
+        ["The former secret is not that of this installation. If it is lost, --lost replaces all keys."],
+        ["No such file or directory: nowhere"],
+    ]
+    assert place.succeed("keys", "list") == keys
+
+
+def test_a_lost_secret_costs_the_keys(place: Place) -> None:
+    keys = place.succeed("keys", "list")
+    place.succeed("keys", "reseal", "--lost", PIXYPROXY_SECRET_KEY=SECOND)
+    (key,) = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND).splitlines()
+    assert key not in keys
+
+
+def test_a_file_of_keys_that_others_may_read_is_refused(place: Place) -> None:
+    file = write_former_file(place.settings.data_dir, [KEY])
+    file.chmod(0o640)
+    line = place.fail("serve", "--port", "0").splitlines()[-1]
+    assert line == f"Others than its owner may read {file}. Run `chmod 600 {file}`, then rotate the keys."
+    file.chmod(0o600)
+    assert place.succeed("keys", "list") == f"{KEY.kid}\n"
+    assert not file.exists()
