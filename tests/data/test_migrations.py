@@ -92,13 +92,13 @@ FIRST_ROWS = [
 CARRIED = ("images", "generations", "api_keys", "tenants")
 
 
-def _migrate_to_first(engine: Engine) -> None:
-    """The schema of the first release, as its own migration made it."""
+def _migrate_to(engine: Engine, revision: str) -> None:
+    """The schema of an earlier release, as its own migrations made it."""
     config = Config()
     config.set_main_option("script_location", str(SQL / "migrations"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
 
 
 def _rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
@@ -111,7 +111,7 @@ def _rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
 
 def test_rows_of_the_first_release_stay_as_they_were(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
-        _migrate_to_first(engine)
+        _migrate_to(engine, "0001")
         with engine.begin() as connection:
             for statement in FIRST_ROWS:
                 connection.execute(text(statement))
@@ -127,9 +127,24 @@ def test_rows_of_the_first_release_stay_as_they_were(databases: TestDatabases, b
         assert after[table][0].items() >= before[table][0].items()
 
 
+def test_rows_stay_as_they_were_when_signing_keys_move_in(databases: TestDatabases, backend: str) -> None:
+    with opened_engine(databases.new(backend)) as engine:
+        _migrate_to(engine, "0001")
+        with engine.begin() as connection:
+            for statement in FIRST_ROWS:
+                connection.execute(text(statement))
+        _migrate_to(engine, "0004")
+        before = _rows(engine)
+        _migrate_to(engine, "0005")
+        assert _rows(engine) == before
+        with engine.connect() as connection:
+            assert Repositories(connection).signing_keys.list_all() == []
+            assert Repositories(connection).signing_keys.installation() is None
+
+
 def test_what_the_first_release_wrote_is_read_with_nothing_limited(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
-        _migrate_to_first(engine)
+        _migrate_to(engine, "0001")
         with engine.begin() as connection:
             for statement in FIRST_ROWS:
                 connection.execute(text(statement))
