@@ -247,3 +247,19 @@ CREATE TABLE signing_keys (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
+-- Running upgrade 0005 -> 0006
+
+CREATE TABLE processes (
+    guid VARCHAR(36) NOT NULL PRIMARY KEY,
+    host VARCHAR(255) NOT NULL,
+    pid INT NOT NULL,
+    serves BOOLEAN NOT NULL,
+    executes BOOLEAN NOT NULL,
+    redis BOOLEAN NOT NULL,
+    started_at DATETIME NOT NULL,
+    seen_at DATETIME NOT NULL,
+    KEY processes_seen (seen_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';

@@ -267,3 +267,20 @@ CREATE TABLE signing_keys (
 );
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
+-- Running upgrade 0005 -> 0006
+
+CREATE TABLE processes (
+    guid VARCHAR(36) NOT NULL PRIMARY KEY,
+    host VARCHAR(255) NOT NULL,
+    pid INTEGER NOT NULL,
+    serves BOOLEAN NOT NULL,
+    executes BOOLEAN NOT NULL,
+    redis BOOLEAN NOT NULL,
+    started_at DATETIME NOT NULL,
+    seen_at DATETIME NOT NULL
+);
+
+CREATE INDEX processes_seen ON processes (seen_at);
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';

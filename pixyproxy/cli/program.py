@@ -133,18 +133,18 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 async def _examine_limits(settings: Settings) -> str:
     """Ask Redis, which the limits of the web layer alone know. Raises ``ConfigurationException`` if it is away."""
-    from pixyproxy.web.limits import create_rate_limits  # noqa: PLC0415  (FastAPI, only for this)
+    from pixyproxy.web.counters import Counters  # noqa: PLC0415  (the client of Redis, only for this)
 
     if settings.redis_url is None:
         return "no PIXYPROXY_REDIS_URL is set: each process counts for itself"
-    limits = create_rate_limits(settings)
+    counters = Counters(settings.redis_url)
     try:
-        await limits.ask_storage()
-        if limits.held != "shared":
+        await counters.probe()
+        if counters.held != "shared":
             problem = (
                 "Redis does not answer. Does it run, and are host, port and password in PIXYPROXY_REDIS_URL right?"
             )
             raise ConfigurationException(problem)
     finally:
-        limits.close()
+        await counters.close()
     return "Redis answers and holds them for all processes"

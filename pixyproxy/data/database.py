@@ -32,6 +32,7 @@ from pixyproxy.data.budgets import Budgets
 from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict, is_statement_timeout
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
+from pixyproxy.data.processes import Processes
 from pixyproxy.data.refresh_tokens import RefreshTokens
 from pixyproxy.data.revoked_tokens import RevokedTokens
 from pixyproxy.data.signing_keys import SigningKeys
@@ -108,6 +109,11 @@ class Repositories:
     def webhook_deliveries(self) -> WebhookDeliveries:
         """What webhooks were told, and are to be told."""
         return WebhookDeliveries(self.connection)
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The processes of the installation."""
+        return Processes(self.connection)
 
     @cached_property
     def audit_log(self) -> AuditLog:

@@ -56,6 +56,7 @@ from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME, OFFLINE_MO
 from pixyproxy.service.private.users import UserService
 from pixyproxy.service.private.webhook_delivery import WebhookDelivery
 from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService
+from pixyproxy.service.processes import Heartbeat
 from pixyproxy.service.public.images import ImageReader
 from pixyproxy.service.public.readiness import ReadinessCheck
 
@@ -97,6 +98,7 @@ class Services:
     audit: AuditService
     webhooks: WebhookService
     webhook_delivery: WebhookDelivery
+    heartbeat: Heartbeat
 
 
 @asynccontextmanager
@@ -323,4 +325,5 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         audit=AuditService(database=database, cursors=cursors),
         webhooks=WebhookService(database=database, secrets=webhook_secrets, targets=targets),
         webhook_delivery=WebhookDelivery(database=database, secrets=webhook_secrets, targets=targets),
+        heartbeat=Heartbeat(database, redis=settings.redis_url is not None),
     )

@@ -20,6 +20,7 @@ from pixyproxy.core.exceptions import (
     UpstreamTimeoutException,
     UpstreamUnreachableException,
 )
+from pixyproxy.core.models.process import Process
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
 from pixyproxy.data.files import is_open_to_others, keep_files_private
@@ -32,6 +33,7 @@ from pixyproxy.service.composition import kept_answers, migrate_database, open_p
 from pixyproxy.service.private.installation_secret import installation_secret
 from pixyproxy.service.private.prices import load_prices
 from pixyproxy.service.private.signing_keys import open_key_ring
+from pixyproxy.service.processes import list_serving
 
 ANSWER_SECONDS = 10.0
 SAMPLE = 200
@@ -72,6 +74,7 @@ async def examine(
         await _examined("picture store", lambda: _use_store(settings)),
         await _examined("pictures", lambda: _look_for_pictures(settings)),
         await _examined("limits", lambda: limits(settings)),
+        await _examined("processes", lambda: _look_for_processes(settings)),
         _examine_kept_answers(settings),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
@@ -149,6 +152,31 @@ async def _look_for_pictures(settings: Settings) -> str:
         )
         raise PictureMissingException(problem)
     return f"all {len(images)} of a sample have their files"
+
+
+async def _look_for_processes(settings: Settings) -> str:
+    """Look who serves. Raise ``ConfigurationException`` if several count request limits apart from each other."""
+    try:
+        database = await open_database(settings)
+    except (PixyProxyException, OSError):
+        return "cannot be looked for without the database"
+    try:
+        serving = await list_serving(database)
+    finally:
+        await database.close()
+    apart = [process for process in serving if not process.redis]
+    if apart and len(serving) > 1:
+        problem = (
+            f"{len(serving)} processes serve, and {len(apart)} of them without Redis ({_named(apart)}): each of these "
+            "counts requests for itself. Set PIXYPROXY_REDIS_URL for all of them."
+        )
+        raise ConfigurationException(problem)
+    return f"serving now: {_named(serving)}" if serving else "none serves now"
+
+
+def _named(processes: list[Process]) -> str:
+    more = f" and {len(processes) - MOST_NAMED} more" if len(processes) > MOST_NAMED else ""
+    return ", ".join(map(str, processes[:MOST_NAMED])) + more
 
 
 def _require_private(path: Path) -> None:

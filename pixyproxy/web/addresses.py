@@ -3,6 +3,8 @@
 import functools
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from starlette.requests import Request
+
 IPV6_PREFIX = 64
 """What one customer of a provider has at the least (RFC 6177): a limit by single addresses would be none."""
 UNKNOWN_ADDRESS = "unknown"
@@ -27,3 +29,12 @@ def parse_address(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def client_address(request: Request) -> str:
+    """Whom limits by address hold for: an IPv4 address, or the /64 of an IPv6 one.
+
+    From the connection alone, or what the server took for it from a proxy that it trusts. What is no address
+    (a proxy may write ``unknown``) is one and the same client.
+    """
+    return network_of(request.client.host if request.client else "")

@@ -1,11 +1,11 @@
 """The application: lifespan, middleware order, routers."""
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
-from pixyproxy.core.exceptions import PixyProxyException
+from pixyproxy.core.exceptions import DatabaseException, PixyProxyException
 from pixyproxy.core.memory import give_back_memory_forever
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.service.composition import Services, open_services
@@ -21,10 +21,11 @@ from pixyproxy.web.auth.metadata import metadata_router
 from pixyproxy.web.auth.token import token_router
 from pixyproxy.web.background import running_loops
 from pixyproxy.web.body_limit import BodyLimitMiddleware
+from pixyproxy.web.buckets import RateLimitHeaders
 from pixyproxy.web.cors import CorsMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
 from pixyproxy.web.head import HeadMiddleware
-from pixyproxy.web.limits import RateLimitHeaders, create_rate_limits
+from pixyproxy.web.limits import create_rate_limits
 from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS
 from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
@@ -43,6 +44,9 @@ from pixyproxy.web.request_log import RequestLogMiddleware, log_request
 from pixyproxy.web.response_headers import ResponseHeaders
 from pixyproxy.web.stopping import stop_noticed
 from pixyproxy.web.url_prefix import UrlPrefixMiddleware
+
+if TYPE_CHECKING:
+    from pixyproxy.web.counters import Counters
 
 logger = logging.getLogger(__name__)
 
@@ -86,21 +90,21 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
         form_limits={"max_fields": MOST_FIELDS, "max_files": 0, "max_part_size": MOST_FIELD_BYTES},
         exception_handlers=dict.fromkeys((PixyProxyException, HTTPException, RequestValidationError), answer_exception),
     )
-    limits = app.state.limits = create_rate_limits(settings)
+    app.state.limits = create_rate_limits(settings)
     routers = [
-        public_image_router(limits),
-        private_image_router(limits),
-        generation_router(limits),
-        openai_router(limits),
-        token_router(limits),
-        metadata_router(limits),
-        key_router(limits),
-        user_router(limits),
-        webhook_router(limits),
-        account_router(limits),
-        admin_router(limits),
-        health_router(limits),
-        page_router(limits),
+        public_image_router(),
+        private_image_router(),
+        generation_router(settings),
+        openai_router(),
+        token_router(),
+        metadata_router(),
+        key_router(),
+        user_router(),
+        webhook_router(),
+        account_router(),
+        admin_router(),
+        health_router(),
+        page_router(),
     ]
     for router in routers:
         app.include_router(router)
@@ -135,15 +139,21 @@ def _lifespan_with(settings: Settings, local_url: str) -> Lifespan[FastAPI]:
 async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """What goes on beside the requests."""
     app.state.services = services
+    counters: Counters = app.state.limits.counters
     logger.info("pictures come from: %s", services.pool.name)
-    await app.state.limits.ask_storage()
+    # So that the log says at the start, and not with the first request, that Redis is away.
+    await counters.probe()
     try:
         async with running_loops(
             services.recovery.run_forever(),
             services.webhook_delivery.run_forever(),
             services.key_ring.refresh_forever(),
+            services.heartbeat.run_forever(),
+            counters.probe_forever(),
             give_back_memory_forever(),
         ):
             yield
     finally:
-        await asyncio.to_thread(app.state.limits.close)
+        await counters.close()
+        with contextlib.suppress(DatabaseException):
+            await services.heartbeat.stop()

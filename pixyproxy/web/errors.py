@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pixyproxy.core import exceptions as core
 from pixyproxy.core.models.audit import AuditAction
 from pixyproxy.service.private.audit import entry
-from pixyproxy.web.limits import seconds_until_reset
+from pixyproxy.web.buckets import SCOPE_KEY, Counted
 from pixyproxy.web.openai.envelope import PREFIX, openai_response
 from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS, MOST_INPUTS, is_form
 from pixyproxy.web.problem import OAUTH_PATHS, Problem, oauth_response, problem_response
@@ -240,8 +240,9 @@ def describe(request: Request, exception: Exception) -> Problem:
     if isinstance(exception, RequestValidationError):
         return _describe_validation(request, exception)
     if isinstance(exception, RateLimitExceeded):
+        counted: Counted = request.scope[SCOPE_KEY]
         code, detail = FRAMEWORK_CODES[429]
-        return Problem(429, code, detail, {}, {"Retry-After": str(seconds_until_reset(request))})
+        return Problem(429, code, detail, {}, {"Retry-After": str(counted.retry_after_seconds)})
     if isinstance(exception, HTTPException):
         return _describe_http(request, exception)
     logger.error("unforeseen %s", type(exception).__name__, exc_info=exception)

@@ -1,5 +1,6 @@
-"""Routes that take a body: who sends it is known and counted before it is read, and what is in it is bounded."""
+"""Routes that recognize and count the caller before they look at anything else, and bound what a body may hold."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from pixyproxy.web.limits import admission_of
+from pixyproxy.web.request_log import log_request
 
 MOST_MEMBERS = 100
 """Of an object in a body."""
@@ -35,19 +36,35 @@ class BoundedRequest(Request):
         return value
 
 
+class Admission(ABC):
+    """A dependency of a route with a body that is called before the body is read, and again in its turn.
+
+    The second call must return the same and count nothing.
+    """
+
+    @abstractmethod
+    async def __call__(self, request: Request) -> object:
+        """Recognize and count who asks. Raise an exception to reject the request."""
+
+
 class GuardedRoute(APIRoute):
-    """A route that admits a request before its body is read; FastAPI (0.165) reads it before any dependency."""
+    """A route that admits a request before anything else of it is looked at.
+
+    FastAPI (0.165) reads the body before it calls any dependency, and calls dependencies in the order of parameters.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, as FastAPI documents it for routes with a request class of their own."""
         handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
-        admit = admission_of(self.endpoint)
+        admissions = [each.call for each in self.dependant.dependencies if isinstance(each.call, Admission)]
+
+        has_body = self.body_field is not None
 
         async def handle_admitted(request: Request) -> Response:
-            await admit(request)
-            return await handle(BoundedRequest(request.scope, request.receive))
+            await log_request(request)
+            for admit in admissions:
+                await admit(request)
+            return await handle(BoundedRequest(request.scope, request.receive) if has_body else request)
 
         return handle_admitted
 

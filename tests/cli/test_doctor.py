@@ -11,7 +11,9 @@ import pytest
 
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.doctor import examine as examine_here
+from pixyproxy.service.processes import list_serving
 from tests.cli.conftest import Place
+from tests.support.process import wait_until
 from tests.support.redis import PASSWORD, RedisServer
 from tests.support.server import make_settings, serving, upstream_settings
 from tests.support.upstream import FakeUpstream, refusing_base_url
@@ -23,6 +25,7 @@ SUBJECTS = [
     "picture store",
     "pictures",
     "limits",
+    "processes",
     "kept answers",
     "signing keys",
     "prices",
@@ -250,6 +253,21 @@ def test_a_redis_that_is_away(place: Place, redis: RedisServer) -> None:
     assert failing(findings) == ["limits"]
     assert "Redis does not answer" in findings["limits"]["message"]
     assert PASSWORD not in str(findings)
+
+
+def test_processes_that_count_requests_apart(place: Place) -> None:
+    with serving(place.settings) as one:
+        wait_until(lambda: len(one.call(lambda services: list_serving(services.database))) == 1)
+        findings = examine(place)
+        assert failing(findings) == []
+        assert findings["processes"]["message"] == f"serving now: {socket.gethostname()} pid {os.getpid()}"
+        with serving(place.settings):
+            wait_until(lambda: len(one.call(lambda services: list_serving(services.database))) == 2)
+            findings = examine(place)
+            assert failing(findings) == ["processes"]
+            assert "2 processes serve, and 2 of them without Redis" in findings["processes"]["message"]
+            assert "PIXYPROXY_REDIS_URL" in findings["processes"]["message"]
+    assert examine(place)["processes"]["message"] == "none serves now"
 
 
 def test_pictures_without_files(place: Place) -> None:

@@ -1,6 +1,6 @@
 """Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process.
 
-``tests/web/test_shared_storage.py`` has every fault of Redis in one process.
+``tests/web/test_counters.py`` has every fault of Redis in one process.
 """
 
 import threading
@@ -17,13 +17,13 @@ from pydantic import SecretStr
 from tests.support.process import ServerProcess, new_api_key, running_server, wait_until
 from tests.support.redis import PASSWORD, RedisServer
 from tests.support.scale import scaled
-from tests.support.server import make_settings, upstream_settings
-from tests.support.upstream import FakeUpstream
+from tests.support.server import make_settings
 
 ANSWER_SECONDS = 30
 """A read that takes longer hangs, whatever becomes of Redis."""
+ABSENT_IMAGE = "/image/00000000-0000-4000-8000-000000000000"
 # So few that all of them are over within the minute that they are counted for, on a slow machine too.
-IMAGES = 20
+CHANGES = 20
 SIGN_INS = 10
 
 
@@ -40,20 +40,18 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, redis: RedisServer) -> Iterator[Stage]:
     """All of it running."""
-    with FakeUpstream() as upstream:
-        settings = make_settings(
-            tmp_path,
-            # The load is heavy for an embedded database, and not what is tested.
-            database_wait_seconds=30,
-            images_per_minute=IMAGES,
-            reads_per_second=1_000_000,
-            sign_ins_per_minute=SIGN_INS,
-            redis_url=SecretStr(redis.url),
-            **upstream_settings(upstream),
-        )
-        api_key = new_api_key(settings)
-        with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
-            yield Stage(redis, one, two, api_key)
+    settings = make_settings(
+        tmp_path,
+        # The load is heavy for an embedded database, and not what is tested.
+        database_wait_seconds=30,
+        changes_per_minute=CHANGES,
+        reads_per_second=1_000_000,
+        sign_ins_per_minute=SIGN_INS,
+        redis_url=SecretStr(redis.url),
+    )
+    api_key = new_api_key(settings)
+    with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
+        yield Stage(redis, one, two, api_key)
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ def count_of(status: int, server: ServerProcess, api_key: str | None, path: str,
     with server.client(api_key) as client, ThreadPoolExecutor(4) as pool:
 
         def ask(_: int) -> int:
-            if path == "/image":
-                return client.post(path, json={"prompt": "x"}).status_code
+            if path == ABSENT_IMAGE:
+                return client.delete(path).status_code
             return client.post(path, data={"grant_type": "x"}).status_code
 
         answers = Counter(pool.map(ask, range(attempts)))
@@ -92,7 +90,7 @@ def count_of(status: int, server: ServerProcess, api_key: str | None, path: str,
 
 @pytest.mark.parametrize("fault", scaled(["frozen"], ["killed", "frozen"]))
 def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
-    assert count_of(201, stage.one, stage.api_key, "/image", 5) == 5
+    assert count_of(404, stage.one, stage.api_key, ABSENT_IMAGE, 5) == 5
     assert [limits_of(server) for server in (stage.one, stage.two)] == ["shared", "shared"]
     readers = Readers(threading.Event(), Counter())
     with ThreadPoolExecutor(4) as pool:
@@ -102,7 +100,7 @@ def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
             (stage.redis.kill if fault == "killed" else stage.redis.freeze)()
             wait_until(lambda: {limits_of(stage.one), limits_of(stage.two)} == {"local"}, what="the loss")
             for server in (stage.one, stage.two):
-                assert count_of(201, server, stage.api_key, "/image", IMAGES + 20) == IMAGES
+                assert count_of(404, server, stage.api_key, ABSENT_IMAGE, CHANGES + 20) == CHANGES
                 assert count_of(400, server, None, "/auth/token", SIGN_INS + 20) == SIGN_INS
             (stage.redis.start if fault == "killed" else stage.redis.thaw)()
             wait_until(lambda: {limits_of(stage.one), limits_of(stage.two)} == {"shared"}, what="the recovery")
@@ -120,8 +118,8 @@ def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
         assert PASSWORD not in log
         assert "sesame" not in log
     # From here on both count in Redis again, where what was killed begins anew and what was frozen goes on.
-    made = [count_of(201, server, stage.api_key, "/image", IMAGES) for server in (stage.one, stage.two)]
-    assert IMAGES - 5 - 5 <= sum(made) <= IMAGES
+    made = [count_of(404, server, stage.api_key, ABSENT_IMAGE, CHANGES) for server in (stage.one, stage.two)]
+    assert CHANGES - 5 - 5 <= sum(made) <= CHANGES
 
 
 def test_a_server_starts_without_its_redis(tmp_path: Path, redis: RedisServer) -> None:
@@ -129,7 +127,7 @@ def test_a_server_starts_without_its_redis(tmp_path: Path, redis: RedisServer) -
     settings = make_settings(tmp_path, changes_per_minute=5, redis_url=SecretStr(redis.url))
     api_key = new_api_key(settings)
     with running_server(settings, tmp_path) as server, server.client(api_key) as client:
-        statuses = [client.delete("/image/00000000-0000-4000-8000-000000000000").status_code for _ in range(8)]
+        statuses = [client.delete(ABSENT_IMAGE).status_code for _ in range(8)]
         assert statuses == [404] * 5 + [429] * 3
         assert limits_of(server) == "local"
         redis.start()

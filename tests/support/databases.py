@@ -30,6 +30,7 @@ TABLES = (
     "tenants",
     "signing_keys",
     "installation",
+    "processes",
 )
 
 

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from pixyproxy.core.exceptions import TooManyFailuresException
 from pixyproxy.core.models.principal import Principal, Scope, Subject, SubjectType
 from pixyproxy.core.models.tenant import TenantChange, TenantGuid, TenantId, Visibility
 from pixyproxy.core.settings import Settings
+from pixyproxy.web.addresses import client_address
 from pixyproxy.web.app import create_app
-from pixyproxy.web.limits import RateLimits, client_address, create_rate_limits
+from pixyproxy.web.limits import RateLimits, create_rate_limits
 from tests.support.pictures import png
 from tests.support.problems import assert_problem
 from tests.support.process import new_api_key, running_server, wait_until
@@ -30,7 +32,6 @@ from tests.support.server import (
     TenantClient,
     make_settings,
     serving,
-    upstream_settings,
 )
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import ABSENT_GUID, make_image, second_key
@@ -60,11 +61,11 @@ def routes(settings: Settings) -> list[tuple[str, str]]:
 
 
 def until_limited(client: httpx2.Client, method: str, path: str) -> httpx2.Response:
-    """The first 429 of a route; what it answers before does not matter, a malformed request counts as well."""
-    target = re.sub(r"\{[\w:]+\}", ABSENT_GUID, path)
+    """Return the first 429 of a route, asked by malformed requests alone: those count as well."""
+    target = re.sub(r"\{[\w:]+\}", "no-guid", path)
     for _ in range(50):
         form = {"x": "y"} if path.startswith("/auth/") else None
-        answer = client.request(method, target, data=form, json=None if form else {})
+        answer = client.request(method, target, params={"limit": "x"}, data=form, json=None if form else {})
         if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
             return answer
     pytest.fail(f"{method} {path} has no limit")
@@ -246,23 +247,16 @@ def test_two_processes_with_one_redis_let_through_what_one_would(
     redis: RedisServer,
     tmp_path: Path,
 ) -> None:
-    with FakeUpstream() as upstream:
-        url = SecretStr(redis.url) if redis_too else None
-        settings = limited_settings(tmp_path, images_per_minute=20, redis_url=url, **upstream_settings(upstream))
-        api_key = new_api_key(settings)
-        with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
-            with one.client(api_key) as first, two.client(api_key) as second, ThreadPoolExecutor(8) as pool:
-                answers = list(
-                    pool.map(lambda client: client.post("/image", json={"prompt": "x"}), [first, second] * 30)
-                )
-                assert first.get("/readyz").json()["limits"] == ("shared" if redis_too else None)
-            assert "sesame" not in one.log.read_text() + two.log.read_text()
-    made = [each for each in answers if each.status_code == 201]
-    assert len(made) == len(upstream.requests) == (20 if redis_too else 40)
-    assert {each.status_code for each in answers} == {201, 429}
-    limited = [each for each in answers if each.status_code == 429]
-    assert len(limited) == 60 - len(made)
-    assert {int(each.headers["retry-after"]) for each in limited} <= set(range(1, 61))
+    url = SecretStr(redis.url) if redis_too else None
+    settings = limited_settings(tmp_path, sign_ins_per_minute=20, redis_url=url)
+    new_api_key(settings)
+    with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
+        with one.client() as first, two.client() as second, ThreadPoolExecutor(8) as pool:
+            # A request that reaches no database: under load that may be too busy for one.
+            statuses = Counter(pool.map(lambda client: signs_in(client, None), [first, second] * 30))
+            assert first.get("/readyz").json()["limits"] == ("shared" if redis_too else None)
+        assert "sesame" not in one.log.read_text() + two.log.read_text()
+    assert statuses == ({400: 20, 429: 40} if redis_too else {400: 40, 429: 20})
 
 
 def signs_in(client: httpx2.Client, forwarded: str | list[str] | None) -> int:
@@ -354,14 +348,6 @@ def test_a_connection_without_an_address_has_a_bucket_too() -> None:
     assert client_address(Request({"type": "http", "client": None})) == "unknown"
 
 
-def test_an_endpoint_without_a_principal_cannot_be_limited_by_tenant(tmp_path: Path) -> None:
-    async def nobody() -> None:
-        """Takes no principal."""
-
-    with pytest.raises(TypeError, match="nobody takes no principal"):
-        create_rate_limits(make_settings(tmp_path)).change(nobody)
-
-
 def test_two_applications_count_for_themselves(tmp_path: Path) -> None:
     settings = limited_settings(tmp_path, sign_ins_per_minute=2)
     with serving(settings) as one, serving(settings) as two, one.client() as first, two.client() as second:
@@ -369,7 +355,7 @@ def test_two_applications_count_for_themselves(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def limits(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateLimits]:
+async def limits(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RateLimits]:
     """Limits of either kind, for which few failures are many."""
     settings = limited_settings(tmp_path, failures_per_address=20, failures_per_name=5)
     if request.param == "redis":
@@ -377,7 +363,7 @@ def limits(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateLimit
         settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
     made = create_rate_limits(settings)
     yield made
-    made.close()
+    await made.counters.close()
 
 
 @pytest.mark.anyio
@@ -450,8 +436,7 @@ async def test_refusals_of_a_subject_are_bounded(limits: RateLimits) -> None:
     await limits.note_refusal("two")
 
 
-@pytest.mark.anyio
-async def test_what_is_left_is_told_of_both_limits(limits: RateLimits) -> None:
+def test_what_is_left_is_told_of_both_limits(tmp_path: Path) -> None:
     principal = Principal(
         tenant_id=TenantId(1),
         tenant_guid=TenantGuid(ABSENT_GUID),
@@ -463,7 +448,7 @@ async def test_what_is_left_is_told_of_both_limits(limits: RateLimits) -> None:
         tenant_images_per_minute=9,
         key_images_per_minute=4,
     )
-    told = await limits.remaining_images(principal)
+    told = create_rate_limits(limited_settings(tmp_path)).images.remaining(principal)
     assert [(each.policy, each.limit, each.remaining) for each in told] == [
         ("generation-key", 4, 4),
         ("generation", 9, 9),

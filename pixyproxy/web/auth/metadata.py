@@ -8,7 +8,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.web.dependencies import AllServices, PublicUrl
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.limits import PROBE
 from pixyproxy.web.openapi import Tag, problems
 
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
@@ -62,9 +62,9 @@ async def get_json_web_key_set(response: Response, services: AllServices) -> Jso
     return JsonWebKeySet.model_validate(services.key_ring.jwks(clock.now()))
 
 
-def metadata_router(limits: RateLimits) -> APIRouter:
+def metadata_router() -> APIRouter:
     """The well-known resources."""
-    router = APIRouter(prefix="/.well-known", tags=[Tag.IDENTITY])
-    router.get("/oauth-authorization-server", responses=problems(429))(limits.probe(get_server_metadata))
-    router.get("/jwks.json", responses=problems(429))(limits.probe(get_json_web_key_set))
+    router = APIRouter(prefix="/.well-known", tags=[Tag.IDENTITY], dependencies=[PROBE])
+    router.get("/oauth-authorization-server", responses=problems(429))(get_server_metadata)
+    router.get("/jwks.json", responses=problems(429))(get_json_web_key_set)
     return router

@@ -1,11 +1,11 @@
 """Who may call: ``Annotated`` aliases that stand in a resource's signature.
 
 ``AnyViewer`` takes an anonymous caller too, ``AnyCaller`` any credential. The others name the scope that a
-credential must carry.
+credential must carry. Each counts the request in the caller's rate limits.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Security
 from fastapi.openapi.models import OAuthFlowPassword, OAuthFlows
@@ -17,6 +17,10 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import CredentialInvalidException, CredentialMissingException, PermissionException
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.web.auth.guard import guarded, key_name
+from pixyproxy.web.guarded_route import Admission
+
+if TYPE_CHECKING:
+    from pixyproxy.web.limits import RateLimits
 
 SCOPE_DESCRIPTIONS = {
     Scope.IMAGE_READ: "See the tenant's private pictures.",
@@ -81,14 +85,6 @@ def credential_in(headers: Headers) -> SecretStr | None:
     return None if key is None else SecretStr(key)
 
 
-async def recognized_caller(request: Request, _: Documented = None) -> Principal | None:
-    """The principal of the request's credential, noted on the request; None for an anonymous one."""
-    if not hasattr(request.state, "principal"):
-        request.state.principal = await recognize(request, credential_in(request.headers))
-    caller: Principal | None = request.state.principal
-    return caller
-
-
 async def recognize(request: Request, credential: SecretStr | None) -> Principal | None:
     """The principal of a credential. Raises ``CredentialInvalidException``, and what the guard raises."""
     if credential is None:
@@ -101,33 +97,48 @@ async def recognize(request: Request, credential: SecretStr | None) -> Principal
     return principal
 
 
-async def any_caller(request: Request, _: Documented = None) -> Principal:
-    """The principal, whatever its scopes."""
-    caller = await recognized_caller(request)
-    if caller is None:
-        await request.app.state.limits.count_anonymous(request)
-        raise CredentialMissingException
-    return caller
+@dataclass(frozen=True)
+class CallerPolicy(Admission):
+    """A dependency that returns the principal of the credential, and counts the request in its limits."""
 
+    scope: Scope | None = None
+    """What the credential must carry."""
+    anonymous: bool = False
+    """Whether a request without a credential is served, with None for a principal."""
+    orders_pictures: bool = False
 
-def require(scope: Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    """A dependency that gives the principal if it carries the scope."""
+    async def __call__(self, request: Request, _: Documented = None) -> Principal | None:
+        """Return the principal.
 
-    async def caller_with_scope(request: Request, _: Documented = None) -> Principal:
-        caller = await any_caller(request)
-        if scope not in caller.scopes:
-            raise PermissionException(context={"scope": scope})
+        Raise ``CredentialMissingException``, ``CredentialInvalidException``, ``PermissionException``, or a 429.
+        """
+        if not hasattr(request.state, "principal"):
+            request.state.principal = await recognize(request, credential_in(request.headers))
+        caller: Principal | None = request.state.principal
+        limits: RateLimits = request.app.state.limits
+        if caller is None and not self.anonymous:
+            await limits.count_anonymous(request)
+            raise CredentialMissingException
+        if caller is not None and self.scope is not None and self.scope not in caller.scopes:
+            raise PermissionException(context={"scope": self.scope})
+        if caller is not None and self.orders_pictures:
+            await limits.images.count_request(request, caller)
+        else:
+            await limits.count_caller(request, caller)
         return caller
 
-    return caller_with_scope
+
+def _requires(scope: Scope, *, orders_pictures: bool = False) -> Any:  # noqa: ANN401  (what stands in Annotated)
+    return Security(CallerPolicy(scope, orders_pictures=orders_pictures), scopes=[scope])
 
 
-AnyViewer = Annotated[Principal | None, Depends(recognized_caller)]
-AnyCaller = Annotated[Principal, Depends(any_caller)]
-ImageRead = Annotated[Principal, Security(require(Scope.IMAGE_READ), scopes=[Scope.IMAGE_READ])]
-ImageGenerate = Annotated[Principal, Security(require(Scope.IMAGE_GENERATE), scopes=[Scope.IMAGE_GENERATE])]
-ImageManage = Annotated[Principal, Security(require(Scope.IMAGE_MANAGE), scopes=[Scope.IMAGE_MANAGE])]
-UsageRead = Annotated[Principal, Security(require(Scope.USAGE_READ), scopes=[Scope.USAGE_READ])]
-KeyManage = Annotated[Principal, Security(require(Scope.KEY_MANAGE), scopes=[Scope.KEY_MANAGE])]
-UserManage = Annotated[Principal, Security(require(Scope.USER_MANAGE), scopes=[Scope.USER_MANAGE])]
-Operator = Annotated[Principal, Security(require(Scope.ADMIN), scopes=[Scope.ADMIN])]
+AnyViewer = Annotated[Principal | None, Depends(CallerPolicy(anonymous=True))]
+AnyCaller = Annotated[Principal, Depends(CallerPolicy())]
+ImageRead = Annotated[Principal, _requires(Scope.IMAGE_READ)]
+ImageGenerate = Annotated[Principal, _requires(Scope.IMAGE_GENERATE, orders_pictures=True)]
+"""For routes that call the upstream: they count as pictures, not as changes."""
+ImageManage = Annotated[Principal, _requires(Scope.IMAGE_MANAGE)]
+UsageRead = Annotated[Principal, _requires(Scope.USAGE_READ)]
+KeyManage = Annotated[Principal, _requires(Scope.KEY_MANAGE)]
+UserManage = Annotated[Principal, _requires(Scope.USER_MANAGE)]
+Operator = Annotated[Principal, _requires(Scope.ADMIN)]

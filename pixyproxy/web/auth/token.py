@@ -15,12 +15,13 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.token import Introspection, IssuedTokens, TokenResponse
 from pixyproxy.service.private.key_format import PresentedKey, read_client
 from pixyproxy.service.private.oauth_clients import RefreshingClient
+from pixyproxy.web.addresses import client_address
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
 from pixyproxy.web.auth.policies import credential_in, recognize
 from pixyproxy.web.dependencies import AllServices, Limits
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits, client_address
+from pixyproxy.web.limits import SIGN_IN, RateLimits
 from pixyproxy.web.openapi import SECURITY, Tag, oauth_errors
 
 NOT_KEPT = {"Pragma": "no-cache"}
@@ -173,23 +174,23 @@ def _key_of(client: Client) -> PresentedKey | None:
     return None if client.secret is None else read_client(client.id, client.secret)
 
 
-def token_router(limits: RateLimits) -> APIRouter:
+def token_router() -> APIRouter:
     """The OAuth 2 endpoints."""
-    router = APIRouter(prefix="/auth", tags=[Tag.IDENTITY], route_class=GuardedRoute)
+    router = APIRouter(prefix="/auth", tags=[Tag.IDENTITY], route_class=GuardedRoute, dependencies=[SIGN_IN])
     router.post(
         "/token",
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
         response_model_exclude_none=True,
-    )(limits.sign_in(issue_token))
+    )(issue_token)
     router.post(
         "/revoke",
         response_class=Response,
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
-    )(limits.sign_in(revoke_token))
+    )(revoke_token)
     router.post(
         "/introspect",
         responses=oauth_errors(400, 401, 403, 413, 429, 503),
         response_model_exclude_none=True,
         openapi_extra={"security": SECURITY},
-    )(limits.sign_in(introspect_token))
+    )(introspect_token)
     return router

@@ -15,7 +15,6 @@ from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
 from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, answer_with_urls
 from pixyproxy.web.openai.repeats import Repeats
 from pixyproxy.web.openai.requests import OpenAIImageRequest, read_edit
@@ -56,7 +55,7 @@ class ImageResources:
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """Make pictures from a prompt, as OpenAI's `images.generate` does. Unknown parameters are passed on."""
-        await limits.count_more_images(request, principal, (body.n or 1) - 1)
+        limits.images.count_more(request, principal, (body.n or 1) - 1)
         wanted = body.order(Operation.GENERATE)
         subject = principal.subject
         async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
@@ -77,7 +76,7 @@ class ImageResources:
         async with AsyncExitStack() as form:
             spool = await services.spool.open()
             body, uploads = await form.enter_async_context(read_edit(request, spool.path))
-            await limits.count_more_images(request, principal, (body.n or 1) - 1)
+            limits.images.count_more(request, principal, (body.n or 1) - 1)
             wanted = body.order(Operation.EDIT)
             subject = principal.subject
             async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
@@ -124,19 +123,17 @@ async def _answer(
     return answer_with_pictures(StoredPictures(found, await watcher.pictures(found)))
 
 
-def openai_router(limits: RateLimits) -> APIRouter:
+def openai_router() -> APIRouter:
     """The OpenAI-compatible resources."""
     router = APIRouter(prefix="/v1", tags=[Tag.OPENAI], route_class=GuardedRoute)
     errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
     images = ImageResources(Repeats())
     router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(
-        limits.generation(images.create_openai_image)
+        images.create_openai_image
     )
     router.post("/images/edits", response_class=Response, responses=IMAGES_RESPONSES | errors, openapi_extra=EDIT_BODY)(
-        limits.generation(images.edit_openai_image)
+        images.edit_openai_image
     )
-    router.get("/models", responses=openai_errors(401, 403, 429, 502, 503, 504))(limits.read(list_models))
-    router.get("/models/{model:path}", responses=openai_errors(401, 403, 404, 429, 502, 503, 504))(
-        limits.read(get_model)
-    )
+    router.get("/models", responses=openai_errors(401, 403, 429, 502, 503, 504))(list_models)
+    router.get("/models/{model:path}", responses=openai_errors(401, 403, 404, 429, 502, 503, 504))(get_model)
     return router

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.limits import PROBE
 
 STATIC = Path(__file__).parent / "static"
 FOLDERS = StaticFiles(directory=STATIC, packages=[("fastapi_swagger", "resources")])
@@ -70,11 +70,11 @@ async def _file(request: Request, name: str, headers: dict[str, str]) -> Respons
     return response
 
 
-def page_router(limits: RateLimits) -> APIRouter:
+def page_router() -> APIRouter:
     """What people see."""
-    router = APIRouter(include_in_schema=False)
-    router.get("/")(limits.probe(gallery))
-    router.get("/docs")(limits.probe(docs))
-    router.get("/openapi.json")(limits.probe(openapi_document))
-    router.get("/static/{name}")(limits.probe(static_file))
+    router = APIRouter(include_in_schema=False, dependencies=[PROBE])
+    router.get("/")(gallery)
+    router.get("/docs")(docs)
+    router.get("/openapi.json")(openapi_document)
+    router.get("/static/{name}")(static_file)
     return router

@@ -10,8 +10,9 @@ from pixyproxy.core.models.generation import UsageRow
 from pixyproxy.core.models.principal import Principal, Scope, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
 from pixyproxy.web.auth.policies import AnyCaller, UsageRead
+from pixyproxy.web.buckets import RemainingLimit
 from pixyproxy.web.dependencies import AllServices, Limits
-from pixyproxy.web.limits import RateLimits, RemainingLimit
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import Tag, problems
 
 
@@ -37,7 +38,7 @@ class Me(FrozenModel):
 async def get_me(principal: AnyCaller, limits: Limits, services: AllServices) -> Me:
     """Who the credential is: tenant, subject, scopes, limits, budget, and what is left of them."""
     budget = await services.operations.budget(tenant_id=principal.tenant_id)
-    return _me(principal, await limits.remaining_images(principal), budget)
+    return _me(principal, list(limits.images.remaining(principal)), budget)
 
 
 async def get_usage(
@@ -62,9 +63,9 @@ def _me(principal: Principal, remaining: list[RemainingLimit], budget: BudgetDet
     )
 
 
-def account_router(limits: RateLimits) -> APIRouter:
+def account_router() -> APIRouter:
     """The resources about the caller itself."""
-    router = APIRouter(tags=[Tag.IDENTITY])
-    router.get("/me", responses=problems(401, 403, 429, 503))(limits.read(get_me))
-    router.get("/usage", responses=problems(401, 403, 414, 422, 429, 503))(limits.read(get_usage))
+    router = APIRouter(tags=[Tag.IDENTITY], route_class=GuardedRoute)
+    router.get("/me", responses=problems(401, 403, 429, 503))(get_me)
+    router.get("/usage", responses=problems(401, 403, 414, 422, 429, 503))(get_usage)
     return router

@@ -14,7 +14,6 @@ from pixyproxy.service.private.tenants import tenant_detail
 from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import link_to_next
 
@@ -94,31 +93,25 @@ async def resolve_generation(
     return await services.operations.resolve_generation(guid, resolution, actor=operator.actor)
 
 
-def admin_router(limits: RateLimits) -> APIRouter:
+def admin_router() -> APIRouter:
     """The resources of operators."""
     router = APIRouter(prefix="/admin", tags=[Tag.ADMINISTRATION], route_class=GuardedRoute)
-    router.get("/tenant", responses=problems(401, 403, 429, 503))(limits.read(list_tenants))
-    router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
-        limits.change(create_tenant)
-    )
-    router.get("/tenant/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(get_tenant))
-    router.patch("/tenant/{guid}", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(
-        limits.change(change_tenant)
-    )
+    router.get("/tenant", responses=problems(401, 403, 429, 503))(list_tenants)
+    router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_tenant)
+    router.get("/tenant/{guid}", responses=problems(401, 403, 404, 429, 503))(get_tenant)
+    router.patch("/tenant/{guid}", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(change_tenant)
     router.delete(
         "/tenant/{guid}",
         status_code=204,
         response_class=Response,
         responses=problems(401, 403, 404, 409, 429, 503),
-    )(limits.change(delete_tenant))
+    )(delete_tenant)
     router.post("/token", status_code=201, responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
-        limits.change(issue_tenant_token)
+        issue_tenant_token
     )
-    router.get("/audit", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
-        limits.read(list_audit_entries)
-    )
-    router.get("/generation", responses=problems(401, 403, 414, 422, 429, 503))(limits.read(list_generations))
+    router.get("/audit", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(list_audit_entries)
+    router.get("/generation", responses=problems(401, 403, 414, 422, 429, 503))(list_generations)
     router.post("/generation/{guid}/resolve", responses=problems(400, 401, 403, 404, 409, 413, 422, 429, 503))(
-        limits.change(resolve_generation)
+        resolve_generation
     )
     return router

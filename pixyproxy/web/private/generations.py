@@ -14,6 +14,7 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.generation import GenerationDetail, GenerationFilter, GenerationStatus
 from pixyproxy.core.models.image import GenerationPrompt
+from pixyproxy.core.settings import Settings
 from pixyproxy.service.private.generation.watching import FINAL_ID, GenerationEvent, Preview, Standing
 from pixyproxy.web.auth.policies import ImageGenerate, ImageRead
 from pixyproxy.web.dependencies import (
@@ -28,7 +29,6 @@ from pixyproxy.web.dependencies import (
 )
 from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, Tag, problems
 from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, link_to_next
@@ -50,7 +50,7 @@ async def create_generation(
     idempotency_key: IdempotencyKey = None,
 ) -> GenerationDetail:
     """Order pictures; the generation tells what becomes of them."""
-    await limits.count_more_images(request, principal, prompt.n - 1)
+    limits.images.count_more(request, principal, prompt.n - 1)
     order = await generation.submit(prompt, principal=principal, idempotency_key=idempotency_key)
     standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
     response.headers["Location"] = f"/generation/{order.guid}"
@@ -138,22 +138,22 @@ def _shown(standing: Standing, public_url: str) -> object:
     return shown
 
 
-def generation_router(limits: RateLimits) -> APIRouter:
+def generation_router(settings: Settings) -> APIRouter:
     """The generation resource. A quarter of a process's connections may wait for what happens to one tenant's."""
     router = APIRouter(tags=[Tag.GENERATION], route_class=GuardedRoute)
-    watched = WatchedGenerations(Followers(most=max(1, limits.settings.max_connections // 4)))
+    watched = WatchedGenerations(Followers(most=max(1, settings.max_connections // 4)))
     router.post(
         "/generation",
         status_code=202,
         responses=ACCEPTED_RESPONSES | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 503, 507),
-    )(limits.generation(create_generation))
+    )(create_generation)
     router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
-        limits.read(list_own_generations)
+        list_own_generations
     )
-    router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(limits.read(watched.get_generation))
+    router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(watched.get_generation)
     router.get(
         "/generation/{guid}/events",
         response_class=Response,
         responses=EVENTS_RESPONSES | problems(401, 403, 404, 429, 503),
-    )(limits.read(watched.follow_generation))
+    )(watched.follow_generation)
     return router

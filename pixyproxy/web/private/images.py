@@ -10,7 +10,6 @@ from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, Tag, problems
 from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, image_detail
@@ -56,7 +55,7 @@ async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Ed
     await editor.delete_image(guid, principal=principal)
 
 
-def private_image_router(limits: RateLimits) -> APIRouter:
+def private_image_router() -> APIRouter:
     """The private image resource."""
     router = APIRouter(tags=[Tag.IMAGE], route_class=GuardedRoute)
     router.post(
@@ -67,11 +66,9 @@ def private_image_router(limits: RateLimits) -> APIRouter:
         responses=CREATED_RESPONSES
         | ACCEPTED_RESPONSES
         | problems(400, 401, 402, 403, 404, 409, 413, 422, 429, 502, 503, 504, 507),
-    )(limits.generation(create_image))
-    router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(
-        limits.change(change_image)
-    )
+    )(create_image)
+    router.patch("/image/{guid}", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(change_image)
     router.delete(
         "/image/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503)
-    )(limits.change(delete_image))
+    )(delete_image)
     return router

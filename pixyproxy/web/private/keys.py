@@ -8,7 +8,6 @@ from pixyproxy.service.private.grants import grantor_of
 from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, Cursor, KeyGuid, Limit
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import api_key_with_secret, link_to_next
 
@@ -46,15 +45,13 @@ async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices)
     await services.api_keys.revoke_key(guid, grantor=grantor_of(principal))
 
 
-def key_router(limits: RateLimits) -> APIRouter:
+def key_router() -> APIRouter:
     """The key resource."""
     router = APIRouter(prefix="/key", tags=[Tag.IDENTITY], route_class=GuardedRoute)
-    router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(limits.read(list_keys))
-    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
-        limits.change(create_key)
-    )
-    router.post("/{guid}/rotate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(limits.change(rotate_key))
+    router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(list_keys)
+    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_key)
+    router.post("/{guid}/rotate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))(rotate_key)
     router.delete("/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 429, 503))(
-        limits.change(revoke_key)
+        revoke_key
     )
     return router

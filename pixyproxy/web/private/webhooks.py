@@ -8,7 +8,6 @@ from pixyproxy.service.private.grants import grantor_of
 from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import RateLimits
 from pixyproxy.web.openapi import Tag, problems
 
 
@@ -48,15 +47,13 @@ def _with_secret(issued: IssuedWebhook) -> WebhookWithSecret:
     return WebhookWithSecret(**issued.detail.model_dump(), secret=issued.secret.get_secret_value())
 
 
-def webhook_router(limits: RateLimits) -> APIRouter:
+def webhook_router() -> APIRouter:
     """The webhook resource."""
     router = APIRouter(prefix="/webhook", tags=[Tag.WEBHOOKS], route_class=GuardedRoute)
     read, changed = problems(401, 403, 404, 429, 503), problems(400, 401, 403, 404, 413, 422, 429, 503)
-    router.get("", responses=problems(401, 403, 429, 503))(limits.read(list_webhooks))
-    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(
-        limits.change(create_webhook)
-    )
-    router.get("/{guid}/delivery", responses=read)(limits.read(list_deliveries))
-    router.post("/{guid}/rotate", responses=changed)(limits.change(rotate_webhook))
-    router.delete("/{guid}", status_code=204, response_class=Response, responses=read)(limits.change(delete_webhook))
+    router.get("", responses=problems(401, 403, 429, 503))(list_webhooks)
+    router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_webhook)
+    router.get("/{guid}/delivery", responses=read)(list_deliveries)
+    router.post("/{guid}/rotate", responses=changed)(rotate_webhook)
+    router.delete("/{guid}", status_code=204, response_class=Response, responses=read)(delete_webhook)
     return router

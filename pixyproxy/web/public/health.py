@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.web.dependencies import AllServices, Limits
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.limits import PROBE
 from pixyproxy.web.openapi import Tag, problems
 
 
@@ -37,12 +37,12 @@ async def readyz(services: AllServices, limits: Limits) -> Readiness:
     Answers within 2 s, whatever hangs.
     """
     await services.readiness.require_ready()
-    return Readiness(limits=limits.held)
+    return Readiness(limits=limits.counters.held)
 
 
-def health_router(limits: RateLimits) -> APIRouter:
+def health_router() -> APIRouter:
     """The resources that a supervisor asks."""
-    router = APIRouter(tags=[Tag.HEALTH])
-    router.get("/healthz", responses=problems(429))(limits.probe(healthz))
-    router.get("/readyz", responses=problems(429, 503, 507))(limits.probe(readyz))
+    router = APIRouter(tags=[Tag.HEALTH], dependencies=[PROBE])
+    router.get("/healthz", responses=problems(429))(healthz)
+    router.get("/readyz", responses=problems(429, 503, 507))(readyz)
     return router

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.image import ImageDetail, ImageFilter
+from pixyproxy.web.addresses import client_address
 from pixyproxy.web.auth.policies import AnyViewer
 from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
-from pixyproxy.web.limits import RateLimits, client_address
+from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, Tag, problems
 from pixyproxy.web.presentation import image_detail, link_to_next
 from pixyproxy.web.public.picture_response import (
@@ -61,21 +62,19 @@ async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: Any
     return PictureResponse(picture, headers)
 
 
-def public_image_router(limits: RateLimits) -> APIRouter:
+def public_image_router() -> APIRouter:
     """The public image resource."""
-    router = APIRouter(tags=[Tag.IMAGE])
+    router = APIRouter(tags=[Tag.IMAGE], route_class=GuardedRoute)
     router.get(
         "/image",
         responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503),
         openapi_extra=OPEN_TO_EVERYONE,
-    )(limits.read(list_images))
-    router.get("/image/{guid}", responses=problems(401, 403, 404, 429, 503), openapi_extra=OPEN_TO_EVERYONE)(
-        limits.read(get_image)
-    )
+    )(list_images)
+    router.get("/image/{guid}", responses=problems(401, 403, 404, 429, 503), openapi_extra=OPEN_TO_EVERYONE)(get_image)
     router.get(
         "/image/{guid}/content",
         response_class=Response,
         responses=CONTENT_RESPONSES | problems(401, 403, 404, 416, 429, 500, 503),
         openapi_extra=OPEN_TO_EVERYONE,
-    )(limits.read(get_image_content))
+    )(get_image_content)
     return router

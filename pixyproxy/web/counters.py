@@ -1,0 +1,141 @@
+"""Where limits are counted: in Redis for all processes, or in this process without Redis and while it is away."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.errors import ConfigurationError
+from pydantic import SecretStr
+
+from pixyproxy.core.exceptions import ConfigurationException
+from pixyproxy.web.memory_storage import AsyncProcessStorage
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Question = Callable[[MovingWindowRateLimiter], Coroutine[Any, Any, Answer]]
+"""What to count or look up: any number of commands."""
+
+REDIS_SECONDS = 0.2
+"""How long Redis may take for a question, the connection included."""
+LATE_SECONDS = 0.02
+"""A timer that fires later than this shows that the event loop was busy."""
+RETRY_SECONDS = 1.0
+QUESTIONS_AT_ONCE = 16
+"""How many connections are opened: a burst of requests must not spend its time on opening one for each."""
+KEY_PREFIX = "pixyproxy"
+
+
+class Counters:
+    """Moving windows of ``limits.aio``.
+
+    After the first failure of Redis everything is counted in this process, until ``probe_forever`` finds Redis
+    back: no request waits for a server that is known to be away. Logs and errors never contain any part of the URL,
+    which has the password.
+    """
+
+    def __init__(self, redis_url: SecretStr | None) -> None:
+        """Raise ``ConfigurationException`` if the URL is invalid. Connections are opened when they are needed."""
+        self._local = MovingWindowRateLimiter(AsyncProcessStorage())
+        self._storage = None if redis_url is None else _open_storage(redis_url)
+        self._shared = None if self._storage is None else MovingWindowRateLimiter(self._storage)
+        self._available = True
+        self._slots = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+
+    @property
+    def held(self) -> Literal["shared", "local"] | None:
+        """``shared`` if Redis counts, ``local`` while it is away, None if there is no Redis."""
+        if self._shared is None:
+            return None
+        return "shared" if self._available else "local"
+
+    async def ask(self, question: Question[Answer]) -> Answer:
+        """Return the answer of Redis, or of this process if Redis is away or takes too long."""
+        if self._shared is not None and self._available:
+            try:
+                return await _answer_in_time(self._ask_redis(question, self._shared))
+            except self._failures as error:
+                self._lose(error)
+        return await question(self._local)
+
+    async def probe(self) -> None:
+        """Ask Redis, and log if it is lost or back. By a hit, since a full Redis still answers a PING."""
+        if self._storage is None:
+            return
+        try:
+            await _answer_in_time(self._storage.acquire_entry("probe", 1, 1))
+        except self._failures as error:
+            self._lose(error)
+        else:
+            if not self._available:
+                self._available = True
+                logger.info("Redis is back: limits hold for all processes")
+
+    async def probe_forever(self) -> None:
+        """Ask once a second for a Redis that is away, until cancelled."""
+        while self._storage is not None:
+            await asyncio.sleep(RETRY_SECONDS)
+            if not self._available:
+                await self.probe()
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._storage is not None:
+            await self._storage.bridge.storage.aclose()
+
+    async def _ask_redis(self, question: Question[Answer], redis: MovingWindowRateLimiter) -> Answer:
+        async with self._slots:
+            return await question(redis)
+
+    def _lose(self, error: Exception) -> None:
+        if self._available:
+            self._available = False
+            logger.warning("Redis is lost (%s): limits hold in this process alone", type(error).__name__)
+
+    @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        exceptions = () if self._storage is None else self._storage.base_exceptions
+        return (OSError, TimeoutError, *(exceptions if isinstance(exceptions, tuple) else (exceptions,)))
+
+
+def _open_storage(url: SecretStr) -> RedisStorage:
+    # Only a server with Redis loads its client, which takes 60 ms and 6 MB.
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    try:
+        return RedisStorage(
+            f"async+{url.get_secret_value()}",
+            implementation="redispy",
+            key_prefix=KEY_PREFIX,
+            # A repeated hit would count twice.
+            retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # limits passes any option on to redis-py
+        )
+    except (ValueError, TypeError, ConfigurationError):
+        message = "PIXYPROXY_REDIS_URL cannot be read. It looks like redis://user:password@host:6379/0."
+        # The message of the error has parts of the URL.
+        raise ConfigurationException(message) from None
+
+
+async def _answer_in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
+    """Return the answer. Raise ``TimeoutError`` if it takes longer than ``REDIS_SECONDS``.
+
+    When the event loop itself was late, the answer may have arrived unread, and gets the same time again: a busy
+    process must not take Redis for lost, and count apart from the others.
+    """
+    loop = asyncio.get_running_loop()
+    answer = loop.create_task(question)
+    try:
+        late = True
+        while late and not answer.done():
+            deadline = loop.time() + REDIS_SECONDS
+            await asyncio.wait({answer}, timeout=REDIS_SECONDS)
+            late = loop.time() > deadline + LATE_SECONDS
+        if answer.done():
+            return answer.result()
+        raise TimeoutError
+    finally:
+        answer.cancel()
