@@ -3,15 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from limits import RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
-from limits.errors import ConfigurationError
+from limits.errors import ConfigurationError, StorageError
 from pydantic import SecretStr
 
 from pixyproxy.core.exceptions import ConfigurationException
 from pixyproxy.web.memory_storage import AsyncProcessStorage
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +25,16 @@ Question = Callable[[MovingWindowRateLimiter], Coroutine[Any, Any, Answer]]
 
 REDIS_SECONDS = 0.2
 """How long Redis may take for a question, the connection included."""
-LATE_SECONDS = 0.02
+LATE_SECONDS = REDIS_SECONDS / 2
 """A timer that fires later than this shows that the event loop was busy."""
+MOST_WAITS = 5
+"""So many times ``REDIS_SECONDS``, if the event loop is late each time."""
 RETRY_SECONDS = 1.0
 QUESTIONS_AT_ONCE = 16
 """How many connections are opened: a burst of requests must not spend its time on opening one for each."""
 KEY_PREFIX = "pixyproxy"
+FAILURES = (StorageError, OSError)
+PROBE = RateLimitItemPerSecond(1)
 
 
 class Counters:
@@ -40,8 +48,11 @@ class Counters:
     def __init__(self, redis_url: SecretStr | None) -> None:
         """Raise ``ConfigurationException`` if the URL is invalid. Connections are opened when they are needed."""
         self._local = MovingWindowRateLimiter(AsyncProcessStorage())
-        self._storage = None if redis_url is None else _open_storage(redis_url)
-        self._shared = None if self._storage is None else MovingWindowRateLimiter(self._storage)
+        self._pool: ConnectionPool | None = None
+        self._shared: MovingWindowRateLimiter | None = None
+        if redis_url is not None:
+            self._pool, storage = _open_redis(redis_url)
+            self._shared = MovingWindowRateLimiter(storage)
         self._available = True
         self._slots = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
@@ -57,17 +68,17 @@ class Counters:
         if self._shared is not None and self._available:
             try:
                 return await _answer_in_time(self._ask_redis(question, self._shared))
-            except self._failures as error:
+            except FAILURES as error:
                 self._lose(error)
         return await question(self._local)
 
     async def probe(self) -> None:
         """Ask Redis, and log if it is lost or back. By a hit, since a full Redis still answers a PING."""
-        if self._storage is None:
+        if self._shared is None:
             return
         try:
-            await _answer_in_time(self._storage.acquire_entry("probe", 1, 1))
-        except self._failures as error:
+            await _answer_in_time(self._shared.hit(PROBE, "probe"))
+        except FAILURES as error:
             self._lose(error)
         else:
             if not self._available:
@@ -76,15 +87,15 @@ class Counters:
 
     async def probe_forever(self) -> None:
         """Ask once a second for a Redis that is away, until cancelled."""
-        while self._storage is not None:
+        while self._shared is not None:
             await asyncio.sleep(RETRY_SECONDS)
             if not self._available:
                 await self.probe()
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        if self._storage is not None:
-            await self._storage.bridge.storage.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     async def _ask_redis(self, question: Question[Answer], redis: MovingWindowRateLimiter) -> Answer:
         async with self._slots:
@@ -93,31 +104,32 @@ class Counters:
     def _lose(self, error: Exception) -> None:
         if self._available:
             self._available = False
-            logger.warning("Redis is lost (%s): limits hold in this process alone", type(error).__name__)
-
-    @property
-    def _failures(self) -> tuple[type[Exception], ...]:
-        exceptions = () if self._storage is None else self._storage.base_exceptions
-        return (OSError, TimeoutError, *(exceptions if isinstance(exceptions, tuple) else (exceptions,)))
+            logger.warning(
+                "Redis is lost (%s): limits hold in this process alone", type(error.__cause__ or error).__name__
+            )
 
 
-def _open_storage(url: SecretStr) -> RedisStorage:
+def _open_redis(url: SecretStr) -> "tuple[ConnectionPool, RedisStorage]":
     # Only a server with Redis loads its client, which takes 60 ms and 6 MB.
+    from redis.asyncio import ConnectionPool  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
 
     try:
-        return RedisStorage(
+        # Without repeats: a hit that is sent again counts twice.
+        pool = ConnectionPool.from_url(url.get_secret_value(), retry=Retry(NoBackoff(), 0))
+        storage = RedisStorage(
             f"async+{url.get_secret_value()}",
             implementation="redispy",
             key_prefix=KEY_PREFIX,
-            # A repeated hit would count twice.
-            retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # limits passes any option on to redis-py
+            wrap_exceptions=True,
+            connection_pool=pool,  # type: ignore[arg-type]  # limits passes it on to redis-py
         )
     except (ValueError, TypeError, ConfigurationError):
         message = "PIXYPROXY_REDIS_URL cannot be read. It looks like redis://user:password@host:6379/0."
         # The message of the error has parts of the URL.
         raise ConfigurationException(message) from None
+    return pool, storage
 
 
 async def _answer_in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
@@ -129,13 +141,13 @@ async def _answer_in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
     loop = asyncio.get_running_loop()
     answer = loop.create_task(question)
     try:
-        late = True
-        while late and not answer.done():
+        for _ in range(MOST_WAITS):
             deadline = loop.time() + REDIS_SECONDS
             await asyncio.wait({answer}, timeout=REDIS_SECONDS)
-            late = loop.time() > deadline + LATE_SECONDS
-        if answer.done():
-            return answer.result()
+            if answer.done():
+                return answer.result()
+            if loop.time() < deadline + LATE_SECONDS:
+                break
         raise TimeoutError
     finally:
         answer.cancel()
