@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr | None = Field(
         default=None,
-        description="`redis://…` or `rediss://…`: limits hold over all processes and machines; in memory when empty.",
+        description="`redis://…` or `rediss://…`: limits of requests hold over all processes; in memory when empty.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
