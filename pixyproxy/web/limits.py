@@ -27,7 +27,6 @@ from pixyproxy.web.image_limits import ImageLimits, create_image_limits
 TOO_MANY_REFUSALS = "This credential was refused too often. Wait as long as `Retry-After` says, and use another."
 REFUSALS_PER_MINUTE = 120
 """How often a subject may be refused for a missing scope; each refusal is a row of the audit log."""
-SAFE_METHODS = {"GET", "HEAD"}
 
 RequestClass = Literal["read", "change", "sign-in", "probe"]
 
@@ -40,19 +39,18 @@ class RateLimits:
     counters: Counters
     images: ImageLimits
 
-    async def count_caller(self, request: Request, caller: Principal | None) -> None:
-        """Count a read or a change of the caller's tenant, or of the address of an anonymous caller."""
-        policy: RequestClass = "read" if request.method in SAFE_METHODS else "change"
-        owner = _owner_by_address(request) if caller is None else f"tenant:{caller.tenant_guid}"
-        await self._count(request, policy, owner)
-
-    async def count_anonymous(self, request: Request) -> None:
-        """Count a request without the credential that it needs, as a read of its address."""
-        await self._count(request, "read", _owner_by_address(request))
-
-    async def count_address(self, request: Request, policy: RequestClass) -> None:
-        """Count a request by its address, whatever its credential."""
-        await self._count(request, policy, _owner_by_address(request))
+    async def count(self, request: Request, policy: RequestClass, caller: Principal | None = None) -> None:
+        """Count a request of the caller's tenant, else of its address, once. Raise a 429 if the limit is reached."""
+        if SCOPE_KEY in request.scope:
+            return
+        owner = f"address:{client_address(request)}" if caller is None else f"tenant:{caller.tenant_guid}"
+        bucket = Bucket(policy, owner, self._size(policy))
+        counted = request.scope[SCOPE_KEY] = Counted((bucket,))
+        has_room, remaining = await self.counters.ask(partial(_hit_and_measure, bucket))
+        counted.remaining = (remaining,)
+        if not has_room:
+            headers = {"Retry-After": str(counted.retry_after_seconds)}
+            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers=headers)
 
     async def refuse_guessing(self, address: str, name: str | None) -> None:
         """Raise ``TooManyFailuresException`` if the address or the name has no failure left; count nothing."""
@@ -81,18 +79,6 @@ class RateLimits:
         if not has_room:
             _refuse((remaining,), TOO_MANY_REFUSALS)
 
-    async def _count(self, request: Request, policy: RequestClass, owner: str) -> None:
-        """Count the request, unless it is counted already. Raise a 429 if the limit is reached."""
-        if SCOPE_KEY in request.scope:
-            return
-        bucket = Bucket(policy, owner, self._size(policy))
-        counted = request.scope[SCOPE_KEY] = Counted((bucket,))
-        has_room, remaining = await self.counters.ask(partial(_hit_and_measure, bucket))
-        counted.remaining = (remaining,)
-        if not has_room:
-            headers = {"Retry-After": str(counted.retry_after_seconds)}
-            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers=headers)
-
     def _size(self, policy: RequestClass) -> RateLimitItemPerSecond | RateLimitItemPerMinute:
         if policy == "change":
             return RateLimitItemPerMinute(self.settings.changes_per_minute)
@@ -120,7 +106,7 @@ class AddressLimit(Admission):
     async def __call__(self, request: Request) -> None:
         """Count the request. Raise a 429 if the limit is reached."""
         limits: RateLimits = request.app.state.limits
-        await limits.count_address(request, self.policy)
+        await limits.count(request, self.policy)
 
 
 SIGN_IN = Depends(AddressLimit("sign-in"))
@@ -157,7 +143,3 @@ def _refuse(remaining: tuple[RemainingLimit, ...], message: str | None = None) -
     used_up = [each.reset_seconds for each in remaining if each.remaining == 0]
     if used_up:
         raise TooManyFailuresException(message, retry_after_seconds=max(used_up))
-
-
-def _owner_by_address(request: Request) -> str:
-    return f"address:{client_address(request)}"

@@ -32,6 +32,7 @@ SCOPE_DESCRIPTIONS = {
     Scope.ADMIN: "Administer the server.",
 }
 
+SAFE_METHODS = {"GET", "HEAD"}
 SCHEMES_OF_PROXIES = {"basic", "digest", "negotiate", "ntlm"}
 """Those of ``Authorization`` that browsers know themselves (RFC 7617, RFC 7616, RFC 4559)."""
 
@@ -117,14 +118,14 @@ class CallerPolicy(Admission):
         caller: Principal | None = request.state.principal
         limits: RateLimits = request.app.state.limits
         if caller is None and not self.anonymous:
-            await limits.count_anonymous(request)
+            await limits.count(request, "read")
             raise CredentialMissingException
         if caller is not None and self.scope is not None and self.scope not in caller.scopes:
             raise PermissionException(context={"scope": self.scope})
         if caller is not None and self.orders_pictures:
             await limits.images.count_request(request, caller)
         else:
-            await limits.count_caller(request, caller)
+            await limits.count(request, "read" if request.method in SAFE_METHODS else "change", caller)
         return caller
 
 
