@@ -1,6 +1,7 @@
 """The client: the same for PixyProxy and for the bare upstream, so that its own cost is in both."""
 
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -14,11 +15,16 @@ from benchmarks.figures import Sample
 from benchmarks.processes import HOST, BenchmarkError
 
 TIMEOUT_SECONDS = 60.0
+NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kind of request, and the status that every answer to it must have."""
+    """One kind of request, and the status that every answer to it must have.
+
+    ``order``: a JSON object that is sent with a number in its prompt, since an equal order of an equal credential that
+    comes while another is open may be a repetition of that, and waits for up to a second until it is known to be none.
+    """
 
     port: int
     method: str
@@ -26,10 +32,17 @@ class Call:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    order: Mapping[str, str] | None = None
+
+    def content(self) -> bytes | None:
+        """The body of the next request."""
+        if self.order is None:
+            return self.body
+        return json.dumps({**self.order, "prompt": f"{self.order['prompt']} {next(NUMBERS)}"}).encode()
 
     def send(self, connection: HTTPConnection) -> bytes:
         """The body of the answer, read to its end. Raises ``BenchmarkError`` for any other status."""
-        connection.request(self.method, self.path, body=self.body, headers=dict(self.headers))
+        connection.request(self.method, self.path, body=self.content(), headers=dict(self.headers))
         response = connection.getresponse()
         content = response.read()
         if response.status != self.status:
@@ -52,7 +65,7 @@ class Call:
 def post_json(port: int, path: str, order: Mapping[str, str], *, key: str, status: int) -> Call:
     """A POST of a JSON object with a bearer key."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    return Call(port, "POST", path, status, headers, json.dumps(order).encode())
+    return Call(port, "POST", path, status, headers, order=order)
 
 
 @contextlib.contextmanager

@@ -150,7 +150,7 @@ async def _ask(call: Call) -> bool:
 
 
 def _request(call: Call) -> bytes:
-    body = call.body or b""
+    body = call.content() or b""
     headers = {**call.headers, "Host": HOST, "Content-Length": str(len(body)), "Connection": "close"}
     lines = [f"{call.method} {call.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode() + body

@@ -263,3 +263,54 @@ CREATE TABLE processes (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
+-- Running upgrade 0006 -> 0007
+
+ALTER TABLE generations
+    MODIFY COLUMN model VARCHAR(128) COLLATE utf8mb4_bin NOT NULL,
+    ADD COLUMN upstream_id INT NULL,
+    ADD COLUMN started_at DOUBLE NULL,
+    ADD COLUMN place_until DOUBLE NULL,
+    ADD COLUMN excluded VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+    ADD COLUMN version INT NOT NULL DEFAULT 0,
+    ADD COLUMN content CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    ADD COLUMN follower VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NULL,
+    ADD COLUMN lost_at DOUBLE NULL,
+    ADD COLUMN adopted_at DOUBLE NULL,
+    ADD KEY generations_queue (status, tenant_id, model, excluded, id),
+    ADD KEY generations_place (upstream_id, place_until),
+    ADD KEY generations_content (content, id);
+
+ALTER TABLE budgets ADD COLUMN decisions BIGINT NOT NULL DEFAULT 0;
+
+CREATE TABLE upstreams (
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    name VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
+    revision DOUBLE NOT NULL,
+    weight INT NOT NULL,
+    concurrency INT NOT NULL,
+    requests_per_minute INT NULL,
+    share DOUBLE NOT NULL DEFAULT 0,
+    paused_until DOUBLE NOT NULL DEFAULT 0,
+    failed_at DOUBLE NOT NULL DEFAULT 0,
+    failures INT NOT NULL DEFAULT 0,
+    unusable INT NOT NULL DEFAULT 0,
+    mean_seconds DOUBLE NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE upstream_starts (
+    id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    upstream_id INT NOT NULL,
+    started_at DOUBLE NOT NULL,
+    KEY upstream_starts_time (upstream_id, started_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+CREATE TABLE tenant_turns (
+    tenant_id INT NOT NULL,
+    upstream_id INT NOT NULL,
+    began_at DOUBLE NOT NULL,
+    PRIMARY KEY (tenant_id, upstream_id),
+    FOREIGN KEY (tenant_id) REFERENCES tenants (id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci;
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';

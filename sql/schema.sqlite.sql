@@ -284,3 +284,63 @@ CREATE TABLE processes (
 CREATE INDEX processes_seen ON processes (seen_at);
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
+-- Running upgrade 0006 -> 0007
+
+ALTER TABLE generations ADD COLUMN upstream_id INTEGER NULL;
+
+ALTER TABLE generations ADD COLUMN started_at DOUBLE NULL;
+
+ALTER TABLE generations ADD COLUMN place_until DOUBLE NULL;
+
+ALTER TABLE generations ADD COLUMN excluded VARCHAR(100) NOT NULL DEFAULT '';
+
+ALTER TABLE generations ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE generations ADD COLUMN content CHAR(64) NULL;
+
+ALTER TABLE generations ADD COLUMN follower VARCHAR(36) NULL;
+
+ALTER TABLE generations ADD COLUMN lost_at DOUBLE NULL;
+
+ALTER TABLE generations ADD COLUMN adopted_at DOUBLE NULL;
+
+ALTER TABLE budgets ADD COLUMN decisions BIGINT NOT NULL DEFAULT 0;
+
+CREATE INDEX generations_queue ON generations (status, tenant_id, model, excluded, id);
+
+CREATE INDEX generations_place ON generations (upstream_id, place_until);
+
+CREATE INDEX generations_content ON generations (content, id);
+
+CREATE TABLE upstreams (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name VARCHAR(64) NOT NULL UNIQUE,
+    revision DOUBLE NOT NULL,
+    weight INTEGER NOT NULL,
+    concurrency INTEGER NOT NULL,
+    requests_per_minute INTEGER NULL,
+    share DOUBLE NOT NULL DEFAULT 0,
+    paused_until DOUBLE NOT NULL DEFAULT 0,
+    failed_at DOUBLE NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    unusable INTEGER NOT NULL DEFAULT 0,
+    mean_seconds DOUBLE NULL
+);
+
+CREATE TABLE upstream_starts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    upstream_id INTEGER NOT NULL,
+    started_at DOUBLE NOT NULL
+);
+
+CREATE INDEX upstream_starts_time ON upstream_starts (upstream_id, started_at);
+
+CREATE TABLE tenant_turns (
+    tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+    upstream_id INTEGER NOT NULL,
+    began_at DOUBLE NOT NULL,
+    PRIMARY KEY (tenant_id, upstream_id)
+);
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';

@@ -37,6 +37,8 @@ TYPED = "correct horse battery staple\n"
 """What a reader types where a command asks for a password."""
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 LINKS = [(document, target) for document in DOCUMENTS for target in LINK.findall(document.read_text())]
+HANG_SECONDS = 240
+"""A shell block that has not come to an end by then hangs."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def test_a_shell_block_runs(block: Block, server: RunningServer, tenant: TenantC
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],  # noqa: S607  (the shell that readers use)
-        cwd=tmp_path, env=environment, input=TYPED, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tmp_path, env=environment, input=TYPED, capture_output=True, text=True, check=False, timeout=HANG_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "problem" not in done.stdout
@@ -122,7 +124,7 @@ def test_a_python_block_runs(block: Block, server: RunningServer, tenant: Tenant
     environment = os.environ | {"PIXYPROXY_API_KEY": tenant.api_key}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=HANG_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

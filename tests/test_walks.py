@@ -49,6 +49,7 @@ WITHOUT_TENANT = {
     "Images.sample": "an operator looks for missing files of every tenant",
     "Generations.claim": "NewGeneration carries the tenant",
     "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
+    "Generations.list_changes": "one look serves all that is followed in a process, whose tenants were checked",
     "Generations.find_all": "recovery ends what was claimed in every tenant without anybody knowing",
     "Generations.find_undecided": "what is kept of answers names no tenant",
     "Generations.list_unresolved": "operators resolve those of every tenant",

@@ -35,6 +35,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
+    *,
+    execute: Annotated[bool, typer.Option(help="Execute generations, too; else `pixyproxy worker` has to.")] = True,
 ) -> None:
     """Serve HTTP until stopped."""
     from pixyproxy.service.composition import verify_installation  # noqa: PLC0415  (0.25 s that `generate` goes without)
@@ -43,7 +45,16 @@ def serve(
     settings = load_settings()
     # Now, once for all workers, and with a sentence where it cannot be done; a worker could only log a traceback.
     or_exit(lambda: asyncio.run(verify_installation(settings)))
-    or_exit(lambda: serve_http(settings, host=host, port=port, workers=workers))
+    or_exit(lambda: serve_http(settings, host=host, port=port, workers=workers, executes=execute))
+
+
+@app.command()
+def worker() -> None:
+    """Execute generations until stopped, without serving HTTP."""
+    from pixyproxy.cli.worker import execute_generations  # noqa: PLC0415  (0.25 s that `generate` goes without)
+
+    settings = load_settings()
+    or_exit(lambda: asyncio.run(execute_generations(settings)))
 
 
 @app.command()

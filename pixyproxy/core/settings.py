@@ -122,6 +122,16 @@ class Settings(BaseSettings):
         default=1000, description="How many orders of a tenant may wait for an upstream before it gets 503."
     )
     queue_seconds: Seconds = Field(default=600, description="How long an order may wait for a place at an upstream.")
+    generations_at_once: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="How many generations one process executes at the same time."
+    )
+    retry_window_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=600,
+        description=(
+            "How long after its client is gone, or its outcome is unknown, an order without an Idempotency-Key answers "
+            "a request of the same credential with the same content; 0: never."
+        ),
+    )
     prices: Path | None = Field(
         default=None, description="A file of prices that replace or extend ours; see docs/prices.md."
     )

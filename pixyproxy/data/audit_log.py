@@ -134,7 +134,7 @@ class AuditLog:
         return None if row is None else AuditHead(row["sequence"], row["entry_sha256"])
 
     def last_sequence(self) -> int:
-        """The highest sequence there is, 0 in an empty log. In one transaction with ``head`` it is the head's."""
+        """The highest sequence there is, 0 in an empty log. The head that is read after it is at least as high."""
         statement = sql("SELECT COALESCE(MAX(sequence), 0) FROM audit_log")
         return int(self.connection.execute(statement).scalar_one())
 

@@ -25,12 +25,28 @@ class Budgets:
 
     connection: Connection
 
+    def lock(self, month: str, *, tenant_id: TenantId) -> None:
+        """Have nobody else reserve or settle in the tenant's month before this transaction ends.
+
+        A tenant that was removed has no budget, and nothing is locked. What is decided under this lock also writes the
+        row: in a cluster a lock holds on one node alone.
+        """
+        statement = sql("UPDATE budgets SET decisions = decisions + 1 WHERE tenant_id = :tenant_id AND month = :month")
+        parameters = {"tenant_id": tenant_id, "month": month}
+        if not self.connection.execute(statement, parameters).rowcount:
+            otherwise = OTHERWISE[self.connection.dialect.name]
+            begin = f"""
+                INSERT INTO budgets (tenant_id, month) SELECT id, :month FROM tenants WHERE id = :tenant_id {otherwise}
+            """
+            self.connection.execute(sql(begin), parameters)
+            self.connection.execute(statement, parameters)
+
     def reserve(self, month: str, amount: int, *, tenant_id: TenantId) -> bool:
         """Hold an amount of the month's budget; False where less than that is left. Without a limit it always fits.
 
-        One statement compares and adds, so that no number of orders at once can overrun the limit.
+        The month's row is there once it was locked. One statement compares and adds, so that no number of orders at
+        once can overrun the limit.
         """
-        self._begin(month, tenant_id)
         statement = """
             UPDATE budgets
                SET reserved_micro_usd = reserved_micro_usd + :amount
@@ -42,9 +58,10 @@ class Budgets:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def settle(self, month: str, *, released: int, spent: int, tenant_id: TenantId) -> None:
-        """Give back what was held and note what was spent of it, or of nothing, where no bound had been known."""
-        if not released:
-            self._begin(month, tenant_id)
+        """Give back what was held and note what was spent of it, or of nothing, where no bound had been known.
+
+        The month's row is there once it was locked.
+        """
         statement = """
             UPDATE budgets
                SET reserved_micro_usd = reserved_micro_usd - :released,
@@ -64,12 +81,3 @@ class Budgets:
     def delete_all(self, *, tenant_id: TenantId) -> None:
         """Forget the tenant's budgets."""
         self.connection.execute(sql("DELETE FROM budgets WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
-
-    def _begin(self, month: str, tenant_id: TenantId) -> None:
-        """Have a row for the month. Looking first locks nothing, so that orders at once do not stand in a ring."""
-        parameters = {"tenant_id": tenant_id, "month": month}
-        seen = "SELECT 1 FROM budgets WHERE tenant_id = :tenant_id AND month = :month"
-        if self.connection.execute(sql(seen), parameters).first() is None:
-            otherwise = OTHERWISE[self.connection.dialect.name]
-            statement = f"INSERT INTO budgets (tenant_id, month) VALUES (:tenant_id, :month) {otherwise}"
-            self.connection.execute(sql(statement), parameters)

@@ -5,6 +5,7 @@ connection is never held across a call to the upstream. And once begun it runs t
 hangs up cancels the wait for an answer, not the transaction.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     DatabaseBusyException,
     DatabaseException,
@@ -33,11 +35,13 @@ from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict, 
 from pixyproxy.data.generations import Generations
 from pixyproxy.data.images import Images
 from pixyproxy.data.processes import Processes
+from pixyproxy.data.queue import Queue
 from pixyproxy.data.refresh_tokens import RefreshTokens
 from pixyproxy.data.revoked_tokens import RevokedTokens
 from pixyproxy.data.signing_keys import SigningKeys
 from pixyproxy.data.tenants import Tenants
 from pixyproxy.data.threads import run_in_thread
+from pixyproxy.data.upstreams import Upstreams
 from pixyproxy.data.users import Users
 from pixyproxy.data.webhook_deliveries import WebhookDeliveries
 from pixyproxy.data.webhooks import Webhooks
@@ -64,6 +68,16 @@ class Repositories:
     def generations(self) -> Generations:
         """The generations."""
         return Generations(self.connection)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The orders that wait."""
+        return Queue(self.connection)
+
+    @cached_property
+    def upstreams(self) -> Upstreams:
+        """How much each upstream takes, and whose turn it was."""
+        return Upstreams(self.connection)
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -150,10 +164,11 @@ class Database:
     threads: Executor = field(default_factory=partial(ThreadPoolExecutor, MOST_THREADS, "database"))
 
     async def read(self, work: UnitOfWork[Result]) -> Result:
-        """What ``work`` finds, in one consistent snapshot.
+        """Return what ``work`` finds.
 
-        Raises ``DatabaseBusyException`` when no slot comes free in ``wait_seconds``, and
-        ``DatabaseUnavailableException`` when the database cannot be reached.
+        Each of its statements sees what was committed before it; those of SQLite see one snapshot. Raises
+        ``DatabaseBusyException`` when no slot comes free in ``wait_seconds``, and ``DatabaseUnavailableException`` when
+        the database cannot be reached.
         """
         return await self._run(work, writes=False)
 
@@ -179,6 +194,11 @@ class Database:
     async def ping(self) -> None:
         """Prove that the database answers. Raises ``DatabaseException`` where it does not."""
         await self.read(lambda repositories: repositories.connection.execute(text("SELECT 1")).scalar_one())
+
+    async def follow_clock(self) -> None:
+        """Take the time of day from the database, if that is a server. Raises ``DatabaseException``."""
+        if self.engine.dialect.name != "sqlite":
+            await self.read(_follow_clock)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -209,15 +229,28 @@ class Database:
 
     def _transact(self, work: UnitOfWork[Result], writes: bool) -> Result:  # noqa: FBT001  (called by position in a thread)
         for attempt in range(1, DEADLOCK_ATTEMPTS + 1):
+            committing = False
             try:
                 with self.engine.connect().execution_options(pixyproxy_writes=writes) as connection, connection.begin():
-                    return work(Repositories(connection))
+                    result = work(Repositories(connection))
+                    committing = writes
             except PixyProxyException:
                 raise
             except Exception as error:
                 if not (is_deadlock(error) and attempt < DEADLOCK_ATTEMPTS):
-                    raise as_database_exception(error) from error
+                    raised = as_database_exception(error)
+                    if isinstance(raised, DatabaseException):
+                        raised.in_doubt = committing
+                    raise raised from error
+            else:
+                return result
         raise DatabaseBusyException
+
+
+def _follow_clock(data: Repositories) -> None:
+    asked_at = time.monotonic()
+    told = float(data.connection.execute(text("SELECT UNIX_TIMESTAMP(NOW(6))")).scalar_one())
+    clock.follow(told, told_at=(asked_at + time.monotonic()) / 2)
 
 
 def _search(engine: Engine, work: UnitOfWork[Result]) -> Result:

@@ -32,6 +32,8 @@ SNAPSHOT_CODE = 1020
 DISCONNECT_CODES = frozenset({1040, 1053, 1152, 1184, 1927, 2002, 2003, 2006, 2013, 2055, 3024, 4031})
 """MySQL and its connector: too many connections, shutdown, aborted, refused, gone, lost, timed out."""
 WAL_WAIT_SECONDS = 10
+IDLE_SECONDS = 5
+"""How long a transaction may stand still before the server ends it."""
 STATEMENT_TIMEOUT_CODES = frozenset({1969, 3024})
 """MariaDB and MySQL: a statement took longer than its session allows."""
 STEPS_BETWEEN_LOOKS = 1000
@@ -175,6 +177,12 @@ def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock
     """
     with closing(connection.cursor()) as cursor:
         cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_seconds}")
+        # Decisions count rows after they have locked what they decide on.
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute("SHOW VARIABLES LIKE 'idle_transaction_timeout'")
+        # What a process that stands still has locked is free again. MySQL knows no time for transactions alone.
+        name = "idle_transaction_timeout" if cursor.fetchall() else "wait_timeout"
+        cursor.execute(f"SET SESSION {name} = {IDLE_SECONDS}")
         cursor.execute("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'")
         if cursor.fetchall():
             cursor.execute("SET SESSION innodb_snapshot_isolation = OFF")

@@ -12,6 +12,7 @@ from pixyproxy.core.models.budget import usd
 from pixyproxy.core.models.generation import (
     Ending,
     Generation,
+    GenerationChange,
     GenerationFilter,
     GenerationGuid,
     GenerationStatus,
@@ -21,6 +22,7 @@ from pixyproxy.core.models.generation import (
 )
 from pixyproxy.core.models.image import GenerationId
 from pixyproxy.core.models.order import PictureOrder
+from pixyproxy.core.models.principal import Subject
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.rows import (
     Parameters,
@@ -50,11 +52,29 @@ COLUMNS = (
     "reserved_micro_usd",
     "lease_owner",
     "lease_until",
+    "upstream_id",
+    "upstream",
+    "started_at",
+    "place_until",
+    "content",
+    "follower",
     "image_count",
     "created_at",
     "updated_at",
 )
-LATER_COLUMNS = ("id", "upstream", "cost_micro_usd", "answer", "error", "finished_at", "resolved_at")
+LATER_COLUMNS = (
+    "id",
+    "excluded",
+    "version",
+    "lost_at",
+    "adopted_at",
+    "cost_micro_usd",
+    "answer",
+    "error",
+    "finished_at",
+    "resolved_at",
+)
+MOST_REPEATABLE = 50
 TIMES = ("lease_until", "created_at", "updated_at", "finished_at", "resolved_at")
 ORDER_COLUMNS = ("prompt", "model", "terms")
 """An order is spread over these; ``terms`` is JSON of all that has no column of its own."""
@@ -87,7 +107,10 @@ def from_row(row: Row) -> Generation:
     order = {"prompt": row["prompt"], "model": row["model"], **json.loads(row["terms"] or "{}")}
     parsed = {name: None if row[name] is None else json.loads(row[name]) for name in ("answer", "error")}
     guids = from_names(row["image_guids"])
-    return Generation.model_validate({**values, **times, **parsed, "order": order, "image_guids": guids})
+    excluded = row["excluded"].split()
+    return Generation.model_validate(
+        {**values, **times, **parsed, "order": order, "image_guids": guids, "excluded": excluded}
+    )
 
 
 @dataclass(frozen=True)
@@ -128,6 +151,54 @@ class Generations:
             {"tenant_id": tenant_id, "idempotency_key": idempotency_key},
         )
 
+    def list_repeatable(
+        self, content: str, *, tenant_id: TenantId, since: datetime, lost_since: float, ended_since: datetime
+    ) -> list[Generation]:
+        """Return the tenant's generations of this content that a request may repeat: lost ones first, then the oldest.
+
+        They were made at ``since`` or later, and are open or unknown, were lost at ``lost_since`` or later, or ended at
+        ``ended_since`` or later.
+        """
+        statement = f"""
+            {SELECT} WHERE content = :content AND tenant_id = :tenant_id AND created_at >= :since
+               AND status <> 'cancelled'
+               AND (status IN ('accepted', 'calling', 'unknown')
+                    OR lost_at >= :lost_since OR finished_at >= :ended_since)
+             ORDER BY CASE WHEN lost_at IS NULL THEN 1 ELSE 0 END, id LIMIT {MOST_REPEATABLE}
+        """
+        parameters: Parameters = {
+            "content": content,
+            "tenant_id": tenant_id,
+            "since": to_timestamp(since),
+            "lost_since": lost_since,
+            "ended_since": to_timestamp(ended_since),
+        }
+        return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
+
+    def adopt(self, generation: Generation, follower: str, *, tenant_id: TenantId, at: float) -> bool:
+        """Have another request follow a generation; False where a third one does so by now."""
+        statement = """
+            UPDATE generations SET follower = :follower, lost_at = NULL, adopted_at = :at
+             WHERE id = :id AND tenant_id = :tenant_id AND follower = :former
+        """
+        parameters: Parameters = {
+            "id": generation.id,
+            "tenant_id": tenant_id,
+            "follower": follower,
+            "former": generation.follower,
+            "at": at,
+        }
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
+
+    def note_lost(self, guid: GenerationGuid, follower: str, *, tenant_id: TenantId, at: float) -> None:
+        """Note that the client of the request that follows a generation is gone without an answer."""
+        statement = """
+            UPDATE generations SET lost_at = :at
+             WHERE guid = :guid AND tenant_id = :tenant_id AND follower = :follower AND lost_at IS NULL
+        """
+        parameters: Parameters = {"guid": guid, "tenant_id": tenant_id, "follower": follower, "at": at}
+        self.connection.execute(sql(statement), parameters)
+
     def list_own(
         self, wanted: GenerationFilter, *, tenant_id: TenantId, before: GenerationId | None, limit: int
     ) -> list[Generation]:
@@ -141,67 +212,42 @@ class Generations:
         statement = sql(f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT :limit")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
-    def begin_call(
-        self, generation_id: GenerationId, owner: ProcessGuid, *, tenant_id: TenantId, until: datetime, at: datetime
-    ) -> bool:
-        """Make an accepted generation of this process ``calling``; False where it is not, or another's, by now."""
-        statement = """
-            UPDATE generations SET status = 'calling', lease_until = :until, updated_at = :at
-             WHERE id = :id AND tenant_id = :tenant_id AND status = 'accepted' AND lease_owner = :owner
-        """
-        parameters = {"id": generation_id, "tenant_id": tenant_id, "owner": owner}
-        moments = {"until": to_timestamp(until), "at": to_timestamp(at)}
-        return self.connection.execute(sql(statement), parameters | moments).rowcount == 1
-
-    def take_over(
-        self, generation_id: GenerationId, owner: ProcessGuid, *, tenant_id: TenantId, until: datetime, at: datetime
-    ) -> bool:
-        """Make an accepted generation whose process is dead this process's own; False where another was faster."""
-        statement = """
-            UPDATE generations SET lease_owner = :owner, lease_until = :until
-             WHERE id = :id AND tenant_id = :tenant_id AND status = 'accepted'
-               AND (lease_until IS NULL OR lease_until < :at)
-        """
-        parameters = {"id": generation_id, "tenant_id": tenant_id, "owner": owner}
-        moments = {"until": to_timestamp(until), "at": to_timestamp(at)}
-        return self.connection.execute(sql(statement), parameters | moments).rowcount == 1
-
     def renew_leases(self, owner: ProcessGuid, guids: Sequence[GenerationGuid], *, until: datetime) -> None:
         """Say that a process lives and works on these generations, a few hundred at most."""
         names, parameters = in_list(guids)
         statement = f"""
             UPDATE generations SET lease_until = :until
-             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner AND guid IN {names}
+             WHERE status = 'calling' AND lease_owner = :owner AND guid IN {names}
         """
         self.connection.execute(sql(statement), parameters | {"owner": owner, "until": to_timestamp(until)})
 
     def release_leases(self, owner: ProcessGuid) -> None:
         """Say that a process is dead, on all that it worked on."""
         statement = """
-            UPDATE generations SET lease_until = NULL
-             WHERE status IN ('accepted', 'calling') AND lease_owner = :owner
+            UPDATE generations SET lease_until = NULL WHERE status = 'calling' AND lease_owner = :owner
         """
         self.connection.execute(sql(statement), {"owner": owner})
 
-    def list_abandoned(self, *, at: datetime, limit: int) -> list[Generation]:
-        """The oldest generations of all tenants that are not over and whose process is dead."""
+    def list_abandoned(self, *, at: datetime | None, limit: int) -> list[Generation]:
+        """The oldest generations of all tenants that were at an upstream and whose process is dead.
+
+        ``at``: those whose lease was over by then, too, beside those that were released.
+        """
         statement = sql(f"""
-            {SELECT} WHERE status IN ('accepted', 'calling') AND (lease_until IS NULL OR lease_until < :at)
+            {SELECT} WHERE status = 'calling' AND (lease_until IS NULL OR lease_until < :at)
              ORDER BY created_at, id LIMIT :limit
         """)
         parameters = {"at": to_timestamp(at), "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
-    def settle(
-        self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId, owner: ProcessGuid | None = None
-    ) -> bool:
-        """End a generation, once; False where it had ended. An unknown one that nobody resolved may still end.
-
-        ``owner``: only while it is this process's.
-        """
+    def settle(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
+        """End a generation, once; False where it had ended. An unknown one that nobody resolved may still end."""
         status = "status IN ('accepted', 'calling') OR (status = 'unknown' AND :status <> 'unknown')"
-        where = f"({status}) AND resolved_at IS NULL AND (:owner IS NULL OR lease_owner = :owner)"
-        return self._end(generation_id, ending, tenant_id, where, owner=owner)
+        return self._end(generation_id, ending, tenant_id, f"({status}) AND resolved_at IS NULL")
+
+    def end_waiting(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
+        """End a generation that waits; False where it does not, or not any more."""
+        return self._end(generation_id, ending, tenant_id, "status = 'accepted'")
 
     def settle_resolved(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
         """Store the pictures of a generation that turned up after an operator had resolved it."""
@@ -233,6 +279,52 @@ class Generations:
         names, parameters = in_list(guids)
         statement = sql(f"{SELECT} WHERE guid IN {names}")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
+
+    def list_changes(self, guids: Sequence[GenerationGuid]) -> list[GenerationChange]:
+        """Return how these generations, a few hundred at most, stand."""
+        names, parameters = in_list(guids)
+        return self._changes(f"guid IN {names}", parameters)
+
+    def list_open(self, *, tenant_id: TenantId) -> list[GenerationChange]:
+        """Return how the tenant's generations stand that are not over."""
+        return self._changes("status IN ('accepted', 'calling') AND tenant_id = :tenant_id", {"tenant_id": tenant_id})
+
+    def list_ended(
+        self, *, tenant_id: TenantId, created_since: datetime, finished_since: datetime, limit: int
+    ) -> list[GenerationChange]:
+        """Return how the newest of the tenant's generations stand that were made and finished since these times."""
+        parameters: Parameters = {
+            "tenant_id": tenant_id,
+            "created": to_timestamp(created_since),
+            "finished": to_timestamp(finished_since),
+            "limit": limit,
+        }
+        where = """
+            tenant_id = :tenant_id AND created_at >= :created AND finished_at >= :finished
+                AND status NOT IN ('accepted', 'calling')
+              ORDER BY created_at DESC, id DESC LIMIT :limit
+        """
+        return self._changes(where, parameters)
+
+    def note_preview(self, generation_id: GenerationId, *, tenant_id: TenantId) -> None:
+        """Have whoever follows a generation look for its previews."""
+        statement = "UPDATE generations SET version = version + 1 WHERE id = :id AND tenant_id = :tenant_id"
+        self.connection.execute(sql(statement), {"id": generation_id, "tenant_id": tenant_id})
+
+    def images_since(
+        self, moment: datetime, *, tenant_id: TenantId, subject: Subject | None
+    ) -> tuple[int, datetime | None]:
+        """Return how many pictures the tenant ordered from this time on, and when the first order was.
+
+        ``subject``: only what this one ordered. Each picture has a GUID of 36 characters from the beginning.
+        """
+        statement = """
+            SELECT SUM((LENGTH(image_guids) + 1) / 37) AS images, MIN(created_at) AS first FROM generations
+             WHERE tenant_id = :tenant_id AND created_at >= :since AND (:subject IS NULL OR subject = :subject)
+        """
+        parameters: Parameters = {"tenant_id": tenant_id, "since": to_timestamp(moment), "subject": subject}
+        row = self.connection.execute(sql(statement), parameters).one()
+        return int(row[0] or 0), from_timestamp(row[1])
 
     def find_undecided(self, guids: Sequence[GenerationGuid]) -> set[GenerationGuid]:
         """Return those of these generations, a few hundred at most, whose answer an operator may still need.
@@ -339,22 +431,16 @@ class Generations:
         left = "SELECT COUNT(*) FROM generations WHERE tenant_id = :tenant_id"
         return not self.connection.execute(sql(left), parameters).scalar_one()
 
-    def _end(
-        self,
-        generation_id: GenerationId,
-        ending: Ending,
-        tenant_id: TenantId,
-        where: str,
-        *,
-        owner: ProcessGuid | None = None,
-    ) -> bool:
+    def _end(self, generation_id: GenerationId, ending: Ending, tenant_id: TenantId, where: str) -> bool:
         statement = f"""
             UPDATE generations
                SET idempotency_key = CASE WHEN :frees_key = 1 THEN NULL ELSE idempotency_key END,
                    status = :status,
                    cost_micro_usd = :cost_micro_usd,
                    image_count = :image_count,
-                   upstream = :upstream,
+                   upstream = COALESCE(:upstream, upstream),
+                   place_until = CASE WHEN :keeps_place = 1 THEN place_until ELSE NULL END,
+                   version = version + 1,
                    answer = :answer,
                    error = :error,
                    finished_at = :at,
@@ -371,10 +457,15 @@ class Generations:
             "answer": None if ending.answer is None else ending.answer.model_dump_json(exclude_defaults=True),
             "error": None if ending.error is None else ending.error.model_dump_json(),
             "frees_key": int(ending.frees_key),
-            "owner": owner,
+            "keeps_place": int(ending.keeps_place),
             "at": to_timestamp(ending.at),
         }
         return self.connection.execute(sql(statement), parameters).rowcount == 1
+
+    def _changes(self, where: str, parameters: Parameters) -> list[GenerationChange]:
+        statement = f"SELECT guid, id, tenant_id, status, version FROM generations WHERE {where}"
+        rows = self.connection.execute(sql(statement), parameters).mappings()
+        return [GenerationChange.model_validate(dict(row)) for row in rows]
 
     def _one(self, statement: str, parameters: Parameters) -> Generation | None:
         row = self.connection.execute(sql(statement), parameters).mappings().one_or_none()

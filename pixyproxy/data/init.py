@@ -33,13 +33,15 @@ async def open_database(settings: Settings) -> Database:
     search_slots = FairSlots(
         SEARCHES_AT_ONCE, wait_seconds=settings.database_wait_seconds, most_of_requester=SEARCHES_OF_REQUESTER
     )
-    return Database(
+    database = Database(
         engine=engine,
         slots=CapacityLimiter(settings.database_pool_size),
         writers=CapacityLimiter(1 if engine.dialect.name == "sqlite" else math.inf),
         wait_seconds=settings.database_wait_seconds,
         searches=Searches(search_engine, search_slots),
     )
+    await database.follow_clock()
+    return database
 
 
 def _open_engines(settings: Settings) -> tuple[Engine, Engine]:

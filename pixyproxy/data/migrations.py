@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The revision that this code was written for: the head of ``sql/migrations``. Known without loading Alembic."""
 LOCK_WAIT_SECONDS = 60
 STATEMENT_SECONDS = 3600

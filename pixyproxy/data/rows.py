@@ -10,7 +10,7 @@ from sqlalchemy import TextClause, text
 Row = Mapping[Any, Any]
 """Column name to value, as SQLAlchemy types it; nothing is known of either until ``from_row`` validates it."""
 
-Parameters = dict[str, str | int | None]
+Parameters = dict[str, str | int | float | None]
 """Named parameters of a statement."""
 
 

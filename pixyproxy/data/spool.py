@@ -14,7 +14,6 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -42,16 +41,6 @@ class SpoolEntry(FrozenModel):
     answer: UpstreamAnswer
 
 
-class InputsTaken(Enum):
-    """What came of taking over the inputs of a generation."""
-
-    ALL = auto()
-    HELD = auto()
-    """A living process has one of them, or takes them just now."""
-    MISSING = auto()
-    """One of them is nowhere on this machine."""
-
-
 @dataclass
 class SpoolFile:
     """A file that is being written. Its methods block; they raise ``ImageStorageException``."""
@@ -76,16 +65,10 @@ class SpoolFile:
         self._digest.update(content)
 
     def finish(self) -> None:
-        """Make what was written durable.
-
-        Its pages are given back, for the next file to be written to: a page that is new to the system costs more than
-        what is written to it, 4 ms for a picture of 1.5 MB on a virtual machine whose host takes free memory back.
-        """
+        """Make what was written durable."""
         try:
             if self._file is not None:
                 os.fsync(self._file.fileno())
-                if hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise as_storage_exception(error) from error
         finally:
@@ -127,14 +110,6 @@ class SpoolFolder:
     def picture(self, guid: GenerationGuid, index: int) -> Path:
         """Where a picture of a generation is received."""
         return self.path / f"{guid}.{index}.picture"
-
-    def preview(self, guid: GenerationGuid, index: int) -> Path:
-        """Where a preview of a generation is."""
-        return self.path / f"{guid}.{index}.preview"
-
-    def input(self, guid: GenerationGuid, index: int) -> Path:
-        """Where a picture that came with an order is."""
-        return self.path / f"{guid}.{index}.input"
 
     def open_temporary(self) -> BinaryIO:
         """Return a file without a name, which is gone once it is closed. Blocks, and raises ``OSError``."""
@@ -242,10 +217,6 @@ class Spool:
             os.close(descriptor)
         return descriptor is None
 
-    def folder_of(self, owner: ProcessGuid) -> SpoolFolder:
-        """The folder of a process of this machine."""
-        return SpoolFolder(self.folder / owner)
-
     @contextlib.asynccontextmanager
     async def dead_folders(self) -> AsyncIterator[list[SpoolFolder]]:
         """The folders of processes that are dead, held until exit, so that nobody else finishes them meanwhile."""
@@ -262,13 +233,6 @@ class Spool:
         held.callback(self._seized.clear)
         return [SpoolFolder(self.folder / owner, self._told) for owner in dead]
 
-    async def take_inputs(self, guid: GenerationGuid, *, count: int) -> InputsTaken:
-        """Move the inputs of a generation, whose process is dead, into this one's folder; again is as good as once.
-
-        Raises ``ImageStorageException`` where that cannot be done now.
-        """
-        return await run_in_thread(self._take_inputs, guid, count)
-
     async def remove_folder(self, folder: SpoolFolder) -> None:
         """Remove a dead process's folder with all that is left in it, for its entries are finished."""
         await run_in_thread(self._remove_folder, folder)
@@ -283,31 +247,6 @@ class Spool:
             self._lock_of(self.owner).unlink()
         while self._held:
             os.close(self._held.pop())
-
-    def _take_inputs(self, guid: GenerationGuid, count: int) -> InputsTaken:
-        """In their order, so that of processes that do so at once one gets them all."""
-        try:
-            for index in range(count):
-                target = self.own.input(guid, index)
-                # One look may miss a file that another process moves meanwhile; it is moved no second time.
-                found = self._find(target.name) or self._find(target.name)
-                left = [path for path in found if path == target or self._is_left(path)]
-                if not left:
-                    return InputsTaken.HELD if found else InputsTaken.MISSING
-                left[0].replace(target)
-        except FileNotFoundError:
-            return InputsTaken.HELD
-        except OSError as error:
-            raise as_storage_exception(error) from error
-        return InputsTaken.ALL
-
-    def _find(self, name: str) -> list[Path]:
-        """The files of this name in all folders."""
-        return list(self.folder.glob(f"*/{name}"))
-
-    def _is_left(self, path: Path) -> bool:
-        """Whether a file in the spool is a dead process's."""
-        return not self._is_alive(ProcessGuid(path.parent.name))
 
     def _remove_folder(self, folder: SpoolFolder) -> None:
         with contextlib.suppress(OSError):

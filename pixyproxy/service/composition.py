@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import SecretStr
 
+from pixyproxy.core import clock
 from pixyproxy.core.fair_slots import FairSlots
-from pixyproxy.core.memory import keep_freed_memory
 from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
@@ -22,15 +23,18 @@ from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
+from pixyproxy.data.wake_ups import QUEUE, WakeUps
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.access_tokens import AccessTokens
 from pixyproxy.service.private.api_keys import ApiKeyService
 from pixyproxy.service.private.audit import AuditService
 from pixyproxy.service.private.authentication import Authenticator
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver
-from pixyproxy.service.private.generation.jobs import Jobs
+from pixyproxy.service.private.generation.places import Places
+from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.received import PictureLimits
 from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.settlement import Settlement
@@ -52,6 +56,7 @@ from pixyproxy.service.private.token_status import TokenStatusService
 from pixyproxy.service.private.tokens import TokenLifetimes, TokenService
 from pixyproxy.service.private.trusted_issuers import TrustedIssuers, open_trusted_issuers
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
+from pixyproxy.service.private.upstream.scheduling import Scheduler
 from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME, OFFLINE_MODEL
 from pixyproxy.service.private.users import UserService
 from pixyproxy.service.private.webhook_delivery import WebhookDelivery
@@ -79,6 +84,8 @@ class Services:
     spool: Spool
     pool: UpstreamPool
     tasks: DetachedTasks
+    places: Places
+    dispatcher: Dispatcher
     recovery: Recovery
     readiness: ReadinessCheck
     image_reader: ImageReader
@@ -99,17 +106,40 @@ class Services:
     webhooks: WebhookService
     webhook_delivery: WebhookDelivery
     heartbeat: Heartbeat
+    wake_ups: WakeUps
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What goes on beside the requests, until it is cancelled."""
+        return [
+            self.dispatcher.run_forever(),
+            self.watcher.look_forever(),
+            self.recovery.run_forever(),
+            self.webhook_delivery.run_forever(),
+            self.key_ring.refresh_forever(),
+            self.heartbeat.run_forever(),
+            self.wake_ups.run_forever(self._wake),
+        ]
+
+    def _wake(self, message: str) -> None:
+        """Look at once for what another process has told."""
+        if message == QUEUE:
+            self.dispatcher.wake()
+        else:
+            self.watcher.progress.wake(message)
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, *, local_url: str = DEFAULT_URL, serves: bool = True, executes: bool = True
+) -> AsyncIterator[Services]:
     """Every service, on an open and migrated database; closed again on exit, work under way first.
 
     ``local_url`` is where this process listens: the issuer of access tokens unless the settings have a public URL.
+    ``serves``: it answers HTTP; ``executes``: it executes generations, where orders that it takes in otherwise wait for
+    a process that does.
     Raises ``DatabaseException`` where the database cannot be used, and ``ConfigurationException`` where the secret, the
     signing keys or the prices cannot.
     """
-    keep_freed_memory()
     keep_files_private()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, "files"))
     database = await open_database(settings)
@@ -128,10 +158,15 @@ async def open_services(settings: Settings, *, local_url: str = DEFAULT_URL) -> 
         pool=pool,
         trusted_issuers=trusted_issuers,
         targets=targets,
+        serves=serves,
+        executes=executes,
     )
     try:
+        revision = clock.seconds()
+        await database.write(lambda data: services.generation.scheduler.register(data, revision=revision))
         yield services
     finally:
+        services.places.open = False
         await services.tasks.drain(0)
         await services.recovery.close()
         await pool.close()
@@ -172,10 +207,10 @@ async def reseal_installation(settings: Settings, *, former: SecretStr | None, a
 def open_pool(settings: Settings) -> UpstreamPool:
     """The upstreams that are configured, or the offline generator where there is none: never one for the other."""
     if settings.upstreams:
-        return UpstreamPool([_pooled(each, settings) for each in settings.upstreams], queue_size=settings.queue_size)
+        return UpstreamPool([_pooled(each, settings) for each in settings.upstreams])
     if settings.openai_api_key is not None:
         only = UpstreamSettings(name=DEFAULT_NAME, base_url=settings.openai_base_url, api_key=settings.openai_api_key)
-        return UpstreamPool([_pooled(only, settings)], queue_size=settings.queue_size)
+        return UpstreamPool([_pooled(only, settings)])
     from pixyproxy.service.private.upstream.offline import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
 
     offline = PooledUpstream(
@@ -186,7 +221,7 @@ def open_pool(settings: Settings) -> UpstreamPool:
         concurrency=SKETCHES_AT_ONCE,
         requests_per_minute=None,
     )
-    return UpstreamPool([offline], queue_size=settings.queue_size)
+    return UpstreamPool([offline])
 
 
 def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
@@ -240,6 +275,8 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
     pool: UpstreamPool,
     trusted_issuers: TrustedIssuers,
     targets: SafeTargets,
+    serves: bool,
+    executes: bool,
 ) -> Services:
     settings = kept.settings
     store = LocalStore(settings.images, room_bytes=settings.max_picture_bytes)
@@ -252,30 +289,48 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
     spool = Spool(settings.data_dir / "spool")
     answers = kept_answers(settings)
     removal = TenantRemoval(database=database, store=store, answers=answers)
-    jobs = Jobs()
+    wake_ups = WakeUps(settings.redis_url)
+    progress, places = Progress(publish=wake_ups.tell), Places(settings.generations_at_once if executes else 0)
+    scheduler = Scheduler(
+        upstreams=pool.by_name,
+        owner=spool.owner,
+        call_seconds=settings.upstream_timeout_seconds,
+        queue_size=settings.queue_size,
+    )
     engine = Engine(
         database=database,
         spool=spool,
         answers=answers,
         store=store,
         pool=pool,
-        jobs=jobs,
+        scheduler=scheduler,
+        places=places,
+        progress=progress,
         settlement=Settlement(prices=kept.prices),
         limits=_limits(settings),
+        tasks=tasks,
+    )
+    dispatcher = Dispatcher(
+        database=database,
+        scheduler=scheduler,
+        places=places,
+        engine=engine,
         queue_seconds=settings.queue_seconds,
     )
     generation = GenerationService(
         database=database,
         store=store,
-        pool=pool,
+        scheduler=scheduler,
+        places=places,
         engine=engine,
-        jobs=jobs,
         prices=kept.prices,
         tasks=tasks,
         inputs=InputReceiver(database=database, store=store, limits=_limits(settings)),
         default_model=settings.default_model,
         only_model=None if settings.upstreams or settings.openai_api_key else OFFLINE_MODEL,
         default_options=settings.default_options,
+        images_per_minute=settings.images_per_minute,
+        retry_window_seconds=settings.retry_window_seconds,
     )
     return Services(
         settings=settings,
@@ -285,14 +340,18 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         spool=spool,
         pool=pool,
         tasks=tasks,
+        places=places,
+        dispatcher=dispatcher,
         recovery=Recovery(
-            database=database, store=store, spool=spool, engine=engine, generation=generation, removal=removal
+            database=database, store=store, spool=spool, engine=engine, dispatcher=dispatcher, removal=removal
         ),
         readiness=ReadinessCheck(database=database, store=store),
         image_reader=ImageReader(database=database, store=store, cursors=cursors),
         image_editor=ImageEditor(database=database, store=store),
         generation=generation,
-        watcher=GenerationWatcher(database=database, store=store, spool=spool, jobs=jobs, cursors=cursors),
+        watcher=GenerationWatcher(
+            database=database, store=store, scheduler=scheduler, progress=progress, cursors=cursors
+        ),
         models=ModelCatalog(pool),
         operations=OperationsService(database, answers),
         api_keys=ApiKeyService(database=database, recognized=recognized, cursors=cursors),
@@ -325,5 +384,6 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         audit=AuditService(database=database, cursors=cursors),
         webhooks=WebhookService(database=database, secrets=webhook_secrets, targets=targets),
         webhook_delivery=WebhookDelivery(database=database, secrets=webhook_secrets, targets=targets),
-        heartbeat=Heartbeat(database, redis=settings.redis_url is not None),
+        heartbeat=Heartbeat(database, redis=settings.redis_url is not None, serves=serves, executes=executes),
+        wake_ups=wake_ups,
     )

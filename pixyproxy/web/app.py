@@ -14,7 +14,6 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from pixyproxy.core.exceptions import DatabaseException, PixyProxyException
-from pixyproxy.core.memory import give_back_memory_forever
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.web.auth.metadata import metadata_router
@@ -26,6 +25,7 @@ from pixyproxy.web.cors import CorsMiddleware
 from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
 from pixyproxy.web.head import HeadMiddleware
 from pixyproxy.web.limits import create_rate_limits
+from pixyproxy.web.lost_clients import LostClients
 from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS
 from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
@@ -55,14 +55,17 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
-    """An application of its own for these settings, served at ``local_url``; it opens what it needs when it starts."""
+def create_app(settings: Settings, *, local_url: str = DEFAULT_URL, executes: bool = True) -> FastAPI:
+    """An application of its own for these settings, served at ``local_url``; it opens what it needs when it starts.
+
+    ``executes``: its process executes generations, beside serving.
+    """
     app = FastAPI(
         title="PixyProxy",
         version=version("pixyproxy"),
         description=DESCRIPTION,
         servers=_servers(settings),
-        lifespan=_lifespan_with(settings, local_url),
+        lifespan=_lifespan_with(settings, local_url, executes=executes),
         dependencies=[Depends(log_request)],
         # The pages' router has them, limited as every route is.
         openapi_url=None,
@@ -80,6 +83,7 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL) -> FastAPI:
             Middleware(CorsMiddleware, origins=settings.cors_origins),
             Middleware(RateLimitHeaders),
             Middleware(RequestBounds, most_requests=settings.max_connections),
+            Middleware(LostClients),
             Middleware(ErrorBoundary),
             Middleware(
                 BodyLimitMiddleware,
@@ -121,11 +125,19 @@ def _servers(settings: Settings) -> list[dict[str, Any]]:
     return servers
 
 
-def _lifespan_with(settings: Settings, local_url: str) -> Lifespan[FastAPI]:
+def _lifespan_with(settings: Settings, local_url: str, *, executes: bool) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with stop_noticed() as seconds_since_stop:
-            async with open_services(settings, local_url=local_url) as services, _background(app, services):
+        def take_nothing_new() -> None:
+            services: Services | None = getattr(app.state, "services", None)
+            if services is not None:
+                services.places.open = False
+
+        with stop_noticed(take_nothing_new) as seconds_since_stop:
+            async with (
+                open_services(settings, local_url=local_url, executes=executes) as services,
+                _background(app, services),
+            ):
                 try:
                     yield
                 finally:
@@ -145,12 +157,8 @@ async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
     await counters.probe()
     try:
         async with running_loops(
-            services.recovery.run_forever(),
-            services.webhook_delivery.run_forever(),
-            services.key_ring.refresh_forever(),
-            services.heartbeat.run_forever(),
+            *services.loops(),
             counters.probe_forever(),
-            give_back_memory_forever(),
         ):
             yield
     finally:

@@ -91,6 +91,7 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
     core.ModelUnknownException: HTTPStatus.NOT_FOUND,
     core.GenerationNotFoundException: HTTPStatus.NOT_FOUND,
     core.GenerationResolvedException: HTTPStatus.CONFLICT,
+    core.GenerationCancelledException: HTTPStatus.CONFLICT,
     core.PromptRefusedException: HTTPStatus.BAD_REQUEST,
     core.UpstreamCredentialException: HTTPStatus.BAD_GATEWAY,
     core.UpstreamFundsException: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -216,6 +216,12 @@ EVENTS_RESPONSES: Responses = {
         "content": _events("status", "partial", "stored", "failed"),
     },
 }
+ALL_EVENTS_RESPONSES: Responses = {
+    200: {
+        "description": "Events without an end: `status`, `stored` and `failed`, each with a generation.",
+        "content": _events("status", "stored", "failed"),
+    },
+}
 CONTENT_RESPONSES: Responses = {
     200: {
         "description": "The picture.",

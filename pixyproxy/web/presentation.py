@@ -31,7 +31,8 @@ def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -
 def generation_detail(standing: Standing, *, public_url: str, listed: bool = False) -> GenerationDetail:
     """What a tenant sees of a generation. Lists cut prompts."""
     generation = standing.found.generation
-    error = generation.error
+    # One that waits may have been refused by another upstream before.
+    error = generation.error if standing.status.is_final else None
     return GenerationDetail(
         guid=generation.guid,
         status=standing.status,

@@ -29,7 +29,9 @@ OTHER_FILES = 768
 """Databases, pictures, logs, and spare connections."""
 
 
-def server_config(settings: Settings, *, host: str, port: int, workers: int = 1) -> uvicorn.Config:
+def server_config(
+    settings: Settings, *, host: str, port: int, workers: int = 1, executes: bool = True
+) -> uvicorn.Config:
     """How uvicorn runs PixyProxy at a port that is known.
 
     ``h11`` bounds headers, where httptools took 8 MB (uvicorn 0.54), and ``BoundedProtocol`` bounds how long clients
@@ -40,7 +42,9 @@ def server_config(settings: Settings, *, host: str, port: int, workers: int = 1)
     # For uvicorn it is a class, which it calls for each connection.
     protocol: Any = connections_of(settings) if workers == 1 else create_worker_protocol
     return uvicorn.Config(
-        create_app(settings, local_url=url) if workers == 1 else functools.partial(create_worker_app, url),
+        create_app(settings, local_url=url, executes=executes)
+        if workers == 1
+        else functools.partial(create_worker_app, url, executes=executes),
         factory=workers > 1,
         host=host,
         port=port,
@@ -64,7 +68,7 @@ def connections_of(settings: Settings) -> Connections:
     return Connections(most, trusted=tuple(map(ip_network, settings.trusted_proxies)))
 
 
-def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> None:
+def serve_http(settings: Settings, *, host: str, port: int, workers: int, executes: bool = True) -> None:
     """Serve until a signal stops it; what is under way is finished first.
 
     Exits with a status that is not 0 if the address cannot be used, or if the application has failed.
@@ -74,7 +78,7 @@ def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> Non
     # asyncio does this for its own sockets only. Without it an answer in two pieces takes 40 ms: the second waits until
     # the client acknowledges the first.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = server_config(settings, host=host, port=listening.getsockname()[1], workers=workers)
+    config = server_config(settings, host=host, port=listening.getsockname()[1], workers=workers, executes=executes)
     if workers > 1:
         Multiprocess(config, sockets=[listening]).run()
         return

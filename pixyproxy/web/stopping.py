@@ -12,8 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def stop_noticed() -> Iterator[Callable[[], float]]:
-    """A function that tells how many seconds ago the process was told to stop.
+def stop_noticed(stopping: Callable[[], object]) -> Iterator[Callable[[], float]]:
+    """A function that tells how many seconds ago the process was told to stop; ``stopping`` is called at that moment.
 
     The HTTP server has handlers of its own, which tell nobody, and waits for open connections before the application
     hears of it; what it spent on that is not to be spent again. Outside of the main thread signals are not heard of:
@@ -27,6 +27,7 @@ def stop_noticed() -> Iterator[Callable[[], float]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         moments.append(time.monotonic())
+        stopping()
         handler = former[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pixyproxy.web.connections import BoundedProtocol, Connections
 
 
-def create_worker_app(local_url: str) -> "FastAPI":
+def create_worker_app(local_url: str, *, executes: bool = True) -> "FastAPI":
     """Return the application of a process that serves at ``local_url``, with settings of its own from the environment.
 
     The supervisor takes a process for dead that does not answer within 5 s of its start (uvicorn 0.54); it answers as
@@ -21,7 +21,7 @@ def create_worker_app(local_url: str) -> "FastAPI":
 
     settings = Settings.from_environment()
     configure_logging(log_format=settings.log_format, level=settings.log_level)
-    return create_app(settings, local_url=local_url)
+    return create_app(settings, local_url=local_url, executes=executes)
 
 
 def create_worker_protocol(**of_uvicorn: Any) -> "BoundedProtocol":  # noqa: ANN401  (uvicorn's own arguments)

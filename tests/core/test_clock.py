@@ -34,3 +34,22 @@ def test_each_reading_is_no_earlier_than_the_one_before() -> None:
     ours = Clock(latest=time.time() + HOUR, seen_at=time.monotonic())
     readings = [ours.seconds() for _ in range(1000)]
     assert readings == sorted(readings)
+
+
+def test_a_clock_that_follows_the_database_tells_its_time_though_the_machines_is_another() -> None:
+    for off in (-HOUR, HOUR):
+        ours, told_at = Clock(latest=time.time() + HOUR), time.monotonic()
+        theirs = time.time() + off
+        ours.follow(theirs, told_at=told_at - 10)
+        assert theirs + 10 <= ours.seconds() <= theirs + 10 + time.monotonic() - told_at
+
+
+def test_a_clock_that_follows_never_goes_back_and_goes_on_from_what_was_told_last() -> None:
+    ours, told_at = Clock(), time.monotonic()
+    theirs = ours.seconds()
+    ours.follow(theirs, told_at=told_at)
+    before = ours.seconds()
+    ours.follow(theirs - HOUR, told_at=told_at)
+    assert ours.seconds() == ours.seconds() >= before
+    ours.follow(theirs + HOUR, told_at=told_at)
+    assert theirs + HOUR <= ours.seconds() <= theirs + HOUR + time.monotonic() - told_at

@@ -253,6 +253,7 @@ async def test_a_transaction_refused_for_its_old_snapshot_is_run_again(database:
     def append_on_old_snapshot(data: Repositories) -> AuditEntry:
         runs.append(True)
         data.connection.execute(text("SET SESSION innodb_snapshot_isolation = ON"))
+        data.connection.execute(text("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         assert data.audit_log.head() is not None
         if len(runs) == 1:
             gate.wait(20)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from pixyproxy.core.exceptions import DatabaseBusyException, DatabaseException
+from pixyproxy.core.exceptions import DatabaseBusyException, DatabaseException, DatabaseUnavailableException
+from pixyproxy.core.models.upstream import UpstreamNumbers
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.engine import DEADLOCK_CODE, DISCONNECT_CODES, LOCK_WAIT_CODE
+from pixyproxy.data.engine import DEADLOCK_CODE, DISCONNECT_CODES, IDLE_SECONDS, LOCK_WAIT_CODE
 from tests.data.test_database import assert_whole
 from tests.support.builders import add_tenant
 from tests.support.databases import TestDatabases, opened_database, opened_engine
@@ -94,6 +95,46 @@ async def test_a_connection_does_not_depend_on_the_servers_defaults(
 ) -> None:
     found = await database.read(lambda data: data.connection.execute(text(f"SELECT @@{variable}")).scalar_one())
     assert found == value
+
+
+async def test_transactions_see_what_is_committed_and_may_not_stand_still(database: Database) -> None:
+    names = ("tx_isolation", "transaction_isolation", "idle_transaction_timeout", "wait_timeout")
+    statement = f"SHOW VARIABLES WHERE Variable_name IN {names}"
+    rows = await database.read(lambda data: data.connection.execute(text(statement)).all())
+    values = {value for _, value in rows}
+    assert {"READ-COMMITTED", str(IDLE_SECONDS)} <= values
+
+
+async def test_a_transaction_that_stands_still_holds_nothing_for_long(database: Database) -> None:
+    """Its process has been stopped, or its machine is gone. Here a session waits for a second alone."""
+    numbers = UpstreamNumbers(weight=1, concurrency=1, requests_per_minute=None)
+    await database.write(lambda data: data.upstreams.register("a", numbers, revision=1.0))
+    locked, over = threading.Event(), threading.Event()
+
+    def stand_still(data: Repositories) -> None:
+        data.connection.execute(text("SET SESSION idle_transaction_timeout = 1"))
+        state = data.upstreams.list_named(["a"], lock=True)[0]
+        locked.set()
+        over.wait(20)
+        data.upstreams.save(state.model_copy(update={"failures": 9}))
+
+    def go_on(data: Repositories) -> None:
+        (state,) = data.upstreams.list_named(["a"], lock=True)
+        data.upstreams.save(state.model_copy(update={"failures": state.failures + 1}))
+
+    async def others() -> None:
+        await asyncio.to_thread(locked.wait, 20)
+        try:
+            await database.write(go_on)
+        finally:
+            over.set()
+
+    still, other = await asyncio.gather(database.write(stand_still), others(), return_exceptions=True)
+    assert isinstance(still, DatabaseUnavailableException)
+    assert other is None
+    (state,) = await database.read(lambda data: data.upstreams.list_named(["a"]))
+    assert state.failures == 1
+    assert_whole(database)
 
 
 async def test_what_does_not_fit_a_column_is_refused_and_not_cut(database: Database) -> None:

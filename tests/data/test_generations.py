@@ -33,7 +33,7 @@ from tests.support.builders import (
     stored_ending,
 )
 
-ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 SECOND = timedelta(seconds=1)
 ME, OTHER = ProcessGuid(new_guid()), ProcessGuid(new_guid())
 
@@ -370,72 +370,28 @@ def test_a_tenants_own_are_listed_newest_first_by_status_and_in_pages(
     assert listed(status=FAILED) == [failed]
 
 
-def _accepted(data: Repositories, tenant: Tenant, **changes: object) -> Generation:
-    lease = {"status": ACCEPTED, "lease_owner": ME, "lease_until": LATER}
+def _calling(data: Repositories, tenant: Tenant, **changes: object) -> Generation:
+    lease = {"status": CALLING, "lease_owner": ME, "lease_until": LATER}
     return add_generation(data, tenant.id, **(lease | changes))
 
 
-def _begin_call(data: Repositories, generation: Generation, owner: ProcessGuid, tenant: Tenant) -> bool:
-    return data.generations.begin_call(
-        generation.id, owner, tenant_id=tenant.id, until=LATER + SECOND, at=MOMENT + SECOND
-    )
-
-
-def test_a_call_begins_once_and_by_its_owner_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
-    generation = _accepted(data, tenant)
-    assert not _begin_call(data, generation, OTHER, tenant)
-    assert not _begin_call(data, generation, ME, stranger)
-    assert _found(data, generation) == generation
-    assert _begin_call(data, generation, ME, tenant)
-    begun = _found(data, generation)
-    assert (begun.status, begun.lease_until, begun.updated_at) == (CALLING, LATER + SECOND, MOMENT + SECOND)
-    assert not _begin_call(data, generation, ME, tenant)
-
-
-@pytest.mark.parametrize("status", sorted(set(GenerationStatus) - {ACCEPTED}))
-def test_only_what_is_accepted_is_called_or_taken_over(
-    data: Repositories, tenant: Tenant, status: GenerationStatus
-) -> None:
-    generation = _accepted(data, tenant, status=status, lease_until=None)
-    assert not _begin_call(data, generation, ME, tenant)
-    assert not _take_over(data, generation, OTHER, tenant)
-
-
-def _take_over(data: Repositories, generation: Generation, owner: ProcessGuid, tenant: Tenant) -> bool:
-    at = LATER + SECOND
-    return data.generations.take_over(generation.id, owner, tenant_id=tenant.id, until=at + 60 * SECOND, at=at)
-
-
 @pytest.mark.parametrize(
-    ("until", "taken"),
+    ("until", "abandoned"),
     [(None, True), (LATER, True), (LATER + SECOND, False), (LATER + 2 * SECOND, False)],
     ids=["released", "over", "over now", "lasts"],
 )
 def test_a_lease_is_respected_until_it_is_over(
-    data: Repositories, tenant: Tenant, until: datetime | None, *, taken: bool
+    data: Repositories, tenant: Tenant, until: datetime | None, *, abandoned: bool
 ) -> None:
-    generation = _accepted(data, tenant, lease_until=until)
-    assert (generation in data.generations.list_abandoned(at=LATER + SECOND, limit=9)) is taken
-    assert _take_over(data, generation, OTHER, tenant) is taken
-    assert _found(data, generation).lease_owner == (OTHER if taken else ME)
-    assert not _take_over(data, generation, ME, tenant)
-
-
-def test_what_was_taken_over_is_not_called_by_whoever_had_it(data: Repositories, tenant: Tenant) -> None:
-    generation = _accepted(data, tenant)
-    assert _take_over(data, generation, OTHER, tenant)
-    assert not _begin_call(data, generation, ME, tenant)
-    assert _begin_call(data, generation, OTHER, tenant)
-
-
-def test_another_tenants_is_not_taken_over(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
-    assert not _take_over(data, _accepted(data, tenant), OTHER, stranger)
+    generation = _calling(data, tenant, lease_until=until)
+    assert (generation in data.generations.list_abandoned(at=LATER + SECOND, limit=9)) is abandoned
+    assert (generation in data.generations.list_abandoned(at=None, limit=9)) is (until is None)
 
 
 def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: Repositories, tenant: Tenant) -> None:
-    mine = [_accepted(data, tenant), _accepted(data, tenant, status=CALLING)]
-    other, over = _accepted(data, tenant, lease_owner=OTHER), _accepted(data, tenant, status=STORED)
-    lost = _accepted(data, tenant)
+    mine = [_calling(data, tenant), _calling(data, tenant)]
+    other, over = _calling(data, tenant, lease_owner=OTHER), _calling(data, tenant, status=STORED)
+    lost = _calling(data, tenant)
     data.generations.renew_leases(ME, [each.guid for each in (*mine, other, over)], until=LATER + SECOND)
     assert [_found(data, each).lease_until for each in mine] == [LATER + SECOND, LATER + SECOND]
     assert _found(data, lost) == lost
@@ -445,38 +401,134 @@ def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: R
 
 
 def test_what_dead_processes_left_is_listed_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
-    young = _accepted(data, tenant, lease_until=None, created_at=MOMENT + SECOND)
-    old = _accepted(data, stranger, lease_until=MOMENT, status=CALLING)
-    _accepted(data, tenant)
-    for status in (STORED, FAILED, UNKNOWN):
-        _accepted(data, tenant, lease_until=None, status=status)
+    young = _calling(data, tenant, lease_until=None, created_at=MOMENT + SECOND)
+    old = _calling(data, stranger, lease_until=MOMENT)
+    _calling(data, tenant)
+    for status in (ACCEPTED, STORED, FAILED, UNKNOWN, CANCELLED):
+        _calling(data, tenant, lease_until=None, status=status)
     assert data.generations.list_abandoned(at=LATER, limit=9) == [old, young]
     assert data.generations.list_abandoned(at=LATER, limit=1) == [old]
 
 
-@pytest.mark.anyio
-async def test_of_twenty_that_take_over_or_call_at_once_exactly_one_wins(database: Database) -> None:
-    tenant = await database.write(add_tenant)
-    generation = await database.write(lambda data: _accepted(data, tenant))
-    won: list[bool] = []
+@pytest.mark.parametrize("status", GenerationStatus)
+def test_only_what_waits_ends_as_what_waits(
+    data: Repositories, tenant: Tenant, stranger: Tenant, status: GenerationStatus
+) -> None:
+    generation, waits = add_generation(data, tenant.id, status=status), status is ACCEPTED
+    ending = stored_ending(status=CANCELLED, frees_key=True)
+    assert not data.generations.end_waiting(generation.id, ending, tenant_id=stranger.id)
+    assert data.generations.end_waiting(generation.id, ending, tenant_id=tenant.id) is waits
+    assert _found(data, generation).status is (CANCELLED if waits else status)
 
-    async def take(owner: ProcessGuid) -> None:
-        won.append(await database.write(lambda data: _take_over(data, generation, owner, tenant)))
 
-    async def call(owner: ProcessGuid) -> None:
-        won.append(await database.write(lambda data: _begin_call(data, generation, owner, tenant)))
+@pytest.mark.parametrize("keeps_place", [True, False])
+def test_an_ending_gives_the_place_back_unless_the_upstream_may_be_at_work(
+    data: Repositories, tenant: Tenant, *, keeps_place: bool
+) -> None:
+    generation = _calling(data, tenant, upstream_id=7, upstream="a", started_at=1.5, place_until=9.5)
+    data.generations.settle(generation.id, stored_ending(keeps_place=keeps_place), tenant_id=tenant.id)
+    ended = _found(data, generation)
+    assert (ended.upstream_id, ended.upstream, ended.started_at) == (7, "a", 1.5)
+    assert ended.place_until == (9.5 if keeps_place else None)
 
-    async with anyio.create_task_group() as group:
-        for _ in range(20):
-            group.start_soon(take, ProcessGuid(new_guid()))
-    assert sum(won) == 1
-    owner = (await database.read(lambda data: _found(data, generation))).lease_owner
-    assert owner is not None
-    won.clear()
-    async with anyio.create_task_group() as group:
-        for _ in range(10):
-            group.start_soon(call, owner)
-    assert sum(won) == 1
+
+def test_each_change_that_is_told_of_has_a_version_of_its_own(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    generation = add_generation(data, tenant.id)
+    seen = [generation.version]
+    data.generations.note_preview(generation.id, tenant_id=stranger.id)
+    for change in (
+        lambda: data.generations.note_preview(generation.id, tenant_id=tenant.id),
+        lambda: data.generations.settle(generation.id, stored_ending(status=UNKNOWN), tenant_id=tenant.id),
+        lambda: data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id),
+    ):
+        change()
+        (found,) = data.generations.list_changes([generation.guid, GenerationGuid(new_guid())])
+        assert (found.id, found.tenant_id, found.status) == (
+            generation.id,
+            tenant.id,
+            _found(data, generation).status,
+        )
+        seen.append(found.version)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_pictures_are_counted_from_a_moment_on_for_the_tenant_and_for_each_subject(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    ann, bob = (Subject(new_guid()) for _ in range(2))
+    for owner, subject, count, at in (
+        (tenant, ann, 1, MOMENT - SECOND),
+        (tenant, ann, 3, MOMENT),
+        (tenant, bob, 1, MOMENT + SECOND),
+        (tenant, None, 10, MOMENT + SECOND),
+        (stranger, ann, 5, MOMENT + SECOND),
+    ):
+        guids = tuple(ImageGuid(new_guid()) for _ in range(count))
+        status = FAILED if subject is None else STORED
+        add_generation(data, owner.id, subject=subject, image_guids=guids, created_at=at, status=status)
+
+    def counted(subject: Subject | None, since: datetime = MOMENT) -> tuple[int, datetime | None]:
+        return data.generations.images_since(since, tenant_id=tenant.id, subject=subject)
+
+    assert counted(None) == (14, MOMENT)
+    assert (counted(ann), counted(bob)) == ((3, MOMENT), (1, MOMENT + SECOND))
+    assert (counted(Subject(new_guid())), counted(ann, LATER)) == ((0, None), (0, None))
+
+
+CONTENT = "c" * 64
+
+
+def _repeatable(data: Repositories, tenant: Tenant) -> list[Generation]:
+    return data.generations.list_repeatable(
+        CONTENT, tenant_id=tenant.id, since=MOMENT, lost_since=100.0, ended_since=LATER
+    )
+
+
+def _followed(data: Repositories, tenant: Tenant, **changes: object) -> Generation:
+    return add_generation(data, tenant.id, content=CONTENT, follower="first", **changes)
+
+
+def _lose(data: Repositories, generation: Generation, *, at: float = 100.0, follower: str = "first") -> Generation:
+    data.generations.note_lost(generation.guid, follower, tenant_id=generation.tenant_id, at=at)
+    return _found(data, generation)
+
+
+def test_what_a_request_may_repeat_is_listed_with_lost_ones_first(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
+    _followed(data, stranger)
+    add_generation(data, tenant.id, content="d" * 64)
+    _followed(data, tenant, created_at=MOMENT - SECOND)
+    _followed(data, tenant, status=CANCELLED)
+    waiting, calling = _followed(data, tenant, status=ACCEPTED), _followed(data, tenant)
+    unknown, ended = (_settle(data, _followed(data, tenant), status) for status in (UNKNOWN, STORED))
+    # Any number of earlier ones whose clients have got their answers, or are gone for good, hides none.
+    for _ in range(3):
+        _followed(data, tenant, status=STORED)
+        _lose(data, _followed(data, tenant, status=FAILED), at=99.9)
+    lost = _lose(data, _followed(data, tenant, status=STORED))
+    assert _repeatable(data, tenant) == [lost, waiting, calling, unknown, ended]
+
+
+def test_a_loss_is_noted_once_and_only_of_who_follows(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    generation = _followed(data, tenant)
+    assert _lose(data, generation, follower="another") == generation
+    data.generations.note_lost(generation.guid, "first", tenant_id=stranger.id, at=100.0)
+    assert _found(data, generation) == generation
+    assert [_lose(data, generation, at=at).lost_at for at in (100.0, 200.0)] == [100.0, 100.0]
+
+
+def test_one_request_follows_a_generation_at_a_time(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+    generation = _lose(data, _followed(data, tenant))
+    assert not data.generations.adopt(generation, "thief", tenant_id=stranger.id, at=101.0)
+    assert data.generations.adopt(generation, "second", tenant_id=tenant.id, at=101.0)
+    assert not data.generations.adopt(generation, "third", tenant_id=tenant.id, at=102.0)
+    adopted = _found(data, generation)
+    assert (adopted.follower, adopted.lost_at, adopted.adopted_at) == ("second", None, 101.0)
+    assert _lose(data, adopted, follower="first").lost_at is None
+    assert _lose(data, adopted, at=103.0, follower="second").lost_at == 103.0
 
 
 @pytest.mark.parametrize("bought", [True, False])

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from pixyproxy.core import clock
 from pixyproxy.core.exceptions import SchemaException
 from pixyproxy.core.models.tenant import TenantStatus
 from pixyproxy.data.database import Repositories
@@ -140,6 +141,46 @@ def test_rows_stay_as_they_were_when_signing_keys_move_in(databases: TestDatabas
         with engine.connect() as connection:
             assert Repositories(connection).signing_keys.list_all() == []
             assert Repositories(connection).signing_keys.installation() is None
+
+
+BEGUN_ROWS = """
+    INSERT INTO generations (guid, tenant_id, idempotency_key, fingerprint, status, image_guids, prompt, visibility,
+                             model, terms, budget_month, reserved_micro_usd, lease_owner, lease_until, upstream,
+                             created_at, updated_at)
+    SELECT :status, id, :status, 'f', :status, 'i', 'a 🦊', 'public', 'M', '{}', '2026-11', 7, 'p',
+           '2026-01-02 03:05:04', :upstream, '2026-01-02 03:04:05', '2026-01-02 03:04:06'
+      FROM tenants
+"""
+"""As a process left it that stopped, or was killed, before the upgrade."""
+
+
+def test_orders_that_waited_and_that_were_called_before_the_queue_was_in_the_table_go_on(
+    databases: TestDatabases, backend: str
+) -> None:
+    statuses = {"accepted": None, "calling": "a", "stored": "a", "unknown": "a"}
+    with opened_engine(databases.new(backend)) as engine:
+        _migrate_to(engine, "0004")
+        with engine.begin() as connection:
+            connection.execute(text(FIRST_ROWS[0]))
+            connection.execute(text("INSERT INTO budgets (tenant_id, month) SELECT id, '2026-11' FROM tenants"))
+            for status, upstream in statuses.items():
+                connection.execute(text(BEGUN_ROWS), {"status": status, "upstream": upstream})
+        before = _rows(engine)["generations"]
+        migrate(engine)
+        after = _rows(engine)["generations"]
+        assert [new.items() >= old.items() for new, old in zip(after, before, strict=True)] == [True] * len(statuses)
+        with engine.begin() as connection:
+            data = Repositories(connection)
+            waiting, called = (data.generations.find(status) for status in ("accepted", "calling"))
+            assert waiting is not None
+            assert (waiting.excluded, waiting.version, waiting.follower) == (frozenset(), 0, None)
+            (head,) = data.queue.heads()
+            assert (head.tenant_id, head.model, head.first_id) == (waiting.tenant_id, "M", waiting.id)
+            # Whoever called it is gone: its outcome is unknown, and it takes no place of an upstream of today's.
+            assert data.generations.list_abandoned(at=clock.now(), limit=9) == [called]
+            assert data.upstreams.count_places(now=0.0) == {}
+            data.budgets.lock("2026-11", tenant_id=waiting.tenant_id)
+            assert data.budgets.reserve("2026-11", 1, tenant_id=waiting.tenant_id)
 
 
 def test_what_the_first_release_wrote_is_read_with_nothing_limited(databases: TestDatabases, backend: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pixyproxy.core.exceptions import ImageStorageException
 from pixyproxy.core.models.generation import GenerationGuid, ProcessGuid
 from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, UpstreamUsage
-from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFile, SpoolFolder
+from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFile, SpoolFolder
 from tests.faults.recorded_disk import recorded_disk
 from tests.support.builders import new_guid
 
@@ -53,7 +53,7 @@ async def _dead(spool: Spool) -> list[SpoolFolder]:
 def _left_by_a_dead_process(spool: Spool) -> SpoolFolder:
     """What a process leaves that is killed: its folder, and a lock that nobody holds."""
     owner = ProcessGuid(new_guid())
-    folder = spool.folder_of(owner)
+    folder = SpoolFolder(spool.folder / owner)
     folder.path.mkdir(parents=True)
     (spool.folder / f"{owner}.lock").touch()
     return folder
@@ -66,7 +66,7 @@ def _living_process(spool: Spool) -> Iterator[tuple[subprocess.Popen[str], Spool
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process, spool.folder_of(ProcessGuid(process.stdout.readline().strip()))
+            yield process, SpoolFolder(spool.folder / process.stdout.readline().strip())
         finally:
             process.kill()
 
@@ -97,7 +97,7 @@ def test_a_file_is_begun_anew(tmp_path: Path) -> None:
 def test_a_process_has_one_folder_made_when_first_needed(spool: Spool) -> None:
     assert not spool.is_held
     assert not spool.folder.exists()
-    assert spool.own == spool.own == spool.folder_of(spool.owner)
+    assert spool.own == spool.own == SpoolFolder(spool.folder / spool.owner)
     assert spool.own.path.is_dir()
     assert spool.own.owner == spool.owner
     assert spool.is_held
@@ -168,8 +168,8 @@ async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spoo
     gone, kept = _entry(), _entry()
     for entry in (gone, kept):
         spool.own.commit(entry)
-        for path in (spool.own.picture, spool.own.preview, spool.own.input):
-            path(entry.generation, 1).write_bytes(b"picture")
+        for index in range(2):
+            spool.own.picture(entry.generation, index).write_bytes(b"picture")
     for _ in range(2):
         await spool.own.remove(gone.generation)
     left = {path.name.split(".")[0] for path in spool.own.path.iterdir()}
@@ -182,7 +182,7 @@ async def test_an_entry_goes_before_the_other_files_of_its_generation(spool: Spo
     with recorded_disk(tmp_path) as disk:
         for _ in range(10):
             entry = _entry()
-            paths = [name(entry.generation, 0) for name in (spool.own.input, spool.own.picture, spool.own.preview)]
+            paths = [spool.own.picture(entry.generation, index) for index in range(3)]
             paths[0].write_bytes(b"picture")
             spool.own.commit(entry)
             for path in paths[1:]:
@@ -279,36 +279,6 @@ async def test_a_spool_that_was_never_used_is_closed(spool: Spool) -> None:
     assert not spool.folder.exists()
 
 
-async def test_the_inputs_of_a_generation_are_taken_over_and_no_others(spool: Spool) -> None:
-    folder, guid, other = _left_by_a_dead_process(spool), GenerationGuid(new_guid()), GenerationGuid(new_guid())
-    for index in range(2):
-        folder.input(guid, index).write_bytes(b"%d" % index)
-        folder.input(other, index).write_bytes(b"other")
-    for _ in range(2):
-        assert await spool.take_inputs(guid, count=2) is InputsTaken.ALL
-    assert [spool.own.input(guid, index).read_bytes() for index in range(2)] == [b"0", b"1"]
-    assert sorted(folder.path.iterdir()) == [folder.input(other, index) for index in range(2)]
-
-
-async def test_inputs_that_are_not_all_there_are_told(spool: Spool) -> None:
-    folder, guid = _left_by_a_dead_process(spool), GenerationGuid(new_guid())
-    folder.input(guid, 0).write_bytes(b"0")
-    assert await spool.take_inputs(guid, count=2) is InputsTaken.MISSING
-    assert await spool.take_inputs(GenerationGuid(new_guid()), count=1) is InputsTaken.MISSING
-    assert await spool.take_inputs(guid, count=0) is InputsTaken.ALL
-
-
-async def test_inputs_that_cannot_be_taken_now_are_not_missing(spool: Spool) -> None:
-    folder, guid = _left_by_a_dead_process(spool), GenerationGuid(new_guid())
-    folder.input(guid, 0).write_bytes(b"0")
-    in_the_way = spool.folder / spool.owner
-    in_the_way.write_bytes(b"")
-    with pytest.raises(ImageStorageException):
-        await spool.take_inputs(guid, count=1)
-    in_the_way.unlink()
-    assert await spool.take_inputs(guid, count=1) is InputsTaken.ALL
-
-
 async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool) -> None:
     nested: dict[str, Any] = {}
     for _ in range(199):
@@ -319,17 +289,3 @@ async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool
     spool.own.commit(entry)
     (found,), all_readable = await spool.own.entries()
     assert (found.answer.facts, found.answer.usage, all_readable) == ({}, entry.answer.usage, True)
-
-
-async def test_inputs_are_not_taken_from_the_living(spool: Spool) -> None:
-    living, guid = Spool(spool.folder), GenerationGuid(new_guid())
-    living.own.input(guid, 0).write_bytes(b"0")
-    dead = _left_by_a_dead_process(spool)
-    dead.input(guid, 1).write_bytes(b"1")
-    assert await spool.take_inputs(guid, count=2) is InputsTaken.HELD
-    assert living.own.input(guid, 0).exists()
-    assert dead.input(guid, 1).exists()
-    assert await living.take_inputs(guid, count=2) is InputsTaken.ALL
-    assert await spool.take_inputs(guid, count=2) is InputsTaken.HELD
-    await living.close()
-    assert await spool.take_inputs(guid, count=2) is InputsTaken.ALL

@@ -1,9 +1,21 @@
-"""The report of kills and figures, beneath that of the tests."""
+"""The installation that tests share, and the report of kills and figures, beneath that of the tests."""
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+
+from tests.faults.shared_installation import UPSTREAMS
+from tests.support.installation import Installation, open_installation
+from tests.support.mariadb import MySqlDatabases
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases) -> Iterator[Installation]:
+    """Two machines of two processes each, which all tests share that end none of them."""
+    with open_installation(tmp_path_factory.mktemp("installation"), mysql_server, UPSTREAMS) as opened:
+        yield opened
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -65,7 +65,7 @@ async def process(
     """The process that gets the order, and that waits for nothing when it stops."""
     monkeypatch.setattr("pixyproxy.service.private.detached.LEAST_SECONDS", 0)
     shaky = FailingDatabase(database.engine, database.slots, database.writers, database.wait_seconds, outage=outage)
-    started = start_process(shaky, store, drawer.pooled())
+    started = await start_process(shaky, store, drawer.pooled())
     yield started
     await started.stop()
 
@@ -73,7 +73,7 @@ async def process(
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
     """Another process of this machine."""
-    started = start_process(database, store, drawer.pooled())
+    started = await start_process(database, store, drawer.pooled())
     yield started
     await started.stop()
 
@@ -113,8 +113,11 @@ def assert_kept_durably(disk: RecordedDisk, folder: SpoolFolder, generation: Gen
         )
         disk.assert_order(("mkdir", stored.parent), ("fsync", store.folder), ("unlink", entry))
     for index in range(2):
-        disk.assert_order(("fsync", folder.input(generation.guid, index)), ("replace", entry))
-        disk.assert_order(("unlink", entry), ("unlink", folder.input(generation.guid, index)))
+        given = store.orders.input(generation.guid, index)
+        disk.assert_order(
+            ("mkdir", given.parent), ("fsync", given.parent.parent), ("fsync", given), ("fsync", given.parent)
+        )
+        disk.assert_order(("fsync", given.parent), ("replace", entry))
 
 
 @pytest.mark.parametrize(
@@ -171,10 +174,11 @@ async def test_pictures_that_could_not_be_moved_are_recovered_in_durable_steps( 
     drawer.close_gate()
     guid = await order(process, principal, count=2)
     await drawer.drawing.wait()
-    store.folder.rmdir()
-    store.folder.write_text("in the way")
+    generation = await process.generation(guid)
+    in_the_way = store.path(generation.image_guids[0], "image/png").parent
+    in_the_way.write_text("in the way")
     await stop_before_the_record(process, drawer, principal, guid)
-    store.folder.unlink()
+    in_the_way.unlink()
     await other.recovery.recover()
     assert_kept_durably(disk, process.spool.own, await process.generation(guid), store)
 

@@ -39,5 +39,5 @@ def test_a_kept_answer_survives_a_kill_and_goes_when_it_is_resolved(tmp_path: Pa
     resolved = place.succeed("generation", "resolve", kept.stem, "--not-bought")
     assert resolved == "Resolved 1 generation as not bought.\n"
     assert spooled(settings) == []
-    assert "ok    kept answers" in place.succeed("doctor")
+    assert "ok    kept answers" in place.run("doctor").stdout
     assert upstream.posts_by_prompt["a fox"] == 1

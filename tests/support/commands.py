@@ -23,15 +23,16 @@ def run_command(
     folder: Path,
     environment: dict[str, str] | None = None,
     standard_input: str = "",
+    seconds: float = COMMAND_SECONDS,
 ) -> CompletedProcess[str]:
-    """The outcome of a command that comes to an end by itself, run in ``folder``."""
+    """The outcome of a command that comes to an end by itself, run in ``folder``; it is killed after ``seconds``."""
     with tempfile.TemporaryDirectory() as place:
         streams = [Path(place, name) for name in (INPUT, OUTPUT, ERROR)]
         streams[0].write_text(standard_input)
         variables = environment_of(settings) | (environment or {})
         process = forking().Process(target=_run, args=(arguments, folder, variables, streams), daemon=True)
         process.start()
-        process.join(COMMAND_SECONDS)
+        process.join(seconds)
         if process.exitcode is None:
             process.kill()
             process.join()

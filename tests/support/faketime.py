@@ -48,6 +48,20 @@ def true_wall_clock(folder: Path) -> WallClock:
     return clock
 
 
+def wrong_clock(seconds: int) -> dict[str, str]:
+    """Return the environment of a process whose time of day is wrong by so many seconds from its start on.
+
+    Raise ``FakeTimeError`` where libfaketime cannot be had. It is much faster than a ``WallClock``, which is read anew
+    whenever the time is asked for.
+    """
+    return {
+        "LD_PRELOAD": str(ensure_library()),
+        "FAKETIME": f"{seconds:+d}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
 def ensure_library() -> Path:
     """Find libfaketime, or install Debian's package of it where that is allowed."""
     library = find_or_install(_DEBIAN_PACKAGE, _find)

@@ -2,13 +2,17 @@
 
 The product has no switch for that: this program arms the fault points and then runs the command. Its process is forked
 off one that has loaded all modules already, for a start is what most of a kill takes.
+
+A server can also be told to freeze within a transaction: ``freeze_after`` names an SQL statement, after which the
+process gets SIGSTOP while it holds the locks that the statement took.
 """
 
 import json
 import os
+import re
 import signal
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
+from sqlalchemy import Engine, event
 
 from pixyproxy.cli import app
 from pixyproxy.core import fault_points
@@ -30,6 +35,10 @@ NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Loading those of the system takes 20 ms of a core, for a client that never needs them."""
 PLAN = "plan.json"
 """The file's name, in the folder that the server runs in."""
+
+
+FREEZE = "freeze-after"
+"""The name of the file, in the same folder, with the pattern of the statement after which the process freezes."""
 
 
 class FaultError(Exception):
@@ -79,6 +88,38 @@ def clear_plan(folder: Path) -> None:
     (folder / PLAN).unlink(missing_ok=True)
 
 
+def freeze_after(pattern: str, folder: Path) -> None:
+    """Have the server of a folder freeze after the next statement that matches, ignoring case, once.
+
+    ``has_frozen`` says whether it did.
+    """
+    staged = folder / f"{FREEZE}.new"
+    staged.write_text(pattern)
+    staged.replace(folder / FREEZE)
+
+
+def has_frozen(folder: Path) -> bool:
+    """Whether the server of a folder froze as ``freeze_after`` told it to."""
+    return not (folder / FREEZE).exists()
+
+
+@dataclass(frozen=True)
+class PlannedFreeze:
+    """A listener of SQLAlchemy that freezes the process after the statement that the file in a folder describes."""
+
+    file: Path
+
+    def __call__(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        """Look at a statement that was executed just now."""
+        try:
+            pattern = self.file.read_text()
+        except FileNotFoundError:
+            return
+        if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
+            self.file.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
 @dataclass
 class PlannedActs:
     """Does what the plan in a folder says; each plan is a new file, and its passings are counted from 1."""
@@ -113,11 +154,15 @@ class PlannedActs:
 
 @dataclass
 class FaultyServer:
-    """A server in a folder, started anew after each of its deaths; ``url`` changes with every start."""
+    """A server in a folder, started anew after each of its deaths; ``url`` changes with every start.
+
+    ``arguments`` are those of the command ``pixyproxy``.
+    """
 
     folder: Path
     environment: Mapping[str, str]
     url: str = ""
+    arguments: Sequence[str] = ("serve", "--port", "0")
     logs: list[Path] = field(default_factory=list)
     _process: "ForkServerProcess | None" = None
 
@@ -139,7 +184,7 @@ class FaultyServer:
         log.write_bytes(b"")
         self.logs.append(log)
         self._process = forking().Process(
-            target=serve_armed, args=(self.folder, log, dict(self.environment)), daemon=True
+            target=serve_armed, args=(self.folder, log, dict(self.environment), self.arguments), daemon=True
         )
         self._process.start()
 
@@ -164,6 +209,14 @@ class FaultyServer:
         if self._process is not None:
             self._process.kill()
             self._process.join()
+
+    def freeze(self) -> None:
+        """Halt it (SIGSTOP)."""
+        os.kill(self.process_id, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on (SIGCONT)."""
+        os.kill(self.process_id, signal.SIGCONT)
 
     def client(self, api_key: str | None = None, *, timeout: float = 60) -> httpx2.Client:
         """An HTTP client of the process that runs now."""
@@ -191,7 +244,7 @@ def faulty_server(folder: Path, environment: Mapping[str, str]) -> Iterator[Faul
         server.kill()
 
 
-def serve_armed(folder: Path, log: Path, environment: Mapping[str, str]) -> None:
+def serve_armed(folder: Path, log: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
     """Be the server: what runs in the process of its own."""
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
@@ -201,4 +254,5 @@ def serve_armed(folder: Path, log: Path, environment: Mapping[str, str]) -> None
     os.environ.update(environment)
     os.chdir(folder)
     fault_points.arm(PlannedActs(folder / PLAN))
-    app(["serve", "--port", "0"])
+    event.listen(Engine, "after_cursor_execute", PlannedFreeze(folder / FREEZE))
+    app(arguments)

@@ -30,7 +30,7 @@ class PrivateServer(ABC):
 
     def __init__(self) -> None:
         """Choose a port; nothing runs before ``start`` or ``with``."""
-        self.port = _free_port()
+        self.port = free_port()
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -146,7 +146,8 @@ def _watch(process: subprocess.Popen[bytes], folder: Path) -> subprocess.Popen[b
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])

@@ -86,15 +86,16 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
     environment: dict[str, str] | None = None,
     umask: int = -1,
     within: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[ServerProcess]:
     """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before.
 
-    ``within`` is a command that runs the one behind it.
+    ``within`` is a command that runs the one behind it; ``options`` are further ones of ``serve``.
     """
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*within, PROGRAM, "serve", "--port", "0", "--workers", str(workers)],
+            [*within, PROGRAM, "serve", "--port", "0", "--workers", str(workers), *options],
             cwd=folder,
             env=environment_of(settings) | (environment or {}),
             stdout=stream,
@@ -111,6 +112,10 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
         finally:
             process.kill()
             process.wait()
+
+
+START_SECONDS = 200
+"""In which a server listens: a second usually, a minute on a machine with twenty times as much to do as it can."""
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 60, what: str = "it") -> None:
@@ -138,7 +143,7 @@ def _url_in(log: Path, process: subprocess.Popen[bytes]) -> str:
         found = LISTENING.search(log.read_text())
         return found is not None and httpx2.get(f"{found[1]}/healthz").status_code == httpx2.codes.OK
 
-    wait_until(listens, what="the start of the server")
+    wait_until(listens, seconds=START_SECONDS, what="the start of the server")
     found = LISTENING.search(log.read_text())
     assert found is not None
     return found[1]

@@ -446,8 +446,10 @@ GENERATIONS = [
          *NO_GENERATION),
     Case("waiting for an unknown generation", lambda s: s.send(
         "GET", f"/generation/{ABSENT_GUID}", headers={"Prefer": "wait=5"}), *NO_GENERATION),
-    Case("DELETE /generation/{guid}", lambda s: s.raw("DELETE", f"/generation/{ABSENT_GUID}"), *NOT_ALLOWED,
-         (("allow", "GET, HEAD"),)),
+    Case("PUT /generation/{guid}", lambda s: s.raw("PUT", f"/generation/{ABSENT_GUID}"), *NOT_ALLOWED,
+         (("allow", "DELETE, GET, HEAD"),)),
+    Case("DELETE of an unknown generation", lambda s: s.send("DELETE", f"/generation/{ABSENT_GUID}"), *NO_GENERATION),
+    Case("DELETE of a number for a generation", lambda s: s.send("DELETE", "/generation/1"), *NO_GENERATION),
 ]  # fmt: skip
 
 WEBHOOKS = [

@@ -23,8 +23,21 @@ def following(
     client: httpx2.Client, guid: str, *, last_event_id: str | None = None
 ) -> Iterator[Iterator[ReceivedEvent]]:
     """The events of a generation, for as long as the block lasts."""
+    with _events_of(client, f"/generation/{guid}/events", last_event_id) as events:
+        yield events
+
+
+@contextmanager
+def following_all(client: httpx2.Client, *, last_event_id: str | None = None) -> Iterator[Iterator[ReceivedEvent]]:
+    """The events of all generations of a tenant, for as long as the block lasts."""
+    with _events_of(client, "/generation/events", last_event_id) as events:
+        yield events
+
+
+@contextmanager
+def _events_of(client: httpx2.Client, path: str, last_event_id: str | None) -> Iterator[Iterator[ReceivedEvent]]:
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-    with client.stream("GET", f"/generation/{guid}/events", headers=headers) as answer:
+    with client.stream("GET", path, headers=headers) as answer:
         assert answer.status_code == httpx2.codes.OK, answer.read()
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"

@@ -55,7 +55,9 @@ ROUTES: dict[str, Access | Scope] = {
     "DELETE /image/{guid}": Scope.IMAGE_MANAGE,
     "POST /generation": Scope.IMAGE_GENERATE,
     "GET /generation": Scope.IMAGE_READ,
+    "GET /generation/events": Scope.IMAGE_READ,
     "GET /generation/{guid}": Scope.IMAGE_READ,
+    "DELETE /generation/{guid}": Scope.IMAGE_MANAGE,
     "GET /generation/{guid}/events": Scope.IMAGE_READ,
     "POST /v1/images/generations": Scope.IMAGE_GENERATE,
     "POST /v1/images/edits": Scope.IMAGE_GENERATE,
@@ -98,6 +100,7 @@ OAUTH_FORMS = {
     "POST /auth/revoke": {"token": "nothing"},
     "POST /auth/introspect": {"token": "nothing"},
 }
+ENDLESS = "GET /generation/events"
 OWNED = sorted(route for route in ROUTES if "{guid}" in route and "/admin/" not in route)
 """Routes whose id names what a tenant owns."""
 ADMINISTRATION = sorted(route for route, access in ROUTES.items() if access is Scope.ADMIN)
@@ -133,6 +136,11 @@ class World:
     def ask(self, route: str, caller: Caller, guid: str = ABSENT_GUID) -> httpx2.Response:
         """The answer to the smallest request of a route; nothing comes of it."""
         method, path = route.replace("{guid}", guid).replace("{model}", "gpt-image-2").split()
+        if route == ENDLESS:
+            with self.http.stream(method, path, headers=caller.headers) as answer:
+                if answer.is_error:
+                    answer.read()
+                return answer
         body: Json = {"data": OAUTH_FORMS[route]} if route in OAUTH_FORMS else {"json": {}}
         return self.http.request(
             method, path, headers=caller.headers, **(body if method not in {"GET", "HEAD", "DELETE"} else {})

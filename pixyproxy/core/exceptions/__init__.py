@@ -71,8 +71,9 @@
             │   └── PictureUnusableException   a picture in it that cannot be stored; the answer is kept
             ├── UpstreamSilentException        cut off: it may have done the work
             │   └── UpstreamTimeoutException   out of time: likewise
-            ├── GenerationInFlightException    the same Idempotency-Key is being worked on
+            ├── GenerationInFlightException    the same Idempotency-Key is being worked on, or it has begun
             ├── GenerationUnknownException     the same Idempotency-Key ended without a known outcome
+            ├── GenerationCancelledException   its client cancelled it while it waited
             ├── GenerationDeletedException     the picture made under this key was deleted since
             ├── IdempotencyMismatchException   the same Idempotency-Key with another request
             └── RecordPendingException         the picture is safe, its record waits for the database
@@ -124,6 +125,7 @@ from pixyproxy.core.exceptions.database import (
 from pixyproxy.core.exceptions.generation import (
     BudgetExceededException,
     BudgetUnpricedException,
+    GenerationCancelledException,
     GenerationDeletedException,
     GenerationInFlightException,
     GenerationNotFoundException,
@@ -193,6 +195,7 @@ __all__ = [
     "DatabaseBusyException",
     "DatabaseException",
     "DatabaseUnavailableException",
+    "GenerationCancelledException",
     "GenerationDeletedException",
     "GenerationInFlightException",
     "GenerationNotFoundException",

@@ -4,8 +4,9 @@ from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class DatabaseException(PixyProxyException):
-    """An error of the database that no rule foresees."""
+    """An error of the database that no rule foresees. ``in_doubt``: it may have been done all the same."""
 
+    in_doubt = False
     code = "database_error"
     default_message = "The database answered with an error. The request id names it in the log."
 

@@ -87,9 +87,16 @@ class GenerationUnknownException(ImageGenerationException):
 
     code = "generation_unknown"
     default_message = (
-        "The earlier request with this Idempotency-Key ended without a known outcome and is not repeated. "
-        "Use a new key to buy the picture, possibly for a second time."
+        "The earlier sending of this request ended without a known outcome and is not repeated. "
+        "Send it with a new Idempotency-Key to buy the picture, possibly for a second time."
     )
+
+
+class GenerationCancelledException(ImageGenerationException):
+    """The order was cancelled while it waited."""
+
+    code = "generation_cancelled"
+    default_message = "This order was cancelled before it began; nothing was charged. Order anew to get the picture."
 
 
 class GenerationDeletedException(ImageGenerationException):

@@ -11,6 +11,7 @@ from pixyproxy.core.models.image import GenerationId, ImageDetail, ImageGuid, Pr
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Subject
 from pixyproxy.core.models.tenant import TenantGuid, TenantId, Visibility
+from pixyproxy.core.models.upstream import UpstreamId
 
 GenerationGuid = NewType("GenerationGuid", str)
 ProcessGuid = NewType("ProcessGuid", str)
@@ -18,10 +19,10 @@ ProcessGuid = NewType("ProcessGuid", str)
 
 
 class GenerationStatus(StrEnum):
-    """Where a generation stands; the last three are final, but for what is found out about an unknown one later."""
+    """Where a generation stands; the last four are final, but for what is found out about an unknown one later."""
 
     ACCEPTED = "accepted"
-    """Claimed, reserved, and waiting for a place at an upstream, which was not asked yet."""
+    """Claimed, reserved, and waiting for a place at an upstream; no upstream has done anything for it."""
     CALLING = "calling"
     """The upstream has been, or is about to be, asked."""
     STORED = "stored"
@@ -30,6 +31,8 @@ class GenerationStatus(StrEnum):
     """No picture came of it, and nothing is charged: refused, never reached, or answered with what is no picture."""
     UNKNOWN = "unknown"
     """Whether the upstream did the work cannot be known; never repeated silently."""
+    CANCELLED = "cancelled"
+    """Its client took it back while it waited; nothing is charged."""
 
     @property
     def is_final(self) -> bool:
@@ -52,7 +55,10 @@ class NewGeneration(FrozenModel):
     ``fingerprint`` is the SHA-256 (64 hex digits) of the request, so that a key cannot be reused for another.
     ``subject`` is who asked. ``image_guids`` are those that its pictures will have. ``reserved_micro_usd`` is what it
     may cost at the most, taken from the budget of ``budget_month`` (``2026-11``); None where no price is known.
-    ``lease_owner`` is the process that works on it, and must be dead once ``lease_until`` is over.
+    ``lease_owner`` is the process that executes it, and must be dead once ``lease_until`` is over; one that waits has
+    none. It holds a place at ``upstream`` until it is over, or ``place_until`` at the latest. ``content`` is the digest
+    (64 hex digits) by which a repetition without an Idempotency-Key is recognized, and ``follower`` names the request
+    that waits for it. Times without a zone are seconds since 1970.
     """
 
     guid: GenerationGuid
@@ -69,6 +75,12 @@ class NewGeneration(FrozenModel):
     reserved_micro_usd: int | None = None
     lease_owner: ProcessGuid | None = None
     lease_until: datetime | None = None
+    upstream_id: UpstreamId | None = None
+    upstream: str | None = None
+    started_at: float | None = None
+    place_until: float | None = None
+    content: str | None = None
+    follower: str | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -77,11 +89,16 @@ class Generation(NewGeneration):
     """A generation as the database knows it.
 
     ``cost_micro_usd`` is what it was charged in the end, ``image_count`` how many pictures it gave or is to give,
-    ``resolved_at`` when an operator decided on an unknown one.
+    ``resolved_at`` when an operator decided on an unknown one. ``excluded`` are the upstreams that did nothing for it,
+    ``version`` grows with each change that whoever follows it is told of, ``lost_at`` is when its follower was noticed
+    to be gone, ``adopted_at`` when a repetition took it. While it waits, ``error`` is what an upstream did nothing for.
     """
 
     id: GenerationId
-    upstream: str | None = None
+    excluded: frozenset[UpstreamId] = frozenset()
+    version: int = 0
+    lost_at: float | None = None
+    adopted_at: float | None = None
     cost_micro_usd: int | None = None
     image_count: int = 1
     answer: UpstreamAnswer | None = None
@@ -90,8 +107,22 @@ class Generation(NewGeneration):
     resolved_at: datetime | None = None
 
 
+class GenerationChange(FrozenModel):
+    """How a generation stands, as far as whoever follows it has to know in order to look again."""
+
+    guid: GenerationGuid
+    id: GenerationId
+    tenant_id: TenantId
+    status: GenerationStatus
+    version: int
+    position: int | None = None
+
+
 class Ending(FrozenModel):
-    """How a generation ends. ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing."""
+    """How a generation ends. ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing.
+
+    ``keeps_place``: the upstream may be at work on it, so that its place is not free before the call's deadline.
+    """
 
     status: GenerationStatus
     at: datetime
@@ -101,6 +132,7 @@ class Ending(FrozenModel):
     answer: UpstreamAnswer | None = None
     error: GenerationError | None = None
     frees_key: bool = False
+    keeps_place: bool = False
 
 
 class GenerationWithImages(FrozenModel):

@@ -1,7 +1,7 @@
 """The upstreams that an operator lists, and which models each of them serves."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NewType
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints
 
@@ -37,6 +37,34 @@ BaseUrl = Annotated[HttpUrl, AfterValidator(_without_query)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 HeaderValue = Annotated[SecretStr, AfterValidator(_sendable)]
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,64}$")]
+
+
+UpstreamId = NewType("UpstreamId", int)
+
+
+class UpstreamNumbers(FrozenModel):
+    """How much of the work an upstream gets; ``UpstreamSettings`` says what the figures mean."""
+
+    weight: int
+    concurrency: int
+    requests_per_minute: int | None
+
+
+class UpstreamState(UpstreamNumbers):
+    """What all processes know of an upstream together. Times are seconds since 1970.
+
+    ``share`` is how many orders it was drawn for, for its weight; ``unusable`` counts the pictures since the last
+    usable one, ``failures`` those in a row.
+    """
+
+    id: UpstreamId
+    name: str
+    share: float = 0.0
+    paused_until: float = 0.0
+    failed_at: float = 0.0
+    failures: int = 0
+    unusable: int = 0
+    mean_seconds: float | None = None
 
 
 class UpstreamSettings(FrozenModel):

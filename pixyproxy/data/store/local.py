@@ -11,9 +11,11 @@ from pathlib import Path
 from pixyproxy.core.exceptions import ImageStorageException, PictureMissingException
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.data.files import as_storage_exception, move_into, remove_durably, remove_staged, sync_folder
+from pixyproxy.data.store.order_files import OrderFiles
 from pixyproxy.data.store.recent import RecentPictures
 from pixyproxy.data.threads import run_in_thread
 
+ORDERS = ".orders"
 CHECK_SECONDS = 2
 """How long a disk may take to answer."""
 EXTENSIONS: dict[MediaType, str] = {
@@ -37,6 +39,11 @@ class LocalStore:
     recent: RecentPictures = field(default_factory=RecentPictures)
     _check: asyncio.Future[None] | None = None
     """The last proof that a picture can be written, done or under way."""
+
+    @property
+    def orders(self) -> OrderFiles:
+        """What orders need until they are over."""
+        return OrderFiles(self.folder / ORDERS)
 
     def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
         """Take over the durable file of a picture; its name here is durable after ``sync``. Blocks.

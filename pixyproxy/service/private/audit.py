@@ -68,7 +68,8 @@ class AuditService:
 
     async def verify(self) -> AuditVerdict:
         """Recompute every digest up to the head of this moment; what is appended meanwhile is left out."""
-        head, last = await self.database.read(lambda data: (data.audit_log.head(), data.audit_log.last_sequence()))
+        # In this order: an entry that is appended in between is not beyond the head.
+        last, head = await self.database.read(lambda data: (data.audit_log.last_sequence(), data.audit_log.head()))
         if head is None:
             return AuditVerdict(entries=0, head_sha256=None, problem="the head is missing")
         proven, problem = await self._walk(head)

@@ -1,10 +1,12 @@
 """Managing a tenant's own images."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
 from pixyproxy.core import clock
-from pixyproxy.core.exceptions import ImageNotFoundException, ImageStorageException
+from pixyproxy.core.exceptions import GenerationNotFoundException, ImageNotFoundException, ImageStorageException
+from pixyproxy.core.models.generation import Generation, GenerationGuid
 from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, Repositories
@@ -55,6 +57,29 @@ class ImageEditor:
         except ImageStorageException:
             logger.exception("the file of deleted picture %s could not be removed", image.guid)
             raise
+
+    async def delete_generation(self, guid: GenerationGuid, *, principal: Principal) -> None:
+        """Erase what was ordered with a generation that is over, and its pictures.
+
+        Raises ``GenerationNotFoundException``.
+        """
+
+        def find(data: Repositories) -> tuple[Generation, list[StoredImage]]:
+            generation = data.generations.get_by_guid(guid, tenant_id=principal.tenant_id)
+            if generation is None:
+                raise GenerationNotFoundException
+            return generation, data.images.list_of_generations([generation.id], tenant_id=principal.tenant_id)
+
+        generation, images = await self.database.read(find)
+        for image in images:
+            with contextlib.suppress(ImageNotFoundException):
+                await self.delete_image(image.guid, principal=principal)
+
+        def erase(data: Repositories) -> None:
+            if data.generations.erase_order(generation, tenant_id=generation.tenant_id, at=clock.now()):
+                webhooks.erase_prompt(data, generation.guid, tenant_id=generation.tenant_id)
+
+        await self.database.write(erase)
 
 
 def _require_own(data: Repositories, guid: ImageGuid, principal: Principal) -> StoredImage:

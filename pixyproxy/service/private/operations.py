@@ -18,7 +18,7 @@ from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.service.private import audit, webhooks
 from pixyproxy.service.private.generation.kept import remove_decided
-from pixyproxy.service.private.generation.settlement import charge, outcome_of
+from pixyproxy.service.private.generation.settlement import charge, lock_budget, outcome_of
 from pixyproxy.service.revalidation import revalidate
 
 AT_ONCE = 500
@@ -101,6 +101,7 @@ class OperationsService:
             tenant = None if found is None else data.tenants.get_by_id(found.tenant_id)
             if found is None or tenant is None:
                 raise GenerationNotFoundException
+            lock_budget(data, found)
             if not data.generations.resolve(found.id, tenant_id=tenant.id, bought=resolution.bought, at=clock.now()):
                 raise GenerationResolvedException
             reserved = found.reserved_micro_usd or 0

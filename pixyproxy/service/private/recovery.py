@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,24 +15,23 @@ from pixyproxy.core.exceptions import (
     DatabaseException,
     DatabaseUnavailableException,
     GenerationDeletedException,
-    InputPictureException,
-    ModelUnknownException,
     PictureMissingException,
     PixyProxyException,
-    QueueFullException,
     UpstreamSilentException,
 )
 from pixyproxy.core.fault_points import FaultPoint, reach
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
+from pixyproxy.core.models.generation import Generation, GenerationGuid, ProcessGuid
 from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.spool import InputsTaken, Spool, SpoolEntry, SpoolFolder
+from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
+from pixyproxy.data.threads import run_in_thread
+from pixyproxy.service.private.generation.dispatch import Dispatcher
+from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.kept import remove_decided
-from pixyproxy.service.private.generation.service import GenerationService
-from pixyproxy.service.private.generation.settlement import ending_of, settle
+from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
 from pixyproxy.service.private.removal import TenantRemoval
+from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +41,42 @@ ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
 GENERATIONS_AT_ONCE = 1000
 RENEWED_AT_ONCE = 500
 FOUND_AT_ONCE = 500
+ORDER_FILES_KEPT = timedelta(seconds=1)
+"""Beyond the end of an order: whoever follows it has yet to read its last previews."""
 TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 """Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
+
+
+@dataclass
+class Renewal:
+    """Since when leases could be renewed without a failure (``time.monotonic``)."""
+
+    since: float = field(default_factory=time.monotonic)
+
+    def broke_off(self) -> None:
+        """Begin anew."""
+        self.since = time.monotonic()
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether it has gone on for at least this long."""
+        return time.monotonic() - self.since >= seconds
 
 
 @dataclass(frozen=True)
 class Recovery:
     """Looks every few seconds for what dead processes left: spool entries, generations, deletions that broke off.
 
-    Any number of processes may do so at once.
+    Any number of processes may do so at once. Another machine's leases are believed only once this process could renew
+    its own for as long as one lasts: a database that was away kept everyone from it.
     """
 
     database: Database
     store: LocalStore
     spool: Spool
     engine: Engine
-    generation: GenerationService
+    dispatcher: Dispatcher
     removal: TenantRemoval
+    renewal: Renewal = field(default_factory=Renewal)
 
     async def run_forever(self) -> None:
         """Say that this process lives, sweep and recover, again and again until cancelled."""
@@ -70,10 +89,13 @@ class Recovery:
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
             try:
-                await self._renew(list(self.engine.jobs.running))
+                await self.database.follow_clock()
+                await self._renew(list(self.engine.progress.executions))
             except PixyProxyException as error:
+                self.renewal.broke_off()
                 logger.warning("leases could not be renewed: %s", error.code)
             except Exception:
+                self.renewal.broke_off()
                 logger.exception("renewing leases met something unforeseen and will go on")
 
     async def _renew(self, running: list[GenerationGuid]) -> None:
@@ -94,79 +116,77 @@ class Recovery:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def recover(self) -> None:
-        """Finish the spools of this machine's dead processes, and what dead processes anywhere had accepted.
+        """Finish the spools of this machine's dead processes, and end what dead processes anywhere had begun.
 
         Raises ``DatabaseException``; what fails in another way does not stop the others, and the next round tries it
         again.
         """
         await _attempt("the spool", self._finish_folders())
-        for generation in await self._abandoned():
-            await _attempt(f"generation {generation.guid}", self._finish_unless_worked_on(generation))
+        moment = clock.now() if self.renewal.lasts(LEASE_SECONDS) else None
+        for generation in await self._abandoned(moment):
+            await _attempt(f"generation {generation.guid}", self._end_unless_worked_on(generation))
 
     async def _finish_folders(self) -> None:
         async with self.spool.dead_folders() as folders:
             for folder in folders:
                 await _attempt(f"folder {folder.owner}", self._finish_folder(folder))
 
-    async def _finish_unless_worked_on(self, generation: Generation) -> bool:
-        return await self._is_worked_on(generation) or await self._finish_abandoned(generation)
-
-    async def _is_worked_on(self, generation: Generation) -> bool:
-        """A database that was away for long lets the leases of the living end as well.
-
-        A doubtful one was refused, and is about to be ended.
-        """
-        if generation.guid in self.engine.jobs.doubtful:
-            return True
-        if generation.lease_owner == self.spool.owner:
-            return self.engine.jobs.get(generation.guid) is not None
-        return generation.lease_owner is not None and await self.spool.is_alive(generation.lease_owner)
+    async def _end_unless_worked_on(self, generation: Generation) -> None:
+        """A database that was away for long lets the leases of the living end as well."""
+        owner = generation.lease_owner
+        if owner == self.spool.owner:
+            worked_on = generation.guid in self.engine.progress.executions
+        else:
+            worked_on = owner is not None and await self.spool.is_alive(owner)
+        if not worked_on:
+            await self._end(generation)
 
     async def close(self) -> None:
         """Leave what this process has not finished to any other: it stops."""
         if self.spool.is_held:
             with contextlib.suppress(DatabaseException):
+                if self.engine.places.in_doubt:
+                    await self.dispatcher.put_back_lost()
                 await self.database.write(lambda data: data.generations.release_leases(self.spool.owner))
             await self.spool.close()
 
     async def _round(self, round_number: int) -> None:
         await _attempt("sweeping", self.store.sweep())
-        await self._end_doubtful()
         await self.recover()
+        await _attempt("removing the files of orders", self._remove_order_files())
         await _attempt("removing tenants", self.removal.remove_all())
         await _attempt("letting go of kept answers", remove_decided(self.database, self.engine.answers))
         if round_number % ROUNDS_PER_HOUR == 0:
             await self.database.write(_forget_expired_tokens)
 
-    async def _end_doubtful(self) -> None:
-        """End what this process claimed without knowing it: whoever ordered was told that nothing was changed.
+    async def _remove_order_files(self) -> None:
+        """Remove input pictures and previews of orders that are over, and those that came to no order."""
+        files = self.store.orders
+        found = await run_in_thread(files.list_guids)
+        guids, newest = list(found), clock.now() - ORDER_FILES_KEPT
+        for start in range(0, len(guids), FOUND_AT_ONCE):
+            some = guids[start : start + FOUND_AT_ONCE]
+            rows = await self.database.read(partial(_find_all, guids=some))
+            known = {row.guid for row in rows}
+            over = {row.guid for row in rows if row.finished_at is not None and row.finished_at <= newest}
+            for guid in some:
+                if guid in over or (guid not in known and found[guid]):
+                    await run_in_thread(files.remove, guid)
 
-        What another process has taken over since is that one's to end: its upstream may have been asked by now.
-        """
-        doubtful, refusal = self.engine.jobs.doubtful, DatabaseUnavailableException()
-        claims = doubtful.list_all()
-        for start in range(0, len(claims), FOUND_AT_ONCE):
-            guids = claims[start : start + FOUND_AT_ONCE]
-            left = {
-                each.guid
-                for each in await self.database.read(partial(_find_all, guids=guids))
-                if not await _attempt(
-                    f"generation {each.guid}", self._end(each, refusal, asked=False, owner=self.spool.owner)
-                )
-            }
-            for guid in guids:
-                if guid not in left:
-                    doubtful.discard(guid)
+    async def _end(self, generation: Generation) -> None:
+        """Write down that nobody knows what became of a generation; its place stays taken as long as a call takes."""
+        ending = ending_of(UpstreamSilentException(), asked=True).model_copy(update={"keeps_place": True})
 
-    async def _end(
-        self, generation: Generation, error: PixyProxyException, *, asked: bool, owner: ProcessGuid | None = None
-    ) -> None:
-        """End a generation without a picture; ``asked``: an upstream may have been. ``owner``: only while it is its."""
-        ending = ending_of(error, asked=asked)
-        await self.database.write(lambda data: settle(data, generation, ending, owner=owner))
+        def end(data: Repositories) -> None:
+            lock_budget(data, generation)
+            settle(data, generation, ending)
+
+        await self.database.write(end)
+        self.engine.progress.announce(generation.guid)
+        logger.warning("generation %s ended without a known outcome", generation.guid)
 
     async def _finish_folder(self, folder: SpoolFolder) -> None:
-        """Record every entry of a dead process, end or take over its generations, and remove its folder."""
+        """Record every entry of a dead process, end what else it had begun, and remove its folder."""
         entries, all_readable = await folder.entries()
         recorded = [
             await _attempt(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
@@ -174,18 +194,16 @@ class Recovery:
         if not (all_readable and all(recorded)):
             return
         await self.database.write(lambda data: data.generations.release_leases(folder.owner))
-        abandoned = await self._abandoned()
+        abandoned = await self._abandoned(None)
         over = [
-            await _attempt(f"generation {generation.guid}", self._finish_abandoned(generation))
+            await _attempt(f"generation {generation.guid}", self._end(generation))
             for generation in abandoned
             if generation.lease_owner == folder.owner
         ]
-        # Inputs of what is left may be in there.
         if all(over) and len(abandoned) < GENERATIONS_AT_ONCE:
             await self.spool.remove_folder(folder)
 
-    async def _abandoned(self) -> list[Generation]:
-        moment = clock.now()
+    async def _abandoned(self, moment: datetime | None) -> list[Generation]:
         return await self.database.read(
             lambda data: data.generations.list_abandoned(at=moment, limit=GENERATIONS_AT_ONCE)
         )
@@ -205,46 +223,8 @@ class Recovery:
             # The images were deleted since, or whoever recorded them was about to clean up.
             await folder.remove(entry.generation)
         else:
+            self.engine.progress.announce(entry.generation)
             logger.info("generation %s recorded", entry.generation)
-
-    async def _finish_abandoned(self, generation: Generation) -> bool:
-        """Execute what a dead process had only accepted; what it had asked for cannot be known any more.
-
-        False where it has to be left as it is for now.
-        """
-        if generation.status is GenerationStatus.ACCEPTED:
-            return await self._take_over(generation)
-        await self._end(generation, UpstreamSilentException(), asked=True)
-        logger.warning("generation %s ended without a known outcome", generation.guid)
-        return True
-
-    async def _take_over(self, generation: Generation) -> bool:
-        """Execute it here; False while a living process has its pictures, which is about to do so itself.
-
-        Its pictures come first: whoever dies in between has left them where the next one looks.
-        """
-        moment = clock.now()
-        until = moment + timedelta(seconds=LEASE_SECONDS)
-        inputs = await self.spool.take_inputs(generation.guid, count=len(generation.order.inputs))
-        if inputs is InputsTaken.HELD:
-            return False
-        taken = await self.database.write(
-            lambda data: data.generations.take_over(
-                generation.id, self.spool.owner, tenant_id=generation.tenant_id, until=until, at=moment
-            )
-        )
-        if not taken:
-            return True
-        try:
-            if inputs is InputsTaken.MISSING:
-                # They are on another machine.
-                raise InputPictureException  # noqa: TRY301  (one way to end it)
-            self.generation.resume(generation.model_copy(update={"lease_owner": self.spool.owner}))
-            logger.info("generation %s taken over", generation.guid)
-        except (QueueFullException, ModelUnknownException, InputPictureException) as error:
-            await self._end(generation, error, asked=False)
-            await (await self.spool.open()).remove(generation.guid)
-        return True
 
 
 async def _attempt(what: str, work: Awaitable[bool | None]) -> bool:

@@ -64,6 +64,7 @@ def _remove_rows(data: Repositories, tenant: Tenant) -> bool:
         return False
     data.webhook_deliveries.delete_of_tenant(tenant_id=tenant.id)
     data.webhooks.delete_of_tenant(tenant_id=tenant.id)
+    data.upstreams.delete_turns(tenant_id=tenant.id)
     data.budgets.delete_all(tenant_id=tenant.id)
     data.tenants.delete(tenant.id)
     return True

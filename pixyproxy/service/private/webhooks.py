@@ -47,6 +47,7 @@ PREFIX = "whsec_"
 EVENTS = {
     GenerationStatus.STORED: WebhookEvent.GENERATION_STORED,
     GenerationStatus.FAILED: WebhookEvent.GENERATION_FAILED,
+    GenerationStatus.CANCELLED: WebhookEvent.GENERATION_FAILED,
 }
 
 

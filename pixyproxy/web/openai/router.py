@@ -1,7 +1,5 @@
 """``/v1``: pictures from OpenAI's clients, kept, listed and charged like any other."""
 
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -10,13 +8,12 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import ModelUnknownException
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.order import Operation
-from pixyproxy.core.models.principal import Principal
 from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
 from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
+from pixyproxy.web.following import submit_followed
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, answer_with_urls
-from pixyproxy.web.openai.repeats import Repeats
 from pixyproxy.web.openai.requests import OpenAIImageRequest, read_edit
 from pixyproxy.web.openai.streaming import StreamedGeneration
 from pixyproxy.web.openapi import EDIT_BODY, IMAGES_RESPONSES, Tag, openai_errors
@@ -38,58 +35,46 @@ class ModelList(FrozenModel):
     data: list[Model]
 
 
-@dataclass(frozen=True)
-class ImageResources:
-    """What makes pictures; requests that a client sends again by itself are recognized here."""
+async def create_openai_image(
+    request: Request,
+    body: OpenAIImageRequest,
+    principal: ImageGenerate,
+    services: AllServices,
+    limits: Limits,
+    public_url: PublicUrl,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Make pictures from a prompt, as OpenAI's `images.generate` does. Unknown parameters are passed on."""
+    limits.images.count_more(request, principal, (body.n or 1) - 1)
+    wanted = body.order(Operation.GENERATE)
+    order = await submit_followed(
+        request, services.generation, wanted, principal=principal, idempotency_key=idempotency_key
+    )
+    return await _answer(request, body, services, order=order, public_url=public_url)
 
-    repeats: Repeats
 
-    async def create_openai_image(
-        self,
-        request: Request,
-        body: OpenAIImageRequest,
-        principal: ImageGenerate,
-        services: AllServices,
-        limits: Limits,
-        public_url: PublicUrl,
-        idempotency_key: IdempotencyKey = None,
-    ) -> Response:
-        """Make pictures from a prompt, as OpenAI's `images.generate` does. Unknown parameters are passed on."""
+async def edit_openai_image(
+    request: Request,
+    principal: ImageGenerate,
+    services: AllServices,
+    limits: Limits,
+    public_url: PublicUrl,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Make pictures from others and a prompt, as OpenAI's `images.edit` does; `image_guid` names an earlier one."""
+    spool = await services.spool.open()
+    async with read_edit(request, spool.path) as (body, uploads):
         limits.images.count_more(request, principal, (body.n or 1) - 1)
-        wanted = body.order(Operation.GENERATE)
-        subject = principal.subject
-        async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
-            order = await services.generation.submit(wanted, principal=principal, idempotency_key=asked.key)
-            response = await _answer(request, body, services, order=order, principal=principal, public_url=public_url)
-            return await self.repeats.answer_with(response, asked)
-
-    async def edit_openai_image(
-        self,
-        request: Request,
-        principal: ImageGenerate,
-        services: AllServices,
-        limits: Limits,
-        public_url: PublicUrl,
-        idempotency_key: IdempotencyKey = None,
-    ) -> Response:
-        """Make pictures from others and a prompt, as OpenAI's `images.edit` does; `image_guid` names an earlier one."""
-        async with AsyncExitStack() as form:
-            spool = await services.spool.open()
-            body, uploads = await form.enter_async_context(read_edit(request, spool.path))
-            limits.images.count_more(request, principal, (body.n or 1) - 1)
-            wanted = body.order(Operation.EDIT)
-            subject = principal.subject
-            async with self.repeats.recognize(request, subject=subject, idempotency_key=idempotency_key) as asked:
-                key = asked.key
-                order = await services.generation.submit(
-                    wanted, principal=principal, idempotency_key=key, uploads=uploads
-                )
-                # The pictures are in the spool by now.
-                await form.aclose()
-                response = await _answer(
-                    request, body, services, order=order, principal=principal, public_url=public_url
-                )
-                return await self.repeats.answer_with(response, asked)
+        wanted = body.order(Operation.EDIT)
+        order = await submit_followed(
+            request,
+            services.generation,
+            wanted,
+            principal=principal,
+            idempotency_key=idempotency_key,
+            uploads=uploads,
+        )
+    return await _answer(request, body, services, order=order, public_url=public_url)
 
 
 async def list_models(principal: AnyCaller, services: AllServices) -> ModelList:
@@ -105,19 +90,13 @@ async def get_model(model: str, principal: AnyCaller, services: AllServices) -> 
 
 
 async def _answer(
-    request: Request,
-    body: OpenAIImageRequest,
-    services: AllServices,
-    *,
-    order: Submission,
-    principal: Principal,
-    public_url: str,
+    request: Request, body: OpenAIImageRequest, services: AllServices, *, order: Submission, public_url: str
 ) -> Response:
     """The pictures of an order, once they are stored, in the form that was asked for."""
-    watcher, tenant_id = services.watcher, principal.tenant_id
+    watcher = services.watcher
     if body.stream:
-        return await StreamedGeneration(request, watcher, order.guid, tenant_id).answer()
-    found = await watcher.outcome(order.guid, tenant_id=tenant_id)
+        return await StreamedGeneration(request, watcher, order).answer()
+    found = await watcher.outcome(order.guid, tenant_id=order.tenant_id, replayed=order.replayed)
     if body.response_format == "url":
         return answer_with_urls(found, public_url=public_url)
     return answer_with_pictures(StoredPictures(found, await watcher.pictures(found)))
@@ -127,12 +106,11 @@ def openai_router() -> APIRouter:
     """The OpenAI-compatible resources."""
     router = APIRouter(prefix="/v1", tags=[Tag.OPENAI], route_class=GuardedRoute)
     errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
-    images = ImageResources(Repeats())
     router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(
-        images.create_openai_image
+        create_openai_image
     )
     router.post("/images/edits", response_class=Response, responses=IMAGES_RESPONSES | errors, openapi_extra=EDIT_BODY)(
-        images.edit_openai_image
+        edit_openai_image
     )
     router.get("/models", responses=openai_errors(401, 403, 429, 502, 503, 504))(list_models)
     router.get("/models/{model:path}", responses=openai_errors(401, 403, 404, 429, 502, 503, 504))(get_model)

@@ -1,6 +1,5 @@
 """``stream=true``: previews as they come and the pictures in the end, in the events that OpenAI's clients know."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -9,9 +8,7 @@ from fastapi import Response
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import PixyProxyException
-from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus
-from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.service.private.generation.jobs import Job
+from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.service.private.generation.watching import GenerationEvent, GenerationWatcher, Preview
 from pixyproxy.web.errors import describe
 from pixyproxy.web.events import HEARTBEAT, event, event_stream
@@ -25,23 +22,20 @@ class StreamedGeneration:
 
     request: Request
     watcher: GenerationWatcher
-    guid: GenerationGuid
-    tenant_id: TenantId
+    order: Submission
 
     async def answer(self) -> Response:
         """The answer; what fails before there is anything to tell is raised, and so answered with a status."""
-        # While it is there: once it is over, the record tells less of what a generation failed with.
-        job = self.watcher.jobs.get(self.guid)
-        events = self.watcher.events(self.guid, tenant_id=self.tenant_id, after=0)
+        events = self.watcher.events(self.order.guid, tenant_id=self.order.tenant_id, after=0)
         async for first in events:
             if isinstance(first.what, Preview) or first.what is None:
-                return event_stream(self._told(first, events, job))
+                return event_stream(self._told(first, events))
             if first.what.status.is_final:
                 break
-        return event_stream(completed_events(await self._pictures(job)))
+        return event_stream(completed_events(await self._pictures()))
 
     async def _told(
-        self, first: GenerationEvent, events: AsyncIterator[GenerationEvent], job: Job | None
+        self, first: GenerationEvent, events: AsyncIterator[GenerationEvent]
     ) -> AsyncGenerator[bytes, None]:
         async for piece in _told_of(first):
             yield piece
@@ -49,17 +43,15 @@ class StreamedGeneration:
             async for each in events:
                 async for piece in _told_of(each):
                     yield piece
-            async for piece in completed_events(await self._pictures(job)):
+            async for piece in completed_events(await self._pictures()):
                 yield piece
         except PixyProxyException as error:
             yield event("error", {"error": openai_error(describe(self.request, error))})
 
-    async def _pictures(self, job: Job | None) -> StoredPictures:
-        # What those who waited were told first may be that the record is pending; it is there by now.
-        if job is None or job.status is GenerationStatus.STORED:
-            found = await self.watcher.outcome(self.guid, tenant_id=self.tenant_id)
-        else:
-            found = await asyncio.shield(job.outcome)
+    async def _pictures(self) -> StoredPictures:
+        found = await self.watcher.outcome(
+            self.order.guid, tenant_id=self.order.tenant_id, replayed=self.order.replayed
+        )
         return StoredPictures(found, await self.watcher.pictures(found))
 
 

@@ -16,9 +16,10 @@ from pixyproxy.core.models.generation import GenerationDetail, GenerationFilter,
 from pixyproxy.core.models.image import GenerationPrompt
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.private.generation.watching import FINAL_ID, GenerationEvent, Preview, Standing
-from pixyproxy.web.auth.policies import ImageGenerate, ImageRead
+from pixyproxy.web.auth.policies import ImageGenerate, ImageManage, ImageRead
 from pixyproxy.web.dependencies import (
     Cursor,
+    Editor,
     GenerationGuidInPath,
     Generator,
     IdempotencyKey,
@@ -28,8 +29,16 @@ from pixyproxy.web.dependencies import (
     Watcher,
 )
 from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
+from pixyproxy.web.following import submit_followed
 from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.openapi import ACCEPTED_RESPONSES, EVENTS_RESPONSES, LIST_RESPONSES, Tag, problems
+from pixyproxy.web.openapi import (
+    ACCEPTED_RESPONSES,
+    ALL_EVENTS_RESPONSES,
+    EVENTS_RESPONSES,
+    LIST_RESPONSES,
+    Tag,
+    problems,
+)
 from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, link_to_next
 
@@ -51,12 +60,20 @@ async def create_generation(
 ) -> GenerationDetail:
     """Order pictures; the generation tells what becomes of them."""
     limits.images.count_more(request, principal, prompt.n - 1)
-    order = await generation.submit(prompt, principal=principal, idempotency_key=idempotency_key)
+    order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
     standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
     response.headers["Location"] = f"/generation/{order.guid}"
     if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return generation_detail(standing, public_url=public_url)
+
+
+async def cancel_generation(
+    guid: GenerationGuidInPath, principal: ImageManage, generation: Generator, editor: Editor
+) -> None:
+    """Cancel an order that waits; erase one that is over, with its pictures."""
+    if not await generation.cancel(guid, tenant_id=principal.tenant_id):
+        await editor.delete_generation(guid, principal=principal)
 
 
 async def list_own_generations(
@@ -112,6 +129,14 @@ class WatchedGenerations:
         events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
         return event_stream(_written(events, public_url), place=self.followers.one_of(principal.tenant_id))
 
+    async def follow_generations(
+        self, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, last_event_id: LastEventId = ""
+    ) -> Response:
+        """All generations of the tenant that are not over, and what happens to any: `status`, `stored`, `failed`."""
+        after = int(last_event_id) if re.fullmatch(r"[0-9]{1,10}", last_event_id) else None
+        events = watcher.tenant_events(tenant_id=principal.tenant_id, after=after)
+        return event_stream(_written(events, public_url), place=self.followers.one_of(principal.tenant_id))
+
 
 async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> AsyncGenerator[bytes, None]:
     async for each in events:
@@ -150,7 +175,14 @@ def generation_router(settings: Settings) -> APIRouter:
     router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
         list_own_generations
     )
+    # Before `/generation/{guid}`, which it looks like.
+    router.get(
+        "/generation/events", response_class=Response, responses=ALL_EVENTS_RESPONSES | problems(401, 403, 429, 503)
+    )(watched.follow_generations)
     router.get("/generation/{guid}", responses=problems(401, 403, 404, 429, 503))(watched.get_generation)
+    router.delete(
+        "/generation/{guid}", status_code=204, response_class=Response, responses=problems(401, 403, 404, 409, 429, 503)
+    )(cancel_generation)
     router.get(
         "/generation/{guid}/events",
         response_class=Response,

@@ -3,12 +3,14 @@
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
+from starlette.requests import Request
 
 from pixyproxy.core.exceptions import GenerationInFlightException
 from pixyproxy.core.models.generation import GenerationDetail
 from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
+from pixyproxy.web.following import submit_followed
 from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, Tag, problems
 from pixyproxy.web.preferences import Prefer
@@ -16,6 +18,7 @@ from pixyproxy.web.presentation import generation_detail, image_detail
 
 
 async def create_image(
+    request: Request,
     response: Response,
     prompt: ImagePrompt,
     principal: ImageGenerate,
@@ -26,11 +29,13 @@ async def create_image(
     idempotency_key: IdempotencyKey = None,
 ) -> ImageDetail | GenerationDetail:
     """Make a picture from a prompt, keep it, and return its details; with `Prefer: respond-async` the generation."""
-    order = await generation.submit(prompt, principal=principal, idempotency_key=idempotency_key)
+    order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
     if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
     try:
-        stored = await watcher.outcome(order.guid, tenant_id=principal.tenant_id, seconds=prefer.seconds)
+        stored = await watcher.outcome(
+            order.guid, tenant_id=principal.tenant_id, seconds=prefer.seconds, replayed=order.replayed
+        )
     except TimeoutError as error:
         if order.replayed and not prefer.respond_async:
             raise GenerationInFlightException(context={"generation": order.guid}) from error

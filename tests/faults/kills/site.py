@@ -23,7 +23,7 @@ PRICE_MICRO_USD = 41_003
 """Of one picture: what is reserved is then what is charged."""
 BUDGET_MICRO_USD = 10**12
 UPSTREAM_SECONDS = 0.05
-UPSTREAM_PLACES = 3
+PLACES = 3
 """Fewer than orders come at once, so that some wait."""
 SCRIPT = [
     {"match": "refused", "behaviour": "MODERATED"},
@@ -57,7 +57,7 @@ def open_site(folder: Path, *, database_url: str | None = None, images: Path | N
     prices = folder / "prices.json"
     prices.write_text(json.dumps({"models": {MODEL: {"per_picture": PRICE_MICRO_USD / 1_000_000}}}))
     with _upstream(folder, ledger) as base_url:
-        upstream = {"name": "fake", "base_url": base_url, "api_key": API_KEY, "concurrency": UPSTREAM_PLACES}
+        upstream = {"name": "fake", "base_url": base_url, "api_key": API_KEY}
         settings = make_settings(
             folder,
             database_url=database_url,
@@ -66,6 +66,8 @@ def open_site(folder: Path, *, database_url: str | None = None, images: Path | N
             default_model=MODEL,
             max_picture_bytes=1_000_000,
             shutdown_seconds=20,
+            # The places of calls that were killed stay taken at the upstream for as long as a call may take.
+            generations_at_once=PLACES,
             **UNLIMITED,
         )
         api_key = new_api_key(settings)

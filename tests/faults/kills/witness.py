@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def files_of(folder: Path) -> set[str]:
 
 def _wait_for_recovery(site: Site, since: float, findings: Findings) -> None:
     def is_over() -> bool:
-        _age(site.settings.images / ".incoming")
+        for folder in (".incoming", ".orders"):
+            _age(site.settings.images / folder)
         recorded = {guid for guids in read_books(site).images.values() for guid in guids}
         stored = {name.partition(".")[0] for name in files_of(site.settings.images)}
         # What is left is the lock of the process that runs.
@@ -129,10 +131,11 @@ def _wait_for_recovery(site: Site, since: float, findings: Findings) -> None:
     findings.slowest_seconds = max(findings.slowest_seconds, time.monotonic() - since)
 
 
-def _age(staging: Path) -> None:
-    """Make what interrupted writes left old enough for the sweep, which lets an hour pass."""
-    for path in staging.glob("*"):
-        os.utime(path, (0, 0))
+def _age(folder: Path) -> None:
+    """Make what was interrupted old enough for the sweep, which lets an hour pass."""
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):
+            os.utime(path, (0, 0))
 
 
 def _read_ledger(site: Site) -> Mapping[str, list[Mapping[str, Any]]]:

@@ -66,7 +66,7 @@ def shaky(database: Database, outage: Outage) -> FailingDatabase:
 @pytest.fixture
 async def process(shaky: FailingDatabase, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
     """The process under test, which asks the drawer."""
-    started = start_process(shaky, store, drawer.pooled())
+    started = await start_process(shaky, store, drawer.pooled())
     yield started
     await started.stop()
 

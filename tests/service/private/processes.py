@@ -1,11 +1,13 @@
 """Generation over a real database, wired as the server wires it: one process of it, or several on one machine."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from pydantic import SecretStr
 
+from pixyproxy.core import clock
 from pixyproxy.core.models.budget import Spending
 from pixyproxy.core.models.generation import Generation, GenerationWithImages
 from pixyproxy.core.models.image import ImagePrompt
@@ -19,9 +21,11 @@ from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
-from pixyproxy.service.private.generation.jobs import Jobs
+from pixyproxy.service.private.generation.places import Places
+from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.service import GenerationService, Submission
 from pixyproxy.service.private.generation.settlement import Settlement
 from pixyproxy.service.private.generation.watching import GenerationWatcher
@@ -29,6 +33,7 @@ from pixyproxy.service.private.prices import Prices
 from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
+from pixyproxy.service.private.upstream.scheduling import Scheduler
 from tests.support.drawing import LIMITS
 
 FOX = ImagePrompt(prompt="A red Fox, 2 hens & a 🦊!")
@@ -51,6 +56,7 @@ PRICES = Prices(
 )
 """What is priced, beside the model ``fake`` that has no price."""
 LONG_ENOUGH = 20
+ANY_NUMBER = 10_000
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,16 @@ class Process:
     database: Database
     store: LocalStore
     spool: Spool
-    pool: UpstreamPool
+    scheduler: Scheduler
     tasks: DetachedTasks
-    jobs: Jobs
+    places: Places
+    progress: Progress
     engine: Engine
+    dispatcher: Dispatcher
     service: GenerationService
     watcher: GenerationWatcher
     recovery: Recovery
+    loops: list["asyncio.Task[None]"]
 
     async def submit(
         self,
@@ -111,11 +120,14 @@ class Process:
         return await self.database.read(lambda data: data.budgets.get(month, tenant_id=generation.tenant_id))
 
     async def finish(self) -> None:
-        """Wait until everything that was ordered is over."""
+        """Wait until everything that this process executes is over, and what got the places of that."""
         await self.tasks.drain(LONG_ENOUGH)
 
     async def stop(self) -> None:
         """Stop, as a server does that waits for nothing."""
+        for loop in self.loops:
+            loop.cancel()
+        self.places.open = False
         await self.tasks.drain(0)
         await self.recovery.close()
 
@@ -125,56 +137,79 @@ class Process:
         return sorted(path.name for path in self.spool.folder.glob("*/*"))
 
 
-def start_process(
+async def start_process(  # noqa: PLR0913  (settings, by keyword)
     database: Database,
     store: LocalStore,
     *upstreams: PooledUpstream,
     queue_size: int = 1000,
     queue_seconds: float = LONG_ENOUGH,
+    at_once: int = ANY_NUMBER,
+    retry_window_seconds: float = 0,
 ) -> Process:
-    """A process that shares database, store and spool's place with those that were started alike."""
+    """A process that shares database, store and spool's place with those that were started alike.
+
+    Each order is a new one, unless ``retry_window_seconds`` says otherwise: tests repeat what they order.
+    """
     spool = Spool(store.folder.parent / "spool")
     answers = KeptAnswers(spool.folder / FOLDER)
-    pool = UpstreamPool(upstreams, queue_size=queue_size)
-    tasks, jobs = DetachedTasks(), Jobs()
+    pool = UpstreamPool(upstreams)
+    tasks, progress, places = DetachedTasks(), Progress(), Places(at_once)
+    scheduler = Scheduler(upstreams=pool.by_name, owner=spool.owner, call_seconds=LONG_ENOUGH, queue_size=queue_size)
+    await database.write(lambda data: scheduler.register(data, revision=clock.seconds()))
     engine = Engine(
         database=database,
         spool=spool,
         answers=answers,
         store=store,
         pool=pool,
-        jobs=jobs,
+        scheduler=scheduler,
+        places=places,
+        progress=progress,
         settlement=Settlement(prices=PRICES),
         limits=LIMITS,
-        queue_seconds=queue_seconds,
+        tasks=tasks,
+    )
+    dispatcher = Dispatcher(
+        database=database, scheduler=scheduler, places=places, engine=engine, queue_seconds=queue_seconds
     )
     service = GenerationService(
         database=database,
         store=store,
-        pool=pool,
+        scheduler=scheduler,
+        places=places,
         engine=engine,
-        jobs=jobs,
         prices=PRICES,
         tasks=tasks,
         inputs=InputReceiver(database=database, store=store, limits=LIMITS),
         default_model="fake",
         only_model=None,
         default_options={},
+        images_per_minute=ANY_NUMBER,
+        retry_window_seconds=retry_window_seconds,
     )
     removal = TenantRemoval(database=database, store=store, answers=answers)
+    watcher = GenerationWatcher(
+        database=database,
+        store=store,
+        scheduler=scheduler,
+        progress=progress,
+        cursors=CursorCodec(SecretStr("secret")),
+    )
+    loops = [asyncio.create_task(loop) for loop in (dispatcher.run_forever(), watcher.look_forever())]
     return Process(
         database=database,
         store=store,
         spool=spool,
-        pool=pool,
+        scheduler=scheduler,
         tasks=tasks,
-        jobs=jobs,
+        places=places,
+        progress=progress,
         engine=engine,
+        dispatcher=dispatcher,
         service=service,
-        watcher=GenerationWatcher(
-            database=database, store=store, spool=spool, jobs=jobs, cursors=CursorCodec(SecretStr("secret"))
-        ),
+        watcher=watcher,
         recovery=Recovery(
-            database=database, store=store, spool=spool, engine=engine, generation=service, removal=removal
+            database=database, store=store, spool=spool, engine=engine, dispatcher=dispatcher, removal=removal
         ),
+        loops=loops,
     )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import InvalidCursorException, InvalidRequestException
@@ -18,7 +18,7 @@ from pixyproxy.core.models.audit import AuditAction, AuditFilter
 from pixyproxy.core.models.image import ImageFilter
 from pixyproxy.core.models.principal import Actor, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
-from pixyproxy.data.audit_log import COLUMNS, NO_SHA256, SELECT, digest
+from pixyproxy.data.audit_log import COLUMNS, NO_SHA256, SELECT, AuditHead, AuditLog, digest
 from pixyproxy.data.database import Database, Repositories, UnitOfWork
 from pixyproxy.data.rows import insert_statement
 from pixyproxy.service.cursors import CursorCodec
@@ -57,6 +57,39 @@ class _BusyDatabase(Database):
         if not writes:
             await super()._run(_append_one, writes=True)
         return result
+
+
+@dataclass(frozen=True)
+class _BusyLog(AuditLog):
+    """A log that somebody appends an entry to after each statement that looks for its end."""
+
+    engine: Engine
+
+    def head(self) -> AuditHead | None:
+        found = super().head()
+        self._append_elsewhere()
+        return found
+
+    def last_sequence(self) -> int:
+        found = super().last_sequence()
+        self._append_elsewhere()
+        return found
+
+    def _append_elsewhere(self) -> None:
+        with self.engine.connect() as connection, connection.begin():
+            _append_one(Repositories(connection))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BusyLogDatabase(Database):
+    """A real database whose log is busy."""
+
+    async def read(self, work: UnitOfWork[Result]) -> Result:
+        def work_on_busy_log(data: Repositories) -> Result:
+            vars(data)["audit_log"] = _BusyLog(data.connection, self.engine)
+            return work(data)
+
+        return await super().read(work_on_busy_log)
 
 
 def _append_one(data: Repositories) -> None:
@@ -139,6 +172,16 @@ async def test_entries_appended_meanwhile_are_left_out(database: Database) -> No
     verdict = await service.verify()
     assert verdict.entries > 2
     assert verdict.problem is None
+
+
+@pytest.mark.parametrize("backend", ["mysql"])
+async def test_entries_appended_between_two_statements_lie_not_beyond_the_head(database: Database) -> None:
+    """Reads of SQLite see one snapshot."""
+    busy = _BusyLogDatabase(
+        engine=database.engine, slots=database.slots, writers=database.writers, wait_seconds=database.wait_seconds
+    )
+    for _ in range(2):
+        assert (await AuditService(database=busy, cursors=CURSORS).verify()).problem is None
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import DatabaseUnavailableException
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
-from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
+from pixyproxy.core.models.generation import (
+    Generation,
+    GenerationFilter,
+    GenerationGuid,
+    GenerationStatus,
+    ProcessGuid,
+)
+from pixyproxy.core.models.image import ImageFilter, ImageGuid, ImagePrompt, StoredImage
 from pixyproxy.core.models.order import InputPicture, ReceivedPicture, UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
@@ -24,7 +29,7 @@ from pixyproxy.data.database import Database, Repositories, UnitOfWork
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.images import ImageEditor
-from pixyproxy.service.private.recovery import FOUND_AT_ONCE, INTERVAL_SECONDS
+from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 from tests.service.private.conftest import Outage
 from tests.service.private.identity import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process, start_process
@@ -33,7 +38,7 @@ from tests.support.builders import MOMENT, add_generation, find_picture, new_gui
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
-ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 Result = TypeVar("Result")
 MONTH = "2026-11"
 PICTURE = pictures.png(32, 16)
@@ -43,26 +48,29 @@ MINUTE = timedelta(seconds=60)
 def _die(spool: Spool) -> SpoolFolder:
     """The folder of a process of this machine that was killed: a lock that nobody holds."""
     owner = ProcessGuid(new_guid())
-    folder = spool.folder_of(owner)
+    folder = SpoolFolder(spool.folder / owner)
     folder.path.mkdir(parents=True)
     (spool.folder / f"{owner}.lock").touch()
     return folder
 
 
 def _reserved(data: Repositories, tenant: Tenant, order: dict[str, object]) -> Generation:
+    data.budgets.lock(MONTH, tenant_id=tenant.id)
     data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
     return add_generation(data, tenant.id, **order)
 
 
-async def _claim(process: Process, tenant: Tenant, owner: ProcessGuid, **changes: object) -> Generation:
-    """A generation of a process, whose lease lasts, with its budget reserved."""
+async def _claim(process: Process, tenant: Tenant, owner: ProcessGuid | None, **changes: object) -> Generation:
+    """A generation of a process, whose lease lasts, with its budget reserved; of none: one that waits."""
     order: dict[str, object] = {
         "idempotency_key": new_guid(),
         "model": "priced",
         "budget_month": MONTH,
         "reserved_micro_usd": PRICE,
         "lease_owner": owner,
-        "lease_until": clock.now() + MINUTE,
+        "lease_until": None if owner is None else clock.now() + MINUTE,
+        "status": ACCEPTED if owner is None else CALLING,
+        "created_at": clock.now(),
     }
     return await process.database.write(lambda data: _reserved(data, tenant, order | changes))
 
@@ -102,10 +110,15 @@ async def _spent_and_reserved(process: Process, tenant: Tenant) -> tuple[int, in
     return spending.spent_micro_usd, spending.reserved_micro_usd
 
 
+def _trust_leases(process: Process) -> None:
+    """Have a process believe that a lease which is over was not renewed, as it does a minute after its start."""
+    process.recovery.renewal.since -= LEASE_SECONDS
+
+
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
     """Another process of this machine."""
-    started = start_process(database, store, drawer.pooled())
+    started = await start_process(database, store, drawer.pooled())
     yield started
     await started.stop()
 
@@ -263,6 +276,9 @@ async def test_the_lease_of_another_machine_is_respected_until_it_is_over(
     until = clock.now() + timedelta(seconds=seconds)
     generation = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=until)
     await process.recovery.recover()
+    assert (await process.generation(generation.guid)).status is CALLING
+    _trust_leases(process)
+    await process.recovery.recover()
     assert (await process.generation(generation.guid)).status is status
 
 
@@ -271,7 +287,8 @@ async def test_what_this_process_lost_track_of_is_given_up_with_its_lease(
     process: Process, tenant: Tenant, seconds: int, status: GenerationStatus
 ) -> None:
     until = clock.now() + timedelta(seconds=seconds)
-    generation = await _claim(process, tenant, process.spool.owner, lease_until=until, status=GenerationStatus.CALLING)
+    generation = await _claim(process, tenant, process.spool.owner, lease_until=until)
+    _trust_leases(process)
     await process.recovery.recover()
     assert (await process.generation(generation.guid)).status is status
 
@@ -284,8 +301,9 @@ async def test_what_a_first_release_left_calling_is_unknown(process: Process, te
 
 async def test_a_picture_whose_generation_was_given_up_meanwhile_is_stored(process: Process, tenant: Tenant) -> None:
     """Its machine was away for longer than its lease."""
-    folder = process.spool.folder_of(ProcessGuid(new_guid()))
+    folder = SpoolFolder(process.spool.folder / new_guid())
     generation = await _claim(process, tenant, folder.owner, lease_until=clock.now() - MINUTE)
+    _trust_leases(process)
     await process.recovery.recover()
     assert (await process.generation(generation.guid)).status is UNKNOWN
     folder.path.mkdir(parents=True)
@@ -296,46 +314,31 @@ async def test_a_picture_whose_generation_was_given_up_meanwhile_is_stored(proce
     assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
 
 
-async def test_what_was_only_accepted_is_executed_once(
+async def test_what_waits_is_executed_once_by_whichever_process_has_room(
     process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
-    generation = await _claim(process, tenant, _die(process.spool).owner, status=ACCEPTED)
-    # Whichever finds it first executes it.
-    owners = {process.spool.owner, other.spool.owner}
-    await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
+    generation = await _claim(process, tenant, None)
+    await asyncio.gather(*(each.dispatcher.look() for each in (process, other) * 3))
     for each in (process, other):
         await each.finish()
     stored = await process.generation(generation.guid)
     assert stored.status is STORED
-    assert stored.lease_owner in owners
     assert len(drawer.asked) == 1
     assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
 
 
-async def _claim_edit(process: Process, tenant: Tenant, owner: ProcessGuid, *, count: int = 1) -> Generation:
+async def _claim_edit(process: Process, tenant: Tenant, *, count: int = 1) -> Generation:
     content = InputPicture(field="image", media_type="image/png", byte_size=len(PICTURE), sha256="a" * 64)
     order = new_order(model="priced", inputs=(content,) * count)
-    return await _claim(process, tenant, owner, status=ACCEPTED, order=order, lease_until=None)
+    return await _claim(process, tenant, None, order=order)
 
 
-async def test_the_pictures_of_an_accepted_edit_come_along(
+async def test_an_edit_without_its_pictures_failed_and_costs_nothing(
     process: Process, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
-    folder = _die(process.spool)
-    generation = await _claim_edit(process, tenant, folder.owner)
-    folder.input(generation.guid, 0).write_bytes(PICTURE)
-    await process.recovery.recover()
+    generation = await _claim_edit(process, tenant)
+    await process.dispatcher.look()
     await process.finish()
-    assert drawer.inputs == [[PICTURE]]
-    assert (await process.generation(generation.guid)).status is STORED
-    assert process.spooled == []
-
-
-async def test_an_edit_whose_pictures_are_on_another_machine_failed_and_costs_nothing(
-    process: Process, tenant: Tenant, drawer: FakeDrawer
-) -> None:
-    generation = await _claim_edit(process, tenant, ProcessGuid(new_guid()))
-    await process.recovery.recover()
     ended = await process.generation(generation.guid)
     assert (ended.status, ended.idempotency_key, drawer.asked) == (FAILED, None, [])
     assert ended.error is not None
@@ -343,37 +346,49 @@ async def test_an_edit_whose_pictures_are_on_another_machine_failed_and_costs_no
     assert await _spent_and_reserved(process, tenant) == (0, 0)
 
 
-async def test_an_edit_whose_pictures_a_living_process_has_is_left_to_it(
-    process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
+async def test_the_files_of_an_order_stay_until_it_is_over(
+    process: Process, tenant: Tenant, drawer: FakeDrawer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _die(process.spool)
-    generation = await _claim_edit(process, tenant, folder.owner, count=2)
-    other.spool.own.input(generation.guid, 0).write_bytes(b"0")
-    folder.input(generation.guid, 1).write_bytes(b"1")
-    await process.recovery.recover()
-    assert (await process.generation(generation.guid)).status is ACCEPTED
-    assert folder.input(generation.guid, 1).is_file()
-    await other.recovery.recover()
-    await other.finish()
-    assert (await process.generation(generation.guid)).status is STORED
-    assert drawer.inputs == [[b"0", b"1"]]
+    monkeypatch.setattr("pixyproxy.service.private.recovery.ORDER_FILES_KEPT", timedelta(0))
+    monkeypatch.setattr("pixyproxy.service.private.recovery.INTERVAL_SECONDS", 0.05)
+    files = process.store.orders
+    old, young = GenerationGuid(new_guid()), GenerationGuid(new_guid())
+    for guid in (old, young):
+        files.prepare(guid)
+    os.utime(files.folder / old, (0, 0))
+    process.places.open = False
+    generation = await _claim_edit(process, tenant)
+    files.prepare(generation.guid)
+    files.input(generation.guid, 0).write_bytes(PICTURE)
+
+    async def swept() -> bool:
+        return not (files.folder / old).exists()
+
+    async def over() -> bool:
+        return not (files.folder / generation.guid).exists()
+
+    async with _recovering(process):
+        await _eventually(swept)
+        assert files.input(generation.guid, 0).is_file()
+        process.places.open = True
+        await _eventually(over)
+    assert drawer.inputs == [[PICTURE]]
+    # It may belong to an order that is about to be claimed.
+    assert (files.folder / young).is_dir()
 
 
 async def test_a_folder_stays_while_more_generations_are_abandoned_than_one_round_finds(
-    process: Process, tenant: Tenant, drawer: FakeDrawer, monkeypatch: pytest.MonkeyPatch
+    process: Process, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.recovery.GENERATIONS_AT_ONCE", 1)
-    older = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=None)
     folder = _die(process.spool)
-    edit = await _claim_edit(process, tenant, folder.owner)
-    folder.input(edit.guid, 0).write_bytes(PICTURE)
-    statuses = []
-    for _ in range(2):
+    claimed = [await _claim(process, tenant, folder.owner) for _ in range(3)]
+    rounds = []
+    for _ in range(3):
         await process.recovery.recover()
-        await process.finish()
-        statuses.append([(await process.generation(each.guid)).status for each in (older, edit)])
-    assert statuses == [[UNKNOWN, ACCEPTED], [UNKNOWN, STORED]]
-    assert drawer.inputs == [[PICTURE]]
+        ended = [(await process.generation(each.guid)).status is UNKNOWN for each in claimed]
+        rounds.append((ended.count(True), folder.path.exists()))
+    assert rounds == [(2, True), (3, True), (3, False)]
 
 
 async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -392,92 +407,29 @@ async def _recovering(process: Process) -> AsyncIterator[None]:
         await running
 
 
-async def test_recoveries_at_once_do_not_take_each_others_pictures_for_missing(
-    process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
-) -> None:
-    folder = _die(process.spool)
-    generations = [await _claim_edit(process, tenant, folder.owner, count=3) for _ in range(5)]
-    for generation in generations:
-        for index in range(3):
-            folder.input(generation.guid, index).write_bytes(PICTURE)
-
-    async def taken_over() -> bool:
-        await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
-        return ACCEPTED not in {(await process.generation(each.guid)).status for each in generations}
-
-    await _eventually(taken_over)
-    for each in (process, other):
-        await each.finish()
-    assert {(await process.generation(each.guid)).status for each in generations} == {STORED}
-    assert drawer.inputs == [[PICTURE] * 3] * 5
-
-
-async def test_an_order_that_cannot_be_taken_over_does_not_keep_the_others_from_it(
-    process: Process, tenant: Tenant, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = _die(process.spool)
-    edit = await _claim_edit(process, tenant, folder.owner)
-    folder.input(edit.guid, 0).write_bytes(PICTURE)
-    called = await _claim(process, tenant, folder.owner)
-    other = await _claim(process, tenant, ProcessGuid(new_guid()), lease_until=None)
-    in_the_way = process.spool.folder / process.spool.owner
-    in_the_way.write_bytes(b"")
-    await process.recovery.recover()
-    statuses = [(await process.generation(each.guid)).status for each in (edit, called, other)]
-    assert statuses == [ACCEPTED, UNKNOWN, UNKNOWN]
-    assert f"recovery could not finish generation {edit.guid} and will go on" in caplog.text
-    in_the_way.unlink()
-    await process.recovery.recover()
-    await process.finish()
-    assert (await process.generation(edit.guid)).status is STORED
-    assert process.spooled == []
-
-
-def _process_with_one_place(database: Database, store: LocalStore) -> tuple[Process, FakeDrawer]:
-    """A process that draws one order, at a gate that is closed, and in which one more may wait."""
-    drawer = FakeDrawer()
-    drawer.close_gate()
-    return start_process(database, store, drawer.pooled(concurrency=1), queue_size=1), drawer
-
-
-async def test_what_no_upstream_can_draw_any_more_failed_and_costs_nothing(
-    database: Database, store: LocalStore, tenant: Tenant
-) -> None:
-    process, drawer = _process_with_one_place(database, store)
-    folder = _die(process.spool)
-    claimed = [await _claim(process, tenant, folder.owner, status=ACCEPTED) for _ in range(3)]
-    await process.recovery.recover()
-    statuses = [(await process.generation(each.guid)).status for each in claimed]
-    assert statuses[1:] == [ACCEPTED, FAILED]
-    drawer.open_gate()
-    await process.finish()
-    assert [(await process.generation(each.guid)).status for each in claimed] == [STORED, STORED, FAILED]
-    assert await _spent_and_reserved(process, tenant) == (2 * PRICE, 0)
-    await process.stop()
-
-
-async def test_a_process_that_stops_leaves_what_it_has_accepted_to_others_at_once(  # noqa: PLR0913, PLR0917
+async def test_a_process_that_stops_leaves_what_waits_to_others_at_once(
     database: Database,
     store: LocalStore,
-    process: Process,
     tenant: Tenant,
-    drawer: FakeDrawer,
+    principal: Principal,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.detached.LEAST_SECONDS", 0)
-    stopping_drawer = FakeDrawer()
+    drawer, stopping_drawer = FakeDrawer(), FakeDrawer()
     stopping_drawer.close_gate()
-    stopping = start_process(database, store, stopping_drawer.pooled(concurrency=1))
-    folder = _die(process.spool)
-    claimed = [await _claim(process, tenant, folder.owner, status=ACCEPTED) for _ in range(2)]
-    await stopping.recovery.recover()
+    stopping = await start_process(database, store, stopping_drawer.pooled(concurrency=1))
+    submitted = [await stopping.submit(ImagePrompt(prompt=each, model="priced"), principal=principal) for each in "ab"]
     await stopping_drawer.drawing.wait()
     await stopping.stop()
-    await process.recovery.recover()
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
+    stored = await process.watcher.outcome(submitted[1].guid, tenant_id=tenant.id, seconds=20)
     await process.finish()
-    assert [(await process.generation(each.guid)).status for each in claimed] == [UNKNOWN, STORED]
+    assert (await process.generation(submitted[0].guid)).status is UNKNOWN
     assert (len(stopping_drawer.asked), len(drawer.asked)) == (1, 1)
-    assert await _spent_and_reserved(process, tenant) == (PRICE, PRICE)
+    assert stored.generation.lease_owner == process.spool.owner
+    spending = await process.spending(stored.generation)
+    assert (spending.spent_micro_usd, spending.reserved_micro_usd) == (PRICE, PRICE)
+    await process.stop()
 
 
 async def test_a_process_does_not_give_up_what_it_works_on_itself(
@@ -485,9 +437,10 @@ async def test_a_process_does_not_give_up_what_it_works_on_itself(
 ) -> None:
     """A database that was away for longer than a lease kept it from being renewed."""
     drawer.close_gate()
-    generation = await _claim(process, tenant, _die(process.spool).owner, status=ACCEPTED)
-    await process.recovery.recover()
+    generation = await _claim(process, tenant, None)
+    await process.dispatcher.look()
     await drawer.drawing.wait()
+    _trust_leases(process)
     await process.database.write(
         lambda data: data.connection.exec_driver_sql("UPDATE generations SET lease_until = '2026-01-01 00:00:00'")
     )
@@ -575,66 +528,89 @@ async def test_it_lets_go_of_answers_that_were_decided_on_elsewhere(process: Pro
         await running
 
 
-@pytest.mark.parametrize("status", [ACCEPTED, CALLING])
-async def test_claims_of_which_nobody_could_know_end_unasked(
-    process: Process, tenant: Tenant, drawer: FakeDrawer, status: GenerationStatus
-) -> None:
-    generation = await _claim(process, tenant, process.spool.owner, status=status)
-    for guid in (*(new_guid() for _ in range(FOUND_AT_ONCE)), generation.guid):
-        process.jobs.doubtful.add(GenerationGuid(guid))
-    await _recover_doubtful(process)
-    ended = await process.generation(generation.guid)
-    assert (ended.status, ended.idempotency_key, drawer.asked) == (FAILED, None, [])
-    assert await _spent_and_reserved(process, tenant) == (0, 0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _CommitLosingDatabase(Database):
-    """A real database that commits its first change without saying so, and holds the read after that until it may."""
+    """A real database that commits its next change without saying so, if it is told to; then it may be away."""
 
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Event = field(default_factory=asyncio.Event)
-    may_read: asyncio.Event = field(default_factory=asyncio.Event)
+    losing: asyncio.Event = field(default_factory=asyncio.Event)
+    away: asyncio.Event = field(default_factory=asyncio.Event)
+    is_lost: bool = False
 
     async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
-        if self.lost.is_set() and not self.reading.is_set():
-            self.reading.set()
-            await self.may_read.wait()
-        result = await super()._run(work, writes=writes)
-        if writes and not self.lost.is_set():
-            self.lost.set()
+        if self.away.is_set():
             raise DatabaseUnavailableException
+        result = await super()._run(work, writes=writes)
+        if writes and self.losing.is_set():
+            self.losing.clear()
+            if self.is_lost:
+                self.away.set()
+            error = DatabaseUnavailableException()
+            error.in_doubt = True
+            raise error
         return result
 
 
+def _losing(database: Database, *, is_lost: bool = False) -> _CommitLosingDatabase:
+    return _CommitLosingDatabase(
+        database.engine, database.slots, database.writers, database.wait_seconds, is_lost=is_lost
+    )
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_claim_that_is_looked_for_after_its_commit_was_lost_is_not_ended_meanwhile(
+async def test_a_claim_whose_commit_was_lost_is_looked_for_and_executed(
     database: Database, store: LocalStore, drawer: FakeDrawer, principal: Principal
 ) -> None:
-    losing = _CommitLosingDatabase(database.engine, database.slots, database.writers, database.wait_seconds)
-    process = start_process(losing, store, drawer.pooled())
-    submitting = asyncio.create_task(process.submit(principal=principal))
-    await losing.reading.wait()
-    running = asyncio.create_task(process.recovery.run_forever())
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(running, INTERVAL_SECONDS / 2)
-    losing.may_read.set()
-    submission = await submitting
-    await process.finish()
-    assert (await process.generation(submission.guid)).status is STORED
+    losing = _losing(database)
+    process = await start_process(losing, store, drawer.pooled())
+    losing.losing.set()
+    made = await process.make(principal=principal)
+    assert made.generation.status is STORED
+    assert len(drawer.asked) == 1
     await process.stop()
 
 
-async def test_an_accepted_claim_that_was_forgotten_is_executed_once_when_its_lease_is_over(
-    process: Process, tenant: Tenant, drawer: FakeDrawer
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_claim_that_was_refused_and_stands_is_ended_unasked(  # noqa: PLR0913  (fixtures)
+    database: Database, store: LocalStore, drawer: FakeDrawer, tenant: Tenant, principal: Principal, *, waits: bool
 ) -> None:
-    over = clock.now() - MINUTE
-    generation = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=over)
-    for _ in range(2):
-        await process.recovery.recover()
-        await process.finish()
-    assert (await process.generation(generation.guid)).status is STORED
+    losing = _losing(database, is_lost=True)
+    process = await start_process(losing, store, drawer.pooled())
+    process.places.open = not waits
+    losing.losing.set()
+    with pytest.raises(DatabaseUnavailableException):
+        await process.submit(ImagePrompt(prompt="a", model="priced"), principal=principal, key="k")
+    losing.away.clear()
+
+    async def is_ended() -> bool:
+        (page,) = [
+            await process.watcher.list_generations(GenerationFilter(), tenant_id=tenant.id, limit=9, cursor=None)
+        ]
+        return [each.generation.status for each in page.generations] == [FAILED]
+
+    await _eventually(is_ended)
+    process.places.open = True
+    await process.dispatcher.look()
+    await process.finish()
+    assert drawer.asked == []
+    assert await process.of_key("k", principal=principal) is None
+    await process.stop()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_orders_that_a_process_was_given_unknowingly_wait_again_and_are_executed_once(
+    database: Database, store: LocalStore, drawer: FakeDrawer, principal: Principal
+) -> None:
+    losing = _losing(database)
+    process = await start_process(losing, store, drawer.pooled())
+    process.places.open = False
+    submitted = await process.submit(principal=principal)
+    process.places.open = True
+    losing.losing.set()
+    stored = await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id, seconds=20)
+    assert stored.generation.version >= 3
     assert len(drawer.asked) == 1
+    await process.stop()
 
 
 async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Process, tenant: Tenant) -> None:
@@ -648,63 +624,3 @@ async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Proce
     path.write_bytes(content)
     await process.recovery.recover()
     assert len(await _images(process, tenant)) == 1
-
-
-async def _recover_doubtful(process: Process) -> None:
-    """Go through rounds of recovery until nothing is in doubt."""
-
-    async def known() -> bool:
-        return process.jobs.doubtful.list_all() == []
-
-    async with _recovering(process):
-        await _eventually(known)
-
-
-async def test_what_was_refused_is_ended_and_never_executed_however_late_that_is(
-    process: Process, tenant: Tenant, drawer: FakeDrawer
-) -> None:
-    """Its lease is over, as after a long outage, and ending it has failed so far."""
-    claim = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=clock.now() - MINUTE)
-    process.jobs.doubtful.add(claim.guid)
-    await process.recovery.recover()
-    assert (await process.generation(claim.guid)).status is ACCEPTED
-    await _recover_doubtful(process)
-    await process.finish()
-    assert (await process.generation(claim.guid)).status is FAILED
-    assert drawer.asked == []
-    assert await _spent_and_reserved(process, tenant) == (0, 0)
-
-
-async def test_what_was_refused_and_is_executed_on_another_machine_is_left_to_that(
-    process: Process, database: Database, tenant: Tenant, tmp_path: Path
-) -> None:
-    drawer = FakeDrawer()
-    drawer.close_gate()
-    far = start_process(database, LocalStore(tmp_path / "far" / "images", room_bytes=1), drawer.pooled())
-    claim = await _claim(process, tenant, process.spool.owner, status=ACCEPTED, lease_until=clock.now() - MINUTE)
-    process.jobs.doubtful.add(claim.guid)
-    await far.recovery.recover()
-    await drawer.drawing.wait()
-    await _recover_doubtful(process)
-    drawer.open_gate()
-    await far.finish()
-    assert (await process.generation(claim.guid)).status is STORED
-    assert find_picture(far.store, claim.image_guids[0])
-    assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
-    await far.stop()
-
-
-async def test_the_pictures_of_an_edit_that_finds_no_place_are_removed(
-    database: Database, store: LocalStore, tenant: Tenant
-) -> None:
-    process, drawer = _process_with_one_place(database, store)
-    folder = _die(process.spool)
-    edits = [await _claim_edit(process, tenant, folder.owner) for _ in range(3)]
-    for edit in edits:
-        folder.input(edit.guid, 0).write_bytes(PICTURE)
-    await process.recovery.recover()
-    drawer.open_gate()
-    await process.finish()
-    assert [(await process.generation(edit.guid)).status for edit in edits] == [STORED, STORED, FAILED]
-    assert process.spooled == []
-    await process.stop()

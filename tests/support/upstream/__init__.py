@@ -21,6 +21,9 @@ a client that has hung up pays nevertheless. An answer with an error status, an 
 event, or none at all is not bought. Where a connection is cut, a 2xx makes no sense or
 a stream lacks its end, the pictures count as made and paid for: the worst case.
 
+`FakeUpstream.posts` says when each POST began and ended, and whether its answer was
+delivered; `most_at_once` and `most_started_within` count over them.
+
 In a stream of several pictures, the usages of the completed events add up to the
 order's: the first one carries the input's tokens and those of the partial pictures.
 
@@ -87,6 +90,7 @@ from tests.support.upstream.forms import UploadedFile
 from tests.support.upstream.ledger import LedgerLine
 from tests.support.upstream.models import MODELS
 from tests.support.upstream.named import BEHAVIOURS
+from tests.support.upstream.posts import Post, most_at_once, most_started_within
 from tests.support.upstream.server import API_KEY, FakeUpstream, refusing_base_url
 from tests.support.upstream.stream_behaviours import (
     STREAM_BROKEN_DATA,
@@ -110,6 +114,7 @@ from tests.support.upstream.stream_behaviours import (
     StreamInsertion,
     StreamVariant,
 )
+from tests.support.upstream.timed import Delayed, Gate
 from tests.support.upstream.validation import KNOWN_PARAMETERS
 
 __all__ = [
@@ -170,14 +175,17 @@ __all__ = [
     "UNPROCESSABLE",
     "Behaviour",
     "Cut",
+    "Delayed",
     "Drip",
     "Exchange",
     "FakeUpstream",
     "Flood",
+    "Gate",
     "Hang",
     "LedgerLine",
     "Linked",
     "Normal",
+    "Post",
     "Refusal",
     "Respelled",
     "StreamBehaviour",
@@ -191,5 +199,7 @@ __all__ = [
     "UploadedFile",
     "UpstreamRequest",
     "Verbatim",
+    "most_at_once",
+    "most_started_within",
     "refusing_base_url",
 ]

@@ -94,6 +94,7 @@ class Exchange:
         self._edits = request.path.partition("?")[0] == EDITS_PATH
         self._in_chunks = False
         self._is_settled = not request.asks_for_pictures
+        self.is_bought = False
         body = {} if self._bad_parameter() else request.body
         inputs = sum(file.parameter == "image" for file in request.files)
         self.order = order_of(body, input_pictures=inputs, edits=self._edits)
@@ -108,7 +109,7 @@ class Exchange:
         """Write the request's line into the ledger, unless it has one; `pictures` is n where it is not said."""
         if self._is_settled:
             return
-        self._is_settled = True
+        self._is_settled, self.is_bought = True, bought
         made = self.order.count if pictures is None else pictures
         model = self.received.body.get("model")
         line = LedgerLine(

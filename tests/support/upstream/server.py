@@ -8,6 +8,7 @@ import functools
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.upstream.connection import Connection
 from tests.support.upstream.exchange import Exchange, Surroundings, UpstreamRequest, request_of
 from tests.support.upstream.ledger import Ledger, LedgerLine
 from tests.support.upstream.models import MODELS_PATH, models_answer
+from tests.support.upstream.posts import Post
 
 API_KEY = "sk-fake-upstream-key"
 """The key that a `FakeUpstream` accepts unless it is given another."""
@@ -86,10 +88,16 @@ class FakeUpstream:
         return self._ledger.lines
 
     @property
+    def posts(self) -> list[Post]:
+        """Return every POST that asked for pictures, in order of arrival; those under way are not ended yet."""
+        with self._state.changed:
+            return list(self._state.posts)
+
+    @property
     def posts_by_prompt(self) -> collections.Counter[str]:
         """How many POSTs asked for pictures of each prompt, also those never answered."""
         with self._state.changed:
-            return collections.Counter(self._state.posts)
+            return collections.Counter(self._state.counts)
 
     def start(self) -> None:
         """Serve until `close`."""
@@ -138,7 +146,8 @@ class FakeUpstream:
             self._state.queued.clear()
             self._state.rules.clear()
             self._state.requests.clear()
-            self._state.posts.clear()
+            self._state.counts.clear()
+            self._state.posts = []
 
     def wait_for_requests(self, count: int, *, seconds: float = 30.0) -> None:
         """Return once `count` requests have arrived, or raise `TimeoutError`."""
@@ -184,7 +193,7 @@ class FakeUpstream:
 
     async def _answer(self, connection: Connection, request: UpstreamRequest) -> None:
         """Record the request before anything else, then answer it."""
-        behaviour, released = self._record(request)
+        behaviour, released, post = self._record(request)
         around = Surroundings(
             api_key=self.api_key, picture=self.picture, released=released, write_line=self._ledger.pen()
         )
@@ -192,20 +201,30 @@ class FakeUpstream:
         try:
             await asyncio.sleep(self.delay)
             await behaviour.answer(exchange)
+            post.delivered = exchange.is_bought and connection.is_open
         finally:
             exchange.settle(bought=False, status=None)
+            post.ended = time.monotonic()
 
-    def _record(self, request: UpstreamRequest) -> "tuple[Behaviour, concurrent.futures.Future[None]]":
-        """Record a request; return what it gets, and what releases it."""
+    def _record(self, request: UpstreamRequest) -> "tuple[Behaviour, concurrent.futures.Future[None], Post]":
+        """Record a request; return what it gets, what releases it, and where its times are written."""
+        model = request.body.get("model")
+        post = Post(
+            prompt=request.prompt or "",
+            model=model if isinstance(model, str) else None,
+            key=request.headers.get("idempotency-key"),
+        )
         state = self._state
         with state.changed:
             if self._remember:
                 state.requests.append(request)
             state.changed.notify_all()
             if not request.asks_for_pictures:
-                return _beside_pictures(request), state.released
-            state.posts[request.prompt or ""] += 1
-            return state.next_behaviour(request.prompt or ""), state.released
+                return _beside_pictures(request), state.released, post
+            state.counts[post.prompt] += 1
+            if self._remember:
+                state.posts.append(post)
+            return state.next_behaviour(post.prompt), state.released, post
 
 
 @dataclass
@@ -223,7 +242,8 @@ class _State:
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     requests: list[UpstreamRequest] = field(default_factory=list)
-    posts: collections.Counter[str] = field(default_factory=collections.Counter)
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    posts: list[Post] = field(default_factory=list)
     lasting: Behaviour = NORMAL
     queued: collections.deque[Behaviour] = field(default_factory=collections.deque)
     rules: list[_Rule] = field(default_factory=list)

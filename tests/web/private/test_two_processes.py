@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import httpx2
 import pytest
@@ -13,7 +14,7 @@ from tests.support.problems import assert_problem
 from tests.support.process import new_api_key, running_server
 from tests.support.server import UNLIMITED, make_settings, upstream_settings
 from tests.support.upstream import HANG, HTML, STREAM_HANG, FakeUpstream
-from tests.web.streams import following
+from tests.web.streams import following, following_all
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -82,6 +83,20 @@ def test_events_come_from_the_process_that_does_not_do_the_work(pair: Pair, upst
     ]
     assert (seen[-1].name, seen[-1].data["images"]) == ("stored", seen_there[-1].data["images"])
     assert pair.other.get(f"/generation/{taken['guid']}").json()["images"] == seen[-1].data["images"]
+
+
+def test_all_events_of_a_tenant_come_from_either_process(pair: Pair, upstream: FakeUpstream) -> None:
+    upstream.behave(HANG)
+    guids = [
+        client.post("/generation", json={"prompt": prompt}).json()["guid"]
+        for client, prompt in ((pair.one, "one fox"), (pair.other, "another fox"))
+    ]
+    upstream.wait_for_requests(2)
+    with following_all(pair.one) as here, following_all(pair.other) as there:
+        assert [[next(events).data["guid"] for _ in guids] for events in (here, there)] == [guids, guids]
+        upstream.release()
+        ends = [{(event.name, event.data["guid"]) for event in islice(events, 2)} for events in (here, there)]
+    assert ends == [{("stored", guid) for guid in guids}] * 2
 
 
 def test_whoever_comes_back_may_come_to_another_process(pair: Pair, upstream: FakeUpstream) -> None:

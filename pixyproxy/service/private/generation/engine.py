@@ -1,32 +1,32 @@
 """Executing a generation: ask an upstream once, keep what it answers, write down how it ended.
 
-1. The generation is committed as ``calling`` before the upstream is asked.
+1. The generation is committed as ``calling``, with a place at an upstream, before that is asked.
 2. The answer goes into the spool as it arrives, and is durable there before anything else happens.
-3. The pictures move to the store; then one transaction records them, charges them and settles the generation.
+3. The pictures move to the store; then one transaction records them, charges them, settles the generation and gives
+   the place that it had to the order that is next, which this process then executes.
 4. The spool's entry goes.
 
 Whatever dies in between, ``recovery.py`` goes on from what is in the spool. What is asked for is in the generation's
-row: whoever executes it needs nothing but that.
+row, and its input pictures in the store: whoever executes it needs nothing but its id.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
-from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     DatabaseBusyException,
     DatabaseException,
     GenerationDeletedException,
-    GenerationInFlightException,
     ImageGenerationException,
     ImageStorageException,
+    InputPictureException,
     PixyProxyException,
-    QueueFullException,
     RecordPendingException,
     UpstreamAddressException,
     UpstreamAnswerException,
@@ -37,17 +37,27 @@ from pixyproxy.core.exceptions import (
     UpstreamUnreachableException,
 )
 from pixyproxy.core.fault_points import FaultPoint, reach, reach_from_thread
-from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus, GenerationWithImages
+from pixyproxy.core.models.generation import Generation, GenerationError, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.order import UpstreamAnswer
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
-from pixyproxy.service.private.generation.jobs import Job, Jobs
+from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation.places import Places
+from pixyproxy.service.private.generation.progress import Execution, Progress
 from pixyproxy.service.private.generation.received import PictureLimits, ReceivedAnswer
-from pixyproxy.service.private.generation.settlement import Settlement, ending_of, settle
-from pixyproxy.service.private.upstream.pool import Turn, UpstreamPool
+from pixyproxy.service.private.generation.settlement import (
+    Settlement,
+    ending_of,
+    error_of,
+    exception_of,
+    lock_budget,
+    settle,
+)
+from pixyproxy.service.private.upstream.pool import UpstreamPool
+from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS, Schedule, Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -62,21 +72,19 @@ DID_NOTHING = (
 BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException, ImageStorageException)
 """After these, the pictures that came before are kept."""
 RECORDERS = 4
-LEASE_SECONDS = 60
-"""How long a process may be silent before others take it for dead; on its own machine its lock tells at once."""
-PREVIEW_SECONDS = 1.0
-"""How long previews stay when a generation is over."""
+LEASE_MARGIN_SECONDS = 15
+"""A call is begun only while its lease lasts at least this long."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
 """While the database or the store is away; recovery from that takes no longer."""
 
 
-class _TakenOverException(Exception):
-    """Another process has taken this one for dead, and works on the generation."""
+class _LeaseOverException(Exception):
+    """The process stood still for so long that others may take it for dead; nothing was asked."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Executes generations. ``queue_seconds`` is how long one may wait for a place at an upstream.
+    """Executes generations.
 
     ``recorders`` bounds those that record at once: what is paid for waits in turn, without an end, where new orders
     are refused after a while.
@@ -87,26 +95,22 @@ class Engine:
     answers: KeptAnswers
     store: LocalStore
     pool: UpstreamPool
-    jobs: Jobs
+    scheduler: Scheduler
+    places: Places
+    progress: Progress
     settlement: Settlement
     limits: PictureLimits
-    queue_seconds: float
+    tasks: DetachedTasks
     recorders: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, RECORDERS))
 
-    async def execute(self, job: Job) -> None:
-        """Bring a generation to its end. Never raises but when it is cancelled."""
-        try:
-            await self._execute(job)
-        except _TakenOverException:
-            logger.warning("generation %s is executed by another process", job.generation.guid)
-            job.fail(GenerationInFlightException(), GenerationStatus.ACCEPTED)
-        except BaseException:
-            # It was cancelled: another process, or the next, goes on.
-            job.fail(GenerationInFlightException(), job.status)
-            raise
-        finally:
-            self.pool.withdraw(job.turn)
-            self.jobs.remove(job)
+    def start(self, generation: Generation, *, began: float) -> None:
+        """Execute a generation that has a place at an upstream, and one of ``places``.
+
+        ``began`` is when the transaction began that gave it the place.
+        """
+        execution = Execution(generation, began)
+        self.progress.begin(execution)
+        self.tasks.start(self._run(execution))
 
     async def finish(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder) -> GenerationWithImages:
         """Store and record the pictures of an entry of the spool; again is as good as once.
@@ -115,31 +119,50 @@ class Engine:
         ``DatabaseException``; the entry is then as it was.
         """
         await run_in_thread(self._move, generation, entry, folder)
-        return await self._record(generation, entry)
+        stored, _ = await self._record(generation, entry, limit=0)
+        return stored
 
     async def clean(self, generation: Generation, folder: SpoolFolder) -> None:
         """Let go of what the spool holds of a generation that is over. Raises ``ImageStorageException``."""
         await run_in_thread(self._sync_and_unlink, generation, folder)
         await reach(FaultPoint.CLEANED)
 
-    async def _execute(self, job: Job) -> None:
-        generation = job.generation
+    async def _run(self, execution: Execution) -> None:
+        """Execute a generation. Never raises but when it is cancelled."""
         try:
-            entry = await self._ask(job)
+            await self._execute(execution)
+        except Exception:
+            logger.exception("generation %s is left to recovery", execution.generation.guid)
+        finally:
+            self.progress.end(execution)
+            if not execution.handed_over:
+                self.places.give_back(1)
+
+    def _hand_over(self, execution: Execution, begun: list[Generation], began: float) -> None:
+        """Execute what got the place of a generation that is over; there is one at the most."""
+        for generation in begun:
+            execution.handed_over = True
+            self.start(generation, began=began)
+
+    async def _execute(self, execution: Execution) -> None:
+        """Bring a generation to its end, or back to the queue."""
+        generation = execution.generation
+        try:
+            entry = await self._ask(execution)
             moved = await self._keep(generation, entry)
         except asyncio.CancelledError:
-            if job.status is not GenerationStatus.ACCEPTED:
-                await self._settle_cancelled(job)
+            await self._settle_cancelled(execution)
             raise
-        except _TakenOverException:
-            raise
+        except _LeaseOverException:
+            logger.warning("generation %s was not begun in time, and waits again", generation.guid)
+            await self._write_down(execution, None)
         except Exception as error:  # noqa: BLE001  (whatever it is, the generation has to end)
             await reach(FaultPoint.REFUSED)
-            await self._give_up(job, error)
-            await _let_previews_be_seen(generation)
+            # Not later: once it is written down, the order may be executed anew.
             await (await self.spool.open()).remove(generation.guid)
-            return
-        await self._see_through(job, entry, moved=moved)
+            await self._write_down(execution, error)
+        else:
+            await self._see_through(execution, entry, moved=moved)
 
     async def _keep(self, generation: Generation, entry: SpoolEntry) -> bool:
         """Make the entry durable and store its pictures; False where they have yet to be stored."""
@@ -168,11 +191,21 @@ class Engine:
         self.store.sync(generation.image_guids[: generation.image_count])
         folder.unlink(generation.guid)
 
-    async def _record(self, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
-        """Record the pictures that are in the store. Raises as ``finish`` does."""
+    async def _record(
+        self, generation: Generation, entry: SpoolEntry, *, limit: int
+    ) -> tuple[GenerationWithImages, list[Generation]]:
+        """Record the pictures that are in the store; return what is to be executed next. Raises as ``finish`` does."""
         await reach(FaultPoint.MOVED)
+
+        def record(data: Repositories) -> tuple[GenerationWithImages, list[Generation]]:
+            lock_budget(data, generation)
+            schedule = self.scheduler.lock(data)
+            stored = self.settlement.record(data, generation, entry)
+            schedule.leave(generation, None)
+            return stored, _begin(schedule, limit)
+
         try:
-            stored = await self.database.write(lambda data: self.settlement.record(data, generation, entry))
+            stored = await self.places.decide(self.database, record)
         except GenerationDeletedException:
             for guid, picture in zip(generation.image_guids, entry.pictures, strict=False):
                 await self.store.delete(guid, picture.media_type)
@@ -180,47 +213,47 @@ class Engine:
         await reach(FaultPoint.RECORDED)
         return stored
 
-    async def _ask(self, job: Job) -> SpoolEntry:
-        """The upstream's answer, received; another upstream is asked only where the one before did nothing.
-
-        Where all did nothing and one is at its limit, that is raised: it passes by itself.
-        """
-        generation, tried = job.generation, frozenset[str]()
-        limit: UpstreamBusyException | None = None
+    async def _ask(self, execution: Execution) -> SpoolEntry:
+        """The upstream's answer, received."""
+        generation = execution.generation
         folder = await self.spool.open()
+        inputs = [self.store.orders.input(generation.guid, index) for index in range(len(generation.order.inputs))]
+        await run_in_thread(_require_files, inputs) if inputs else None
+        pooled = self.pool.by_name[generation.upstream or ""]
+        await reach(FaultPoint.CALLING)
+        if time.monotonic() - execution.began > LEASE_SECONDS - LEASE_MARGIN_SECONDS:
+            raise _LeaseOverException
         loop = asyncio.get_running_loop()
-        inputs = [folder.input(generation.guid, index) for index in range(len(generation.order.inputs))]
-        deadline = loop.time() + self.queue_seconds
-        while True:
-            pooled = await job.turn.wait(seconds=deadline - loop.time())
-            await self._begin_call(job)
-            tell = partial(loop.call_soon_threadsafe, job.change)
-            received = ReceivedAnswer(
-                folder, generation.guid, generation.image_guids, self.limits, self.store.recent, self.answers, tell
+        tell = partial(loop.call_soon_threadsafe, self._tell_preview, generation)
+        received = ReceivedAnswer(
+            folder, generation.guid, generation.image_guids, self.limits, self.store, self.answers, tell
+        )
+        execution.asked = True
+        try:
+            if generation.order.previews:
+                await run_in_thread(self.store.orders.prepare, generation.guid)
+            async with contextlib.aclosing(received):
+                answer = await pooled.upstream.draw(generation.order, inputs=inputs, sink=received)
+        except BaseException as error:
+            await self._commit_kept(generation, received)
+            if not (isinstance(error, BROKE_OFF) and received.whole):
+                raise
+            logger.warning("generation %s broke off; what came whole is kept", generation.guid)
+            answer = UpstreamAnswer()
+        await reach(FaultPoint.ANSWERED)
+        return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
+
+    def _tell_preview(self, generation: Generation) -> None:
+        """Tell those who follow here at once, and those elsewhere by the row's version."""
+        self.progress.tell(generation.guid)
+        self.tasks.start(self._note_preview(generation))
+
+    async def _note_preview(self, generation: Generation) -> None:
+        with contextlib.suppress(DatabaseException):
+            await self.database.write(
+                lambda data: data.generations.note_preview(generation.id, tenant_id=generation.tenant_id)
             )
-            job.asked = True
-            try:
-                async with contextlib.aclosing(received):
-                    answer = await pooled.upstream.draw(generation.order, inputs=inputs, sink=received)
-                job.turn.release()
-            except BaseException as error:
-                job.turn.release(error)
-                tried |= {pooled.name}
-                await self._commit_kept(generation, received)
-                limit = error if isinstance(error, UpstreamBusyException) else limit
-                if isinstance(error, DID_NOTHING) and self.pool.serves_other(generation.order.model, tried):
-                    logger.warning("%s did nothing (%s); asking another upstream", pooled.name, error.code)
-                    job.asked = False
-                    job.turn = self._next_turn(generation, tried, limit or error)
-                    continue
-                if isinstance(error, DID_NOTHING) and limit is not None:
-                    raise limit from error
-                if not (isinstance(error, BROKE_OFF) and received.whole):
-                    raise
-                logger.warning("generation %s broke off; what came whole is kept", generation.guid)
-                answer = UpstreamAnswer()
-            await reach(FaultPoint.ANSWERED)
-            return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
+            self.progress.publish(generation.guid)
 
     async def _commit_kept(self, generation: Generation, received: ReceivedAnswer) -> None:
         """Make the answer durable that cannot be used, if there is one, for the operator to look at."""
@@ -234,84 +267,85 @@ class Engine:
             path = received.kept.path
             logger.error("generation %s was paid for, and its picture cannot be stored: see %s", generation.guid, path)
 
-    def _next_turn(self, generation: Generation, tried: frozenset[str], error: ImageGenerationException) -> Turn:
-        """A turn at an upstream that was not tried; where the queue is full, what the last one said is the answer."""
-        try:
-            return self.pool.join(generation.tenant_id, generation.order.model, excluding=tried)
-        except QueueFullException:
-            raise error from None
+    async def _write_down(self, execution: Execution, error: Exception | None) -> None:
+        """Write down that there is no picture, however long the database is away.
 
-    async def _begin_call(self, job: Job) -> None:
-        """Commit that the upstream is about to be asked, unless that is so."""
-        if job.status is GenerationStatus.ACCEPTED:
-            generation, moment = job.generation, clock.now()
-            begun = await self.database.write(
-                lambda data: data.generations.begin_call(
-                    generation.id,
-                    self.spool.owner,
-                    tenant_id=generation.tenant_id,
-                    until=moment + timedelta(seconds=LEASE_SECONDS),
-                    at=moment,
-                )
-            )
-            if not begun:
-                raise _TakenOverException
-            job.change(GenerationStatus.CALLING)
-        await reach(FaultPoint.CALLING)
-
-    async def _give_up(self, job: Job, error: Exception) -> None:
-        """Settle a generation that gave an error; those who wait get the error, however long the database is away."""
-        if not isinstance(error, ImageGenerationException | ImageStorageException):
-            logger.error("generation %s met something unforeseen", job.generation.guid, exc_info=error)
+        Where the upstream did nothing and another one serves the model, the order waits again; None: it does so anyway.
+        """
+        generation = execution.generation
+        if error is not None and not isinstance(error, ImageGenerationException | ImageStorageException):
+            logger.error("generation %s met something unforeseen", generation.guid, exc_info=error)
         if isinstance(error, ImageStorageException):
-            logger.error("generation %s was paid for and could not be received", job.generation.guid)
-        ending = ending_of(error, asked=job.asked, upstream=job.upstream)
+            logger.error("generation %s was paid for and could not be received", generation.guid)
         shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
-        await self._settle(job, ending, shown)
 
-    async def _settle(self, job: Job, ending: Ending, shown: PixyProxyException) -> None:
+        def write(data: Repositories) -> tuple[GenerationError | None, GenerationStatus, list[Generation]]:
+            lock_budget(data, generation)
+            schedule = self.scheduler.lock(data)
+            told, status = _put_back_or_end(data, schedule, execution, error)
+            if error is not None:
+                schedule.leave(generation, error)
+            return told, status, _begin(schedule, self.places.next_limit)
+
         for delay in _delays():
+            began = time.monotonic()
             try:
-                await self.database.write(lambda data: settle(data, job.generation, ending))
+                told, status, begun = await self.places.decide(self.database, write)
             except DatabaseException:
-                logger.warning("generation %s cannot be settled as %s yet", job.generation.guid, ending.status)
-                job.fail(shown, ending.status)
+                logger.warning("generation %s cannot be settled yet", generation.guid)
+                execution.fail(shown)
                 await asyncio.sleep(delay)
             else:
                 await reach(FaultPoint.SETTLED)
-                job.fail(shown, ending.status)
+                execution.status = status
+                if told is not None:
+                    execution.fail(shown if told.code == shown.code else exception_of(told))
+                self._hand_over(execution, begun, began)
                 return
 
-    async def _settle_cancelled(self, job: Job) -> None:
+    async def _settle_cancelled(self, execution: Execution) -> None:
         """The server stops, and the upstream may have done the work; where that cannot be written, recovery will."""
-        ending = ending_of(UpstreamSilentException(), asked=job.asked, upstream=job.upstream)
-        with contextlib.suppress(DatabaseException):
-            await self.database.write(lambda data: settle(data, job.generation, ending))
+        generation = execution.generation
+        ending = ending_of(UpstreamSilentException(), asked=execution.asked, upstream=generation.upstream)
 
-    async def _see_through(self, job: Job, entry: SpoolEntry, *, moved: bool) -> None:
+        def write_down(data: Repositories) -> None:
+            lock_budget(data, generation)
+            if execution.asked:
+                settle(data, generation, ending)
+            else:
+                self.scheduler.lock(data)
+                data.queue.put_back(generation, excluded=generation.excluded, error=generation.error)
+
+        with contextlib.suppress(DatabaseException):
+            await self.database.write(write_down)
+
+    async def _see_through(self, execution: Execution, entry: SpoolEntry, *, moved: bool) -> None:
         """Record what is safe and ``moved`` to the store; while that cannot be, those who wait are told so."""
-        generation, folder = job.generation, await self.spool.open()
+        generation, folder = execution.generation, await self.spool.open()
         for delay in _delays():
             try:
                 async with self.recorders:
-                    if moved:
-                        stored = await self._record(generation, entry)
-                    else:
-                        stored = await self.finish(generation, entry, folder)
+                    if not moved:
+                        await run_in_thread(self._move, generation, entry, folder)
+                    began = time.monotonic()
+                    stored, begun = await self._record(generation, entry, limit=self.places.next_limit)
             except DatabaseBusyException:
                 # Its turn will come.
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
             except GenerationDeletedException as error:
-                job.fail(error, GenerationStatus.FAILED)
+                execution.status = GenerationStatus.FAILED
+                execution.fail(error)
                 await folder.remove(generation.guid)
                 return
             except Exception as error:  # whatever it is, what was paid for is not given up
                 logger.warning("generation %s is safe, and cannot be recorded yet", generation.guid, exc_info=error)
-                job.fail(_pending(generation, error), GenerationStatus.CALLING)
+                execution.fail(_pending(generation, error))
                 await asyncio.sleep(delay)
             else:
-                job.succeed(stored)
-                await _let_previews_be_seen(generation)
+                execution.status = GenerationStatus.STORED
+                execution.succeed(stored)
+                self._hand_over(execution, begun, began)
+                self.progress.announce(generation.guid)
                 await self._try_to_clean(stored.generation, folder)
                 return
 
@@ -322,10 +356,39 @@ class Engine:
             logger.exception("the spool's entry of generation %s stays", generation.guid)
 
 
-async def _let_previews_be_seen(generation: Generation) -> None:
-    """Wait for those who follow a generation that is over, and have yet to read its last previews."""
-    if generation.order.previews:
-        await asyncio.sleep(PREVIEW_SECONDS)
+def _put_back_or_end(
+    data: Repositories, schedule: Schedule, execution: Execution, error: Exception | None
+) -> tuple[GenerationError | None, GenerationStatus]:
+    """Let the order wait for another upstream, if there is one; or end it, and return the error that it ends with."""
+    generation, excluded = execution.generation, execution.generation.excluded
+    former = generation.error
+    if isinstance(error, DID_NOTHING) and generation.upstream_id is not None:
+        excluded |= {generation.upstream_id}
+        # Where all did nothing and one is at its limit, that is told: it passes by itself.
+        former = former if former is not None and former.code == UpstreamBusyException.code else error_of(error)
+    if error is None or (excluded != generation.excluded and schedule.is_served(generation.order.model, excluded)):
+        if error is not None:
+            logger.warning("%s did nothing (%s); another upstream is asked", generation.upstream, error_of(error).code)
+        data.queue.put_back(generation, excluded=excluded, error=former)
+        return None, GenerationStatus.ACCEPTED
+    ending = ending_of(error, asked=execution.asked, upstream=generation.upstream)
+    if excluded != generation.excluded and former is not None:
+        ending = ending.model_copy(update={"error": former})
+    settle(data, generation, ending)
+    return ending.error, ending.status
+
+
+def _begin(schedule: Schedule, limit: int) -> list[Generation]:
+    """Give what is free to who is next, and write what became of the upstreams."""
+    begun = schedule.begin_waiting(limit=limit)
+    schedule.save()
+    return begun
+
+
+def _require_files(inputs: list[Path]) -> None:
+    """Raise ``InputPictureException`` where an input picture is not in the store (any more)."""
+    if not all(path.is_file() for path in inputs):
+        raise InputPictureException
 
 
 def _delays() -> Iterator[float]:

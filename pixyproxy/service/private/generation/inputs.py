@@ -12,7 +12,7 @@ from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import InputField, InputPicture
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
-from pixyproxy.data.spool import SpoolFile, SpoolFolder
+from pixyproxy.data.spool import SpoolFile
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver
@@ -30,23 +30,25 @@ class Upload:
 
 @dataclass(frozen=True)
 class InputReceiver:
-    """Takes input pictures into the spool."""
+    """Takes input pictures into the store, where whichever process executes the order finds them."""
 
     database: Database
     store: LocalStore
     limits: PictureLimits
 
     async def receive(
-        self, uploads: Sequence[Upload], guid: GenerationGuid, *, folder: SpoolFolder, tenant_id: TenantId
+        self, uploads: Sequence[Upload], guid: GenerationGuid, *, tenant_id: TenantId
     ) -> tuple[InputPicture, ...]:
-        """What the uploads are, durable in the folder as the inputs of this generation.
+        """What the uploads are, durable in the store as the inputs of this generation.
 
         Raises ``InputPictureException`` for what is no picture, or no image of the tenant, and
         ``ImageStorageException``.
         """
+        files = self.store.orders
+        await run_in_thread(files.prepare, guid)
         received = []
         for index, upload in enumerate(uploads):
-            receiver = PictureReceiver(SpoolFile(folder.input(guid, index)), self.limits)
+            receiver = PictureReceiver(SpoolFile(files.input(guid, index)), self.limits)
             if isinstance(upload.content, str):
                 path = await self._path_of(upload.content, tenant_id, field=upload.field)
                 work = partial(_copy_file, path, receiver)
@@ -65,6 +67,7 @@ class InputReceiver:
                     sha256=picture.sha256,
                 )
             )
+        await run_in_thread(files.sync, guid)
         return tuple(received)
 
     async def _path_of(self, guid: ImageGuid, tenant_id: TenantId, *, field: InputField) -> Path:

@@ -5,16 +5,16 @@ import json
 import re
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import get_args
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import ImagePromptException
 from pixyproxy.core.models.budget import month_of
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration, ProcessGuid
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration
 from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage, PictureFormat
 from pixyproxy.core.models.order import NewOrder, PictureOrder, ReceivedPicture
-from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.principal import Principal, Subject
+from pixyproxy.data.queue import Place
 from pixyproxy.data.store.local import EXTENSIONS
 from pixyproxy.service.private.generation.received import PictureLimits
 
@@ -24,20 +24,22 @@ SAME_REQUEST = {"operation", "prompt", "model", "count", "options", "inputs", "v
 """What makes two requests the same one. How a client watches, previews among it, does not."""
 
 
+HELD = ("upstream_id", "upstream", "lease_owner", "lease_until", "started_at", "place_until")
+"""What a generation has of its place."""
 SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a claim is made on, beside the order."""
+    """What a claim is made on, beside the order. ``place``: None where it has to wait."""
 
     guid: GenerationGuid
     principal: Principal
     idempotency_key: str | None
     reserved_micro_usd: int | None
-    status: GenerationStatus
-    owner: ProcessGuid
-    lease_seconds: float
+    place: Place | None
+    content: str | None
+    follower: str
 
 
 def require_storable(order: NewOrder, limits: PictureLimits) -> None:
@@ -76,13 +78,14 @@ def picture_order(order: NewOrder, *, model: str) -> PictureOrder:
 
 def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGeneration:
     """The generation that an order claims."""
-    moment = clock.now()
+    moment, place = clock.now(), terms.place
+    held = {} if place is None else {name: getattr(place, name) for name in HELD}
     return NewGeneration(
         guid=terms.guid,
         tenant_id=terms.principal.tenant_id,
         idempotency_key=terms.idempotency_key,
         fingerprint=fingerprint(order),
-        status=terms.status,
+        status=GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING,
         image_guids=tuple(ImageGuid(str(uuid.uuid4())) for _ in range(wanted.count)),
         order=wanted,
         filename=order.filename,
@@ -90,10 +93,11 @@ def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGenerat
         subject=terms.principal.subject,
         budget_month=month_of(moment),
         reserved_micro_usd=terms.reserved_micro_usd,
-        lease_owner=terms.owner,
-        lease_until=moment + timedelta(seconds=terms.lease_seconds),
+        content=terms.content,
+        follower=terms.follower,
         created_at=moment,
         updated_at=moment,
+        **held,
     )
 
 
@@ -101,6 +105,11 @@ def fingerprint(order: NewOrder) -> str:
     """The digest of what makes two requests the same one, 64 hex digits."""
     same = order.model_dump(mode="json", include=SAME_REQUEST, exclude_none=True, exclude_defaults=True)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def content_of(order: NewOrder, subject: Subject) -> str:
+    """The digest (64 hex digits) by which a repetition is recognized that has no Idempotency-Key of its own."""
+    return hashlib.sha256(f"{subject}\n{fingerprint(order)}".encode()).hexdigest()
 
 
 def new_images(generation: Generation, pictures: tuple[ReceivedPicture, ...]) -> list[NewImage]:

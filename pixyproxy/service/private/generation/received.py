@@ -17,7 +17,7 @@ from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.core.models.order import ReceivedPicture
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
-from pixyproxy.data.store.recent import RecentPictures
+from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 
 MEDIA_TYPES: dict[str, MediaType] = {
@@ -149,14 +149,14 @@ class PreviewReceiver(PictureReceiver):
 class ReceivedAnswer:
     """The pictures of one answer, in the folder of this process; ``images`` are the GUIDs that they are to have.
 
-    ``tell_preview`` is called in a worker thread.
+    Previews go to the store, where every process finds them. ``tell_preview`` is called in a worker thread.
     """
 
     folder: SpoolFolder
     generation: GenerationGuid
     images: Sequence[ImageGuid]
     limits: PictureLimits
-    recent: RecentPictures
+    store: LocalStore
     answers: KeptAnswers
     tell_preview: Callable[[], object]
     receivers: list[PictureReceiver] = field(default_factory=list)
@@ -168,13 +168,13 @@ class ReceivedAnswer:
         """Where the next picture goes."""
         index = len(self.receivers)
         path = self.folder.picture(self.generation, index)
-        remember = partial(self.recent.keep, self.images[index])
+        remember = partial(self.store.recent.keep, self.images[index])
         self.receivers.append(PictureReceiver(SpoolFile(path), self.limits, remember))
         return self.receivers[-1]
 
     def begin_preview(self, index: int) -> PreviewReceiver:
         """Where the preview of this number goes."""
-        path = self.folder.preview(self.generation, index)
+        path = self.store.orders.preview(self.generation, index)
         file = SpoolFile(path.with_suffix(".part"))
         self.previews.append(PreviewReceiver(file, self.limits, path=path, tell=self.tell_preview))
         return self.previews[-1]

@@ -1,57 +1,108 @@
 """Taking orders in: from then on they are executed, whatever becomes of whoever asked."""
 
+import asyncio
+import contextlib
+import logging
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
+from pixyproxy.core import clock
 from pixyproxy.core.exceptions import (
     BudgetExceededException,
     BudgetUnpricedException,
+    DatabaseException,
     DatabaseUnavailableException,
+    GenerationCancelledException,
     GenerationInFlightException,
+    GenerationNotFoundException,
     IdempotencyMismatchException,
     ImageGenerationException,
+    ImageLimitException,
     ImageStorageException,
     ModelNotAllowedException,
+    ModelUnknownException,
 )
 from pixyproxy.core.fault_points import FaultPoint, reach
-from pixyproxy.core.models.budget import MICRO
-from pixyproxy.core.models.generation import (
-    Generation,
-    GenerationGuid,
-    GenerationStatus,
-    NewGeneration,
-)
+from pixyproxy.core.models.budget import MICRO, month_of
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus
 from pixyproxy.core.models.image import ImagePrompt
-from pixyproxy.core.models.order import NewOrder
-from pixyproxy.core.models.principal import Principal
+from pixyproxy.core.models.order import NewOrder, PictureOrder
+from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.spool import SpoolFolder
 from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
+from pixyproxy.data.wake_ups import QUEUE
 from pixyproxy.service.private.detached import DetachedTasks
-from pixyproxy.service.private.generation.engine import LEASE_SECONDS, Engine
+from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
-from pixyproxy.service.private.generation.jobs import Job, Jobs
 from pixyproxy.service.private.generation.orders import (
     Terms,
+    content_of,
     fingerprint,
     new_claim,
     order_of,
     picture_order,
     require_storable,
 )
+from pixyproxy.service.private.generation.places import Places
+from pixyproxy.service.private.generation.retries import NOTICE_SECONDS, Repetition, Verdict
+from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
 from pixyproxy.service.private.prices import Prices
-from pixyproxy.service.private.upstream.pool import Turn, UpstreamPool
+from pixyproxy.service.private.upstream.scheduling import Scheduler
 from pixyproxy.service.revalidation import revalidate
+
+logger = logging.getLogger(__name__)
+
+BEGUN_AT_ONCE = 4
+"""Orders that a claim may begin beside its own: what became free a moment ago is theirs whose turn it is."""
+NOTICE_LOOK_SECONDS = 0.1
+IMAGE_WINDOW_SECONDS = 60
+DOUBT_SECONDS = 1.0
+IN_FLIGHT = "This order has begun, and cannot be cancelled any more."
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An order that was taken in; ``replayed`` if an earlier request with the same Idempotency-Key was it."""
+    """An order that was taken in; ``replayed`` if an earlier request was it already.
+
+    ``follower`` names the request that follows it; None where the order has an Idempotency-Key.
+    """
 
     guid: GenerationGuid
+    tenant_id: TenantId
     replayed: bool
+    follower: str | None = None
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What is claimed: an order of a principal, and all that was decided of it before."""
+
+    guid: GenerationGuid
+    principal: Principal
+    order: NewOrder
+    wanted: PictureOrder
+    reserved_micro_usd: int | None
+    idempotency_key: str | None
+    repetition: Repetition | None
+    follower: str
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """The generation of a claim, which is an earlier one where ``replayed``, and those that were begun with it."""
+
+    generation: Generation
+    replayed: bool
+    begun: list[Generation]
+
+
+class _KeyTakenException(Exception):
+    """Another claim of this Idempotency-Key was committed in the same moment."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +111,22 @@ class GenerationService:
 
     ``default_model`` is asked for where an order names none; ``only_model``, if it is set, draws whatever was
     asked for. ``default_options`` are the quality and size of orders that name none, as far as the model's price lists
-    them.
+    them. ``retry_window_seconds`` is how long a repeated request without an Idempotency-Key is recognized.
     """
 
     database: Database
     store: LocalStore
-    pool: UpstreamPool
+    scheduler: Scheduler
+    places: Places
     engine: Engine
-    jobs: Jobs
     prices: Prices
     tasks: DetachedTasks
     inputs: InputReceiver
     default_model: str
     only_model: str | None
     default_options: Mapping[str, str]
+    images_per_minute: int
+    retry_window_seconds: float
 
     async def submit(
         self,
@@ -82,11 +135,13 @@ class GenerationService:
         principal: Principal,
         idempotency_key: str | None,
         uploads: Sequence[Upload] = (),
+        says_repeated: bool = False,
     ) -> Submission:
         """Take an order in: from then on it is executed, whatever becomes of the caller.
 
-        A repeated ``idempotency_key`` of the tenant gives the generation that it made already. Raises
-        ``ImagePromptException``, ``ModelNotAllowedException``, ``ImageStorageException`` and
+        A repeated ``idempotency_key`` of the tenant gives the generation that it made already, and so does a repetition
+        without one of a request whose client is gone; ``says_repeated``: the client says that it is one. Raises
+        ``ImagePromptException``, ``ModelNotAllowedException``, ``ImageLimitException``, ``ImageStorageException`` and
         ``ImageGenerationException``; nothing was bought.
         """
         valid = revalidate(incoming)
@@ -96,131 +151,259 @@ class GenerationService:
         model = self.only_model or asked_for
         if principal.allowed_models is not None and not {model, asked_for} & principal.allowed_models:
             raise ModelNotAllowedException(context={"model": asked_for})
-        # Its lock tells others that this process lives, so that nobody takes over what it is about to claim.
-        folder = await self.engine.spool.open()
         guid = GenerationGuid(str(uuid.uuid4()))
-        order = await self._with_inputs(order, uploads, guid, folder, principal)
+        order = await self._with_inputs(order, uploads, guid, principal)
+        follower = str(uuid.uuid4())
+        repetition = None
+        if idempotency_key is None:
+            repetition = Repetition(
+                content=content_of(order, principal.subject),
+                follower=follower,
+                tenant_id=principal.tenant_id,
+                says_so=says_repeated,
+                window_seconds=self.retry_window_seconds,
+            )
+        wanted = self.prices.with_defaults(picture_order(order, model=model), self.default_options)
+        claim = _Claim(
+            guid=guid,
+            principal=principal,
+            order=order,
+            wanted=wanted,
+            reserved_micro_usd=self.prices.upper_bound(wanted),
+            idempotency_key=idempotency_key,
+            repetition=repetition,
+            follower=follower,
+        )
         try:
             # Nothing is bought that could not be kept.
             await self.store.check()
-            # From here on nothing is waited for, so that a caller who is gone leaves neither a turn nor files behind.
-            turn = self.pool.join(principal.tenant_id, model)
+            if not self.scheduler.serves(model):
+                raise ModelUnknownException
         except (ImageStorageException, ImageGenerationException):
-            earlier = await self._earlier(order, idempotency_key, principal.tenant_id)
-            if order.inputs:
-                await folder.remove(guid)
+            earlier = await self._earlier(claim)
+            await self._remove_inputs(claim)
             if earlier is None:
                 raise
-            return Submission(earlier, replayed=True)
-        wanted = self.prices.with_defaults(picture_order(order, model=model), self.default_options)
-        terms = Terms(
-            guid=guid,
-            principal=principal,
-            idempotency_key=idempotency_key,
-            reserved_micro_usd=self.prices.upper_bound(wanted),
-            status=GenerationStatus.CALLING if turn.ready else GenerationStatus.ACCEPTED,
-            owner=self.engine.spool.owner,
-            lease_seconds=LEASE_SECONDS,
-        )
-        return await self.tasks.run(self._claim_and_start(new_claim(order, wanted, terms), principal, turn))
+            return Submission(earlier, principal.tenant_id, replayed=True)
+        return await self.tasks.run(self._submit(claim))
 
-    def resume(self, generation: Generation) -> None:
-        """Execute an accepted generation that a dead process left, and that is this one's now.
+    async def note_lost(self, submission: Submission) -> None:
+        """Note that the client of a request is gone before it was answered, so that its repetition is recognized."""
+        follower = submission.follower
+        if follower is None:
+            return
+        with contextlib.suppress(DatabaseException):
+            await self.database.write(
+                lambda data: data.generations.note_lost(
+                    submission.guid, follower, tenant_id=submission.tenant_id, at=clock.seconds()
+                )
+            )
 
-        Raises ``QueueFullException`` and ``ModelUnknownException``.
+    async def cancel(self, guid: GenerationGuid, *, tenant_id: TenantId) -> bool:
+        """Cancel an order that waits; False where it is over. Decided where places are given away.
+
+        Raises ``GenerationNotFoundException``, and ``GenerationInFlightException`` where an upstream is at work on it.
         """
-        self._start(generation, self.pool.join(generation.tenant_id, generation.order.model))
+
+        def end(data: Repositories) -> bool:
+            found = data.generations.get_by_guid(guid, tenant_id=tenant_id)
+            if found is None:
+                raise GenerationNotFoundException
+            lock_budget(data, found)
+            self.scheduler.lock(data)
+            ending = ending_of(GenerationCancelledException(), asked=False)
+            ending = ending.model_copy(update={"status": GenerationStatus.CANCELLED})
+            if settle(data, found, ending, waiting=True):
+                return True
+            present = data.generations.get_by_guid(guid, tenant_id=tenant_id)
+            if present is not None and not present.status.is_final:
+                raise GenerationInFlightException(IN_FLIGHT, context={"generation": guid})
+            return False
+
+        cancelled = await self.database.write(end)
+        self.engine.progress.announce(guid)
+        return cancelled
+
+    async def _submit(self, claim: _Claim) -> Submission:
+        try:
+            claimed = await self._claim_when_certain(claim)
+        except BaseException:
+            await self._remove_inputs(claim)
+            raise
+        if claimed.replayed:
+            await self._remove_inputs(claim)
+        else:
+            await reach(FaultPoint.CLAIMED)
+        follower = None if claim.repetition is None else claim.follower
+        return Submission(claimed.generation.guid, claim.principal.tenant_id, claimed.replayed, follower)
+
+    async def _claim_when_certain(self, claim: _Claim) -> _Claimed:
+        """Claim; while a repetition may be one whose client's loss is not noticed yet, for so long wait for that."""
+        deadline = time.monotonic() + NOTICE_SECONDS
+        while True:
+            last = time.monotonic() >= deadline
+            claimed = await self._claim(claim, perhaps_new=last)
+            if claimed is not None:
+                return claimed
+            await asyncio.sleep(NOTICE_LOOK_SECONDS)
+
+    async def _claim(self, claim: _Claim, *, perhaps_new: bool) -> _Claimed | None:
+        """The generation that a claim made or found, and what was begun with it is executed from now on.
+
+        Where a COMMIT's answer was lost, the database is asked again. If it does not answer, the caller is told that
+        nothing was changed, and a claim that stands is ended.
+        """
+        began = time.monotonic()
+        taken = self.places.take(BEGUN_AT_ONCE)
+        begun: list[Generation] = []
+        try:
+            claimed = await self.places.decide(
+                self.database, lambda data: self._decide(data, claim, limit=taken, perhaps_new=perhaps_new)
+            )
+            begun = [] if claimed is None else claimed.begun
+        except _KeyTakenException:
+            return await self._claim(claim, perhaps_new=perhaps_new)
+        except DatabaseException as error:
+            claimed = await self._find_doubtful(claim) if error.in_doubt else None
+            if claimed is None:
+                raise
+            begun = claimed.begun
+        finally:
+            self.places.give_back(taken - len(begun))
+        for generation in begun:
+            self.engine.start(generation, began=began)
+        if claimed is not None and not claimed.replayed and not begun:
+            self.engine.progress.publish(QUEUE)
+        return claimed
+
+    def _decide(self, data: Repositories, claim: _Claim, *, limit: int, perhaps_new: bool) -> _Claimed | None:
+        """Find the generation that this request repeats, or make it one; None where that is not certain yet."""
+        principal = claim.principal
+        if (earlier := _of_key(data, claim)) is not None:
+            return _Claimed(earlier, replayed=True, begun=[])
+        month = month_of(clock.now())
+        data.budgets.lock(month, tenant_id=principal.tenant_id)
+        if claim.repetition is not None:
+            found = claim.repetition.adopt(data)
+            if isinstance(found, Generation):
+                return _Claimed(found, replayed=True, begun=[])
+            if found is Verdict.PERHAPS and not perhaps_new:
+                return None
+        self._require_images(data, claim)
+        _reserve(data, claim, month)
+        schedule = self.scheduler.lock(data)
+        place = schedule.place_at_once(principal.tenant_id, claim.wanted.model) if limit else None
+        terms = Terms(
+            guid=claim.guid,
+            principal=principal,
+            idempotency_key=claim.idempotency_key,
+            reserved_micro_usd=claim.reserved_micro_usd,
+            place=place,
+            content=None if claim.repetition is None else claim.repetition.content,
+            follower=claim.follower,
+        )
+        claimed = data.generations.claim(new_claim(claim.order, claim.wanted, terms))
+        if claimed is None:
+            raise _KeyTakenException
+        begun = [claimed] if place is not None else schedule.begin_waiting(limit=limit)
+        if all(each.id != claimed.id for each in begun):
+            schedule.require_room(principal.tenant_id, claim.wanted.model)
+        schedule.save()
+        return _Claimed(claimed, replayed=False, begun=begun)
+
+    def _require_images(self, data: Repositories, claim: _Claim) -> None:
+        """Raise ``ImageLimitException`` where the tenant, or the key, has ordered as many pictures as it may."""
+        principal, moment = claim.principal, clock.now()
+        since = moment - timedelta(seconds=IMAGE_WINDOW_SECONDS)
+        own = principal.tenant_images_per_minute
+        limits: list[tuple[int, Subject | None]] = [(self.images_per_minute if own is None else own, None)]
+        if principal.key_images_per_minute is not None:
+            limits.append((principal.key_images_per_minute, principal.subject))
+        for most, subject in limits:
+            ordered, first = data.generations.images_since(since, tenant_id=principal.tenant_id, subject=subject)
+            if ordered + claim.wanted.count > most:
+                passed = 0 if first is None else int((moment - first).total_seconds())
+                raise ImageLimitException(retry_after_seconds=max(1, IMAGE_WINDOW_SECONDS + 1 - passed))
+
+    async def _find_doubtful(self, claim: _Claim) -> _Claimed | None:
+        """The generation of a claim whose COMMIT's answer was lost, if it took effect."""
+        try:
+            found = await self.database.read(lambda data: data.generations.find(claim.guid))
+        except BaseException:
+            self.tasks.start(self._end_doubtful(claim.guid))
+            raise
+        if found is None:
+            return None
+        mine = found.version == 0 and found.status is GenerationStatus.CALLING
+        return _Claimed(found, replayed=False, begun=[found] if mine else [])
+
+    async def _end_doubtful(self, guid: GenerationGuid) -> None:
+        """End a claim whose COMMIT's answer was lost, if it took effect: who ordered was told that it did not.
+
+        What has been given to a process since goes on; its row has another version.
+        """
+        ending = ending_of(DatabaseUnavailableException(), asked=False)
+
+        def end(data: Repositories) -> None:
+            found = data.generations.find(guid)
+            if found is None:
+                return
+            lock_budget(data, found)
+            self.scheduler.lock(data)
+            present = data.generations.find(guid)
+            if present is not None and present.version == 0:
+                settle(data, present, ending)
+
+        while True:
+            await asyncio.sleep(DOUBT_SECONDS)
+            with contextlib.suppress(DatabaseException):
+                await self.database.write(end)
+                return
 
     async def _with_inputs(
-        self,
-        order: NewOrder,
-        uploads: Sequence[Upload],
-        guid: GenerationGuid,
-        folder: SpoolFolder,
-        principal: Principal,
+        self, order: NewOrder, uploads: Sequence[Upload], guid: GenerationGuid, principal: Principal
     ) -> NewOrder:
-        """The order with its input pictures, which are in the spool by then."""
+        """The order with its input pictures, which are in the store by then."""
         if not uploads:
             return order
         try:
-            inputs = await self.inputs.receive(uploads, guid, folder=folder, tenant_id=principal.tenant_id)
+            inputs = await self.inputs.receive(uploads, guid, tenant_id=principal.tenant_id)
         except BaseException:
-            self.tasks.start(folder.remove(guid))
+            self.tasks.start(run_in_thread(self.store.orders.remove, guid))
             raise
         return order.model_copy(update={"inputs": inputs})
 
-    async def _earlier(self, order: NewOrder, key: str | None, tenant_id: TenantId) -> GenerationGuid | None:
-        """The same order under the same key: it is not a new one, and needs no room."""
-        if key is None:
-            return None
-        earlier = await self.database.read(
-            lambda data: data.generations.get_by_idempotency_key(key, tenant_id=tenant_id)
-        )
-        return earlier.guid if earlier is not None and earlier.fingerprint == fingerprint(order) else None
-
-    async def _claim_and_start(self, claim: NewGeneration, principal: Principal, turn: Turn) -> Submission:
-        try:
-            claimed = await self._claim(claim, principal)
-        except BaseException:
-            await self._withdraw(claim, turn)
-            raise
-        if claimed.guid != claim.guid:
-            await self._withdraw(claim, turn)
-            return Submission(claimed.guid, replayed=True)
-        await reach(FaultPoint.CLAIMED)
-        self._start(claimed, turn)
-        return Submission(claimed.guid, replayed=False)
-
-    async def _claim(self, claim: NewGeneration, principal: Principal) -> Generation:
-        """The generation that a claim made or found; where a COMMIT's answer was lost, the database is asked again.
-
-        If it does not answer, the caller is told that nothing was changed, and recovery ends a claim that stands.
-        """
-        try:
-            return await self.database.write(lambda data: _claim_or_find(data, claim, principal))
-        except DatabaseUnavailableException:
-            claimed = None
-            try:
-                claimed = await self.database.read(lambda data: data.generations.find(claim.guid))
-            finally:
-                # Not before: recovery ends what is doubtful, and this one may yet be executed.
-                if claimed is None:
-                    self.jobs.doubtful.add(claim.guid)
-            if claimed is None:
-                raise
-            return claimed
-
-    async def _withdraw(self, claim: NewGeneration, turn: Turn) -> None:
-        turn.pool.withdraw(turn)
+    async def _remove_inputs(self, claim: _Claim) -> None:
         if claim.order.inputs:
-            await (await self.engine.spool.open()).remove(claim.guid)
+            await run_in_thread(self.store.orders.remove, claim.guid)
 
-    def _start(self, generation: Generation, turn: Turn) -> None:
-        job = self.jobs.add(Job(generation, turn, generation.status))
-        self.tasks.start(self.engine.execute(job))
+    async def _earlier(self, claim: _Claim) -> GenerationGuid | None:
+        """The same order under the same key: it is not a new one, and needs no room."""
+        if claim.idempotency_key is None:
+            return None
+        try:
+            earlier = await self.database.read(lambda data: _of_key(data, claim))
+        except IdempotencyMismatchException:
+            return None
+        return None if earlier is None else earlier.guid
 
 
-def _claim_or_find(data: Repositories, claim: NewGeneration, principal: Principal) -> Generation:
-    """The new generation with its budget reserved, or the one that its Idempotency-Key made before."""
-    claimed = data.generations.claim(claim)
-    if claimed is not None:
-        _reserve(data, claimed, principal)
-        return claimed
-    earlier = data.generations.get_by_idempotency_key(claim.idempotency_key or "", tenant_id=claim.tenant_id)
-    if earlier is None:
-        # It failed and set its key free since the claim: the next attempt will win.
-        raise GenerationInFlightException
-    if earlier.fingerprint != claim.fingerprint:
+def _of_key(data: Repositories, claim: _Claim) -> Generation | None:
+    """The generation that the claim's Idempotency-Key made before. Raises ``IdempotencyMismatchException``."""
+    key = claim.idempotency_key
+    if key is None:
+        return None
+    earlier = data.generations.get_by_idempotency_key(key, tenant_id=claim.principal.tenant_id)
+    if earlier is not None and earlier.fingerprint != fingerprint(claim.order):
         raise IdempotencyMismatchException
     return earlier
 
 
-def _reserve(data: Repositories, generation: Generation, principal: Principal) -> None:
+def _reserve(data: Repositories, claim: _Claim, month: str) -> None:
     """Take what it may cost at the most from the month's budget; no limit is skipped because a price is unknown."""
-    if generation.reserved_micro_usd is None:
-        if principal.has_budget:
-            raise BudgetUnpricedException(context={"model": generation.order.model})
-    elif generation.reserved_micro_usd and generation.budget_month is not None:
-        amount = generation.reserved_micro_usd
-        if not data.budgets.reserve(generation.budget_month, amount, tenant_id=generation.tenant_id):
-            raise BudgetExceededException(context={"may_cost_usd": f"{amount / MICRO:.6f}"})
+    amount = claim.reserved_micro_usd
+    if amount is None:
+        if claim.principal.has_budget:
+            raise BudgetUnpricedException(context={"model": claim.wanted.model})
+    elif amount and not data.budgets.reserve(month, amount, tenant_id=claim.principal.tenant_id):
+        raise BudgetExceededException(context={"may_cost_usd": f"{amount / MICRO:.6f}"})

@@ -19,7 +19,6 @@ from pixyproxy.core.models.generation import (
     GenerationError,
     GenerationStatus,
     GenerationWithImages,
-    ProcessGuid,
 )
 from pixyproxy.core.models.webhook import GenerationOutcome
 from pixyproxy.data.database import Repositories
@@ -47,6 +46,7 @@ class Settlement:
     def record(self, data: Repositories, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
         """Record the pictures of a generation that are in the store, and charge them; again is as good as once.
 
+        Its budget is locked.
         Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted, meanwhile.
         """
         cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
@@ -66,12 +66,20 @@ class Settlement:
         return require_images(data, generation)
 
 
-def settle(data: Repositories, generation: Generation, ending: Ending, *, owner: ProcessGuid | None = None) -> bool:
-    """End a generation, once, and settle its budget; False where it had ended, or is not ``owner``'s any more.
+def lock_budget(data: Repositories, generation: Generation) -> None:
+    """Lock what a generation is charged to. Before the upstreams, and those before generations, as everywhere."""
+    if generation.budget_month is not None:
+        data.budgets.lock(generation.budget_month, tenant_id=generation.tenant_id)
 
-    An unknown one keeps its reservation: what was bought, if it was, is charged when an operator resolves it.
+
+def settle(data: Repositories, generation: Generation, ending: Ending, *, waiting: bool = False) -> bool:
+    """End a generation, once, whose budget is locked, and settle that; False where it had ended.
+
+    ``waiting``: only while it waits. An unknown one keeps its reservation: what was bought, if it was, is charged when
+    an operator resolves it.
     """
-    if not data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id, owner=owner):
+    end = data.generations.end_waiting if waiting else data.generations.settle
+    if not end(generation.id, ending, tenant_id=generation.tenant_id):
         return False
     if ending.status is not GenerationStatus.UNKNOWN:
         charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)
@@ -89,19 +97,24 @@ def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None)
     answered = isinstance(error, UpstreamAnswerException)
     unknown = isinstance(error, UpstreamSilentException | PictureUnusableException)
     refused = not (asked and (unknown or not isinstance(error, ImageGenerationException)))
-    shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
     return Ending(
         status=GenerationStatus.FAILED if refused else GenerationStatus.UNKNOWN,
         at=clock.now(),
         cost_micro_usd=0 if refused else None,
         upstream=upstream if asked else None,
-        error=GenerationError(
-            code=shown.code,
-            detail=shown.message,
-            context=shown.context,
-            retry_after_seconds=shown.retry_after_seconds,
-        ),
+        error=error_of(error),
         frees_key=refused and not answered,
+    )
+
+
+def error_of(error: BaseException) -> GenerationError:
+    """An exception as it stands in a generation's row; what is not ours tells nothing."""
+    shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
+    return GenerationError(
+        code=shown.code,
+        detail=shown.message,
+        context=shown.context,
+        retry_after_seconds=shown.retry_after_seconds,
     )
 
 
@@ -146,7 +159,9 @@ def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
 def _ended(generation: Generation, ending: Ending) -> Generation:
     """The generation as its row is now."""
     values = {name: getattr(ending, name) for name in Ending.model_fields if name in Generation.model_fields}
-    return generation.model_copy(update=values | {"finished_at": ending.at, "updated_at": ending.at})
+    changes = {"finished_at": ending.at, "updated_at": ending.at, "version": generation.version + 1}
+    place_until = generation.place_until if ending.keeps_place else None
+    return generation.model_copy(update=values | changes | {"place_until": place_until})
 
 
 def charge(data: Repositories, generation: Generation, *, released: int, spent: int) -> None:

@@ -1,18 +1,29 @@
 """Watching generations: whoever does, in whatever way, from whichever process and however often, sees the same one.
 
 A client that waits, one that asks again, one that follows the events, and one that repeats its request with the same
-Idempotency-Key all look at one job.
+Idempotency-Key all look at one row. What this process executes itself is told as it happens; for all else one loop a
+process looks at the rows of everything that is followed in it.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from pixyproxy.core.exceptions import GenerationNotFoundException, GenerationUnknownException
+from pixyproxy.core import clock
+from pixyproxy.core.exceptions import (
+    GenerationCancelledException,
+    GenerationNotFoundException,
+    GenerationUnknownException,
+    PixyProxyException,
+)
 from pixyproxy.core.models.generation import (
     Generation,
+    GenerationChange,
     GenerationFilter,
     GenerationGuid,
     GenerationStatus,
@@ -21,24 +32,34 @@ from pixyproxy.core.models.generation import (
 from pixyproxy.core.models.image import GenerationId, StoredImage
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.spool import Spool
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.cursors import CursorCodec
-from pixyproxy.service.private.generation.jobs import Job, Jobs
+from pixyproxy.service.private.generation.progress import Execution, FollowedTenant, Progress, has_moved
+from pixyproxy.service.private.generation.retries import LONGEST_ORDER
 from pixyproxy.service.private.generation.settlement import exception_of, require_images
+from pixyproxy.service.private.upstream.scheduling import Scheduler
 
-FIRST_LOOK_SECONDS = 0.1
-LOOK_SECONDS = 1.0
-"""How often another process's generation is looked at; by those who wait for its end sooner at first."""
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often a process looks for changes of what is followed in it, and executed elsewhere."""
+LOOKED_AT_ONCE = 500
 HEARTBEAT_SECONDS = 15.0
+RECENT_SECONDS = 60
+"""How long generations that are over are looked at with those that are not: some end between two looks."""
+LATE_SECONDS = 10
+"""How long after the time in its row a change may be committed."""
+LONGEST_ABSENCE_SECONDS = 3600
+MOST_ENDED = 1000
+TOLD_AT_ONCE = 100
 ACCEPTED_ID, CALLING_ID, FIRST_PREVIEW_ID, FINAL_ID = 1, 2, 3, 100
 """Events are numbered by what they say, not by when: any process can go on where another one left off."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a generation stands. ``position`` is 1 for the next in the queue, None where it does not wait here."""
+    """Where a generation stands. ``position`` is 1 for the next in the queue, None where it does not wait."""
 
     found: GenerationWithImages
     status: GenerationStatus
@@ -73,35 +94,49 @@ class GenerationPage:
 
 @dataclass(frozen=True)
 class GenerationWatcher:
-    """Follows generations: those of this process as things happen, those of others by looking."""
+    """Follows generations."""
 
     database: Database
     store: LocalStore
-    spool: Spool
-    jobs: Jobs
+    scheduler: Scheduler
+    progress: Progress
     cursors: CursorCodec
     look_seconds: float = LOOK_SECONDS
     heartbeat_seconds: float = HEARTBEAT_SECONDS
 
+    async def look_forever(self) -> None:
+        """Look for changes of what is followed here again and again, until cancelled."""
+        while True:
+            await self.progress.pause(self.look_seconds)
+            try:
+                await self._look()
+            except PixyProxyException as error:
+                logger.warning("changes of generations cannot be seen: %s", error.code)
+            except Exception:
+                logger.exception("looking for changes met something unforeseen and will go on")
+
     async def outcome(
-        self, guid: GenerationGuid, *, tenant_id: TenantId, seconds: float | None = None
+        self, guid: GenerationGuid, *, tenant_id: TenantId, seconds: float | None = None, replayed: bool = True
     ) -> GenerationWithImages:
         """The pictures of a generation, once they are stored.
 
-        Raises the error that it ended with, ``GenerationUnknownException``, ``GenerationDeletedException``,
+        Whoever ordered it, so that it is not ``replayed``, is told why the outcome is unknown. Raises the error that it
+        ended with, ``GenerationUnknownException``, ``GenerationCancelledException``, ``GenerationDeletedException``,
         ``GenerationNotFoundException``; and ``TimeoutError`` where ``seconds`` pass before it ends.
         """
         async with asyncio.timeout(seconds):
-            job = self.jobs.get(guid)
-            if job is not None and job.generation.tenant_id == tenant_id and not job.status.is_final:
-                return await asyncio.shield(job.outcome)
-            look = FIRST_LOOK_SECONDS
-            while True:
-                found = await self.database.read(lambda data: _outcome(data, guid, tenant_id))
-                if found is not None:
-                    return found
-                await asyncio.sleep(look)
-                look = min(look * 2, self.look_seconds)
+            with self.progress.follow(guid) as followed:
+                while True:
+                    execution = self._execution(guid, tenant_id)
+                    if execution is not None and not execution.status.is_final:
+                        stored = await asyncio.shield(execution.outcome)
+                        if stored is not None:
+                            return stored
+                    count = followed.count
+                    found = await self.database.read(lambda data: _outcome(data, guid, tenant_id, replayed=replayed))
+                    if found is not None:
+                        return found
+                    await followed.wait(count)
 
     async def list_generations(
         self, wanted: GenerationFilter, *, tenant_id: TenantId, limit: int, cursor: str | None
@@ -121,38 +156,87 @@ class GenerationWatcher:
 
     async def standing(self, guid: GenerationGuid, *, tenant_id: TenantId) -> Standing:
         """A generation of the tenant as it is now. Raises ``GenerationNotFoundException``."""
-        job = self.jobs.get(guid)
-        if job is not None and job.generation.tenant_id == tenant_id and not job.status.is_final:
-            position = job.turn.position or None
-            estimate = None if position is None else job.turn.estimate_seconds
-            return Standing(GenerationWithImages(generation=job.generation, images=()), job.status, position, estimate)
-        found = await self.database.read(lambda data: _require(data, guid, tenant_id))
-        return Standing(found, found.generation.status)
+        execution = self._execution(guid, tenant_id)
+        if execution is not None and not execution.status.is_final:
+            return Standing(GenerationWithImages(generation=execution.generation, images=()), execution.status)
+
+        def find(data: Repositories) -> Standing:
+            found = _require(data, guid, tenant_id)
+            generation = found.generation
+            if generation.status is not GenerationStatus.ACCEPTED:
+                return Standing(found, generation.status)
+            standings = self.scheduler.look(data).standings(tenant_id)
+            return Standing(found, generation.status, *standings.get(generation.id, (None, None)))
+
+        return await self.database.read(find)
 
     async def events(self, guid: GenerationGuid, *, tenant_id: TenantId, after: int) -> AsyncIterator[GenerationEvent]:
         """What has happened to a generation since the event of the id ``after``, and what happens; the last is final.
 
         Raises ``GenerationNotFoundException`` and ``DatabaseException``.
         """
-        told, position, quiet, watched = after, None, 0.0, False
-        while told < FINAL_ID:
-            job = self.jobs.get(guid)
-            version = 0 if job is None else job.version
-            standing = await self.standing(guid, tenant_id=tenant_id)
-            news = await self._news(standing, told, moved=standing.position != position)
-            if watched and standing.status.is_final:
-                # What came since the last look; whoever comes when all is over is told the end alone.
-                news = [*await self._previews(standing.found.generation, told), *news]
-            watched = True
-            for event in news:
-                yield event
-            if not news and quiet >= self.heartbeat_seconds:
-                yield GenerationEvent(told, None)
-            told, position = max([told, *(event.id for event in news)]), standing.position
-            if standing.status.is_final:
-                return
-            quiet = 0.0 if news or quiet >= self.heartbeat_seconds else quiet
-            quiet += await self._pause(job, version, waits=standing.position is not None)
+        told, position, looked = after, None, False
+        quiet_since = time.monotonic()
+        with self.progress.follow(guid) as followed:
+            while told < FINAL_ID:
+                count = followed.count
+                standing = await self.standing(guid, tenant_id=tenant_id)
+                news = await self._news(standing, told, moved=standing.position != position)
+                if looked and standing.status.is_final:
+                    # What came since the last look; whoever comes when all is over is told the end alone.
+                    news = [*await self._previews(standing.found.generation, told), *news]
+                for event in news:
+                    yield event
+                if news:
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since >= self.heartbeat_seconds:
+                    yield GenerationEvent(told, None)
+                    quiet_since = time.monotonic()
+                told, position, looked = max([told, *(event.id for event in news)]), standing.position, True
+                if standing.status.is_final:
+                    return
+                await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
+
+    async def tenant_events(self, *, tenant_id: TenantId, after: int | None) -> AsyncIterator[GenerationEvent]:
+        """Every generation of the tenant that is not over, then each change of any, without an end.
+
+        The id of an event is a time, in seconds since 1970, up to which everything was told before. With one in
+        ``after``, what ended since then is told first, for up to an hour, some of it again. Raises
+        ``DatabaseException``.
+        """
+        with self.progress.follow_tenant(tenant_id) as followed:
+            if followed.looked_at is None:
+                await self._look_at_tenant(tenant_id, followed)
+            done_until, quiet_since = followed.looked_at_second, time.monotonic()
+            told = {each.guid: (each.status, each.position) for each in followed.changes if each.status.is_final}
+            missed: list[GenerationChange] = []
+            if after is not None:
+                done_until = min(done_until, max(after, done_until - LONGEST_ABSENCE_SECONDS))
+                missed = await self.database.read(partial(_ended_since, moment=done_until, tenant_id=tenant_id))
+                for each in missed:
+                    told.pop(each.guid, None)
+            while True:
+                count, looked_at = followed.count, followed.looked_at_second
+                present = {each.guid: each for each in [*missed, *followed.changes]}
+                news = [guid for guid, (status, _) in told.items() if not status.is_final and guid not in present]
+                news += [guid for guid, each in present.items() if _is_news(each, told.get(guid))]
+                for start in range(0, len(news), TOLD_AT_ONCE):
+                    some = news[start : start + TOLD_AT_ONCE]
+                    for standing in await self.database.read(partial(self._standings, guids=some, tenant_id=tenant_id)):
+                        yield GenerationEvent(done_until, standing)
+                        told[standing.found.generation.guid] = standing.status, standing.position
+                        quiet_since = time.monotonic()
+                if time.monotonic() - quiet_since >= self.heartbeat_seconds:
+                    yield GenerationEvent(done_until, None)
+                    quiet_since = time.monotonic()
+                told = {guid: each for guid, each in told.items() if guid in present}
+                missed = []
+                if looked_at - done_until > RECENT_SECONDS // 2:
+                    # Its client reads slowly, or the database was away.
+                    missed = await self.database.read(partial(_ended_since, moment=done_until, tenant_id=tenant_id))
+                done_until = looked_at
+                if not missed:
+                    await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
 
     async def pictures(self, found: GenerationWithImages) -> list[bytes | Path]:
         """Its images in their order, from memory or as files. Raises ``PictureMissingException``."""
@@ -169,31 +253,71 @@ class GenerationWatcher:
             news.append(GenerationEvent(CALLING_ID, standing))
         return news + await self._previews(standing.found.generation, told)
 
-    async def _pause(self, job: Job | None, version: int, *, waits: bool) -> float:
-        """Wait until there may be something new; the seconds that passed."""
-        began = time.monotonic()
-        if job is None:
-            await asyncio.sleep(self.look_seconds)
-        else:
-            changes = [job.wait_changed(version, self.heartbeat_seconds)] + ([job.turn.wait_changed()] if waits else [])
-            tasks = [asyncio.ensure_future(change) for change in changes]
-            try:
-                await asyncio.wait(tasks, timeout=self.heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-        return time.monotonic() - began
+    async def _look(self) -> None:
+        """Tell those who follow of what is new."""
+        guids = self.progress.followed_elsewhere
+        for start in range(0, len(guids), LOOKED_AT_ONCE):
+            some = guids[start : start + LOOKED_AT_ONCE]
+            for each in await self.database.read(partial(self._changes, guids=some)):
+                self.progress.note(each.guid, each.version, each.position)
+        for tenant_id, followed in list(self.progress.tenants.items()):
+            await self._look_at_tenant(tenant_id, followed)
+
+    def _changes(self, data: Repositories, *, guids: list[GenerationGuid]) -> list[GenerationChange]:
+        return self._with_positions(data, data.generations.list_changes(guids))
+
+    async def _look_at_tenant(self, tenant_id: TenantId, followed: FollowedTenant) -> None:
+        """Note how the tenant's generations stand that are not over, or new."""
+        moment = clock.seconds()
+
+        def look(data: Repositories) -> list[GenerationChange]:
+            ended = _ended_since(data, int(moment) - RECENT_SECONDS, tenant_id=tenant_id, longest=timedelta(0))
+            return self._with_positions(data, [*data.generations.list_open(tenant_id=tenant_id), *ended])
+
+        followed.note(await self.database.read(look), moment)
+
+    def _with_positions(self, data: Repositories, changes: list[GenerationChange]) -> list[GenerationChange]:
+        tenants = {change.tenant_id for change in changes if change.status is GenerationStatus.ACCEPTED}
+        schedule = self.scheduler.look(data)
+        standings = {id_: each for tenant_id in tenants for id_, each in schedule.standings(tenant_id).items()}
+        return [each.model_copy(update={"position": standings.get(each.id, (None, None))[0]}) for each in changes]
+
+    def _standings(self, data: Repositories, *, guids: list[GenerationGuid], tenant_id: TenantId) -> list[Standing]:
+        """These generations of the tenant, some hundred at most, as they are now, oldest first."""
+        found = sorted(data.generations.find_all(guids), key=lambda each: each.id)
+        images = data.images.list_of_generations([each.id for each in found], tenant_id=tenant_id)
+        standings = self.scheduler.look(data).standings(tenant_id)
+        return [
+            Standing(_with_images(each, images), each.status, *standings.get(each.id, (None, None))) for each in found
+        ]
+
+    def _execution(self, guid: GenerationGuid, tenant_id: TenantId) -> Execution | None:
+        """The tenant's generation, if this process executes it."""
+        execution = self.progress.executions.get(guid)
+        return execution if execution is not None and execution.generation.tenant_id == tenant_id else None
 
     async def _previews(self, generation: Generation, told: int) -> list[GenerationEvent]:
-        if generation.lease_owner is None:
-            return []
-        folder = self.spool.folder_of(generation.lease_owner)
         first = max(0, told + 1 - FIRST_PREVIEW_ID)
-        paths = {index: folder.preview(generation.guid, index) for index in range(first, generation.order.previews)}
+        files = self.store.orders
+        paths = {index: files.preview(generation.guid, index) for index in range(first, generation.order.previews)}
         found = await run_in_thread(_those_there, paths) if paths else {}
         return [
             GenerationEvent(FIRST_PREVIEW_ID + index, Preview(index, path, generation)) for index, path in found.items()
         ]
+
+
+def _ended_since(
+    data: Repositories, moment: int, *, tenant_id: TenantId, longest: timedelta = LONGEST_ORDER
+) -> list[GenerationChange]:
+    """The tenant's generations that ended since, made at most ``longest`` before. Commits may come late."""
+    since = datetime.fromtimestamp(moment - LATE_SECONDS, UTC)
+    return data.generations.list_ended(
+        tenant_id=tenant_id, created_since=since - longest, finished_since=since, limit=MOST_ENDED
+    )
+
+
+def _is_news(change: GenerationChange, told: tuple[GenerationStatus, int | None] | None) -> bool:
+    return told is None or change.status is not told[0] or has_moved(told[1], change.position)
 
 
 def _those_there(paths: dict[int, Path]) -> dict[int, Path]:
@@ -212,14 +336,18 @@ def _with_images(generation: Generation, images: list[StoredImage]) -> Generatio
     return GenerationWithImages(generation=generation, images=own)
 
 
-def _outcome(data: Repositories, guid: GenerationGuid, tenant_id: TenantId) -> GenerationWithImages | None:
+def _outcome(
+    data: Repositories, guid: GenerationGuid, tenant_id: TenantId, *, replayed: bool
+) -> GenerationWithImages | None:
     """How a generation ended, None while it has not."""
     found = _require(data, guid, tenant_id)
     generation = found.generation
     if generation.status is GenerationStatus.STORED:
         return require_images(data, generation)
-    if generation.status is GenerationStatus.UNKNOWN:
+    if generation.status is GenerationStatus.UNKNOWN and (replayed or generation.error is None):
         raise GenerationUnknownException(context={"generation": guid})
-    if generation.status is GenerationStatus.FAILED:
+    if generation.status in {GenerationStatus.FAILED, GenerationStatus.UNKNOWN}:
         raise exception_of(generation.error) if generation.error else GenerationUnknownException()
+    if generation.status is GenerationStatus.CANCELLED:
+        raise GenerationCancelledException(context={"generation": guid})
     return None

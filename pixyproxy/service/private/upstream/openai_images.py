@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import httpx2
 import openai
 from anyio import fail_after
-from httpcore2._async.http11 import AsyncHTTP11Connection
 from openai import AsyncAPIResponse, AsyncOpenAI, Omit, omit
 
 from pixyproxy.core.exceptions import (
@@ -52,10 +51,6 @@ MOST_PACKED_BYTES = 64 * 1024
 EVENT_STREAM = "text/event-stream"
 
 OPERATORS_AFFAIRS = (UpstreamCredentialException, UpstreamFundsException, UpstreamAddressException)
-
-# Each piece of an answer passes six layers, 0.1 ms in all. The library has no setting for how much it reads at a time,
-# and takes 64 KB, a quarter of what the event loop has received by then.
-AsyncHTTP11Connection.READ_NUM_BYTES = 256 * 1024
 
 InputFile = tuple[str, BinaryIO, str]
 """A file's name as the upstream gets it, its content and its media type."""

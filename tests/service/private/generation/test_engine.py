@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,19 @@ from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.order import NewOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.kept import remove_decided
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.operations import OperationsService
+from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 from tests.service.private.conftest import FailingDatabase, Outage
 from tests.service.private.identity import OPERATOR
 from tests.service.private.processes import PRICE, Process, start_process
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
-ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 PRICED = ImagePrompt(prompt="a red fox", model="priced")
 DID_NOTHING = [
     core.UpstreamBusyException(),
@@ -62,7 +64,7 @@ async def pair(
     shaky: FailingDatabase, store: LocalStore, failing: FakeDrawer, drawer: FakeDrawer
 ) -> AsyncIterator[Process]:
     """A process that has both upstreams."""
-    started = start_process(shaky, store, failing.pooled(), drawer.pooled())
+    started = await start_process(shaky, store, failing.pooled(), drawer.pooled())
     yield started
     await started.stop()
 
@@ -277,17 +279,35 @@ async def test_an_answer_is_kept_with_what_it_says(process: Process, principal: 
 
 
 @pytest.mark.parametrize("error", [*MAY_HAVE_DONE_SOMETHING, None], ids=_name)
-async def test_a_place_is_free_again_and_the_job_forgotten_whatever_came_of_it(
+async def test_a_place_is_free_again_whatever_came_of_it(
     database: Database, store: LocalStore, principal: Principal, error: Exception | None
 ) -> None:
     drawer = FakeDrawer(error=error)
-    process = start_process(database, store, drawer.pooled(concurrency=1))
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
     await _end(process, principal)
-    assert process.jobs.running == {}
+    assert (process.progress.executions, process.places.used) == ({}, 0)
     drawer.error = None
     await process.submit(principal=principal)
     await process.finish()
     assert len(drawer.asked) == 2
+    await process.stop()
+
+
+@pytest.mark.parametrize("error", [*DID_NOTHING, core.PromptRefusedException(), None], ids=_name)
+async def test_the_place_of_an_order_that_is_over_is_the_next_ones_in_the_same_transaction(
+    database: Database, store: LocalStore, principal: Principal, error: Exception | None
+) -> None:
+    drawer = FakeDrawer(error=error)
+    drawer.close_gate()
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
+    for loop in process.loops:
+        loop.cancel()
+    for _ in range(3):
+        await process.submit(principal=principal)
+    drawer.open_gate()
+    await process.finish()
+    assert len(drawer.asked) == 3
+    assert process.places.used == 0
     await process.stop()
 
 
@@ -296,7 +316,7 @@ async def test_who_waits_too_long_for_a_place_is_told_and_nothing_is_bought(
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1), queue_seconds=0.01)
+    process = await start_process(database, store, drawer.pooled(concurrency=1), queue_seconds=0.01)
     await process.submit(PRICED, principal=principal)
     with pytest.raises(core.QueueTimeoutException):
         await process.make(PRICED, principal=principal, key="k")
@@ -406,8 +426,9 @@ async def test_a_stop_during_the_call_settles_it_as_unknown(
     drawer.close_gate()
     caller = asyncio.create_task(process.make(PRICED, principal=principal, key="k"))
     await drawer.drawing.wait()
+    process.places.open = False
     await process.tasks.drain(0)
-    with pytest.raises(core.GenerationInFlightException):
+    with pytest.raises(core.GenerationUnknownException):
         await caller
     generation = await process.of_key("k", principal=principal)
     assert generation is not None
@@ -423,6 +444,7 @@ async def test_a_stop_without_a_database_leaves_it_to_recovery(
     submitted = await process.submit(PRICED, principal=principal)
     await drawer.drawing.wait()
     outage.lasts = True
+    process.places.open = False
     await process.tasks.drain(0)
     outage.lasts = False
     assert (await process.generation(submitted.guid)).status is CALLING
@@ -436,65 +458,71 @@ async def test_a_stop_leaves_what_only_waits_as_it_is(
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1))
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
     await process.submit(principal=principal)
     waiting = await process.submit(PRICED, principal=principal)
-    await process.tasks.drain(0)
-    generation = await process.generation(waiting.guid)
-    assert generation.status is ACCEPTED
-    assert await _spent_and_reserved(process, generation) == (0, PRICE)
-    assert process.pool.queue.count_waiting(principal.tenant_id) == 0
     await process.stop()
+    generation = await process.generation(waiting.guid)
+    assert (generation.status, generation.lease_owner) == (ACCEPTED, None)
+    assert await _spent_and_reserved(process, generation) == (0, PRICE)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_stop_while_another_upstream_is_waited_for_has_bought_nothing(
+async def test_an_order_that_waits_for_another_upstream_waits_over_a_stop(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     refusing, busy = FakeDrawer(name="refusing", error=core.UpstreamBusyException()), FakeDrawer(name="busy")
     busy.close_gate()
     only_priced = replace(refusing.pooled(), models=("priced",))
-    process = start_process(database, store, only_priced, busy.pooled(concurrency=1))
+    process = await start_process(database, store, only_priced, busy.pooled(concurrency=1))
     await process.submit(PRICED.model_copy(update={"model": None}), principal=principal)
     submitted = await process.submit(PRICED, principal=principal, key="k")
-    async with asyncio.timeout(20):
-        while not process.pool.queue.count_waiting(principal.tenant_id):  # noqa: ASYNC110  (the queue has no event)
-            await asyncio.sleep(0)
-    await process.tasks.drain(0)
-    ended = await process.generation(submitted.guid)
-    assert (ended.status, ended.idempotency_key) == (FAILED, None)
-    assert await _spent_and_reserved(process, ended) == (0, 0)
+
+    async def waits() -> bool:
+        return (await process.generation(submitted.guid)).status is ACCEPTED
+
+    await _eventually(waits)
+    await process.stop()
+    waiting = await process.generation(submitted.guid)
+    assert (waiting.status, waiting.idempotency_key, len(waiting.excluded)) == (ACCEPTED, "k", 1)
+    assert await _spent_and_reserved(process, waiting) == (0, PRICE)
     assert (len(refusing.asked), len(busy.asked)) == (1, 1)
-    await process.stop()
 
 
-async def test_what_another_process_has_taken_over_is_not_drawn(
-    database: Database, store: LocalStore, principal: Principal
+async def test_a_process_that_stood_still_for_too_long_does_not_ask_and_the_order_waits_again(
+    process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    drawer = FakeDrawer()
-    drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1))
-    await process.submit(ImagePrompt(prompt="first"), principal=principal)
-    waiting = await process.submit(ImagePrompt(prompt="second"), principal=principal)
-    caller = asyncio.create_task(process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id))
-    await asyncio.sleep(0)
-    await database.write(lambda data: data.connection.exec_driver_sql("UPDATE generations SET lease_owner = 'another'"))
-    drawer.open_gate()
-    with pytest.raises(core.GenerationInFlightException):
-        await caller
+    process.places.open = False
+    submitted = await process.submit(PRICED, principal=principal)
+    (begun,) = await process.database.write(lambda data: _begin(process, data))
+    process.engine.start(begun, began=time.monotonic() - LEASE_SECONDS)
     await process.finish()
-    assert drawer.prompts == ["first"]
-    assert (await process.generation(waiting.guid)).status is ACCEPTED
-    await process.stop()
+    assert (await process.generation(submitted.guid)).status is ACCEPTED
+    assert drawer.asked == []
+    # It says nothing of the upstream.
+    (upstream,) = await process.database.read(lambda data: data.upstreams.list_named([drawer.name]))
+    assert (upstream.mean_seconds, upstream.failures) == (None, 0)
+    process.places.open = True
+    await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id, seconds=20)
+    assert len(drawer.asked) == 1
+
+
+def _begin(process: Process, data: Repositories) -> list[Generation]:
+    """Begin what waits, though this process takes nothing by itself."""
+    process.places.used += 1
+    schedule = process.scheduler.lock(data)
+    begun = schedule.begin_waiting(limit=1)
+    schedule.save()
+    return begun
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_and_nothing_is_held(
+async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_before_it_can(
     shaky: FailingDatabase, store: LocalStore, principal: Principal, outage: Outage
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(shaky, store, drawer.pooled(concurrency=1))
+    process = await start_process(shaky, store, drawer.pooled(concurrency=1))
     await process.submit(PRICED, principal=principal)
     waiting = await process.submit(PRICED, principal=principal)
     await drawer.drawing.wait()
@@ -502,11 +530,12 @@ async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_and
     drawer.open_gate()
     with pytest.raises(core.DatabaseUnavailableException):
         await process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id)
+    assert len(drawer.asked) == 1
     outage.lasts = False
+    made = await process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id, seconds=20)
     await process.finish()
-    ended = await process.generation(waiting.guid)
-    assert (ended.status, len(drawer.asked)) == (FAILED, 1)
-    assert await _spent_and_reserved(process, ended) == (PRICE, 0)
+    assert len(drawer.asked) == 2
+    assert await _spent_and_reserved(process, made.generation) == (2 * PRICE, 0)
     await process.stop()
 
 

@@ -1,7 +1,8 @@
-"""Pictures that come with an order: in the spool, whole, or refused."""
+"""Pictures that come with an order: in the store, whole, or refused."""
 
 import hashlib
 import io
+import shutil
 
 import pytest
 
@@ -11,7 +12,6 @@ from pixyproxy.core.models.image import ImageGuid, StoredImage
 from pixyproxy.core.models.order import InputPicture
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database
-from pixyproxy.data.spool import Spool, SpoolFolder
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.inputs import PIECE_BYTES, InputReceiver, Upload
 from pixyproxy.service.private.generation.received import PictureLimits
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.anyio
 LARGE = pictures.noise_png(2 * PIECE_BYTES)
 SMALL = pictures.jpeg(32, 16)
 GUID = GenerationGuid(new_guid())
-
-
-@pytest.fixture
-def folder(store: LocalStore) -> SpoolFolder:
-    return Spool(store.folder.parent / "spool").own
 
 
 @pytest.fixture
@@ -47,11 +42,9 @@ def _upload(content: bytes | ImageGuid) -> Upload:
     return Upload(field="image", content=io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
-async def test_uploads_are_what_they_are_in_their_order(
-    receiver: InputReceiver, folder: SpoolFolder, tenant: Tenant
-) -> None:
+async def test_uploads_are_what_they_are_in_their_order(receiver: InputReceiver, tenant: Tenant) -> None:
     uploads = [_upload(LARGE), Upload(field="mask", content=io.BytesIO(SMALL))]
-    received = await receiver.receive(uploads, GUID, folder=folder, tenant_id=tenant.id)
+    received = await receiver.receive(uploads, GUID, tenant_id=tenant.id)
     assert received == (
         InputPicture(
             field="image", media_type="image/png", byte_size=len(LARGE), sha256=hashlib.sha256(LARGE).hexdigest()
@@ -60,25 +53,23 @@ async def test_uploads_are_what_they_are_in_their_order(
             field="mask", media_type="image/jpeg", byte_size=len(SMALL), sha256=hashlib.sha256(SMALL).hexdigest()
         ),
     )
-    assert [folder.input(GUID, index).read_bytes() for index in range(2)] == [LARGE, SMALL]
+    assert [receiver.store.orders.input(GUID, index).read_bytes() for index in range(2)] == [LARGE, SMALL]
 
 
-async def test_an_image_of_ones_own_is_copied(
-    receiver: InputReceiver, folder: SpoolFolder, tenant: Tenant, image: StoredImage
-) -> None:
-    (received,) = await receiver.receive([_upload(image.guid)], GUID, folder=folder, tenant_id=tenant.id)
+async def test_an_image_of_ones_own_is_copied(receiver: InputReceiver, tenant: Tenant, image: StoredImage) -> None:
+    (received,) = await receiver.receive([_upload(image.guid)], GUID, tenant_id=tenant.id)
     assert received.sha256 == hashlib.sha256(SMALL).hexdigest()
-    assert folder.input(GUID, 0).read_bytes() == SMALL
+    assert receiver.store.orders.input(GUID, 0).read_bytes() == SMALL
     assert await receiver.store.read(image.guid, image.media_type) == SMALL
 
 
 async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
-    receiver: InputReceiver, folder: SpoolFolder, stranger: Tenant, image: StoredImage
+    receiver: InputReceiver, stranger: Tenant, image: StoredImage
 ) -> None:
     told = set()
     for guid in (image.guid, ImageGuid(new_guid())):
         with pytest.raises(InputPictureException) as caught:
-            await receiver.receive([_upload(guid)], GUID, folder=folder, tenant_id=stranger.id)
+            await receiver.receive([_upload(guid)], GUID, tenant_id=stranger.id)
         told.add((str(caught.value), str(caught.value.context)))
     assert len(told) == 1
 
@@ -87,20 +78,21 @@ async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
     "content", [b"", pictures.svg(), b"no picture at all", LARGE + b"\0"], ids=["empty", "svg", "text", "too large"]
 )
 async def test_what_is_no_picture_is_told_with_its_field(
-    receiver: InputReceiver, folder: SpoolFolder, tenant: Tenant, content: bytes
+    receiver: InputReceiver, tenant: Tenant, content: bytes
 ) -> None:
     uploads = [_upload(SMALL), Upload(field="mask", content=io.BytesIO(content))]
     with pytest.raises(InputPictureException) as caught:
-        await receiver.receive(uploads, GUID, folder=folder, tenant_id=tenant.id)
+        await receiver.receive(uploads, GUID, tenant_id=tenant.id)
     assert caught.value.context == {"field": "mask"}
 
 
-async def test_a_spool_or_a_picture_that_is_gone_is_a_storage_exception(
-    receiver: InputReceiver, folder: SpoolFolder, tenant: Tenant, image: StoredImage
+async def test_a_folder_or_a_picture_that_is_gone_is_a_storage_exception(
+    receiver: InputReceiver, tenant: Tenant, image: StoredImage
 ) -> None:
     receiver.store.path(image.guid, image.media_type).unlink()
     with pytest.raises(PictureMissingException):
-        await receiver.receive([_upload(image.guid)], GUID, folder=folder, tenant_id=tenant.id)
-    folder.path.rmdir()
+        await receiver.receive([_upload(image.guid)], GUID, tenant_id=tenant.id)
+    shutil.rmtree(receiver.store.orders.folder)
+    receiver.store.orders.folder.write_text("in the way")
     with pytest.raises(ImageStorageException):
-        await receiver.receive([_upload(SMALL)], GUID, folder=folder, tenant_id=tenant.id)
+        await receiver.receive([_upload(SMALL)], GUID, tenant_id=tenant.id)

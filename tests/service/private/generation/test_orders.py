@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from datetime import timedelta
 
 import pytest
 
@@ -10,7 +9,10 @@ from pixyproxy.core.models.generation import Generation, GenerationGuid, Generat
 from pixyproxy.core.models.image import GenerationId, GenerationPrompt, ImageGuid, ImagePrompt
 from pixyproxy.core.models.order import InputPicture, NewOrder, Operation, ReceivedPicture
 from pixyproxy.core.models.tenant import TenantId, Visibility
+from pixyproxy.core.models.upstream import UpstreamId
+from pixyproxy.data.queue import Place
 from pixyproxy.service.private.generation.orders import (
+    HELD,
     Terms,
     fingerprint,
     new_claim,
@@ -18,9 +20,17 @@ from pixyproxy.service.private.generation.orders import (
     order_of,
     picture_order,
 )
-from tests.support.builders import new_generation, new_guid, new_order, new_tenant, principal_of
+from tests.support.builders import MOMENT, new_generation, new_guid, new_order, new_tenant, principal_of
 
 ORDER = NewOrder(prompt="a red fox")
+PLACE = Place(
+    upstream_id=UpstreamId(1),
+    upstream="a",
+    lease_owner=ProcessGuid("p"),
+    started_at=1.5,
+    place_until=9.5,
+    lease_until=MOMENT,
+)
 MASK = InputPicture(field="mask", media_type="image/png", byte_size=7, sha256="a" * 64)
 
 
@@ -92,25 +102,31 @@ def test_fingerprints_do_not_change_from_release_to_release() -> None:
     assert fingerprint(ORDER) == hashlib.sha256(b'{"prompt": "a red fox"}').hexdigest()
 
 
-def test_a_claim_is_the_principals_and_of_this_month() -> None:
+@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a place"])
+def test_a_claim_is_the_principals_and_of_this_month(place: Place | None) -> None:
     principal = principal_of(new_tenant(default_visibility=Visibility.PRIVATE))
     terms = Terms(
         guid=GenerationGuid(new_guid()),
         principal=principal,
         idempotency_key="k",
         reserved_micro_usd=7,
-        status=GenerationStatus.ACCEPTED,
-        owner=ProcessGuid("p"),
-        lease_seconds=60,
+        place=place,
+        content="c" * 64,
+        follower="f",
     )
     order = ORDER.model_copy(update={"count": 3})
     claim = new_claim(order, picture_order(order, model="m"), terms)
-    assert (claim.guid, claim.idempotency_key, claim.status) == (terms.guid, "k", GenerationStatus.ACCEPTED)
+    assert (claim.guid, claim.idempotency_key, claim.status) == (
+        terms.guid,
+        "k",
+        GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING,
+    )
     assert (claim.tenant_id, claim.subject) == (principal.tenant_id, principal.subject)
     assert claim.visibility is Visibility.PRIVATE
     assert len(set(claim.image_guids)) == 3
     assert (claim.budget_month, claim.reserved_micro_usd) == (f"{claim.created_at:%Y-%m}", 7)
-    assert (claim.lease_owner, claim.lease_until) == ("p", claim.created_at + timedelta(seconds=60))
+    assert (claim.content, claim.follower) == ("c" * 64, "f")
+    assert [getattr(claim, name) for name in HELD] == [getattr(place, name, None) for name in HELD]
 
 
 @pytest.mark.parametrize(

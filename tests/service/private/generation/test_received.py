@@ -16,7 +16,7 @@ from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import ReceivedPicture
 from pixyproxy.data.kept_answers import KeptAnswers
 from pixyproxy.data.spool import SpoolFile, SpoolFolder
-from pixyproxy.data.store.recent import RecentPictures
+from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
 from tests.support import pictures
 
@@ -166,8 +166,8 @@ def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) ->
 
 def _begun(folder: SpoolFolder, tell_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
     """An answer of which nothing has come yet."""
-    answers = KeptAnswers(folder.path / "kept")
-    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, RecentPictures(), answers, tell_preview)
+    answers, store = KeptAnswers(folder.path / "kept"), LocalStore(folder.path / "images", room_bytes=1)
+    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, store, answers, tell_preview)
 
 
 def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:
@@ -193,17 +193,18 @@ def test_an_answers_pictures_are_in_the_folder_in_their_order(folder: SpoolFolde
 def test_a_picture_that_came_in_one_piece_stays_in_memory(folder: SpoolFolder) -> None:
     content = pictures.png(8, 8)
     answer = _answer(folder, content)
-    assert answer.recent.get(IMAGES[0]) == content
+    assert answer.store.recent.get(IMAGES[0]) == content
     receiver = answer.begin_picture()
     for piece in (content[:40], content[40:]):
         receiver.write(piece)
     receiver.finish()
-    assert [answer.recent.get(guid) for guid in IMAGES[1:]] == [None, None]
+    assert [answer.store.recent.get(guid) for guid in IMAGES[1:]] == [None, None]
 
 
 def test_previews_do_not_stay_in_memory(folder: SpoolFolder) -> None:
     content = pictures.noise_png(1_000_000)
     answer = _begun(folder)
+    answer.store.orders.prepare(GUID)
     tracemalloc.start()
     try:
         for _ in range(10):
@@ -244,7 +245,9 @@ def test_an_answer_without_a_picture_has_none(folder: SpoolFolder) -> None:
 
 def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
     shown: list[bool] = []
-    path, content = folder.preview(GUID, 2), pictures.png(8, 8)
+    content, orders = pictures.png(8, 8), _begun(folder).store.orders
+    path = orders.preview(GUID, 2)
+    orders.prepare(GUID)
     answer = _begun(folder, lambda: shown.append(path.is_file()))
     receiver = answer.begin_preview(2)
     seen_too_soon = []
@@ -266,11 +269,12 @@ def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
 def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolFolder, content: bytes) -> None:
     shown: list[None] = []
     answer = _begun(folder, lambda: shown.append(None))
+    answer.store.orders.prepare(GUID)
     receiver = answer.begin_preview(0)
     receiver.write(content)
     receiver.write(content)
     receiver.finish()
-    assert not folder.preview(GUID, 0).exists()
+    assert not answer.store.orders.preview(GUID, 0).exists()
     assert shown == []
 
 

@@ -29,7 +29,7 @@ from tests.support.webhook_receiver import new_webhook
 
 pytestmark = pytest.mark.anyio
 MONTH = "2026-11"
-ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 SETTLEMENT = Settlement(prices=PRICES)
 PICTURE = ReceivedPicture(media_type="image/png", byte_size=7, sha256="a" * 64, width=3, height=2)
 TOKENS = UpstreamAnswer(usage=UpstreamUsage(input_text_tokens=10, output_image_tokens=100))
@@ -40,6 +40,7 @@ def _reserved(data: Repositories, tenant: Tenant, *, count: int = 1, model: str 
     """A generation whose upstream is being asked, with its budget reserved."""
     order = new_order(count=count, model=model)
     bound = PRICES.upper_bound(order)
+    data.budgets.lock(MONTH, tenant_id=tenant.id)
     reserved = bound is not None and data.budgets.reserve(MONTH, bound, tenant_id=tenant.id)
     assert reserved is (bound is not None)
     return add_generation(

@@ -4,28 +4,33 @@ import asyncio
 import hashlib
 import io
 from collections import Counter
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from pixyproxy.core import clock
 from pixyproxy.core import exceptions as core
-from pixyproxy.core.models.generation import GenerationStatus, GenerationWithImages
+from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.image import ImageGuid, ImagePrompt
 from pixyproxy.core.models.order import NewOrder, Operation
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.rows import to_timestamp
 from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.inputs import Upload
-from pixyproxy.service.private.generation.service import Submission
+from pixyproxy.service.private.generation.service import IMAGE_WINDOW_SECONDS, Submission
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 from tests.service.private.conftest import Outage
 from tests.service.private.processes import FOX, PRICE, Process, start_process
 from tests.support import pictures
-from tests.support.builders import find_picture
+from tests.support.builders import find_picture, principal_of
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +42,21 @@ async def _set_budget(process: Process, tenant: Tenant, pictures: int) -> None:
     """Give the tenant a budget of so many pictures a month."""
     limited = tenant.model_copy(update={"monthly_budget_usd": Decimal(pictures * PRICE) / 1_000_000})
     await process.database.write(lambda data: data.tenants.update(limited))
+
+
+@pytest.fixture
+async def pair(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[list[Process]]:
+    """Two processes."""
+    started = [await start_process(database, store, drawer.pooled()) for _ in range(2)]
+    yield started
+    for each in started:
+        await each.stop()
+
+
+async def _places_taken(process: Process) -> tuple[int, int]:
+    """How many places are taken in the process, and at upstreams."""
+    places = await process.database.read(lambda data: data.upstreams.count_places(now=clock.seconds()))
+    return process.places.used, sum(places.values())
 
 
 async def test_a_picture_is_kept_and_recorded_with_what_it_is(
@@ -109,7 +129,7 @@ async def test_without_a_key_each_request_buys_a_picture(
 async def test_a_repeated_key_replays_its_picture(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     made = await process.make(principal=principal, key=KEY)
     again = await process.submit(principal=principal, key=KEY)
-    assert again == Submission(made.generation.guid, replayed=True)
+    assert again == Submission(made.generation.guid, principal.tenant_id, replayed=True)
     assert await process.make(principal=principal, key=KEY) == made
     assert len(drawer.asked) == 1
 
@@ -142,7 +162,9 @@ async def test_a_repeated_key_that_is_being_worked_on_is_the_same_generation_and
 ) -> None:
     drawer.close_gate()
     first = await process.submit(principal=principal, key=KEY)
-    assert await process.submit(principal=principal, key=KEY) == Submission(first.guid, replayed=True)
+    assert await process.submit(principal=principal, key=KEY) == Submission(
+        first.guid, principal.tenant_id, replayed=True
+    )
     other = await process.submit(ImagePrompt(prompt="else"), principal=principal, key="key-2")
     assert not other.replayed
     drawer.open_gate()
@@ -162,7 +184,7 @@ async def test_twenty_requests_at_once_with_one_key_get_one_picture(
 async def test_two_processes_with_one_key_buy_once(
     process: Process, database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    other = start_process(database, store, drawer.pooled())
+    other = await start_process(database, store, drawer.pooled())
     ends = await asyncio.gather(*(each.make(principal=principal, key=KEY) for each in (process, other) * 10))
     assert len({end.images[0].guid for end in ends}) == 1
     assert len(drawer.asked) == 1
@@ -172,16 +194,16 @@ async def test_two_processes_with_one_key_buy_once(
 async def test_a_replay_takes_no_place(database: Database, store: LocalStore, principal: Principal) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1))
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
     await process.submit(principal=principal, key=KEY)
     for _ in range(3):
         await process.submit(principal=principal, key=KEY)
-    assert process.pool.queue.count_waiting(principal.tenant_id) == 0
+    assert await process.count_generations(principal.tenant_id) == 1
     with pytest.raises(core.IdempotencyMismatchException):
         await process.submit(PRICED, principal=principal, key=KEY)
     drawer.open_gate()
     await process.finish()
-    assert process.pool.join(principal.tenant_id, "fake").ready
+    assert await _places_taken(process) == (0, 0)
     await process.stop()
 
 
@@ -190,7 +212,7 @@ async def test_what_has_to_wait_is_accepted_and_made_in_its_turn(
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1))
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
     first, second = [await process.submit(principal=principal) for _ in range(2)]
     assert (await process.generation(first.guid)).status is GenerationStatus.CALLING
     assert (await process.generation(second.guid)).status is GenerationStatus.ACCEPTED
@@ -205,7 +227,7 @@ async def test_a_full_queue_claims_and_reserves_nothing(
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    process = await start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
     await _set_budget(process, tenant, 10)
     submitted = [await process.submit(PRICED, principal=principal) for _ in range(2)]
     with pytest.raises(core.QueueFullException):
@@ -218,18 +240,20 @@ async def test_a_full_queue_claims_and_reserves_nothing(
     await process.stop()
 
 
-async def test_a_full_queue_has_room_for_an_order_that_is_repeated_and_for_no_other_with_its_key(
+async def test_a_full_queue_has_room_for_an_order_that_is_repeated_and_for_no_other(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
-    process = start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
+    process = await start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
     first, second = [await process.submit(PRICED, principal=principal, key=key) for key in ("a", "b")]
     for key, submitted in (("a", first), ("b", second)):
         again = await process.submit(PRICED, principal=principal, key=key)
         assert (again.guid, again.replayed) == (submitted.guid, True)
-        with pytest.raises(core.QueueFullException):
+        with pytest.raises(core.IdempotencyMismatchException):
             await process.submit(PRICED.model_copy(update={"prompt": "a hen"}), principal=principal, key=key)
+    with pytest.raises(core.QueueFullException):
+        await process.submit(PRICED, principal=principal, key="c")
     drawer.open_gate()
     await process.finish()
     await process.stop()
@@ -316,7 +340,7 @@ async def test_a_caller_that_hangs_up_gets_its_picture_later(
 async def test_a_caller_that_hangs_up_at_any_moment_leaves_no_place_taken(
     database: Database, store: LocalStore, principal: Principal, steps: int
 ) -> None:
-    process = start_process(database, store, FakeDrawer().pooled(concurrency=1))
+    process = await start_process(database, store, FakeDrawer().pooled(concurrency=1))
     upload = Upload(field="image", content=io.BytesIO(pictures.png(8, 8)))
     caller = asyncio.create_task(process.submit(principal=principal, uploads=[upload]))
     for _ in range(steps):
@@ -324,8 +348,9 @@ async def test_a_caller_that_hangs_up_at_any_moment_leaves_no_place_taken(
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
     await process.finish()
-    assert process.pool.join(principal.tenant_id, "fake").ready
+    assert await _places_taken(process) == (0, 0)
     assert process.spooled == []
+    assert len(process.store.orders.list_guids()) == await process.count_generations(principal.tenant_id)
     await process.stop()
 
 
@@ -393,7 +418,7 @@ async def test_a_model_that_no_upstream_serves_claims_nothing(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
-    process = start_process(database, store, PooledUpstream("a", drawer, ("only",), 1, 1, None))
+    process = await start_process(database, store, PooledUpstream("a", drawer, ("only",), 1, 1, None))
     with pytest.raises(core.ModelUnknownException):
         await process.make(principal=principal, key=KEY)
     assert await process.of_key(KEY, principal=principal) is None
@@ -463,7 +488,7 @@ def _png(seed: int) -> io.BytesIO:
     return io.BytesIO(pictures.png(8, 8, seed=seed))
 
 
-async def test_pictures_of_an_order_reach_the_upstream_and_are_gone_after_it(
+async def test_pictures_of_an_order_reach_the_upstream(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
@@ -484,10 +509,11 @@ async def test_a_replay_of_an_order_with_pictures_leaves_none_of_its_own(
         submitted = await process.submit(edit, principal=principal, key=KEY, uploads=uploads)
         await process.finish()
     assert submitted.replayed
+    assert list(process.store.orders.list_guids()) == [submitted.guid]
     assert len(drawer.asked) == 1
     with pytest.raises(core.IdempotencyMismatchException):
         await process.submit(edit, principal=principal, key=KEY, uploads=[Upload(field="image", content=_png(2))])
-    assert process.spooled == []
+    assert list(process.store.orders.list_guids()) == [submitted.guid]
 
 
 @pytest.mark.parametrize(
@@ -502,7 +528,7 @@ async def test_an_order_with_what_is_no_picture_claims_and_leaves_nothing(
         await process.submit(edit, principal=principal, key=KEY, uploads=uploads)
     await process.finish()
     assert await process.of_key(KEY, principal=principal) is None
-    assert (process.spooled, drawer.asked) == ([], [])
+    assert (process.store.orders.list_guids(), drawer.asked) == ({}, [])
 
 
 async def test_a_paid_picture_is_stored_even_if_there_is_no_thread_for_it_at_first(
@@ -524,3 +550,133 @@ async def test_a_paid_picture_is_stored_even_if_there_is_no_thread_for_it_at_fir
     assert refused
     assert find_picture(process.store, made.images[0].guid)
     assert len(drawer.asked) == 1
+
+
+async def _submit_again(process: Process, principal: Principal, *, says_repeated: bool = False) -> Submission:
+    return await process.service.submit(FOX, principal=principal, idempotency_key=None, says_repeated=says_repeated)
+
+
+async def test_of_repetitions_at_once_at_two_processes_each_takes_one_lost_order(
+    process: Process, database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    patient, other = [await start_process(database, store, drawer.pooled(), retry_window_seconds=600) for _ in range(2)]
+    lost = [await process.submit(principal=principal) for _ in range(2)]
+    for submission in lost:
+        await process.service.note_lost(submission)
+    again = await asyncio.gather(*(_submit_again(each, principal) for each in (patient, other)))
+    assert {each.guid for each in again} == {each.guid for each in lost}
+    assert [each.replayed for each in again] == [True, True]
+    # A further one is a new order, once nobody has noticed a loss for a while.
+    third, fourth = await asyncio.gather(*(_submit_again(each, principal) for each in (patient, other)))
+    assert (third.replayed, fourth.replayed) == (False, False)
+    drawer.open_gate()
+    for each in (patient, other):
+        await each.finish()
+        await each.stop()
+    assert len(drawer.asked) == await process.count_generations(principal.tenant_id) == 4
+
+
+async def test_a_request_like_an_open_one_waits_for_notice_of_a_loss_and_then_takes_its_order(
+    database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
+) -> None:
+    process = await start_process(database, store, drawer.pooled(), retry_window_seconds=600)
+    drawer.close_gate()
+    first = await process.submit(principal=principal)
+    repeating = asyncio.create_task(_submit_again(process, principal))
+    await process.service.note_lost(first)
+    assert (await repeating).guid == first.guid
+    said = await _submit_again(process, principal, says_repeated=True)
+    assert (said.guid, said.replayed) == (first.guid, True)
+    drawer.open_gate()
+    await process.finish()
+    assert len(drawer.asked) == 1
+    await process.stop()
+
+
+async def test_what_waits_is_cancelled_and_charges_nothing(
+    database: Database, store: LocalStore, principal: Principal, other_principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    drawer.close_gate()
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
+    begun, waiting = [await process.submit(PRICED, principal=principal, key=key) for key in ("a", "b")]
+    outcome = asyncio.create_task(process.watcher.outcome(waiting.guid, tenant_id=principal.tenant_id, seconds=20))
+    with pytest.raises(core.GenerationNotFoundException):
+        await process.service.cancel(waiting.guid, tenant_id=other_principal.tenant_id)
+    with pytest.raises(core.GenerationInFlightException):
+        await process.service.cancel(begun.guid, tenant_id=principal.tenant_id)
+    for _ in range(2):
+        assert await process.service.cancel(waiting.guid, tenant_id=principal.tenant_id)
+    with pytest.raises(core.GenerationCancelledException):
+        await outcome
+    drawer.open_gate()
+    await process.finish()
+    assert not await process.service.cancel(begun.guid, tenant_id=principal.tenant_id)
+    cancelled = await process.generation(waiting.guid)
+    assert (cancelled.status, cancelled.idempotency_key) == (GenerationStatus.CANCELLED, None)
+    spending = await process.spending(cancelled)
+    assert (spending.spent_micro_usd, spending.reserved_micro_usd) == (PRICE, 0)
+    assert len(drawer.asked) == 1
+    await process.stop()
+
+
+async def test_an_order_is_either_cancelled_or_executed(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    drawer = FakeDrawer()
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
+    submitted = [await process.submit(ImagePrompt(prompt=f"{number}"), principal=principal) for number in range(12)]
+
+    async def cancel(guid: GenerationGuid) -> bool | type[Exception]:
+        try:
+            return await process.service.cancel(guid, tenant_id=principal.tenant_id)
+        except core.GenerationInFlightException as error:
+            return type(error)
+
+    ends = await asyncio.gather(*(cancel(each.guid) for each in submitted))
+    async with asyncio.timeout(20):
+        while await process.database.read(lambda data: not data.queue.is_empty()):  # noqa: ASYNC110  (rows have no event)
+            await asyncio.sleep(0.01)
+    await process.finish()
+    cancelled = {each.guid for each, end in zip(submitted, ends, strict=True) if end is True}
+    statuses = {each.guid: (await process.generation(each.guid)).status for each in submitted}
+    assert {guid for guid, status in statuses.items() if status is GenerationStatus.CANCELLED} == cancelled
+    assert len(drawer.asked) == len(submitted) - len(cancelled)
+    await process.stop()
+
+
+@pytest.mark.parametrize("of", ["tenant", "key"])
+async def test_of_fifty_orders_at_once_exactly_so_many_are_taken_as_a_minute_has(
+    process: Process, pair: list[Process], drawer: FakeDrawer, tenant: Tenant, of: str
+) -> None:
+    limited = principal_of(tenant).model_copy(update={f"{of}_images_per_minute": 20})
+    orders = [NewOrder(prompt=f"{number}", count=2) for number in range(50)]
+    ends = await asyncio.gather(
+        *(pair[number % 2].submit(order, principal=limited) for number, order in enumerate(orders)),
+        return_exceptions=True,
+    )
+    assert Counter(map(type, ends)) == {Submission: 10, core.ImageLimitException: 40}
+    waits = {end.retry_after_seconds for end in ends if isinstance(end, core.ImageLimitException)}
+    assert waits <= set(range(1, IMAGE_WINDOW_SECONDS + 2))
+    for each in pair:
+        await each.finish()
+    assert len(drawer.asked) == await process.count_generations(tenant.id) == 10
+    # The limit is of this key alone, or of all of the tenant's.
+    another = limited.model_copy(update={"subject": principal_of(tenant).subject})
+    (end,) = await asyncio.gather(process.submit(orders[0], principal=another), return_exceptions=True)
+    assert type(end) is (Submission if of == "key" else core.ImageLimitException)
+
+
+async def test_an_order_beyond_the_limit_of_a_minute_is_taken_when_the_minute_is_over(
+    process: Process, principal: Principal
+) -> None:
+    limited = principal.model_copy(update={"tenant_images_per_minute": 1})
+    first = await process.submit(principal=limited)
+    with pytest.raises(core.ImageLimitException):
+        await process.submit(ImagePrompt(prompt="a hen"), principal=limited)
+    earlier = to_timestamp(clock.now() - timedelta(seconds=IMAGE_WINDOW_SECONDS + 1))
+    statement = text("UPDATE generations SET created_at = :at WHERE guid = :guid")
+    await process.database.write(lambda data: data.connection.execute(statement, {"at": earlier, "guid": first.guid}))
+    assert not (await process.submit(ImagePrompt(prompt="a hen"), principal=limited)).replayed
+    await process.finish()

@@ -32,15 +32,15 @@ from tests.support.builders import add_generation, new_guid
 from tests.support.drawing import FakeDrawer
 
 pytestmark = pytest.mark.anyio
-ACCEPTED, CALLING, STORED, FAILED, UNKNOWN = GenerationStatus
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 WITH_PREVIEWS = NewOrder(prompt="a red fox", previews=2)
 
 
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[GenerationWatcher]:
-    """Who watches from another process of this machine, and looks often."""
-    started = start_process(database, store, drawer.pooled())
-    yield replace(started.watcher, look_seconds=0.01)
+    """Who watches from another process of this machine."""
+    started = await start_process(database, store, drawer.pooled())
+    yield started.watcher
     await started.stop()
 
 
@@ -48,7 +48,7 @@ async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> As
 async def narrow(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
     """A process whose upstream has one place, and whose gate is closed."""
     drawer.close_gate()
-    started = start_process(database, store, drawer.pooled(concurrency=1))
+    started = await start_process(database, store, drawer.pooled(concurrency=1))
     yield started
     await started.stop()
 

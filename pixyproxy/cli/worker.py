@@ -1,0 +1,31 @@
+"""A process that executes generations and serves nothing."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from pixyproxy.core.exceptions import DatabaseException
+from pixyproxy.core.settings import Settings
+from pixyproxy.service.composition import open_services
+from pixyproxy.web.background import running_loops
+
+logger = logging.getLogger(__name__)
+
+
+async def execute_generations(settings: Settings) -> None:
+    """Execute generations until a signal stops it; what is under way is finished first.
+
+    Raises ``PixyProxyException`` where it cannot start, and what a background loop failed with.
+    """
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with open_services(settings, serves=False) as services:
+        logger.info("executing generations; pictures come from: %s", services.pool.name)
+        async with running_loops(*services.loops()):
+            await stopped.wait()
+            services.places.open = False
+            await services.tasks.drain(settings.shutdown_seconds)
+            with contextlib.suppress(DatabaseException):
+                await services.heartbeat.stop()

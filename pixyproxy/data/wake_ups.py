@@ -1,0 +1,82 @@
+"""Wake-ups over Redis: what one process has committed, another one looks for at once instead of with its next look.
+
+Nothing depends on them: they may be lost, doubled or late, and without Redis there are none.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "pixyproxy:wake"
+QUEUE = "queue"
+"""What is told when an order waits that this process does not execute; else the GUID of a generation is."""
+MOST_UNSENT = 1000
+RETRY_SECONDS = 1.0
+SECONDS = 1.0
+"""How long Redis may take for a message."""
+
+
+class WakeUps:
+    """Sends and hears wake-ups."""
+
+    def __init__(self, redis_url: SecretStr | None) -> None:
+        """Connections are opened when they are needed. The URL was checked when limits were made of it."""
+        self._url = redis_url
+        self._unsent: asyncio.Queue[str] = asyncio.Queue(MOST_UNSENT)
+
+    def tell(self, message: str) -> None:
+        """Have a message sent, unless too many wait for that; returns at once."""
+        if self._url is not None and not self._unsent.full():
+            self._unsent.put_nowait(message)
+
+    async def run_forever(self, woken: Callable[[str], None]) -> None:
+        """Send messages, and call ``woken`` with those of all processes, until cancelled."""
+        if self._url is None:
+            return
+        client = _open(self._url)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_forever(client))
+                group.create_task(_hear_forever(client, woken))
+        finally:
+            await client.aclose()
+
+    async def _send_forever(self, client: "Redis") -> None:
+        from redis.exceptions import RedisError  # noqa: PLC0415  (as in ``_open``)
+
+        while True:
+            message = await self._unsent.get()
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await client.publish(CHANNEL, message)
+            except (RedisError, OSError):
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _hear_forever(client: "Redis", woken: Callable[[str], None]) -> None:
+    from redis.exceptions import RedisError  # noqa: PLC0415  (as in ``_open``)
+
+    while True:
+        try:
+            async with client.pubsub(ignore_subscribe_messages=True) as heard:
+                await heard.subscribe(CHANNEL)
+                async for message in heard.listen():
+                    woken(message["data"])
+        except (RedisError, OSError, ValueError) as error:
+            logger.debug("wake-ups are not heard: %s", type(error).__name__)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _open(url: SecretStr) -> "Redis":
+    # Only a server with Redis loads its client, which takes 60 ms and 6 MB.
+    from redis.asyncio import Redis  # noqa: PLC0415
+
+    return Redis.from_url(url.get_secret_value(), decode_responses=True, socket_connect_timeout=SECONDS)

@@ -1,0 +1,92 @@
+"""What waits is begun by whichever process can take it, and by none beyond what it can serve."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from pixyproxy.core.models.generation import GenerationStatus
+from pixyproxy.core.models.image import ImagePrompt
+from pixyproxy.core.models.principal import Principal
+from pixyproxy.data.database import Database
+from pixyproxy.data.store.local import LocalStore
+from tests.service.private.processes import LONG_ENOUGH, Process, start_process
+from tests.support.drawing import FakeDrawer
+
+pytestmark = pytest.mark.anyio
+ACCEPTED, CALLING, STORED, *_ = GenerationStatus
+
+
+@pytest.fixture
+def backend() -> str:
+    """SQLite: what is decided in SQL is tested on both elsewhere."""
+    return "sqlite"
+
+
+async def _statuses(process: Process, guids: Sequence[str]) -> list[GenerationStatus]:
+    return [(await process.generation(guid)).status for guid in guids]
+
+
+async def test_a_process_executes_no_more_at_once_than_it_may(
+    database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
+) -> None:
+    drawer.close_gate()
+    process = await start_process(database, store, drawer.pooled(), at_once=2)
+    guids = [(await process.submit(principal=principal)).guid for _ in range(5)]
+    await process.dispatcher.look()
+    assert await _statuses(process, guids) == [CALLING] * 2 + [ACCEPTED] * 3
+    other = await start_process(database, store, drawer.pooled(), at_once=2)
+    await other.dispatcher.look()
+    assert await _statuses(process, guids) == [CALLING] * 4 + [ACCEPTED]
+    owners = [(await process.generation(guid)).lease_owner for guid in guids]
+    assert owners == [process.spool.owner] * 2 + [other.spool.owner] * 2 + [None]
+    drawer.open_gate()
+    async with asyncio.timeout(LONG_ENOUGH):
+        for guid in guids:
+            await process.watcher.outcome(guid, tenant_id=principal.tenant_id)
+    for each in (process, other):
+        await each.finish()
+        assert each.places.used == 0
+        await each.stop()
+    assert len(drawer.asked) == 5
+
+
+async def test_a_process_that_stops_takes_nothing_new_and_another_one_does(
+    database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
+) -> None:
+    process = await start_process(database, store, drawer.pooled(concurrency=1))
+    drawer.close_gate()
+    first = (await process.submit(principal=principal)).guid
+    await drawer.drawing.wait()
+    process.places.open = False
+    waiting = (await process.submit(principal=principal)).guid
+    drawer.open_gate()
+    await process.finish()
+    await process.dispatcher.look()
+    assert await _statuses(process, [first, waiting]) == [STORED, ACCEPTED]
+    other = await start_process(database, store, drawer.pooled(concurrency=1))
+    made = await other.watcher.outcome(waiting, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
+    assert len(made.images) == 1
+    for each in (process, other):
+        await each.stop()
+
+
+async def test_orders_for_an_upstream_that_another_process_has_are_left_to_that(
+    database: Database, store: LocalStore, principal: Principal
+) -> None:
+    one, two = FakeDrawer(name="one"), FakeDrawer(name="two")
+    at_two = replace(two.pooled(), models=("sketch",))
+    both = await start_process(database, store, replace(one.pooled(), models=("flare",)), at_two)
+    only = await start_process(database, store, replace(one.pooled(), models=("flare",)))
+    both.places.open = False
+    sketch = (await both.submit(ImagePrompt(prompt="a", model="sketch"), principal=principal)).guid
+    flare = (await both.submit(ImagePrompt(prompt="a", model="flare"), principal=principal)).guid
+    await only.watcher.outcome(flare, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
+    assert await _statuses(only, [sketch]) == [ACCEPTED]
+    both.places.open = True
+    await both.watcher.outcome(sketch, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+    for each in (both, only):
+        await each.finish()
+        await each.stop()

@@ -1,0 +1,170 @@
+"""Requests that are sent again without an Idempotency-Key: each order is taken by one at a time, and bought once."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pixyproxy.core import clock
+from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus
+from pixyproxy.core.models.tenant import Tenant
+from pixyproxy.data.database import Repositories
+from pixyproxy.service.private.generation.retries import RECENTLY_SECONDS, Repetition, Verdict
+from tests.support.builders import add_generation, add_tenant
+from tests.support.databases import TestDatabases, rolled_back
+
+ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
+WINDOW = 600.0
+CONTENT = "c" * 64
+
+
+@pytest.fixture
+def backend() -> str:
+    """SQLite: the SQL is a test of the repository's."""
+    return "sqlite"
+
+
+@pytest.fixture
+def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
+    """Repositories in a transaction of the test's own."""
+    with rolled_back(databases.engine(backend)) as repositories:
+        yield repositories
+
+
+@pytest.fixture
+def tenant(data: Repositories) -> Tenant:
+    """A tenant."""
+    return add_tenant(data)
+
+
+def _adopt(
+    data: Repositories, tenant: Tenant, follower: str = "second", *, says_so: bool = False, window: float = WINDOW
+) -> Generation | Verdict:
+    """What a request turns out to be."""
+    return Repetition(CONTENT, follower, tenant.id, says_so, window).adopt(data)
+
+
+def _followed(data: Repositories, tenant: Tenant, **changes: object) -> Generation:
+    return add_generation(
+        data, tenant.id, **({"content": CONTENT, "follower": "first", "created_at": clock.now()} | changes)
+    )
+
+
+def _lost(
+    data: Repositories, tenant: Tenant, *, ago: float = 0.0, follower: str = "first", **changes: object
+) -> Generation:
+    generation = _followed(data, tenant, **changes)
+    _lose(data, generation, ago=ago, follower=follower)
+    return generation
+
+
+def _lose(data: Repositories, generation: Generation, *, follower: str, ago: float = 0.0) -> None:
+    at = clock.seconds() - ago
+    data.generations.note_lost(generation.guid, follower, tenant_id=generation.tenant_id, at=at)
+
+
+def _end(data: Repositories, generation: Generation, status: GenerationStatus, *, ago: float = 0.0) -> None:
+    ending = Ending(status=status, at=datetime.fromtimestamp(int(clock.seconds() - ago), UTC))
+    assert data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id)
+
+
+def _guid(found: Generation | Verdict) -> str:
+    assert isinstance(found, Generation)
+    return found.guid
+
+
+def test_a_request_that_is_the_first_of_its_content_is_new(data: Repositories, tenant: Tenant) -> None:
+    _lost(data, tenant, content="d" * 64)
+    _lost(data, add_tenant(data))
+    for says_so in (True, False):
+        assert _adopt(data, tenant, says_so=says_so) is Verdict.NEW
+
+
+@pytest.mark.parametrize("status", [ACCEPTED, CALLING])
+def test_a_lost_order_is_adopted_once_until_that_client_is_gone_too(
+    data: Repositories, tenant: Tenant, status: GenerationStatus
+) -> None:
+    lost = _lost(data, tenant, status=status)
+    assert _guid(_adopt(data, tenant, "second")) == lost.guid
+    assert _adopt(data, tenant, "third") is Verdict.PERHAPS
+    _lose(data, lost, follower="first")
+    assert _adopt(data, tenant, "third") is Verdict.PERHAPS
+    _lose(data, lost, follower="second")
+    assert _guid(_adopt(data, tenant, "third")) == lost.guid
+
+
+@pytest.mark.parametrize("status", [STORED, FAILED])
+def test_a_lost_order_that_is_over_is_adopted_once(
+    data: Repositories, tenant: Tenant, status: GenerationStatus
+) -> None:
+    lost = _lost(data, tenant)
+    _end(data, lost, status)
+    assert _guid(_adopt(data, tenant, "second")) == lost.guid
+    assert _adopt(data, tenant, "third") is Verdict.NEW
+
+
+def test_each_of_several_lost_orders_is_adopted_by_one_the_oldest_first(data: Repositories, tenant: Tenant) -> None:
+    open_one, *lost = _followed(data, tenant), *(_lost(data, tenant) for _ in range(3))
+    adopted = [_guid(_adopt(data, tenant, f"follower {number}")) for number in range(3)]
+    assert adopted == [each.guid for each in lost]
+    assert _adopt(data, tenant, "late") is Verdict.PERHAPS
+    assert _guid(_adopt(data, tenant, "late", says_so=True)) == open_one.guid
+
+
+def test_an_unknown_order_answers_every_such_request(data: Repositories, tenant: Tenant) -> None:
+    unknown = _followed(data, tenant)
+    _end(data, unknown, UNKNOWN)
+    for number in range(3):
+        assert _guid(_adopt(data, tenant, f"follower {number}")) == unknown.guid
+
+
+@pytest.mark.parametrize(("ago", "recognized"), [(WINDOW - 5, True), (WINDOW + 5, False)])
+def test_a_loss_and_an_unknown_outcome_are_remembered_for_a_while(
+    data: Repositories, tenant: Tenant, ago: float, *, recognized: bool
+) -> None:
+    made = clock.now() - timedelta(seconds=2 * WINDOW)
+    lost = _lost(data, tenant, ago=ago, created_at=made, status=STORED)
+    assert (_adopt(data, tenant) is Verdict.NEW) is not recognized
+    unknown = _followed(data, tenant, created_at=made)
+    _end(data, unknown, UNKNOWN, ago=ago)
+    found = _adopt(data, tenant, "third")
+    assert (unknown.guid if recognized else Verdict.NEW) == (found.guid if isinstance(found, Generation) else found)
+    assert lost.guid != unknown.guid
+
+
+def test_with_a_window_of_nothing_nothing_is_a_repetition(data: Repositories, tenant: Tenant) -> None:
+    _lost(data, tenant)
+    _end(data, _followed(data, tenant), UNKNOWN)
+    for says_so in (True, False):
+        assert _adopt(data, tenant, says_so=says_so, window=0) is Verdict.NEW
+
+
+def test_who_says_so_adopts_the_oldest_open_order_before_its_loss_is_noticed(
+    data: Repositories, tenant: Tenant
+) -> None:
+    first, second = _followed(data, tenant), _followed(data, tenant, follower="other")
+    assert _adopt(data, tenant, "third") is Verdict.PERHAPS
+    assert _guid(_adopt(data, tenant, "third", says_so=True)) == first.guid
+    lost = _lost(data, tenant)
+    assert _guid(_adopt(data, tenant, "fourth", says_so=True)) == lost.guid
+    assert second.guid not in {first.guid, lost.guid}
+
+
+@pytest.mark.parametrize("status", [STORED, FAILED])
+def test_who_says_so_adopts_what_ended_just_now_once(
+    data: Repositories, tenant: Tenant, status: GenerationStatus
+) -> None:
+    long_over, ended = _followed(data, tenant), _followed(data, tenant)
+    _end(data, long_over, status, ago=RECENTLY_SECONDS + 2)
+    _end(data, ended, status)
+    assert _adopt(data, tenant) is Verdict.NEW
+    assert _guid(_adopt(data, tenant, "second", says_so=True)) == ended.guid
+    assert _adopt(data, tenant, "third", says_so=True) is Verdict.NEW
+
+
+def test_a_cancelled_order_is_never_a_repetitions(data: Repositories, tenant: Tenant) -> None:
+    _lost(data, tenant, status=CANCELLED)
+    cancelled = _followed(data, tenant, status=ACCEPTED)
+    _end(data, cancelled, CANCELLED)
+    for says_so in (True, False):
+        assert _adopt(data, tenant, says_so=says_so) is Verdict.NEW

@@ -1,0 +1,143 @@
+"""Orders and upstreams in a transaction of a test's own, and a time that the test moves on."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pixyproxy.core.models.generation import Generation, GenerationStatus, ProcessGuid
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.upstream import UpstreamId, UpstreamState
+from pixyproxy.data.database import Repositories
+from pixyproxy.service.private.generation.orders import HELD
+from pixyproxy.service.private.upstream.pool import PooledUpstream
+from pixyproxy.service.private.upstream.scheduling import Schedule, Scheduler
+from tests.service.private.upstream.listing import FakeListing
+from tests.support.builders import add_generation, stored_ending
+
+MODEL = "flare"
+CALL_SECONDS = 600.0
+ANY_NUMBER = 10_000
+
+
+def pooled(
+    name: str = "only",
+    *,
+    models: tuple[str, ...] | None = None,
+    weight: int = 1,
+    concurrency: int = 1,
+    per_minute: int | None = None,
+) -> PooledUpstream:
+    """An upstream; what is not named stands in no test's way."""
+    return PooledUpstream(name, FakeListing(name), models, weight, concurrency, per_minute)
+
+
+@dataclass
+class Schedules:
+    """Opens schedules as the services do, one after the other. ``begun`` are the orders that got a place, in turn."""
+
+    data: Repositories
+    scheduler: Scheduler
+    now: float = 1_800_000_000.0
+    begun: list[Generation] = field(default_factory=list)
+
+    def open(self) -> Schedule:
+        """A schedule of this moment."""
+        states = self.data.upstreams.list_named(list(self.scheduler.upstreams), lock=True)
+        return Schedule(self.scheduler, self.data, states, self.now)
+
+    def order(self, tenant_id: TenantId, model: str = MODEL) -> Generation:
+        """Take an order in, which begins if nobody is in front of it and a place is free."""
+        schedule = self.open()
+        place = schedule.place_at_once(tenant_id, model)
+        held = {} if place is None else {name: getattr(place, name) for name in HELD}
+        status = GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING
+        created_at = datetime.fromtimestamp(int(self.now), UTC)
+        generation = add_generation(self.data, tenant_id, status=status, model=model, created_at=created_at, **held)
+        begun = schedule.begin_waiting(limit=ANY_NUMBER) if place is None else [generation]
+        schedule.require_room(tenant_id, model)
+        schedule.save()
+        self.begun += begun
+        return generation
+
+    def end(self, generation: Generation, error: BaseException | None = None) -> list[Generation]:
+        """End an order that was begun, and begin what is next."""
+        current = self.find(generation)
+        schedule = self.open()
+        ending = stored_ending(status=GenerationStatus.FAILED if error else GenerationStatus.STORED)
+        assert self.data.generations.settle(current.id, ending, tenant_id=current.tenant_id)
+        schedule.leave(current, error)
+        return self._begin(schedule)
+
+    def settle(self, generation: Generation) -> None:
+        """End an order, and begin nothing."""
+        ending = stored_ending(status=GenerationStatus.FAILED)
+        assert self.data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id)
+
+    def put_back(self, generation: Generation, excluded: frozenset[UpstreamId]) -> None:
+        """Have an order wait for other upstreams."""
+        assert self.data.queue.put_back(self.find(generation), excluded=excluded, error=None)
+
+    def tick(self) -> list[Generation]:
+        """Begin what time alone allows."""
+        return self._begin(self.open())
+
+    def find(self, generation: Generation) -> Generation:
+        """An order as it stands in the table."""
+        found = self.data.generations.get(generation.id, tenant_id=generation.tenant_id)
+        assert found is not None
+        return found
+
+    @property
+    def at_work(self) -> list[Generation]:
+        """The orders that have a place, the oldest first."""
+        return self._list(GenerationStatus.CALLING)
+
+    @property
+    def waiting(self) -> list[Generation]:
+        """The orders that wait, the oldest first."""
+        return self._list(GenerationStatus.ACCEPTED)
+
+    @property
+    def starts(self) -> dict[str, list[float]]:
+        """When the orders began, by upstream."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for generation in self.begun:
+            found[generation.upstream or ""].append(generation.started_at or 0.0)
+        return found
+
+    def _list(self, status: GenerationStatus) -> list[Generation]:
+        listed = self.data.generations.list_of_status(status, limit=ANY_NUMBER)
+        return [generation for _, generation in reversed(listed)]
+
+    def upstream_of(self, generation: Generation) -> str | None:
+        """Where an order is, or was at last; None where it waits."""
+        return self.find(generation).upstream
+
+    def position(self, generation: Generation) -> int:
+        """The position of an order that waits."""
+        return self.open().standings(generation.tenant_id)[generation.id][0]
+
+    def states(self) -> Mapping[str, UpstreamState]:
+        """The upstreams by their names."""
+        return {state.name: state for state in self.data.upstreams.list_named(list(self.scheduler.upstreams))}
+
+    def _begin(self, schedule: Schedule) -> list[Generation]:
+        begun = schedule.begin_waiting(limit=ANY_NUMBER)
+        schedule.save()
+        self.begun += begun
+        return begun
+
+
+def open_schedules(
+    data: Repositories, upstreams: Sequence[PooledUpstream], *, queue_size: int = ANY_NUMBER
+) -> Schedules:
+    """The schedules of a process that has these upstreams."""
+    scheduler = Scheduler(
+        upstreams={each.name: each for each in upstreams},
+        owner=ProcessGuid("this"),
+        call_seconds=CALL_SECONDS,
+        queue_size=queue_size,
+    )
+    scheduler.register(data, revision=0)
+    return Schedules(data, scheduler)

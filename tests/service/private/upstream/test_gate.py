@@ -1,0 +1,212 @@
+"""How much one upstream takes: arithmetic alone."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from pixyproxy.core.exceptions import (
+    ImageGenerationException,
+    PictureUnusableException,
+    PromptRefusedException,
+    UpstreamAddressException,
+    UpstreamAnswerException,
+    UpstreamBusyException,
+    UpstreamCredentialException,
+    UpstreamErrorException,
+    UpstreamFundsException,
+    UpstreamSilentException,
+    UpstreamTimeoutException,
+    UpstreamUnreachableException,
+)
+from pixyproxy.core.models.upstream import UpstreamId, UpstreamState
+from pixyproxy.service.private.upstream.gate import (
+    WINDOW_SECONDS,
+    Gate,
+    draw_by_weight,
+    estimate_seconds,
+    least_loaded,
+)
+
+NOW = 1_800_000_000.0
+
+
+def _gate(name: str = "one", *, weight: int = 1, concurrency: int = 1, per_minute: int | None = None) -> Gate:
+    state = UpstreamState(
+        id=UpstreamId(1), name=name, weight=weight, concurrency=concurrency, requests_per_minute=per_minute
+    )
+    return Gate(state)
+
+
+def _names(gates: Iterable[Gate]) -> list[str]:
+    return [gate.state.name for gate in gates]
+
+
+def _fail(gate: Gate, error: BaseException | None, now: float = NOW) -> float:
+    """How long an upstream pauses after an order that was over at once."""
+    gate.leave(error, entered_at=now, now=now)
+    return max(0.0, gate.state.paused_until - now)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (UpstreamBusyException(), 5),
+        (UpstreamBusyException(retry_after_seconds=30), 30),
+        (UpstreamBusyException(retry_after_seconds=4000), 300),
+        (UpstreamUnreachableException(), 1),
+        (UpstreamErrorException(), 1),
+        (UpstreamCredentialException(), 1),
+        (UpstreamFundsException(), 1),
+        (UpstreamAddressException(), 1),
+        (UpstreamAnswerException(), 0),
+        (PictureUnusableException(), 0),
+        (UpstreamSilentException(), 1),
+        (UpstreamTimeoutException(), 0),
+        (PromptRefusedException(), 0),
+    ],
+)
+def test_an_upstream_pauses_after_some_errors(error: ImageGenerationException, seconds: int) -> None:
+    assert _fail(_gate(), error) == seconds
+
+
+def test_pauses_double_until_a_success() -> None:
+    gate, now, pauses = _gate(), NOW, []
+    for _ in range(8):
+        pauses.append(_fail(gate, UpstreamErrorException(), now))
+        now += pauses[-1]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert _fail(gate, None, now) == 0
+    assert _fail(gate, UpstreamErrorException(), now) == 1
+
+
+def test_a_success_ends_a_pause() -> None:
+    gate = _gate()
+    _fail(gate, UpstreamBusyException(retry_after_seconds=30))
+    assert gate.pauses(NOW + 1)
+    _fail(gate, None, NOW + 1)
+    assert not gate.pauses(NOW + 1)
+
+
+def test_an_upstream_pauses_after_three_pictures_in_a_row_that_cannot_be_stored() -> None:
+    gate, now, pauses = _gate(), NOW, []
+    for error in (None, *[PictureUnusableException()] * 2, None, *[PictureUnusableException()] * 5):
+        _fail(gate, error, now)
+        # A refusal is no picture: it says nothing of whether the next one can be stored.
+        pauses.append(_fail(gate, PromptRefusedException(), now))
+        now += pauses[-1]
+    assert pauses == [0, 0, 0, 0, 0, 0, 1, 2, 4]
+
+
+def test_many_that_fail_together_are_one_failure(caplog: pytest.LogCaptureFixture) -> None:
+    gate = _gate(concurrency=100)
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 50):
+            gate.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
+    assert caplog.messages == ["upstream one pauses for 1 s: upstream_unreachable"]
+    # What began before says nothing of now, whether it fails or not.
+    gate.leave(None, entered_at=NOW, now=NOW + 0.5)
+    assert gate.pauses(NOW + 0.5)
+    assert gate.state.failures == 1
+
+
+def test_a_busy_upstream_is_passed_over_for_as_long_as_it_says() -> None:
+    one, two = gates = [_gate("one", concurrency=9), _gate("two", concurrency=9)]
+    _fail(one, UpstreamBusyException(retry_after_seconds=30))
+    assert least_loaded(gates, NOW + 29.9) == [two]
+    assert least_loaded(gates, NOW + 30) == [one, two]
+
+
+def test_what_is_free_and_pauses_waits_for_one_that_works() -> None:
+    one, two = gates = [_gate("one"), _gate("two")]
+    _fail(one, UpstreamBusyException(retry_after_seconds=30))
+    two.enter(NOW)
+    assert least_loaded(gates, NOW) == []
+    assert least_loaded(gates, NOW + 30) == [one]
+
+
+def test_where_all_pause_the_one_that_does_so_shortest_is_tried() -> None:
+    one, two = gates = [_gate("one"), _gate("two")]
+    _fail(one, UpstreamBusyException(retry_after_seconds=30))
+    _fail(two, UpstreamBusyException(retry_after_seconds=10))
+    assert least_loaded(gates, NOW) == [two]
+    two.enter(NOW)
+    assert least_loaded(gates, NOW) == [one]
+    one.enter(NOW)
+    assert least_loaded(gates, NOW) == []
+
+
+def test_an_upstream_with_less_to_do_for_its_weight_is_chosen() -> None:
+    light, heavy = gates = [_gate("light", concurrency=100), _gate("heavy", weight=3, concurrency=100)]
+    names = []
+    for _ in range(40):
+        gate = draw_by_weight(least_loaded(gates, NOW))
+        gate.enter(NOW)
+        names += _names([gate])
+    assert Counter(names) == {"light": 10, "heavy": 30}
+    light.in_flight, heavy.in_flight = 10, 29
+    assert least_loaded(gates, NOW) == [heavy]
+
+
+def test_orders_one_after_the_other_are_shared_by_weight() -> None:
+    gates = [_gate("light"), _gate("heavy", weight=4)]
+    assert Counter(_names(draw_by_weight(gates) for _ in range(50))) == {"light": 10, "heavy": 40}
+
+
+def test_weights_hold_over_all_models_together() -> None:
+    one, two, third = _gate("one"), _gate("two"), _gate("third")
+    drawn = [draw_by_weight(gates) for gates in ([one, two], [one, two, third]) * 60]
+    assert Counter(_names(drawn)) == {"one": 40, "two": 40, "third": 40}
+
+
+def test_an_upstream_that_comes_back_is_not_sent_everything() -> None:
+    one, two = _gate("one"), _gate("two")
+    for _ in range(100):
+        draw_by_weight([two])
+    assert Counter(_names(draw_by_weight([one, two]) for _ in range(10))) == {"one": 6, "two": 4}
+
+
+def test_calls_in_a_minute_are_kept_by_a_window_that_slides() -> None:
+    gate = _gate(concurrency=10, per_minute=2)
+    assert gate.is_free(NOW)
+    gate.enter(NOW)
+    assert gate.is_free(NOW + 40)
+    gate.enter(NOW + 40)
+    assert not gate.is_free(NOW + 40)
+    assert gate.opens_at(NOW + 40) == NOW + WINDOW_SECONDS
+    assert gate.is_free(NOW + WINDOW_SECONDS)
+
+
+def test_an_estimate_comes_of_how_long_orders_took() -> None:
+    gate = _gate(concurrency=2)
+    gate.in_flight = 2
+    assert estimate_seconds([gate], 1, NOW) is None
+    gate.leave(None, entered_at=NOW - 10, now=NOW)
+    # One of two places becomes free each 5 seconds.
+    assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == [5, 10, 15]
+    gate.leave(None, entered_at=NOW - 20, now=NOW)
+    gate.in_flight = 1
+    # The latest of 20 seconds counts for a fifth: the mean is 12.
+    assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == pytest.approx([0, 6, 12])
+
+
+def test_an_estimate_minds_the_calls_of_a_minute() -> None:
+    gate = _gate(concurrency=10, per_minute=2)
+    for _ in range(2):
+        gate.enter(NOW)
+        gate.leave(None, entered_at=NOW, now=NOW + 5)
+    gate.in_flight = 0
+    estimates = [estimate_seconds([gate], position, NOW + 5) for position in (1, 2, 3)]
+    assert estimates == [WINDOW_SECONDS - 5, WINDOW_SECONDS * 1.5 - 5, WINDOW_SECONDS * 2 - 5]
+
+
+def test_an_estimate_counts_on_what_works_alone_while_anything_does() -> None:
+    one, two = gates = [_gate("one"), _gate("two")]
+    for gate in gates:
+        gate.leave(None, entered_at=NOW - 10, now=NOW)
+    assert estimate_seconds(gates, 3, NOW) == 10
+    _fail(one, UpstreamUnreachableException(), NOW)
+    assert estimate_seconds(gates, 3, NOW) == 20
+    _fail(two, UpstreamUnreachableException(), NOW)
+    assert estimate_seconds(gates, 3, NOW) == 10
