@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test faults mutants lint fmt bench bench-peers schema lock clean
+.PHONY: help install run test coverage faults mutants lint fmt bench bench-peers schema lock clean
 
 PORT ?= 8000
 HOST ?= 127.0.0.1
@@ -17,6 +17,9 @@ run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PO
 	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
 
 test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium, Node)
+	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.developed ## Run all tests, and show which lines none of them runs
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections

@@ -14,10 +14,10 @@ import openai
 from tests.support.faulty_server import NO_AUTHORITIES
 from tests.support.upstream import TRUNCATED, Delayed, FakeUpstream
 
-UPSTREAM_SECONDS = 2.5
+UPSTREAM_SECONDS = 5.0
 """How long the upstream takes."""
-CLIENT_SECONDS = 1.0
-"""How long a client waits for an answer: less."""
+CLIENT_SECONDS = 2.5
+"""How long a client waits for an answer: less, and long enough for its order to be known by then."""
 LAST_SECONDS = 60.0
 SDK_RETRIES = 6
 PAUSE_SECONDS = 0.2

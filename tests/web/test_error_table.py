@@ -21,7 +21,7 @@ SECRETS = ("sk-fake", "Traceback", "sqlalchemy", str(Path(__file__).parent), "px
 
 def files_of(server: RunningServer) -> set[Path]:
     """Every file of the store."""
-    return {path for path in server.settings.images.rglob("*") if path.is_file()}
+    return set(server.settings.images.glob("[!.]*/*"))
 
 
 @contextmanager

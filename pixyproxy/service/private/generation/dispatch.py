@@ -83,6 +83,8 @@ class Dispatcher:
             logger.warning("%d orders wait again that this process was given unknowingly", count)
 
     async def _begin(self) -> int:
+        # Its lock tells this machine when the process is dead, so it is held before the process is given anything.
+        await self.engine.spool.open()
         began = time.monotonic()
         taken = self.places.take(BEGUN_AT_ONCE)
         begun: list[Generation] = []

@@ -177,6 +177,8 @@ class GenerationService:
         try:
             # Nothing is bought that could not be kept.
             await self.store.check()
+            # Its lock tells this machine when the process is dead, so it is held before the process is given anything.
+            await self.engine.spool.open()
             if not self.scheduler.serves(model):
                 raise ModelUnknownException
         except (ImageStorageException, ImageGenerationException):

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pixyproxy.core.models.generation import GenerationStatus
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.principal import Principal
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, UnitOfWork
 from pixyproxy.data.store.local import LocalStore
 from tests.service.private.processes import LONG_ENOUGH, Process, start_process
 from tests.support.drawing import FakeDrawer
@@ -90,3 +91,19 @@ async def test_orders_for_an_upstream_that_another_process_has_are_left_to_that(
     for each in (both, only):
         await each.finish()
         await each.stop()
+
+
+async def test_a_process_holds_its_lock_before_it_is_given_anything(
+    process: Process, principal: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then does its machine notice at once that it is dead."""
+    held = []
+    decide = process.places.decide
+
+    async def watched(database: Database, work: UnitOfWork[Any]) -> object:
+        held.append(process.spool.is_held)
+        return await decide(database, work)
+
+    monkeypatch.setattr(process.places, "decide", watched)
+    await process.make(principal=principal)
+    assert set(held) == {True}
