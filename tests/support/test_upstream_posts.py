@@ -59,7 +59,8 @@ def test_a_gate_holds_its_own_requests_alone(fake: FakeUpstream) -> None:
         fake.wait_for_requests(2)
         assert ask(fake, "free") == 200
         fake.release()
-        assert [post.ended is None for post in fake.posts] == [True, True, False]
+        # Its client has the answer before it is written down.
+        wait_until(lambda: [post.ended is None for post in fake.posts] == [True, True, False], what="the record")
         assert [line.prompt for line in fake.ledger] == ["free"]
         gate.open()
         assert [each.result(timeout=30) for each in held] == [200, 200]
