@@ -440,6 +440,7 @@ class Generations:
                    image_count = :image_count,
                    upstream = COALESCE(:upstream, upstream),
                    place_until = CASE WHEN :keeps_place = 1 THEN place_until ELSE NULL END,
+                   adopted_at = NULL,
                    version = version + 1,
                    answer = :answer,
                    error = :error,

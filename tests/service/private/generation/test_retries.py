@@ -161,6 +161,15 @@ def test_who_says_so_adopts_what_was_stored_just_now_once(data: Repositories, te
     assert _adopt(data, tenant, "third", says_so=True) is Verdict.NEW
 
 
+def test_a_repetition_that_followed_to_the_end_may_be_lost_unnoticed(data: Repositories, tenant: Tenant) -> None:
+    """A proxy in front may hide that the client of the first repetition is gone, too."""
+    followed = _followed(data, tenant)
+    assert _guid(_adopt(data, tenant, "second", says_so=True)) == followed.guid
+    _end(data, followed, STORED)
+    assert _guid(_adopt(data, tenant, "third", says_so=True)) == followed.guid
+    assert _adopt(data, tenant, "fourth", says_so=True) is Verdict.NEW
+
+
 def test_a_cancelled_order_is_never_a_repetitions(data: Repositories, tenant: Tenant) -> None:
     _lost(data, tenant, status=CANCELLED)
     cancelled = _followed(data, tenant, status=ACCEPTED)
