@@ -91,7 +91,8 @@ class Generation(NewGeneration):
     ``cost_micro_usd`` is what it was charged in the end, ``image_count`` how many pictures it gave or is to give,
     ``resolved_at`` when an operator decided on an unknown one. ``excluded`` are the upstreams that did nothing for it,
     ``version`` grows with each change that whoever follows it is told of, ``lost_at`` is when its follower was noticed
-    to be gone, ``adopted_at`` when a repetition took it, before its end or since. While it waits, ``error`` is what an upstream did nothing for.
+    to be gone, ``adopted_at`` when a repetition took it, before its end or since. While it waits, ``error`` is what an
+    upstream did nothing for.
     """
 
     id: GenerationId
