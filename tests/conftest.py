@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser
 
-from pixyproxy.data.database import Database
+from pixyproxy.data.database import Database, Repositories
 from tests.support.browser import running_browser
-from tests.support.databases import TestDatabases, empty, opened_database
+from tests.support.databases import TestDatabases, empty, opened_database, rolled_back
 from tests.support.mariadb import URL_VARIABLE, MariaDbServer, MySqlDatabases
 from tests.support.memory import temporary_files_in_memory
 from tests.support.redis import RedisServer
@@ -69,6 +69,13 @@ def databases(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatab
 def backend(request: pytest.FixtureRequest) -> str:
     """The kind of database."""
     return str(request.param)
+
+
+@pytest.fixture
+def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
+    """Repositories in a transaction of the test's own."""
+    with rolled_back(databases.engine(backend)) as repositories:
+        yield repositories
 
 
 @pytest.fixture

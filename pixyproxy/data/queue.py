@@ -6,6 +6,7 @@ All that changes who waits runs while the rows of the upstreams are locked (``Up
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -60,10 +61,7 @@ class Queue:
             SELECT tenant_id, model, excluded, MIN(id) FROM generations WHERE status = 'accepted'
              GROUP BY tenant_id, model, excluded
         """
-        return [
-            QueueHead(TenantId(row[0]), row[1], _upstreams(row[2]), GenerationId(row[3]))
-            for row in self.connection.execute(sql(statement))
-        ]
+        return [_head(row) for row in self.connection.execute(sql(statement))]
 
     def is_empty(self) -> bool:
         """Return whether nobody waits."""
@@ -94,10 +92,7 @@ class Queue:
             SELECT tenant_id, model, excluded, MIN(id), COUNT(*) FROM generations WHERE status = 'accepted'
              GROUP BY tenant_id, model, excluded
         """
-        return [
-            (QueueHead(TenantId(row[0]), row[1], _upstreams(row[2]), GenerationId(row[3])), row[4])
-            for row in self.connection.execute(sql(statement))
-        ]
+        return [(_head(row), row[4]) for row in self.connection.execute(sql(statement))]
 
     def begin(self, generation_id: GenerationId, place: Place) -> Generation:
         """Give an order that waits a place, and return it as it is then."""
@@ -163,6 +158,10 @@ class Queue:
         """
         parameters: Parameters = {"before": to_timestamp(created_before), "limit": limit}
         return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
+
+
+def _head(row: Sequence[Any]) -> QueueHead:
+    return QueueHead(TenantId(row[0]), row[1], _upstreams(row[2]), GenerationId(row[3]))
 
 
 def _upstreams(excluded: str) -> frozenset[UpstreamId]:

@@ -6,7 +6,7 @@
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -15,7 +15,6 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Repositories
 from tests.faults.test_timing import MOST, welch
 from tests.support.builders import add_generation, add_image, add_tenant, new_guid, new_image
-from tests.support.databases import TestDatabases, rolled_back
 from tests.support.scale import FULL
 
 TIMINGS = 2_000
@@ -26,13 +25,6 @@ WORD = "lighthouse"
 ABSENT = "lighthousf"
 
 pytestmark = pytest.mark.skipif(not FULL, reason="takes minutes of a quiet machine: make faults")
-
-
-@pytest.fixture
-def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
-    """Repositories in a transaction of the test's own."""
-    with rolled_back(databases.engine(backend)) as repositories:
-        yield repositories
 
 
 def difference(one: Callable[[], object], other: Callable[[], object]) -> float:

@@ -15,6 +15,7 @@ from pixyproxy.core.models.generation import Generation
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.places import Places
+from pixyproxy.service.private.generation.progress import wait_at_most
 from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 
@@ -49,7 +50,8 @@ class Dispatcher:
                 logger.warning("orders that wait cannot be begun: %s", error.code)
             except Exception:
                 logger.exception("beginning what waits met something unforeseen and will go on")
-            await self._pause()
+            await wait_at_most(self._woken, TICK_SECONDS)
+            self._woken.clear()
 
     async def look(self) -> None:
         """Begin what may begin, and end what has waited for too long."""
@@ -121,11 +123,3 @@ class Dispatcher:
 
             await self.database.write(end)
             self.engine.progress.announce(generation.guid)
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(TICK_SECONDS):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        self._woken.clear()

@@ -29,8 +29,8 @@ class Execution:
 
     ``began`` is when the transaction began that gave it the place (``time.monotonic``). ``asked``: the upstream has
     been, or is being, asked, so that it may have done the work. ``handed_over``: another generation has its place in
-    this process. ``outcome`` is set once: the pictures, the
-    generation's error as an exception, or None where the table has to be looked at.
+    this process. ``outcome`` is set once: the pictures, the generation's error as an exception, or None where the table
+    has to be looked at.
     """
 
     generation: Generation
@@ -71,11 +71,8 @@ class Followed:
 
     async def wait(self, count: int, seconds: float | None = None) -> None:
         """Return when there is something newer than ``count``, or the time is over."""
-        if self.count > count:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.changed.wait()
+        if self.count <= count:
+            await wait_at_most(self.changed, seconds)
 
 
 @dataclass(eq=False)
@@ -149,9 +146,7 @@ class Progress:
 
     async def pause(self, seconds: float) -> None:
         """Wait for the time of the next look, or until woken."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
+        await wait_at_most(self._woken, seconds)
         self._woken.clear()
 
     @property
@@ -174,6 +169,13 @@ class Progress:
         if moved:
             followed.position = position
         followed.version = version
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set, or the time is over; None: never before it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def has_moved(former: int | None, position: int | None) -> bool:

@@ -46,8 +46,8 @@ class Settlement:
     def record(self, data: Repositories, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
         """Record the pictures of a generation that are in the store, and charge them; again is as good as once.
 
-        Its budget is locked.
-        Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted, meanwhile.
+        Its budget is locked. Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted,
+        meanwhile.
         """
         cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
         if cost is not None and generation.reserved_micro_usd is not None and cost > generation.reserved_micro_usd:

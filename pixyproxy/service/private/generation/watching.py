@@ -278,6 +278,8 @@ class GenerationWatcher:
 
     def _with_positions(self, data: Repositories, changes: list[GenerationChange]) -> list[GenerationChange]:
         tenants = {change.tenant_id for change in changes if change.status is GenerationStatus.ACCEPTED}
+        if not tenants:
+            return changes
         schedule = self.scheduler.look(data)
         standings = {id_: each for tenant_id in tenants for id_, each in schedule.standings(tenant_id).items()}
         return [each.model_copy(update={"position": standings.get(each.id, (None, None))[0]}) for each in changes]
@@ -286,7 +288,8 @@ class GenerationWatcher:
         """These generations of the tenant, some hundred at most, as they are now, oldest first."""
         found = sorted(data.generations.find_all(guids), key=lambda each: each.id)
         images = data.images.list_of_generations([each.id for each in found], tenant_id=tenant_id)
-        standings = self.scheduler.look(data).standings(tenant_id)
+        waits = any(each.status is GenerationStatus.ACCEPTED for each in found)
+        standings = self.scheduler.look(data).standings(tenant_id) if waits else {}
         return [
             Standing(_with_images(each, images), each.status, *standings.get(each.id, (None, None))) for each in found
         ]

@@ -1,6 +1,5 @@
 """Requests that are sent again without an Idempotency-Key: each order is taken by one at a time, and bought once."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +10,6 @@ from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Repositories
 from pixyproxy.service.private.generation.retries import RECENTLY_SECONDS, Repetition, Verdict
 from tests.support.builders import add_generation, add_tenant
-from tests.support.databases import TestDatabases, rolled_back
 
 ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 WINDOW = 600.0
@@ -22,13 +20,6 @@ CONTENT = "c" * 64
 def backend() -> str:
     """SQLite: the SQL is a test of the repository's."""
     return "sqlite"
-
-
-@pytest.fixture
-def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
-    """Repositories in a transaction of the test's own."""
-    with rolled_back(databases.engine(backend)) as repositories:
-        yield repositories
 
 
 @pytest.fixture

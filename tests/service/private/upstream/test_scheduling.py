@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,7 +20,6 @@ from pixyproxy.service.private.upstream.pool import PooledUpstream
 from pixyproxy.service.private.upstream.scheduling import CALL_MARGIN_SECONDS, LEASE_SECONDS
 from tests.service.private.upstream.schedules import CALL_SECONDS, MODEL, Schedules, open_schedules, pooled
 from tests.support.builders import add_generation, add_tenant
-from tests.support.databases import TestDatabases, rolled_back
 
 ACCEPTED, CALLING = GenerationStatus.ACCEPTED, GenerationStatus.CALLING
 on_both = pytest.mark.parametrize("backend", ["sqlite", "mysql"])
@@ -32,13 +30,6 @@ BUSY = UpstreamBusyException(retry_after_seconds=30)
 def backend() -> str:
     """SQLite, but for tests that are marked."""
     return "sqlite"
-
-
-@pytest.fixture
-def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
-    """Repositories in a transaction of the test's own."""
-    with rolled_back(databases.engine(backend)) as repositories:
-        yield repositories
 
 
 @pytest.fixture
