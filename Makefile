@@ -24,7 +24,8 @@ coverage: $(VENV)/.developed ## Run all tests, and show which lines none of them
 
 faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
 	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov --timeout=7200 -o faulthandler_timeout=7260 \
-	  tests/faults tests/web/test_limits.py tests/web/test_openapi.py tests/web/test_request_log.py tests/web/private/test_budgets.py
+	  tests/faults tests/web/rate_limits/test_limits.py tests/web/test_openapi.py tests/web/middleware/test_request_log.py \
+	  tests/web/private/test_budgets.py
 
 mutants: $(VENV)/.developed ## Put faults into the code that money and data depend on, and list those that no test notices
 	$(BIN)/python scripts/mutants.py $(MUTANTS)

@@ -12,7 +12,7 @@ import pytest
 from pixyproxy.core import exceptions
 from pixyproxy.core.exceptions import OAuthException, PixyProxyException
 from pixyproxy.core.settings import Settings
-from pixyproxy.data import (
+from pixyproxy.data.repositories import (
     api_keys,
     audit_log,
     budgets,
@@ -27,17 +27,17 @@ from pixyproxy.data import (
     webhook_deliveries,
     webhooks,
 )
-from pixyproxy.data.api_keys import ApiKeys
-from pixyproxy.data.budgets import Budgets
-from pixyproxy.data.generations import Generations
-from pixyproxy.data.images import Images
-from pixyproxy.data.refresh_tokens import RefreshTokens
-from pixyproxy.data.revoked_tokens import RevokedTokens
-from pixyproxy.data.users import Users
-from pixyproxy.data.webhook_deliveries import WebhookDeliveries
-from pixyproxy.data.webhooks import Webhooks
+from pixyproxy.data.repositories.api_keys import ApiKeys
+from pixyproxy.data.repositories.budgets import Budgets
+from pixyproxy.data.repositories.generations import Generations
+from pixyproxy.data.repositories.images import Images
+from pixyproxy.data.repositories.refresh_tokens import RefreshTokens
+from pixyproxy.data.repositories.revoked_tokens import RevokedTokens
+from pixyproxy.data.repositories.users import Users
+from pixyproxy.data.repositories.webhook_deliveries import WebhookDeliveries
+from pixyproxy.data.repositories.webhooks import Webhooks
 from pixyproxy.web.app import create_app
-from pixyproxy.web.errors import FRAMEWORK_CODES, STATUS
+from pixyproxy.web.errors.handler import FRAMEWORK_CODES, STATUS
 from tests.support.server import make_settings
 
 ROOT = Path(__file__).parent.parent

@@ -137,7 +137,7 @@ def issue_token(
     """Issue an access token that acts for a tenant. Without --scope it may read, make and manage images."""
 
     async def issue(services: "Services") -> dict[str, Any]:
-        from pixyproxy.service.private.tenants import command_grantor  # noqa: PLC0415  (the database)
+        from pixyproxy.service.private.identity.tenants import command_grantor  # noqa: PLC0415  (the database)
 
         order = TokenOrder(tenant=tenant, scope=" ".join(scope) if scope else None, expires_in=expires_in)
         grantor = command_grantor(await services.tenants.require_tenant(tenant), operator())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pixyproxy.service.composition import Services
     from pixyproxy.service.cursors import Page
-    from pixyproxy.service.private.grants import Grantor
+    from pixyproxy.service.private.identity.grants import Grantor
 
 Result = TypeVar("Result")
 KEY_COLUMNS = ("guid", "key_id", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
@@ -145,7 +145,7 @@ def delete_user(guid: Guid, *, tenant: TenantName = "default") -> None:
 
 def _for_tenant(tenant: str, work: "Callable[[Services, Grantor], Coroutine[Any, Any, Result]]") -> Result:
     """The result of ``work`` as an operator at the command line on a tenant's keys or users."""
-    from pixyproxy.service.private.tenants import command_grantor  # noqa: PLC0415  (the database, likewise)
+    from pixyproxy.service.private.identity.tenants import command_grantor  # noqa: PLC0415  (the database, likewise)
 
     async def run(services: "Services") -> Result:
         owner = await services.tenants.require_tenant(tenant)

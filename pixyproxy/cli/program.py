@@ -40,7 +40,7 @@ def serve(
 ) -> None:
     """Serve HTTP until stopped."""
     from pixyproxy.service.composition import verify_installation  # noqa: PLC0415  (0.25 s that `generate` goes without)
-    from pixyproxy.web.server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands go without)
+    from pixyproxy.web.server.uvicorn_server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands go without)
 
     settings = load_settings()
     # Now, once for all workers, and with a sentence where it cannot be done; a worker could only log a traceback.
@@ -144,7 +144,7 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 async def _examine_limits(settings: Settings) -> str:
     """Ask Redis, which the limits of the web layer alone know. Raises ``ConfigurationException`` if it is away."""
-    from pixyproxy.web.counters import Counters  # noqa: PLC0415  (the client of Redis, only for this)
+    from pixyproxy.web.rate_limits.counters import Counters  # noqa: PLC0415  (the client of Redis, only for this)
 
     if settings.redis_url is None:
         return "no PIXYPROXY_REDIS_URL is set: each process counts for itself"

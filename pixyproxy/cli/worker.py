@@ -8,7 +8,7 @@ import signal
 from pixyproxy.core.exceptions import DatabaseException
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import open_services
-from pixyproxy.web.background import running_loops
+from pixyproxy.web.server.background import running_loops
 
 logger = logging.getLogger(__name__)
 

@@ -28,23 +28,23 @@ from pixyproxy.core.exceptions import (
     SearchTimeoutException,
 )
 from pixyproxy.core.fair_slots import FairSlots, Requester
-from pixyproxy.data.api_keys import ApiKeys
-from pixyproxy.data.audit_log import AuditLog
-from pixyproxy.data.budgets import Budgets
 from pixyproxy.data.engine import is_deadlock, is_disconnect, is_lock_conflict, is_statement_timeout
-from pixyproxy.data.generations import Generations
-from pixyproxy.data.images import Images
-from pixyproxy.data.processes import Processes
-from pixyproxy.data.queue import Queue
-from pixyproxy.data.refresh_tokens import RefreshTokens
-from pixyproxy.data.revoked_tokens import RevokedTokens
-from pixyproxy.data.signing_keys import SigningKeys
-from pixyproxy.data.tenants import Tenants
+from pixyproxy.data.repositories.api_keys import ApiKeys
+from pixyproxy.data.repositories.audit_log import AuditLog
+from pixyproxy.data.repositories.budgets import Budgets
+from pixyproxy.data.repositories.generations import Generations
+from pixyproxy.data.repositories.images import Images
+from pixyproxy.data.repositories.processes import Processes
+from pixyproxy.data.repositories.queue import Queue
+from pixyproxy.data.repositories.refresh_tokens import RefreshTokens
+from pixyproxy.data.repositories.revoked_tokens import RevokedTokens
+from pixyproxy.data.repositories.signing_keys import SigningKeys
+from pixyproxy.data.repositories.tenants import Tenants
+from pixyproxy.data.repositories.upstreams import Upstreams
+from pixyproxy.data.repositories.users import Users
+from pixyproxy.data.repositories.webhook_deliveries import WebhookDeliveries
+from pixyproxy.data.repositories.webhooks import Webhooks
 from pixyproxy.data.threads import run_in_thread
-from pixyproxy.data.upstreams import Upstreams
-from pixyproxy.data.users import Users
-from pixyproxy.data.webhook_deliveries import WebhookDeliveries
-from pixyproxy.data.webhooks import Webhooks
 
 Result = TypeVar("Result")
 MOST_THREADS = 110

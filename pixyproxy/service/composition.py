@@ -16,19 +16,17 @@ from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
-from pixyproxy.data.files import keep_files_private
+from pixyproxy.data.files.durable import keep_files_private
+from pixyproxy.data.files.kept_answers import FOLDER as KEPT_FOLDER
+from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.spool import Spool
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.init import open_database
-from pixyproxy.data.kept_answers import FOLDER as KEPT_FOLDER
-from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.spool import Spool
-from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.data.wake_ups import QUEUE, WakeUps
 from pixyproxy.service.cursors import CursorCodec
-from pixyproxy.service.private.access_tokens import AccessTokens
-from pixyproxy.service.private.api_keys import ApiKeyService
 from pixyproxy.service.private.audit import AuditService
-from pixyproxy.service.private.authentication import Authenticator
+from pixyproxy.service.private.billing.prices import Prices, load_prices
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
@@ -36,31 +34,33 @@ from pixyproxy.service.private.generation.inputs import InputReceiver
 from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.received import PictureLimits
+from pixyproxy.service.private.generation.recovery import Recovery
+from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.settlement import Settlement
 from pixyproxy.service.private.generation.watching import GenerationWatcher
+from pixyproxy.service.private.guarded_http import SafeTargets, open_safe_targets
+from pixyproxy.service.private.identity.api_keys import ApiKeyService
+from pixyproxy.service.private.identity.authentication import Authenticator
+from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.installation_secret import installation_secret
+from pixyproxy.service.private.identity.oauth.access_tokens import AccessTokens
+from pixyproxy.service.private.identity.oauth.key_vault import reseal
+from pixyproxy.service.private.identity.oauth.signing_keys import KeyRing, open_key_ring
+from pixyproxy.service.private.identity.oauth.token_status import TokenStatusService
+from pixyproxy.service.private.identity.oauth.tokens import TokenLifetimes, TokenService
+from pixyproxy.service.private.identity.oauth.trusted_issuers import TrustedIssuers, open_trusted_issuers
+from pixyproxy.service.private.identity.passwords import PasswordHasher
+from pixyproxy.service.private.identity.tenants import TenantService
+from pixyproxy.service.private.identity.users import UserService
 from pixyproxy.service.private.images import ImageEditor
-from pixyproxy.service.private.installation_secret import installation_secret
-from pixyproxy.service.private.key_vault import reseal
-from pixyproxy.service.private.model_catalog import ModelCatalog
-from pixyproxy.service.private.operations import OperationsService
-from pixyproxy.service.private.passwords import PasswordHasher
-from pixyproxy.service.private.prices import Prices, load_prices
-from pixyproxy.service.private.recognized import RecognizedCredentials
-from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import TenantRemoval
-from pixyproxy.service.private.safe_targets import SafeTargets, open_safe_targets
-from pixyproxy.service.private.signing_keys import KeyRing, open_key_ring
-from pixyproxy.service.private.tenants import TenantService
-from pixyproxy.service.private.token_status import TokenStatusService
-from pixyproxy.service.private.tokens import TokenLifetimes, TokenService
-from pixyproxy.service.private.trusted_issuers import TrustedIssuers, open_trusted_issuers
+from pixyproxy.service.private.upstream.model_catalog import ModelCatalog
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 from pixyproxy.service.private.upstream.upstream import DEFAULT_NAME, OFFLINE_MODEL
-from pixyproxy.service.private.users import UserService
-from pixyproxy.service.private.webhook_delivery import WebhookDelivery
-from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService
+from pixyproxy.service.private.webhooks.delivery import WebhookDelivery
+from pixyproxy.service.private.webhooks.subscriptions import WebhookSecrets, WebhookService
 from pixyproxy.service.processes import Heartbeat
 from pixyproxy.service.public.images import ImageReader
 from pixyproxy.service.public.readiness import ReadinessCheck
@@ -211,7 +211,7 @@ def open_pool(settings: Settings) -> UpstreamPool:
     if settings.openai_api_key is not None:
         only = UpstreamSettings(name=DEFAULT_NAME, base_url=settings.openai_base_url, api_key=settings.openai_api_key)
         return UpstreamPool([_pooled(only, settings)])
-    from pixyproxy.service.private.upstream.offline import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
+    from pixyproxy.service.private.upstream.offline.generator import OfflineUpstream  # noqa: PLC0415  (loaded only if used)
 
     offline = PooledUpstream(
         name="offline",
@@ -226,7 +226,7 @@ def open_pool(settings: Settings) -> UpstreamPool:
 
 def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
     # The SDK takes 0.4 s and 25 MB to load, which a server without a key never needs.
-    from pixyproxy.service.private.upstream.openai_images import open_openai_upstream  # noqa: PLC0415
+    from pixyproxy.service.private.upstream.openai.images import open_openai_upstream  # noqa: PLC0415
 
     return PooledUpstream(
         upstream=open_openai_upstream(

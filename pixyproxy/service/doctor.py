@@ -23,16 +23,16 @@ from pixyproxy.core.exceptions import (
 from pixyproxy.core.models.process import Process
 from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import Settings, problems_of_settings
-from pixyproxy.data.files import is_open_to_others, keep_files_private
+from pixyproxy.data.files.durable import is_open_to_others, keep_files_private
+from pixyproxy.data.files.secrets import load_or_create_secret
+from pixyproxy.data.files.spool import Spool, SpoolFolder
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.init import open_database
-from pixyproxy.data.secrets import load_or_create_secret
-from pixyproxy.data.spool import Spool, SpoolFolder
-from pixyproxy.data.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
-from pixyproxy.service.private.installation_secret import installation_secret
-from pixyproxy.service.private.prices import load_prices
-from pixyproxy.service.private.signing_keys import open_key_ring
+from pixyproxy.service.private.billing.prices import load_prices
+from pixyproxy.service.private.identity.installation_secret import installation_secret
+from pixyproxy.service.private.identity.oauth.signing_keys import open_key_ring
 from pixyproxy.service.processes import list_serving
 
 ANSWER_SECONDS = 10.0

@@ -18,14 +18,15 @@ from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.web.auth.metadata import metadata_router
 from pixyproxy.web.auth.token import token_router
-from pixyproxy.web.background import running_loops
-from pixyproxy.web.body_limit import BodyLimitMiddleware
-from pixyproxy.web.buckets import RateLimitHeaders
-from pixyproxy.web.cors import CorsMiddleware
-from pixyproxy.web.errors import ErrorBoundary, allowed_methods, answer_exception
-from pixyproxy.web.head import HeadMiddleware
-from pixyproxy.web.limits import create_rate_limits
-from pixyproxy.web.lost_clients import LostClients
+from pixyproxy.web.errors.handler import ErrorBoundary, allowed_methods, answer_exception
+from pixyproxy.web.middleware.body_limit import BodyLimitMiddleware
+from pixyproxy.web.middleware.cors import CorsMiddleware
+from pixyproxy.web.middleware.head import HeadMiddleware
+from pixyproxy.web.middleware.lost_clients import LostClients
+from pixyproxy.web.middleware.request_bounds import RequestBounds
+from pixyproxy.web.middleware.request_log import RequestLogMiddleware, log_request
+from pixyproxy.web.middleware.response_headers import ResponseHeaders
+from pixyproxy.web.middleware.url_prefix import UrlPrefixMiddleware
 from pixyproxy.web.openai.requests import MOST_FIELD_BYTES, MOST_FIELDS
 from pixyproxy.web.openai.router import openai_router
 from pixyproxy.web.openapi import install_openapi
@@ -39,14 +40,13 @@ from pixyproxy.web.private.users import user_router
 from pixyproxy.web.private.webhooks import webhook_router
 from pixyproxy.web.public.health import health_router
 from pixyproxy.web.public.images import public_image_router
-from pixyproxy.web.request_bounds import RequestBounds
-from pixyproxy.web.request_log import RequestLogMiddleware, log_request
-from pixyproxy.web.response_headers import ResponseHeaders
-from pixyproxy.web.stopping import stop_noticed
-from pixyproxy.web.url_prefix import UrlPrefixMiddleware
+from pixyproxy.web.rate_limits.buckets import RateLimitHeaders
+from pixyproxy.web.rate_limits.limits import create_rate_limits
+from pixyproxy.web.server.background import running_loops
+from pixyproxy.web.server.stopping import stop_noticed
 
 if TYPE_CHECKING:
-    from pixyproxy.web.counters import Counters
+    from pixyproxy.web.rate_limits.counters import Counters
 
 logger = logging.getLogger(__name__)
 

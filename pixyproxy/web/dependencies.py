@@ -26,7 +26,7 @@ from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.public.images import ImageReader
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.rate_limits.limits import RateLimits
 
 HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 

@@ -11,7 +11,7 @@ from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.service.private.generation.inputs import Upload
 from pixyproxy.service.private.generation.service import GenerationService, Submission
-from pixyproxy.web.lost_clients import note_when_lost
+from pixyproxy.web.middleware.lost_clients import note_when_lost
 
 RETRY_COUNT = "x-stainless-retry-count"
 """How often OpenAI's SDKs have sent a request before: 0 at first (openai 3.57)."""

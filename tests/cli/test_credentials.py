@@ -12,7 +12,7 @@ import pytest
 from pixyproxy.core.models.api_key import NewApiKey
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.service.cursors import MOST_LISTED
-from pixyproxy.service.private.tenants import command_grantor
+from pixyproxy.service.private.identity.tenants import command_grantor
 from tests.cli.conftest import Place
 from tests.support.process import PROGRAM, environment_of
 from tests.support.server import ACTOR

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixyproxy.web.server import local_url
+from pixyproxy.web.server.uvicorn_server import local_url
 from tests.cli.conftest import Place
 from tests.support.api_keys import key_id_of
 from tests.support.process import new_api_key, running_server, wait_until

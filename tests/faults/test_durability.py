@@ -11,9 +11,9 @@ from pixyproxy.core.models.generation import Generation, GenerationGuid
 from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database
-from pixyproxy.data.files import write_durably
-from pixyproxy.data.spool import SpoolFolder
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.durable import write_durably
+from pixyproxy.data.files.spool import SpoolFolder
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.inputs import Upload
 from pixyproxy.service.private.images import ImageEditor
 from tests.faults.recorded_disk import RecordedDisk, recorded_disk

@@ -101,7 +101,7 @@ def test_no_file_operation_that_fails_breaks_a_promise(  # noqa: PLR0913, PLR091
             ]
             kept = [again for pairs in met.values() for _, again in pairs if outcome_of(again) == "created"]
             assert_pictures_are_whole(tenant.http, count=len(kept))
-    monkeypatch.setattr("pixyproxy.service.private.recovery.INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr("pixyproxy.service.private.generation.recovery.INTERVAL_SECONDS", 0.1)
     # What could not be removed is the next process's to remove.
     with serving(settings) as server:
         assert_nothing_is_left(server, tenant)

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import CredentialInvalidException, TooManyFailuresException
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.web.auth.guard import FAILURE_SECONDS, guarded
-from pixyproxy.web.limits import create_rate_limits
+from pixyproxy.web.rate_limits.limits import create_rate_limits
 from tests.support.api_keys import DIGITS, forged_key, key_id_of
 from tests.support.identity import (
     PASSWORD,

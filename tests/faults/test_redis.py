@@ -1,6 +1,6 @@
 """Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process.
 
-``tests/web/test_counters.py`` has every fault of Redis in one process.
+``tests/web/rate_limits/test_counters.py`` has every fault of Redis in one process.
 """
 
 import threading

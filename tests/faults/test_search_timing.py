@@ -1,6 +1,7 @@
 """How long an answer about pictures takes tells nothing of private ones: Welch's t, for ``make faults`` alone.
 
-``tests/data/test_image_search_order.py`` proves the same of searches by their structure, at once and every time.
+``tests/data/repositories/test_image_search_order.py`` proves the same of searches by their structure, at once and
+every time.
 """
 
 import random

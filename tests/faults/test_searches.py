@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.images import COLUMNS
+from pixyproxy.data.repositories.images import COLUMNS
 from tests.support.builders import add_image, add_tenant
 from tests.support.problems import assert_problem
 from tests.support.server import UNLIMITED, RunningServer, make_settings, serving

@@ -18,7 +18,7 @@ from pixyproxy.core.exceptions import WebhookTargetException
 from pixyproxy.core.models.tenant import Tenant, TenantId
 from pixyproxy.core.models.webhook import DeliveryDetail, NewWebhook
 from pixyproxy.data.database import Database
-from pixyproxy.service.private.safe_targets import (
+from pixyproxy.service.private.guarded_http import (
     RESOLVING_AT_ONCE_FOR_NO_TENANT,
     RESOLVING_AT_ONCE_PER_TENANT,
     SafeTarget,
@@ -27,9 +27,9 @@ from pixyproxy.service.private.safe_targets import (
     open_safe_targets,
     resolve_host,
 )
-from pixyproxy.service.private.webhook_delivery import WebhookDelivery
-from pixyproxy.service.private.webhooks import WebhookSecrets, WebhookService, enqueue
-from tests.service.private.identity import grantor_of
+from pixyproxy.service.private.webhooks.delivery import WebhookDelivery
+from pixyproxy.service.private.webhooks.subscriptions import WebhookSecrets, WebhookService, enqueue
+from tests.service.private.identities import grantor_of
 from tests.support.builders import add_tenant
 from tests.support.webhook_receiver import Certificate, WebhookReceiver, make_certificate, new_outcome
 
@@ -239,7 +239,7 @@ async def test_no_spelling_leads_inside(targets: SafeTargets, url: str) -> None:
 async def test_an_unknown_name_and_one_inside_are_one_answer(
     targets: SafeTargets, resolve: FakeResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixyproxy.service.private.safe_targets.CONNECT_SECONDS", 0.01)
+    monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 0.01)
     told = set()
     for each in (resolve, FakeResolver([["10.0.0.1"]])):
         with pytest.raises(WebhookTargetException) as caught:
@@ -275,7 +275,7 @@ async def test_a_name_server_that_hangs_keeps_a_tenant_waiting_and_no_other(
     targets: SafeTargets, tenant_id: TenantId | None, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is given up counts on: its thread is not over."""
-    monkeypatch.setattr("pixyproxy.service.private.safe_targets.CONNECT_SECONDS", 60)
+    monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 60)
     resolver = HangingResolver()
     hanging = replace(targets, resolve=resolver)
     checks = [asyncio.create_task(hanging.check(f"https://{NAME}/", tenant_id=tenant_id)) for _ in range(most)]

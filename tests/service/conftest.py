@@ -6,7 +6,7 @@ import pytest
 
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from tests.support.builders import add_tenant
 
 

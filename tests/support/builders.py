@@ -15,7 +15,7 @@ from pixyproxy.core.models.tenant import Tenant, TenantGuid, TenantId, TenantSta
 from pixyproxy.core.models.token import RefreshToken, SessionGuid
 from pixyproxy.core.models.user import StoredUser, UserGuid, UserStatus
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.store.local import EXTENSIONS, LocalStore
+from pixyproxy.data.files.store.local import EXTENSIONS, LocalStore
 
 MOMENT = datetime(2026, 11, 21, 9, 15, 2, tzinfo=UTC)
 LATER = MOMENT + timedelta(hours=1)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import ECKey
 
-from pixyproxy.service.private.jwt import sign_token
+from pixyproxy.service.private.identity.oauth.jwt import sign_token
 from tests.support.tokens import (
     AUDIENCE,
     CLAIMS,

@@ -11,9 +11,9 @@ PRELOADED = [
     "tests.support.faulty_server",
     "pixyproxy.client",
     "pixyproxy.service.doctor",
-    "pixyproxy.service.private.upstream.openai_images",
-    "pixyproxy.service.private.upstream.offline",
-    "pixyproxy.web.server",
+    "pixyproxy.service.private.upstream.openai.images",
+    "pixyproxy.service.private.upstream.offline.generator",
+    "pixyproxy.web.server.uvicorn_server",
 ]
 
 

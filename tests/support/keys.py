@@ -12,8 +12,8 @@ from pixyproxy.core.models.principal import Actor, SubjectType
 from pixyproxy.core.models.signing_key import Installation, SigningKey
 from pixyproxy.data.database import Database
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.installation_secret import derive_seal
-from pixyproxy.service.private.signing_keys import KeyRing, open_key_ring
+from pixyproxy.service.private.identity.installation_secret import derive_seal
+from pixyproxy.service.private.identity.oauth.signing_keys import KeyRing, open_key_ring
 from tests.support.server import make_settings
 
 SECRET = SecretStr("a secret that all processes of a test share")

@@ -20,7 +20,7 @@ from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.tenant import NewTenant
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import open_services
-from pixyproxy.service.private.tenants import command_grantor
+from pixyproxy.service.private.identity.tenants import command_grantor
 from tests.support.server import ACTOR, EVERY_IMAGE_SCOPE
 
 PROGRAM = str(Path(sys.executable).parent / "pixyproxy")

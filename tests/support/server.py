@@ -18,14 +18,14 @@ from pixyproxy.core.models.principal import Actor, Scope, SubjectType
 from pixyproxy.core.models.tenant import NewTenant, Visibility
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.composition import Services
-from pixyproxy.service.private.tenants import command_grantor
-from pixyproxy.web.server import server_config
+from pixyproxy.service.private.identity.tenants import command_grantor
+from pixyproxy.web.server.uvicorn_server import server_config
 from tests.support.upstream import FakeUpstream
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from pixyproxy.web.connections import Connections
+    from pixyproxy.web.server.connections import Connections
 
 Result = TypeVar("Result")
 EVERY_IMAGE_SCOPE = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})

@@ -14,8 +14,8 @@ from openai.types.images_response import ImagesResponse
 from PIL import Image
 
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
-from pixyproxy.service.private.prices import load_prices
-from pixyproxy.service.private.upstream.usage import read_usage
+from pixyproxy.service.private.billing.prices import load_prices
+from pixyproxy.service.private.upstream.openai.usage import read_usage
 from tests.support import pictures, upstream
 from tests.support.upstream import Behaviour, FakeUpstream
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from pydantic import SecretStr
 
-from pixyproxy.service.private.jwt import (
+from pixyproxy.service.private.identity.oauth.jwt import (
     VerificationKey,
     public_jwk,
     public_key_from_jwk,

@@ -6,7 +6,7 @@ from typing import Any
 from pixyproxy.core.models.api_key import NewApiKey
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.service.composition import Services
-from pixyproxy.service.private.tenants import command_grantor
+from pixyproxy.service.private.identity.tenants import command_grantor
 from tests.support.server import ACTOR, EVERY_IMAGE_SCOPE, RunningServer, TenantClient
 
 ABSENT_GUID = "00000000-0000-4000-8000-000000000000"

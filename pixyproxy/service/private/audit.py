@@ -9,8 +9,8 @@ from pixyproxy.core.logs import current_client_address, current_request_id
 from pixyproxy.core.models.audit import AuditAction, AuditEntry, AuditFilter, NewAuditEntry
 from pixyproxy.core.models.principal import Actor, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
-from pixyproxy.data.audit_log import NO_SHA256, AuditHead, ChainLink
 from pixyproxy.data.database import Database
+from pixyproxy.data.repositories.audit_log import NO_SHA256, AuditHead, ChainLink
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.revalidation import revalidate
 

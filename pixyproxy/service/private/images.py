@@ -10,8 +10,8 @@ from pixyproxy.core.models.generation import Generation, GenerationGuid
 from pixyproxy.core.models.image import ImageChange, ImageGuid, StoredImage
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private import webhooks
+from pixyproxy.data.files.store.local import LocalStore
+from pixyproxy.service.private.webhooks import subscriptions as webhooks
 from pixyproxy.service.revalidation import revalidate
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from functools import partial
 from pixyproxy.core.models.image import StoredImage
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.generation.kept import remove_decided
+from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.store.local import LocalStore
+from pixyproxy.service.private.kept_answers import remove_decided
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pixyproxy.core.models.image import ImageFilter, ImageGuid, ImageId, StoredI
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.revalidation import revalidate
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pixyproxy.core.exceptions import DatabaseUnavailableException, ImageStorageException, PixyProxyException
 from pixyproxy.data.database import Database
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 
 ANSWER_SECONDS = 2.0
 

@@ -18,8 +18,8 @@ from pixyproxy.core.exceptions import (
     ServerBusyException,
     SignInUnrecordedException,
 )
-from pixyproxy.web.addresses import client_address
-from pixyproxy.web.limits import RateLimits
+from pixyproxy.web.rate_limits.addresses import client_address
+from pixyproxy.web.rate_limits.limits import RateLimits
 
 FAILURE_SECONDS = 0.02
 """How long a failure takes at least, so that a look-up that found a row is not told from one that found none."""

@@ -8,8 +8,8 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.web.dependencies import AllServices, PublicUrl
-from pixyproxy.web.limits import PROBE
 from pixyproxy.web.openapi import Tag, problems
+from pixyproxy.web.rate_limits.limits import PROBE
 
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
 CACHE_SECONDS = 300

@@ -17,10 +17,10 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import CredentialInvalidException, CredentialMissingException, PermissionException
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.web.auth.guard import guarded, key_name
-from pixyproxy.web.guarded_route import Admission
+from pixyproxy.web.rate_limits.guarded_route import Admission
 
 if TYPE_CHECKING:
-    from pixyproxy.web.limits import RateLimits
+    from pixyproxy.web.rate_limits.limits import RateLimits
 
 SCOPE_DESCRIPTIONS = {
     Scope.IMAGE_READ: "See the tenant's private pictures.",

@@ -13,16 +13,16 @@ from pixyproxy.core.exceptions import (
 )
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.token import Introspection, IssuedTokens, TokenResponse
-from pixyproxy.service.private.key_format import PresentedKey, read_client
-from pixyproxy.service.private.oauth_clients import RefreshingClient
-from pixyproxy.web.addresses import client_address
+from pixyproxy.service.private.identity.key_format import PresentedKey, read_client
+from pixyproxy.service.private.identity.oauth.clients import RefreshingClient
 from pixyproxy.web.auth.client import Client, PresentedClient
 from pixyproxy.web.auth.guard import client_name, guarded, guarded_password
 from pixyproxy.web.auth.policies import credential_in, recognize
 from pixyproxy.web.dependencies import AllServices, Limits
-from pixyproxy.web.guarded_route import GuardedRoute
-from pixyproxy.web.limits import SIGN_IN, RateLimits
 from pixyproxy.web.openapi import SECURITY, Tag, oauth_errors
+from pixyproxy.web.rate_limits.addresses import client_address
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
+from pixyproxy.web.rate_limits.limits import SIGN_IN, RateLimits
 
 NOT_KEPT = {"Pragma": "no-cache"}
 """RFC 6749 §5.1, beside the ``Cache-Control: no-store`` of every answer."""

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from pixyproxy.core.models.generation import Generation, GenerationWithImages
 from pixyproxy.core.models.image import ImageGuid, StoredImage
 from pixyproxy.core.models.order import Operation
-from pixyproxy.web.base64_body import base64_length, with_pictures
-from pixyproxy.web.events import event_with_picture
 from pixyproxy.web.presentation import content_path
+from pixyproxy.web.protocol.base64_body import base64_length, with_pictures
+from pixyproxy.web.protocol.server_sent_events import event_with_picture
 
 EVENT_NAMES = {Operation.GENERATE: "image_generation", Operation.EDIT: "image_edit"}
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}

@@ -21,7 +21,7 @@ from pixyproxy.core.exceptions import (
     UpstreamFundsException,
 )
 from pixyproxy.core.logs import current_request_id
-from pixyproxy.web.problem import Problem
+from pixyproxy.web.errors.problem import Problem
 
 PREFIX = "/v1/"
 TYPES: dict[int, str] = {

@@ -23,7 +23,7 @@ from pixyproxy.core.models.base import REFUSE_COERCION
 from pixyproxy.core.models.image import GUID_PATTERN, Filename, ImageGuid, Prompt
 from pixyproxy.core.models.order import MOST_PICTURES, MOST_PREVIEWS, InputField, NewOrder, Operation, Options
 from pixyproxy.core.models.tenant import ModelName, Visibility
-from pixyproxy.data.files import as_storage_exception
+from pixyproxy.data.files.durable import as_storage_exception
 from pixyproxy.service.private.generation.inputs import Upload
 
 MOST_OF_FIELD: dict[InputField, int] = {"image": 16, "mask": 1, "markup": 1}

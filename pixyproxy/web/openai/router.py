@@ -12,11 +12,11 @@ from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
 from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
 from pixyproxy.web.following import submit_followed
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openai.answers import StoredPictures, answer_with_pictures, answer_with_urls
 from pixyproxy.web.openai.requests import OpenAIImageRequest, read_edit
 from pixyproxy.web.openai.streaming import StreamedGeneration
 from pixyproxy.web.openapi import EDIT_BODY, IMAGES_RESPONSES, Tag, openai_errors
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class Model(FrozenModel):

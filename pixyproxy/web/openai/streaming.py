@@ -10,10 +10,10 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.service.private.generation.service import Submission
 from pixyproxy.service.private.generation.watching import GenerationEvent, GenerationWatcher, Preview
-from pixyproxy.web.errors import describe
-from pixyproxy.web.events import HEARTBEAT, event, event_stream
+from pixyproxy.web.errors.handler import describe
 from pixyproxy.web.openai.answers import StoredPictures, completed_events, partial_events
 from pixyproxy.web.openai.envelope import openai_error
+from pixyproxy.web.protocol.server_sent_events import HEARTBEAT, event, event_stream
 
 
 @dataclass(frozen=True)

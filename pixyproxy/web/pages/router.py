@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
-from pixyproxy.web.limits import PROBE
+from pixyproxy.web.rate_limits.limits import PROBE
 
 STATIC = Path(__file__).parent / "static"
 FOLDERS = StaticFiles(directory=STATIC, packages=[("fastapi_swagger", "resources")])

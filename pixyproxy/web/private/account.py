@@ -10,10 +10,10 @@ from pixyproxy.core.models.generation import UsageRow
 from pixyproxy.core.models.principal import Principal, Scope, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
 from pixyproxy.web.auth.policies import AnyCaller, UsageRead
-from pixyproxy.web.buckets import RemainingLimit
 from pixyproxy.web.dependencies import AllServices, Limits
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import Tag, problems
+from pixyproxy.web.rate_limits.buckets import RemainingLimit
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class OwnTenant(FrozenModel):

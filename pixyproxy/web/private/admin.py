@@ -9,13 +9,13 @@ from pixyproxy.core.models.audit import AuditEntry, AuditFilter
 from pixyproxy.core.models.generation import GenerationStatus, Resolution, UnresolvedGeneration
 from pixyproxy.core.models.tenant import NewTenant, TenantChange, TenantDetail
 from pixyproxy.core.models.token import TokenOrder, TokenResponse
-from pixyproxy.service.private.grants import grantor_of
-from pixyproxy.service.private.tenants import tenant_detail
+from pixyproxy.service.private.identity.grants import grantor_of
+from pixyproxy.service.private.identity.tenants import tenant_detail
 from pixyproxy.web.auth.policies import Operator
 from pixyproxy.web.dependencies import AllServices, Cursor, GenerationGuidInPath, Limit, TenantGuidInPath
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import link_to_next
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class AuditQuery(AuditFilter):

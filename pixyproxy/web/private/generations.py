@@ -28,9 +28,7 @@ from pixyproxy.web.dependencies import (
     PublicUrl,
     Watcher,
 )
-from pixyproxy.web.events import HEARTBEAT, Followers, event, event_stream, event_with_picture
 from pixyproxy.web.following import submit_followed
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import (
     ACCEPTED_RESPONSES,
     ALL_EVENTS_RESPONSES,
@@ -39,8 +37,10 @@ from pixyproxy.web.openapi import (
     Tag,
     problems,
 )
-from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, link_to_next
+from pixyproxy.web.protocol.preferences import Prefer
+from pixyproxy.web.protocol.server_sent_events import HEARTBEAT, Followers, event, event_stream, event_with_picture
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 LastEventId = Annotated[
     str, Header(alias="Last-Event-ID", description="The last event that was seen; those after it are sent.")

@@ -11,10 +11,10 @@ from pixyproxy.core.models.image import ImageChange, ImageDetail, ImagePrompt
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage
 from pixyproxy.web.dependencies import Editor, Generator, IdempotencyKey, ImageGuidInPath, PublicUrl, Watcher
 from pixyproxy.web.following import submit_followed
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import ACCEPTED_RESPONSES, CREATED_RESPONSES, Tag, problems
-from pixyproxy.web.preferences import Prefer
 from pixyproxy.web.presentation import generation_detail, image_detail
+from pixyproxy.web.protocol.preferences import Prefer
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 async def create_image(

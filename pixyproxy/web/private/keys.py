@@ -4,12 +4,12 @@ from fastapi import APIRouter, Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.api_key import ApiKeyDetail, ApiKeyWithSecret, NewApiKey, Rotation
-from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.service.private.identity.grants import grantor_of
 from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, Cursor, KeyGuid, Limit
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import api_key_with_secret, link_to_next
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 async def list_keys(

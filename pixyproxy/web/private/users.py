@@ -4,12 +4,12 @@ from fastapi import APIRouter, Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.user import NewUser, UserChange, UserDetail
-from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.service.private.identity.grants import grantor_of
 from pixyproxy.web.auth.policies import UserManage
 from pixyproxy.web.dependencies import AllServices, Cursor, Limit, UserGuidInPath
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import LIST_RESPONSES, Tag, problems
 from pixyproxy.web.presentation import link_to_next
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 async def list_users(

@@ -4,11 +4,11 @@ from fastapi import APIRouter, Response
 
 from pixyproxy.core.models.api_key import Rotation
 from pixyproxy.core.models.webhook import DeliveryDetail, IssuedWebhook, NewWebhook, WebhookDetail, WebhookWithSecret
-from pixyproxy.service.private.grants import grantor_of
+from pixyproxy.service.private.identity.grants import grantor_of
 from pixyproxy.web.auth.policies import KeyManage
 from pixyproxy.web.dependencies import AllServices, WebhookGuidInPath
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import Tag, problems
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 async def list_webhooks(principal: KeyManage, services: AllServices) -> list[WebhookDetail]:

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.web.dependencies import AllServices, Limits
-from pixyproxy.web.limits import PROBE
 from pixyproxy.web.openapi import Tag, problems
+from pixyproxy.web.rate_limits.limits import PROBE
 
 
 class Health(FrozenModel):

@@ -6,19 +6,19 @@ from fastapi import APIRouter, Query, Response
 from starlette.requests import Request
 
 from pixyproxy.core.models.image import ImageDetail, ImageFilter
-from pixyproxy.web.addresses import client_address
 from pixyproxy.web.auth.policies import AnyViewer
 from pixyproxy.web.dependencies import Cursor, ImageGuidInPath, Limit, PublicUrl, Reader
-from pixyproxy.web.guarded_route import GuardedRoute
 from pixyproxy.web.openapi import CONTENT_RESPONSES, LIST_RESPONSES, OPEN_TO_EVERYONE, Tag, problems
 from pixyproxy.web.presentation import image_detail, link_to_next
-from pixyproxy.web.public.picture_response import (
+from pixyproxy.web.protocol.picture_response import (
     PictureResponse,
     is_not_modified,
     picture_as_json,
     picture_headers,
     prefers_json,
 )
+from pixyproxy.web.rate_limits.addresses import client_address
+from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class ImageQuery(ImageFilter):

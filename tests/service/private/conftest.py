@@ -11,8 +11,8 @@ from pixyproxy.core.exceptions import DatabaseUnavailableException
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, UnitOfWork
-from pixyproxy.data.store.local import LocalStore
-from tests.service.private.identity import Identity, compose
+from pixyproxy.data.files.store.local import LocalStore
+from tests.service.private.identities import Identity, compose
 from tests.service.private.processes import Process, start_process
 from tests.support.builders import principal_of
 from tests.support.drawing import FakeDrawer

@@ -16,21 +16,21 @@ from pixyproxy.core.models.price import PicturePrice, TokenPrice, TokenRates
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
-from pixyproxy.data.kept_answers import FOLDER, KeptAnswers
-from pixyproxy.data.spool import Spool
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.kept_answers import FOLDER, KeptAnswers
+from pixyproxy.data.files.spool import Spool
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
+from pixyproxy.service.private.billing.prices import Prices
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
 from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Progress
+from pixyproxy.service.private.generation.recovery import Recovery
 from pixyproxy.service.private.generation.service import GenerationService, Submission
 from pixyproxy.service.private.generation.settlement import Settlement
 from pixyproxy.service.private.generation.watching import GenerationWatcher
-from pixyproxy.service.private.prices import Prices
-from pixyproxy.service.private.recovery import Recovery
 from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
 from pixyproxy.service.private.upstream.scheduling import Scheduler

@@ -18,8 +18,8 @@ from pixyproxy.core.models.audit import AuditAction, AuditFilter
 from pixyproxy.core.models.image import ImageFilter
 from pixyproxy.core.models.principal import Actor, SubjectType
 from pixyproxy.core.models.tenant import TenantGuid
-from pixyproxy.data.audit_log import COLUMNS, NO_SHA256, SELECT, AuditHead, AuditLog, digest
 from pixyproxy.data.database import Database, Repositories, UnitOfWork
+from pixyproxy.data.repositories.audit_log import COLUMNS, NO_SHA256, SELECT, AuditHead, AuditLog, digest
 from pixyproxy.data.rows import insert_statement
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.audit import BATCH, AuditPage, AuditService, AuditVerdict, command_actor, entry

@@ -18,7 +18,7 @@ from pixyproxy.core.models.principal import Role
 from pixyproxy.core.models.tenant import Tenant, TenantChange, TenantStatus
 from pixyproxy.core.models.user import UserChange, UserStatus
 from pixyproxy.data.database import Database
-from tests.service.private.identity import OPERATOR, Identity, grantor_of
+from tests.service.private.identities import OPERATOR, Identity, grantor_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("backend", ["mysql"])]
 Result = TypeVar("Result")

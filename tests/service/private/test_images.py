@@ -17,10 +17,10 @@ from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.settlement import outcome_of
 from pixyproxy.service.private.images import ImageEditor
-from pixyproxy.service.private.webhooks import enqueue
+from pixyproxy.service.private.webhooks.subscriptions import enqueue
 from tests.support.builders import (
     MOMENT,
     add_image,

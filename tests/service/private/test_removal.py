@@ -19,10 +19,10 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import NewTenant, Tenant
 from pixyproxy.core.models.token import RevokedToken, TokenId
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
+from pixyproxy.service.private.identity.tenants import TenantService
 from pixyproxy.service.private.removal import IMAGES_AT_ONCE
-from pixyproxy.service.private.tenants import TenantService
-from tests.service.private.identity import OPERATOR, Identity
+from tests.service.private.identities import OPERATOR, Identity
 from tests.service.private.processes import Process
 from tests.support.builders import (
     LATER,

@@ -8,7 +8,7 @@ from pixyproxy.core.models.image import ImageFilter, ImageGuid, StoredImage
 from pixyproxy.core.models.principal import Principal, Scope
 from pixyproxy.core.models.tenant import Tenant, TenantStatus, Visibility
 from pixyproxy.data.database import Database
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.public.images import ImageReader
 from tests.support.builders import add_image, keep_picture, new_guid, principal_of

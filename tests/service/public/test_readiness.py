@@ -16,7 +16,7 @@ from pixyproxy.service.public.readiness import ReadinessCheck
 
 if TYPE_CHECKING:
     from pixyproxy.data.database import Database
-    from pixyproxy.data.store.local import LocalStore
+    from pixyproxy.data.files.store.local import LocalStore
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.service.composition import Services
-from pixyproxy.service.private.tenants import command_grantor
+from pixyproxy.service.private.identity.tenants import command_grantor
 from tests.support.problems import assert_problem
 from tests.support.server import ACTOR, RunningServer, TenantClient
 from tests.support.upstream import FakeUpstream

@@ -9,7 +9,7 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.principal import Scope
 from pixyproxy.core.models.webhook import MOST_WEBHOOKS
 from pixyproxy.service.composition import Services
-from pixyproxy.service.private.webhooks import enqueue
+from pixyproxy.service.private.webhooks.subscriptions import enqueue
 from tests.support.identity import Json, audit_entries
 from tests.support.problems import assert_problem, without_request_id
 from tests.support.process import wait_until

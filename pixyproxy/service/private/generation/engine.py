@@ -40,9 +40,9 @@ from pixyproxy.core.fault_points import FaultPoint, reach, reach_from_thread
 from pixyproxy.core.models.generation import Generation, GenerationError, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.spool import Spool, SpoolEntry, SpoolFolder
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.spool import Spool, SpoolEntry, SpoolFolder
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.places import Places

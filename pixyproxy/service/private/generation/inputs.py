@@ -12,8 +12,8 @@ from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import InputField, InputPicture
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
-from pixyproxy.data.spool import SpoolFile
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.spool import SpoolFile
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver
 

@@ -14,8 +14,8 @@ from pixyproxy.core.models.generation import Generation, GenerationGuid, Generat
 from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage, PictureFormat
 from pixyproxy.core.models.order import NewOrder, PictureOrder, ReceivedPicture
 from pixyproxy.core.models.principal import Principal, Subject
-from pixyproxy.data.queue import Place
-from pixyproxy.data.store.local import EXTENSIONS
+from pixyproxy.data.files.store.local import EXTENSIONS
+from pixyproxy.data.repositories.queue import Place
 from pixyproxy.service.private.generation.received import PictureLimits
 
 OPTIONS = {"size", "quality", "background", "output_format", "output_compression", "moderation"}

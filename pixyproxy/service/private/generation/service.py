@@ -33,9 +33,10 @@ from pixyproxy.core.models.order import NewOrder, PictureOrder
 from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.data.wake_ups import QUEUE
+from pixyproxy.service.private.billing.prices import Prices
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
@@ -51,7 +52,6 @@ from pixyproxy.service.private.generation.orders import (
 from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.retries import NOTICE_SECONDS, Repetition, Verdict
 from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
-from pixyproxy.service.private.prices import Prices
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 from pixyproxy.service.revalidation import revalidate
 

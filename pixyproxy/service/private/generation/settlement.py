@@ -22,10 +22,10 @@ from pixyproxy.core.models.generation import (
 )
 from pixyproxy.core.models.webhook import GenerationOutcome
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.spool import SpoolEntry
-from pixyproxy.service.private import webhooks
+from pixyproxy.data.files.spool import SpoolEntry
+from pixyproxy.service.private.billing.prices import Prices
 from pixyproxy.service.private.generation.orders import new_images
-from pixyproxy.service.private.prices import Prices
+from pixyproxy.service.private.webhooks import subscriptions as webhooks
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from pixyproxy.core.models.generation import (
 from pixyproxy.core.models.image import GenerationId, StoredImage
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.generation.progress import Execution, FollowedTenant, Progress, has_moved

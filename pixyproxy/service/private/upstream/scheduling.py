@@ -18,7 +18,7 @@ from pixyproxy.core.models.image import GenerationId
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import UpstreamId, UpstreamState, serves
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.queue import Place, QueueHead
+from pixyproxy.data.repositories.queue import Place, QueueHead
 from pixyproxy.service.private.upstream.gate import (
     WINDOW_SECONDS,
     Gate,

@@ -11,7 +11,7 @@ from pixyproxy.core.models.generation import GenerationStatus
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.data.database import Database, UnitOfWork
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from tests.service.private.processes import LONG_ENOUGH, Process, start_process
 from tests.support.drawing import FakeDrawer
 

@@ -16,13 +16,13 @@ from pixyproxy.core.models.order import NewOrder, UpstreamAnswer
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
-from pixyproxy.service.private.generation.kept import remove_decided
+from pixyproxy.data.files.store.local import LocalStore
+from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.images import ImageEditor
-from pixyproxy.service.private.operations import OperationsService
+from pixyproxy.service.private.kept_answers import remove_decided
 from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 from tests.service.private.conftest import FailingDatabase, Outage
-from tests.service.private.identity import OPERATOR
+from tests.service.private.identities import OPERATOR
 from tests.service.private.processes import PRICE, Process, start_process
 from tests.support.drawing import FakeDrawer
 

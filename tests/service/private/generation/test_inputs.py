@@ -12,7 +12,7 @@ from pixyproxy.core.models.image import ImageGuid, StoredImage
 from pixyproxy.core.models.order import InputPicture
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.inputs import PIECE_BYTES, InputReceiver, Upload
 from pixyproxy.service.private.generation.received import PictureLimits
 from tests.support import pictures

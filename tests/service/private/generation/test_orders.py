@@ -10,7 +10,7 @@ from pixyproxy.core.models.image import GenerationId, GenerationPrompt, ImageGui
 from pixyproxy.core.models.order import InputPicture, NewOrder, Operation, ReceivedPicture
 from pixyproxy.core.models.tenant import TenantId, Visibility
 from pixyproxy.core.models.upstream import UpstreamId
-from pixyproxy.data.queue import Place
+from pixyproxy.data.repositories.queue import Place
 from pixyproxy.service.private.generation.orders import (
     HELD,
     Terms,

@@ -14,9 +14,9 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableExce
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import ReceivedPicture
-from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.spool import SpoolFile, SpoolFolder
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.spool import SpoolFile, SpoolFolder
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
 from tests.support import pictures
 

@@ -11,8 +11,9 @@ from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, Upstrea
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.webhook import WebhookEvent
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.kept_answers import KeptAnswers
-from pixyproxy.data.spool import SpoolEntry
+from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.spool import SpoolEntry
+from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.generation.settlement import (
     EXCEPTIONS,
     Settlement,
@@ -21,8 +22,7 @@ from pixyproxy.service.private.generation.settlement import (
     require_images,
     settle,
 )
-from pixyproxy.service.private.operations import OperationsService
-from tests.service.private.identity import OPERATOR
+from tests.service.private.identities import OPERATOR
 from tests.service.private.processes import PRICE, PRICES
 from tests.support.builders import add_generation, new_guid, new_order
 from tests.support.webhook_receiver import new_webhook

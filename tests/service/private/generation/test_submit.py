@@ -21,8 +21,8 @@ from pixyproxy.core.models.order import NewOrder, Operation
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.rows import to_timestamp
-from pixyproxy.data.store.local import LocalStore
 from pixyproxy.service.private.generation.inputs import Upload
 from pixyproxy.service.private.generation.service import IMAGE_WINDOW_SECONDS, Submission
 from pixyproxy.service.private.images import ImageEditor

@@ -14,7 +14,7 @@ from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.store.local import LocalStore
+from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.settlement import ending_of, settle
 from pixyproxy.service.private.generation.watching import (
     ACCEPTED_ID,

@@ -1,0 +1,92 @@
+"""Answers of upstreams that were paid for and cannot be stored as pictures, kept until an operator has decided."""
+
+import contextlib
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixyproxy.core.exceptions import StorageFullException
+from pixyproxy.core.models.generation import GenerationGuid
+from pixyproxy.data.files.durable import as_storage_exception, make_folder, sync_folder
+from pixyproxy.data.files.spool import SpoolFile
+
+FOLDER = "kept"
+"""In the spool, beside the folders of processes: a kept answer outlives its process."""
+ENDING = ".answer"
+MOST_BYTES = 1024 * 1024 * 1024
+"""Of all kept answers on one machine."""
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """What is kept of the answer to one generation."""
+
+    guid: GenerationGuid
+    paths: tuple[Path, ...]
+    byte_size: int
+
+
+@dataclass(frozen=True)
+class KeptAnswers:
+    """The folder of kept answers of this machine, all processes of which share it. The methods block.
+
+    An answer is ``GUID.answer``, as it came. Where a part of its picture had been decoded before it proved unusable,
+    that part is ``GUID.0.picture`` beside it.
+    """
+
+    folder: Path
+    most_bytes: int = MOST_BYTES
+
+    def begin(self, guid: GenerationGuid) -> SpoolFile:
+        """Return a new file for an answer. Raises ``ImageStorageException``, also when there is no room left."""
+        if sum(kept.byte_size for kept in self.list_all()) >= self.most_bytes:
+            raise StorageFullException
+        try:
+            make_folder(self.folder)
+        except OSError as error:
+            raise as_storage_exception(error) from error
+        return SpoolFile(self.folder / f"{guid}{ENDING}")
+
+    def commit(self, file: SpoolFile, *, pictures: list[Path]) -> None:
+        """Make an answer durable, and move the decoded parts of its pictures to it.
+
+        Raises ``ImageStorageException``.
+        """
+        file.finish()
+        try:
+            for path in pictures:
+                _sync_file(path)
+                path.replace(self.folder / path.name)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise as_storage_exception(error) from error
+
+    def list_all(self) -> list[KeptAnswer]:
+        """Return what is kept, by GUID."""
+        paths = defaultdict(list)
+        for path in sorted(self.folder.glob("*")):
+            paths[GenerationGuid(path.name.partition(".")[0])].append(path)
+        return [KeptAnswer(guid, tuple(files), sum(map(_size, files))) for guid, files in paths.items()]
+
+    def remove(self, kept: KeptAnswer) -> None:
+        """Remove an answer. What cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            for path in kept.paths:
+                path.unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

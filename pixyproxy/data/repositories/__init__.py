@@ -1,0 +1,1 @@
+"""Repositories: one module a table, with its columns and its SQL. Transactions belong to ``Database``."""

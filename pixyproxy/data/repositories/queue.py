@@ -1,0 +1,168 @@
+"""The orders that wait: the rows of ``generations`` in the status ``accepted``. Times are seconds since 1970.
+
+All that changes who waits runs while the rows of the upstreams are locked (``Upstreams.list_named``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pixyproxy.core.models.generation import Generation, GenerationError, GenerationGuid, ProcessGuid
+from pixyproxy.core.models.image import GenerationId
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.core.models.upstream import UpstreamId
+from pixyproxy.data.repositories.generations import SELECT, from_row
+from pixyproxy.data.rows import Parameters, in_list, sql, to_timestamp
+
+
+@dataclass(frozen=True)
+class QueueHead:
+    """The first of a tenant's orders that the same upstreams may take."""
+
+    tenant_id: TenantId
+    model: str
+    excluded: frozenset[UpstreamId]
+    first_id: GenerationId
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An order that waits, as far as its position needs."""
+
+    id: GenerationId
+    model: str
+    excluded: frozenset[UpstreamId]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place at an upstream that an order gets, and until when it is the order's at the latest."""
+
+    upstream_id: UpstreamId
+    upstream: str
+    lease_owner: ProcessGuid
+    started_at: float
+    place_until: float
+    lease_until: datetime
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue, bound to one connection and its transaction."""
+
+    connection: Connection
+
+    def heads(self) -> list[QueueHead]:
+        """Return who is first in each line, of which there is one for a tenant, a model and what did nothing for it."""
+        statement = """
+            SELECT tenant_id, model, excluded, MIN(id) FROM generations WHERE status = 'accepted'
+             GROUP BY tenant_id, model, excluded
+        """
+        return [_head(row) for row in self.connection.execute(sql(statement))]
+
+    def is_empty(self) -> bool:
+        """Return whether nobody waits."""
+        return (
+            self.connection.execute(sql("SELECT 1 FROM generations WHERE status = 'accepted' LIMIT 1")).first() is None
+        )
+
+    def count(self, *, tenant_id: TenantId) -> int:
+        """Return how many orders of the tenant wait."""
+        statement = "SELECT COUNT(*) FROM generations WHERE status = 'accepted' AND tenant_id = :tenant_id"
+        count: int = self.connection.execute(sql(statement), {"tenant_id": tenant_id}).scalar_one()
+        return count
+
+    def list_waiting(self, *, tenant_id: TenantId) -> list[Waiting]:
+        """Return the orders of the tenant that wait, the oldest first."""
+        statement = """
+            SELECT id, model, excluded FROM generations
+             WHERE status = 'accepted' AND tenant_id = :tenant_id ORDER BY id
+        """
+        return [
+            Waiting(GenerationId(row[0]), row[1], _upstreams(row[2]))
+            for row in self.connection.execute(sql(statement), {"tenant_id": tenant_id})
+        ]
+
+    def count_lines(self) -> list[tuple[QueueHead, int]]:
+        """Return how many wait in each line."""
+        statement = """
+            SELECT tenant_id, model, excluded, MIN(id), COUNT(*) FROM generations WHERE status = 'accepted'
+             GROUP BY tenant_id, model, excluded
+        """
+        return [(_head(row), row[4]) for row in self.connection.execute(sql(statement))]
+
+    def begin(self, generation_id: GenerationId, place: Place) -> Generation:
+        """Give an order that waits a place, and return it as it is then."""
+        statement = """
+            UPDATE generations
+               SET status = 'calling', upstream_id = :upstream_id, upstream = :upstream, started_at = :started_at,
+                   place_until = :place_until, lease_owner = :owner, lease_until = :lease_until, version = version + 1
+             WHERE id = :id AND status = 'accepted'
+        """
+        parameters: Parameters = {
+            "id": generation_id,
+            "upstream_id": place.upstream_id,
+            "upstream": place.upstream,
+            "owner": place.lease_owner,
+            "started_at": place.started_at,
+            "place_until": place.place_until,
+            "lease_until": to_timestamp(place.lease_until),
+        }
+        self.connection.execute(sql(statement), parameters)
+        row = self.connection.execute(sql(f"{SELECT} WHERE id = :id"), {"id": generation_id}).mappings().one()
+        return from_row(row)
+
+    def put_back(
+        self, generation: Generation, *, excluded: frozenset[UpstreamId], error: GenerationError | None
+    ) -> bool:
+        """Let an order wait again for which nothing was bought; False where it is not this process's any more."""
+        statement = """
+            UPDATE generations
+               SET status = 'accepted', upstream_id = NULL, upstream = NULL, started_at = NULL, place_until = NULL,
+                   lease_owner = NULL, lease_until = NULL, excluded = :excluded, error = :error, version = version + 1
+             WHERE id = :id AND tenant_id = :tenant_id AND status = 'calling' AND lease_owner = :owner
+        """
+        parameters: Parameters = {
+            "id": generation.id,
+            "tenant_id": generation.tenant_id,
+            "owner": generation.lease_owner,
+            "excluded": " ".join(map(str, sorted(excluded))),
+            "error": None if error is None else error.model_dump_json(),
+        }
+        return self.connection.execute(sql(statement), parameters).rowcount == 1
+
+    def list_lost(
+        self, owner: ProcessGuid, running: Sequence[GenerationGuid], *, before: float, limit: int
+    ) -> list[Generation]:
+        """Return orders that a process was given before this time and does not know of: a COMMIT's answer was lost.
+
+        New ones (version 0) are not among them: whoever claimed them was told that nothing was changed.
+        """
+        names, parameters = in_list(running or [""])
+        statement = f"""
+            {SELECT} WHERE status = 'calling' AND lease_owner = :owner AND started_at < :before AND version > 0
+               AND guid NOT IN {names}
+             ORDER BY id LIMIT :limit
+        """
+        values: Parameters = {"owner": owner, "before": before, "limit": limit}
+        rows = self.connection.execute(sql(statement), parameters | values).mappings()
+        return [from_row(row) for row in rows]
+
+    def list_expired(self, *, created_before: datetime, limit: int) -> list[Generation]:
+        """Return the orders that have waited since before this time, the oldest first."""
+        statement = f"""
+            {SELECT} WHERE status = 'accepted' AND created_at < :before ORDER BY created_at, id LIMIT :limit
+        """
+        parameters: Parameters = {"before": to_timestamp(created_before), "limit": limit}
+        return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
+
+
+def _head(row: Sequence[Any]) -> QueueHead:
+    return QueueHead(TenantId(row[0]), row[1], _upstreams(row[2]), GenerationId(row[3]))
+
+
+def _upstreams(excluded: str) -> frozenset[UpstreamId]:
+    return frozenset(UpstreamId(int(each)) for each in excluded.split())

@@ -1,0 +1,1 @@
+"""What pictures cost: prices, budgets and usage."""

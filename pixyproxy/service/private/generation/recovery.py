@@ -1,0 +1,259 @@
+"""Recovery: finishing what dead processes and outages left behind, without a restart."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from pixyproxy.core import clock
+from pixyproxy.core.exceptions import (
+    DatabaseException,
+    DatabaseUnavailableException,
+    GenerationDeletedException,
+    PictureMissingException,
+    PixyProxyException,
+    UpstreamSilentException,
+)
+from pixyproxy.core.fault_points import FaultPoint, reach
+from pixyproxy.core.models.generation import Generation, GenerationGuid, ProcessGuid
+from pixyproxy.core.models.token import LONGEST_TOKEN_SECONDS
+from pixyproxy.data.database import Database, Repositories
+from pixyproxy.data.files.spool import Spool, SpoolEntry, SpoolFolder
+from pixyproxy.data.files.store.local import LocalStore
+from pixyproxy.data.threads import run_in_thread
+from pixyproxy.service.private.generation.dispatch import Dispatcher
+from pixyproxy.service.private.generation.engine import Engine
+from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
+from pixyproxy.service.private.kept_answers import remove_decided
+from pixyproxy.service.private.removal import TenantRemoval
+from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 3
+RENEWAL_SECONDS = LEASE_SECONDS / 4
+ROUNDS_PER_HOUR = 3600 // INTERVAL_SECONDS
+GENERATIONS_AT_ONCE = 1000
+RENEWED_AT_ONCE = 500
+FOUND_AT_ONCE = 500
+ORDER_FILES_KEPT = timedelta(seconds=1)
+"""Beyond the end of an order: whoever follows it has yet to read its last previews."""
+TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
+"""Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
+
+
+@dataclass
+class Renewal:
+    """Since when leases could be renewed without a failure (``time.monotonic``)."""
+
+    since: float = field(default_factory=time.monotonic)
+
+    def broke_off(self) -> None:
+        """Begin anew."""
+        self.since = time.monotonic()
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether it has gone on for at least this long."""
+        return time.monotonic() - self.since >= seconds
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Looks every few seconds for what dead processes left: spool entries, generations, deletions that broke off.
+
+    Any number of processes may do so at once. Another machine's leases are believed only once this process could renew
+    its own for as long as one lasts: a database that was away kept everyone from it.
+    """
+
+    database: Database
+    store: LocalStore
+    spool: Spool
+    engine: Engine
+    dispatcher: Dispatcher
+    removal: TenantRemoval
+    renewal: Renewal = field(default_factory=Renewal)
+
+    async def run_forever(self) -> None:
+        """Say that this process lives, sweep and recover, again and again until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_forever())
+            group.create_task(self._recover_forever())
+
+    async def _renew_forever(self) -> None:
+        """In a loop of its own: a round of recovery may take longer than a lease."""
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            try:
+                await self.database.follow_clock()
+                await self._renew(list(self.engine.progress.executions))
+            except PixyProxyException as error:
+                self.renewal.broke_off()
+                logger.warning("leases could not be renewed: %s", error.code)
+            except Exception:
+                self.renewal.broke_off()
+                logger.exception("renewing leases met something unforeseen and will go on")
+
+    async def _renew(self, running: list[GenerationGuid]) -> None:
+        """Only what this process works on: what it has lost track of is to be found."""
+        until = clock.now() + timedelta(seconds=LEASE_SECONDS)
+        for start in range(0, len(running), RENEWED_AT_ONCE):
+            guids = running[start : start + RENEWED_AT_ONCE]
+            await self.database.write(partial(_renew_leases, owner=self.spool.owner, guids=guids, until=until))
+
+    async def _recover_forever(self) -> None:
+        for round_number in itertools.count():
+            try:
+                await self._round(round_number)
+            except PixyProxyException as error:
+                logger.warning("recovery could not finish and will go on: %s", error.code)
+            except Exception:
+                logger.exception("recovery met something unforeseen and will go on")
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def recover(self) -> None:
+        """Finish the spools of this machine's dead processes, and end what dead processes anywhere had begun.
+
+        Raises ``DatabaseException``; what fails in another way does not stop the others, and the next round tries it
+        again.
+        """
+        await _attempt("the spool", self._finish_folders())
+        moment = clock.now() if self.renewal.lasts(LEASE_SECONDS) else None
+        for generation in await self._abandoned(moment):
+            await _attempt(f"generation {generation.guid}", self._end_unless_worked_on(generation))
+
+    async def _finish_folders(self) -> None:
+        async with self.spool.dead_folders() as folders:
+            for folder in folders:
+                await _attempt(f"folder {folder.owner}", self._finish_folder(folder))
+
+    async def _end_unless_worked_on(self, generation: Generation) -> None:
+        """A database that was away for long lets the leases of the living end as well."""
+        owner = generation.lease_owner
+        if owner == self.spool.owner:
+            worked_on = generation.guid in self.engine.progress.executions
+        else:
+            worked_on = owner is not None and await self.spool.is_alive(owner)
+        if not worked_on:
+            await self._end(generation)
+
+    async def close(self) -> None:
+        """Leave what this process has not finished to any other: it stops."""
+        if self.spool.is_held:
+            with contextlib.suppress(DatabaseException):
+                if self.engine.places.in_doubt:
+                    await self.dispatcher.put_back_lost()
+                await self.database.write(lambda data: data.generations.release_leases(self.spool.owner))
+            await self.spool.close()
+
+    async def _round(self, round_number: int) -> None:
+        await _attempt("sweeping", self.store.sweep())
+        await self.recover()
+        await _attempt("removing the files of orders", self._remove_order_files())
+        await _attempt("removing tenants", self.removal.remove_all())
+        await _attempt("letting go of kept answers", remove_decided(self.database, self.engine.answers))
+        if round_number % ROUNDS_PER_HOUR == 0:
+            await self.database.write(_forget_expired_tokens)
+
+    async def _remove_order_files(self) -> None:
+        """Remove input pictures and previews of orders that are over, and those that came to no order."""
+        files = self.store.orders
+        found = await run_in_thread(files.list_guids)
+        guids, newest = list(found), clock.now() - ORDER_FILES_KEPT
+        for start in range(0, len(guids), FOUND_AT_ONCE):
+            some = guids[start : start + FOUND_AT_ONCE]
+            rows = await self.database.read(partial(_find_all, guids=some))
+            known = {row.guid for row in rows}
+            over = {row.guid for row in rows if row.finished_at is not None and row.finished_at <= newest}
+            for guid in some:
+                if guid in over or (guid not in known and found[guid]):
+                    await run_in_thread(files.remove, guid)
+
+    async def _end(self, generation: Generation) -> None:
+        """Write down that nobody knows what became of a generation; its place stays taken as long as a call takes."""
+        ending = ending_of(UpstreamSilentException(), asked=True).model_copy(update={"keeps_place": True})
+
+        def end(data: Repositories) -> None:
+            lock_budget(data, generation)
+            settle(data, generation, ending)
+
+        await self.database.write(end)
+        self.engine.progress.announce(generation.guid)
+        logger.warning("generation %s ended without a known outcome", generation.guid)
+
+    async def _finish_folder(self, folder: SpoolFolder) -> None:
+        """Record every entry of a dead process, end what else it had begun, and remove its folder."""
+        entries, all_readable = await folder.entries()
+        recorded = [
+            await _attempt(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
+        ]
+        if not (all_readable and all(recorded)):
+            return
+        await self.database.write(lambda data: data.generations.release_leases(folder.owner))
+        abandoned = await self._abandoned(None)
+        over = [
+            await _attempt(f"generation {generation.guid}", self._end(generation))
+            for generation in abandoned
+            if generation.lease_owner == folder.owner
+        ]
+        if all(over) and len(abandoned) < GENERATIONS_AT_ONCE:
+            await self.spool.remove_folder(folder)
+
+    async def _abandoned(self, moment: datetime | None) -> list[Generation]:
+        return await self.database.read(
+            lambda data: data.generations.list_abandoned(at=moment, limit=GENERATIONS_AT_ONCE)
+        )
+
+    async def _finish_entry(self, entry: SpoolEntry, folder: SpoolFolder) -> None:
+        """Record an entry. Raises as ``Engine.finish`` does where its turn has yet to come."""
+        generation = await self.database.read(lambda data: data.generations.find(entry.generation))
+        if generation is None:
+            # Its tenant was removed.
+            await folder.remove(entry.generation)
+            return
+        await reach(FaultPoint.RECOVERING)
+        try:
+            stored = await self.engine.finish(generation, entry, folder)
+            await self.engine.clean(stored.generation, folder)
+        except (GenerationDeletedException, PictureMissingException):
+            # The images were deleted since, or whoever recorded them was about to clean up.
+            await folder.remove(entry.generation)
+        else:
+            self.engine.progress.announce(entry.generation)
+            logger.info("generation %s recorded", entry.generation)
+
+
+async def _attempt(what: str, work: Awaitable[bool | None]) -> bool:
+    """Do a part of a round, and tell whether it is over. What keeps it from that is logged, and keeps no other from it.
+
+    Raises ``DatabaseUnavailableException``, since nothing else could be done either.
+    """
+    try:
+        return await work is not False
+    except DatabaseUnavailableException:
+        raise
+    except PixyProxyException as error:
+        # Those of the file system name nothing but what is ours.
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error.code
+        logger.warning("recovery could not finish %s and will go on: %s", what, reason)
+    except Exception:
+        logger.exception("recovery met something unforeseen with %s and will go on", what)
+    return False
+
+
+def _renew_leases(data: Repositories, *, owner: ProcessGuid, guids: list[GenerationGuid], until: datetime) -> None:
+    data.generations.renew_leases(owner, guids, until=until)
+
+
+def _find_all(data: Repositories, *, guids: list[GenerationGuid]) -> list[Generation]:
+    return data.generations.find_all(guids)
+
+
+def _forget_expired_tokens(data: Repositories) -> None:
+    before = clock.now() - TOKENS_KEPT
+    data.refresh_tokens.delete_expired(before=before)
+    data.revoked_tokens.delete_expired(before=before)

@@ -1,1 +1,0 @@
-"""Sketches for the offline generator, drawn with Pillow from the words of a prompt."""

@@ -1,0 +1,1 @@
+"""Webhooks: subscriptions, signed delivery, and HTTP requests guarded against SSRF."""

@@ -1,0 +1,1 @@
+"""Errors: one handler that turns every exception into an answer, and its dialects."""

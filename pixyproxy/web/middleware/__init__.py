@@ -1,0 +1,1 @@
+"""ASGI middleware: what applies to every request before a route is known."""

@@ -1,0 +1,86 @@
+"""Cross-origin requests (WHATWG Fetch, "CORS protocol"): which scripts of other sites may read which answers."""
+
+import re
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import ALL_METHODS, CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pixyproxy.web.middleware.url_prefix import route_path
+
+PUBLIC = re.compile(r"/image(/.*)?|/\.well-known/.*")
+"""What anyone may read without a credential: pictures, their details and lists, key set and metadata."""
+READING = ("GET", "HEAD")
+READING_HEADERS = ("Cache-Control", "If-Modified-Since", "If-None-Match", "If-Range", "Pragma", "Range")
+EXPOSED_HEADERS = (
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+    "X-Should-Retry",
+)
+"""What scripts may read beside the headers that every script may."""
+
+
+class _ReadableByAll(CORSMiddleware):
+    """CORS for what is the same for every origin.
+
+    The header is sent without an ``Origin`` too, and does not vary by it: a cache may serve to a script what it
+    stored for an ``<img>``.
+    """
+
+    async def send(self, message: Message, send: Send, request_headers: Headers) -> None:  # noqa: ARG002  (overrides)
+        """Send a message, with the headers of CORS if it begins an answer."""
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(self.simple_headers)
+        await send(message)
+
+
+class CorsMiddleware:
+    """Let scripts of every origin read what is public, and those of ``origins`` do everything; answer preflights.
+
+    Credentials are headers that a script has to know (``Access-Control-Allow-Credentials`` is never sent), so no site
+    can act with what a browser remembers of another.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self._origins = frozenset(origins)
+        self._public = _ReadableByAll(
+            app,
+            allow_origins=("*",),
+            allow_methods=READING,
+            allow_headers=READING_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+        )
+        self._private: ASGIApp = app
+        if origins:
+            self._private = CORSMiddleware(
+                app,
+                allow_origins=self._origins,
+                allow_methods=ALL_METHODS,
+                # SDKs send headers of their own (`x-stainless-…`), and other ones with each release.
+                allow_headers=("*",),
+                expose_headers=EXPOSED_HEADERS,
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer a preflight."""
+        is_public = scope["type"] == "http" and self._is_public(scope)
+        await (self._public if is_public else self._private)(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        """Whether the request is, or asks for, what every origin may do and no more."""
+        if PUBLIC.fullmatch(route_path(scope)) is None:
+            return False
+        if scope["method"] == "OPTIONS":
+            return not {"*", Headers(scope=scope).get("origin")} & self._origins
+        return scope["method"] in READING

@@ -1,0 +1,1 @@
+"""HTTP conventions that resources share: conditional requests, server-sent events, preferences."""

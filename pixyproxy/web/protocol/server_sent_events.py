@@ -1,0 +1,93 @@
+"""Server-sent events (WHATWG HTML, "Server-sent events"), written as they are sent."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pixyproxy.core.models.tenant import TenantId
+from pixyproxy.web.protocol.base64_body import base64_pieces
+
+HEARTBEAT = b": heartbeat\n\n"
+"""A comment, which clients ignore and proxies take for life."""
+RETRY_SECONDS = "5"
+
+
+@dataclass(frozen=True)
+class Followers:
+    """How many requests of each tenant wait for what happens, ``most`` at one time, in one process.
+
+    They cost nothing but a connection, so that one tenant could hold all there are.
+    """
+
+    most: int
+    counts: Counter[TenantId] = field(default_factory=Counter)
+
+    @contextmanager
+    def one_of(self, tenant_id: TenantId) -> Iterator[None]:
+        """Count a request for as long as the block lasts; it is 429 where there are too many."""
+        if self.counts[tenant_id] >= self.most:
+            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": RETRY_SECONDS})
+        self.counts[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self.counts[tenant_id] -= 1
+
+
+class EventStream(StreamingResponse):
+    """An answer of events, all of which is sent within ``place``; proxies are told not to hold them back."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
+        """Nothing is sent, and the place not taken, before the answer is."""
+        headers = {"X-Accel-Buffering": "no"}
+        # What a client did not stay for would be left to the garbage collector, an open file with it.
+        closing = BackgroundTask(events.aclose)
+        super().__init__(events, media_type="text/event-stream", headers=headers, background=closing)
+        self.place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it, unless the client leaves before."""
+        with self.place:
+            await super().__call__(scope, receive, send)
+
+
+def event_stream(
+    events: AsyncGenerator[bytes, None], *, place: AbstractContextManager[None] | None = None
+) -> EventStream:
+    """An answer of events, which are sent within ``place``."""
+    return EventStream(events, place or nullcontext())
+
+
+def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:  # noqa: ANN401  (any JSON)
+    """One event with JSON for its data."""
+    return _head(name, event_id) + json.dumps(data).encode("ascii") + b"\n\n"
+
+
+async def event_with_picture(
+    name: str, data: dict[str, Any], picture: bytes | Path, *, event_id: int | None = None
+) -> AsyncGenerator[bytes, None]:
+    """One event whose data has a picture, or that of a file, as ``b64_json``, piece by piece.
+
+    Raises ``FileNotFoundError`` before there is a word of it.
+    """
+    rest = json.dumps(data).encode("ascii").removeprefix(b"{")
+    async with aclosing(base64_pieces(picture)) as pieces:
+        yield _head(name, event_id) + b'{"b64_json": "' + await anext(pieces)
+        async for piece in pieces:
+            yield piece
+    yield b'"' + (b"}" if rest == b"}" else b", " + rest) + b"\n\n"
+
+
+def _head(name: str, event_id: int | None) -> bytes:
+    identified = "" if event_id is None else f"id: {event_id}\n"
+    return f"{identified}event: {name}\ndata: ".encode("ascii")

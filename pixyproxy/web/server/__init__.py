@@ -1,0 +1,1 @@
+"""The process around the application: uvicorn, connections, background loops and shutdown."""

@@ -1,0 +1,37 @@
+"""What one of several worker processes serves. This module loads nothing else, so that a worker soon shows life."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pixyproxy.web.server.connections import BoundedProtocol, Connections
+
+
+def create_worker_app(local_url: str, *, executes: bool = True) -> "FastAPI":
+    """Return the application of a process that serves at ``local_url``, with settings of its own from the environment.
+
+    The supervisor takes a process for dead that does not answer within 5 s of its start (uvicorn 0.54); it answers as
+    soon as it knows this function, and the modules below take longer to load than that on a busy machine.
+    """
+    from pixyproxy.core.logs import configure_logging  # noqa: PLC0415  (see above)
+    from pixyproxy.core.settings import Settings  # noqa: PLC0415  (likewise)
+    from pixyproxy.web.app import create_app  # noqa: PLC0415  (likewise)
+
+    settings = Settings.from_environment()
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    return create_app(settings, local_url=local_url, executes=executes)
+
+
+def create_worker_protocol(**of_uvicorn: Any) -> "BoundedProtocol":  # noqa: ANN401  (uvicorn's own arguments)
+    """Return the protocol for a new connection of this process."""
+    return _connections()(**of_uvicorn)
+
+
+@cache
+def _connections() -> "Connections":
+    from pixyproxy.core.settings import Settings  # noqa: PLC0415  (see above)
+    from pixyproxy.web.server.uvicorn_server import connections_of  # noqa: PLC0415  (likewise)
+
+    return connections_of(Settings.from_environment())

@@ -1,0 +1,1 @@
+"""Tests of ``pixyproxy.data.files.durable.store``."""

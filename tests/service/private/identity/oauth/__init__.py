@@ -1,0 +1,1 @@
+"""Tests of ``pixyproxy.service.private.identity.oauth``."""

@@ -1,0 +1,1 @@
+"""Tests of ``pixyproxy.web.rate_limits``."""
