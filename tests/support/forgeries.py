@@ -1,6 +1,6 @@
-"""Tokens that must be refused, by what is wrong with them.
+"""Tokens that must be rejected, named by their fault.
 
-Those that are wrong in one thing are right in all others, their signature included, so that each proves one check.
+Each is valid in every other respect, its signature included where possible, so that it proves one check.
 """
 
 import json
@@ -196,7 +196,7 @@ KIDS = {
 
 
 def own_key_token() -> str:
-    """Signed by a key that comes with the token."""
+    """Return a token signed by a key that the token itself carries."""
     stranger = ECKey.generate_key("P-256", {"kid": KEY.kid})
     header = {**HEADER, "jwk": stranger.as_dict(private=False)}
     return joserfc_jwt.encode(header, CLAIMS, stranger)
@@ -252,7 +252,7 @@ JSON_FORM = {
 
 
 def last_bits_set() -> str:
-    """The same signature by a text that no encoder writes: 64 bytes leave four bits of the last character unused."""
+    """Return the same signature in a non-canonical encoding: 64 bytes leave four bits of the last character unused."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return GOOD[:-1] + alphabet[alphabet.index(GOOD[-1]) + 1]
 
@@ -294,7 +294,7 @@ FORM = {
 
 
 def s_negated(signature: bytes) -> bytes:
-    """The other signature that fits, as anyone can make it from the first."""
+    """Return the second valid form of a signature, which anyone can compute from the first."""
     s = ORDER_OF_P256 - int.from_bytes(signature[32:], "big")
     return signature[:32] + s.to_bytes(32, "big")
 
@@ -339,4 +339,4 @@ FORGERIES: dict[str, Mapping[str, Forgery]] = {
     "signature": SIGNATURES,
 }
 ROWS = [(kind, name) for kind, forgeries in FORGERIES.items() for name in forgeries]
-"""Names, not tokens: a test of the same name runs in every process, and keys differ between them."""
+"""Names, not tokens: every test process must have the same test names, and keys differ between processes."""
