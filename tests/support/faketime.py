@@ -37,12 +37,12 @@ class WallClock:
         """Set the clock to this many seconds from the true time, at once."""
         written = self.file.with_suffix(".new")
         written.write_text(f"{seconds:+d}\n")
-        # Replace the file atomically: a process would take half a file for no change at all.
+        # Replace the file atomically: a process ignores a change of which it reads only a part.
         written.replace(self.file)
 
 
 def true_wall_clock(folder: Path) -> WallClock:
-    """Yield a clock that is correct until it is set.
+    """Return a clock that is correct until it is set.
 
     Raise ``FakeTimeError`` if libfaketime cannot be found or installed.
     """
