@@ -109,7 +109,7 @@ def server(
     mysql_server: MySqlDatabases,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """Return a running PixyProxy with the fake upstream, on SQLite unless the test is marked ``on_both_databases``.
+    """Yield a running PixyProxy with the fake upstream, on SQLite unless the test is marked ``on_both_databases``.
 
     Every test creates its own tenant.
     """

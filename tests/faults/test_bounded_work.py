@@ -52,7 +52,7 @@ class Stage:
     """The path of its content."""
 
     def client_at(self, address: str) -> httpx2.Client:
-        """Yield an anonymous client with its own loopback address."""
+        """Return an anonymous client with its own loopback address."""
         return httpx2.Client(
             base_url=self.server.url, transport=httpx2.HTTPTransport(local_address=address), timeout=60
         )

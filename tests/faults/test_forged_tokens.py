@@ -111,7 +111,7 @@ def shared_secret(name: str, bits: int) -> Forge:
 
 LIVE: dict[str, Forge] = {
     "no algorithm": lambda claims: token_of({**HEADER, "alg": "none"}, claims, sign=lambda _: b""),
-    "no algorithm, our signature": header(alg="none"),
+    "no algorithm, original signature": header(alg="none"),
     "RS256": lambda claims: token_of({**HEADER, "alg": "RS256"}, claims, sign=rs256),
     "expired": live(lambda claims: {**claims, "exp": int(time.time()) - 1}),
     "expired long ago": live(lambda claims: {**claims, "iat": 1, "exp": 2}),

@@ -110,7 +110,7 @@ def test_orders_waiting_at_a_lost_machine_are_executed_by_another(
         prompts = [f"edit-{number}-{uuid.uuid4()}" for number in range(edits)]
         edited = [pool.submit(edit_or_lose, clients[number % 2], prompt) for number, prompt in enumerate(prompts)]
         survivor = clients[2]
-        wait_until(lambda: len(guids_in(survivor, "accepted")) == orders, seconds=15, what="the wait of all orders")
+        wait_until(lambda: len(guids_in(survivor, "accepted")) == orders, seconds=15, what="the queueing of all orders")
         waiting = guids_in(survivor, "accepted")
 
         lost = installation.machines[0]
@@ -151,7 +151,7 @@ UNDECIDED = {"calling", "unknown"}
 """The outcome at the upstream cannot be known; how soon the order is settled depends on the lease."""
 
 
-@pytest.mark.skipif(not FULL, reason="a lease takes a minute to end")
+@pytest.mark.skipif(not FULL, reason="a lease takes a minute to expire: make faults")
 def test_calls_of_a_lost_machine_become_unknown(tmp_path: Path, mysql_server: MySqlDatabases) -> None:
     with open_installation(tmp_path, mysql_server, {"one": {}}, shape="2x1") as installation:
         tenant = installation.new_tenant()

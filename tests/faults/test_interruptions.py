@@ -39,7 +39,7 @@ class Site:
 
 @pytest.fixture(params=["sqlite"])
 def site(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Site]:
-    """Return a site, on SQLite unless the test asks for both databases."""
+    """Yield a site, on SQLite unless the test asks for both databases."""
     url = mysql_server.create_database() if request.param == "mysql" else None
     with FakeUpstream(picture=noise_png(300_000, seed=9)) as upstream:
         settings = make_settings(tmp_path, database_url=url, shutdown_seconds=20, **upstream_settings(upstream))

@@ -61,7 +61,7 @@ CASES = [
     Case("URLs of another network", fake.Linked(root="http://10.0.0.1"), "unknown", keeps_answer=True),
     Case("base64 of PHP, .NET and MIME", fake.RESPELLED, "stored", COUNT),
     Case("403 for the content", fake.FORBIDDEN_CONTENT, "failed"),
-    Case("400 for want of money", fake.OUT_OF_CREDIT, "failed"),
+    Case("400 for lack of funds", fake.OUT_OF_CREDIT, "failed"),
     Case("404 of a wrong base URL", fake.NO_SUCH_URL, "failed"),
     *(
         Case(f"stream cut after {events}", fake.StreamCut(events=events), "stored" if kept else "unknown", kept, 2)
@@ -92,7 +92,7 @@ def priced(
 
 @pytest.fixture(scope="module")
 def books(priced: RunningServer) -> Iterator[Engine]:
-    """Return its database."""
+    """Yield its database."""
     with opened_engine(priced.settings.effective_database_url.get_secret_value()) as engine:
         yield engine
 

@@ -183,7 +183,7 @@ async def _hang(_host: str) -> Sequence[str]:
 
 @pytest.fixture
 async def targets() -> AsyncIterator[SafeTargets]:
-    """Return a guarded client of an operator who allows no internal address."""
+    """Yield a guarded client of an operator who allows no internal address."""
     opened = open_safe_targets(())
     yield opened
     await opened.close()

@@ -13,7 +13,7 @@ SECONDS = 20
 
 @contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
-    """Return a connection to the server of a URL."""
+    """Yield a connection to the server of a URL."""
     parts = urlsplit(url)
     with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=SECONDS) as connection:
         yield connection
