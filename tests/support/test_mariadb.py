@@ -58,7 +58,7 @@ def test_databases_are_fresh_empty_and_unicode(server: MariaDbServer) -> None:
 
 
 def test_only_test_databases_are_dropped(server: MariaDbServer) -> None:
-    with pytest.raises(ValueError, match="no test database"):
+    with pytest.raises(ValueError, match="not a test database"):
         server.drop_database(f"{server.admin_url}/mysql")
 
 
