@@ -11,23 +11,23 @@ export VENV
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-install: $(VENV)/.installed ## Make the environment in .venv, .venv/bin/pixyproxy in it
+install: $(VENV)/.installed ## Create the environment in .venv, with .venv/bin/pixyproxy
 
-run: $(VENV)/.installed ## Set everything up, make a first picture and serve (PORT=8000)
+run: $(VENV)/.installed ## Set up everything, make a first picture and serve (PORT=8000)
 	@HOST=$(HOST) PORT=$(PORT) exec scripts/run.sh
 
-test: $(VENV)/.developed ## Run all tests; installs what they need (MariaDB, Redis, Chromium, Node)
+test: $(VENV)/.developed ## Run all tests; installs their dependencies (MariaDB, Redis, Chromium, Node)
 	$(BIN)/python -m pytest
 
-coverage: $(VENV)/.developed ## Run all tests, and show which lines none of them runs
+coverage: $(VENV)/.developed ## Run all tests and list the uncovered lines
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-faults: $(VENV)/.developed ## Run the tests of faults and limits in their full form: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
+faults: $(VENV)/.developed ## Run the full fault and limit tests: KILLS=250 kills, 1,000 hang-ups, 10,000 connections
 	FULL=1 KILLS=$(KILLS) $(BIN)/python -m pytest --no-cov --timeout=7200 -o faulthandler_timeout=7260 \
 	  tests/faults tests/web/rate_limits/test_limits.py tests/web/test_openapi.py tests/web/middleware/test_request_log.py \
 	  tests/web/private/test_budgets.py
 
-mutants: $(VENV)/.developed ## Put faults into the code that money and data depend on, and list those that no test notices
+mutants: $(VENV)/.developed ## Run mutation tests on code that money and data depend on; list surviving mutants
 	$(BIN)/python scripts/mutants.py $(MUTANTS)
 
 lint: $(VENV)/.developed ## Check style, types and layers
@@ -36,14 +36,14 @@ lint: $(VENV)/.developed ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(VENV)/.developed ## Format the code and mend what can be mended
+fmt: $(VENV)/.developed ## Format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.developed ## Measure start, memory and generation beside the bare upstream call
+bench: $(VENV)/.developed ## Measure start, memory and generation, compared with a direct upstream call
 	$(BIN)/python -m benchmarks
 
-bench-peers: $(VENV)/.developed .venv-peers/.installed ## Measure beside LiteLLM, in an environment of its own
+bench-peers: $(VENV)/.developed .venv-peers/.installed ## Measure compared with LiteLLM, in a separate environment
 	$(BIN)/python -m benchmarks.peers
 
 schema: $(VENV)/.installed ## Render sql/schema.*.sql and docs/openapi.json
@@ -51,7 +51,7 @@ schema: $(VENV)/.installed ## Render sql/schema.*.sql and docs/openapi.json
 	$(BIN)/pixyproxy migrate --sql sqlite > sql/schema.sqlite.sql
 	$(BIN)/python scripts/render_openapi.py > docs/openapi.json
 
-lock: $(VENV)/.developed ## Pin the newest releases in requirements*.lock
+lock: $(VENV)/.developed ## Pin the latest releases in requirements*.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 --extra build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
@@ -59,7 +59,7 @@ lock: $(VENV)/.developed ## Pin the newest releases in requirements*.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 tests/clients/requirements.in -o tests/clients/requirements.txt
 
-clean: ## Remove the environment and caches; data and pictures stay
+clean: ## Remove the environment and caches; keep data and pictures
 	rm -rf $(VENV) .venv-peers .tools mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 $(VENV)/.installed: requirements.lock pyproject.toml

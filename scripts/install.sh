@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install a lock file, and PixyProxy itself, into the virtual environment $VENV, which is created if it is missing.
+# Install a lock file and PixyProxy into the virtual environment $VENV. Create it if it is missing.
 set -euo pipefail
 
 lock=$1
@@ -12,11 +12,11 @@ fail() {
 }
 
 if [ ! -x "$venv/bin/pip" ]; then
-  found=$("$python" --version 2>&1) || fail "Cannot run $python: $found. Install Python 3.11 or newer, or name it: make install PYTHON=…"
+  found=$("$python" --version 2>&1) || fail "Cannot run $python: $found. Install Python 3.11 or newer, or set its path: make install PYTHON=…"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "PixyProxy needs Python 3.11 or newer; $python is $found. Name a newer one: make install PYTHON=python3.11"
+    fail "PixyProxy needs Python 3.11 or newer; $python is $found. Use a newer one: make install PYTHON=python3.11"
   if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    # Debian packages venv and pip apart from Python.
+    # Debian packages venv and pip separately from Python.
     as_root=$([ "$(id -u)" -eq 0 ] || echo "sudo -n")
     output=$({ $as_root apt-get update -qq && $as_root apt-get install -y -qq python3-venv; } 2>&1) ||
       fail "$output"$'\n'"$python has no venv module. Install it: apt-get install python3-venv"
@@ -29,7 +29,7 @@ if [ ! -x "$venv/bin/pip" ]; then
 fi
 echo "Installing $lock …"
 # The lock names every package. Without --no-deps pip would resolve again, and an extra (coverage[toml]) could
-# ask for a newer release than the lock has a hash for.
+# require a newer release, for which the lock has no hash.
 "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock"
 "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
-output=$("$venv/bin/pip" check --disable-pip-version-check 2>&1) || fail "$output"$'\n'"$lock is not complete: run make lock."
+output=$("$venv/bin/pip" check --disable-pip-version-check 2>&1) || fail "$output"$'\n'"$lock is incomplete. Run make lock."

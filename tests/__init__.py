@@ -1,1 +1,1 @@
-"""The test suite of PixyProxy; it mirrors the folders of the package."""
+"""The test suite of PixyProxy. It mirrors the folders of the package."""

@@ -1,4 +1,4 @@
-"""What all tests share: both databases, a fake upstream, a running server, and a tenant of one's own."""
+"""Fixtures that all tests share: both databases, a fake upstream, a running server, a tenant per test."""
 
 import os
 import uuid
@@ -21,15 +21,15 @@ from tests.support.upstream import FakeUpstream
 
 BACKENDS = ("sqlite", "mysql")
 on_both_databases = pytest.mark.parametrize("server", BACKENDS, indirect=True)
-"""For HTTP tests that reach SQL which differs; services and repositories are tested on both databases anyway."""
+"""For HTTP tests of SQL that differs by database. Services and repositories are always tested on both."""
 with_short_upstream_timeout = pytest.mark.parametrize("server", ["impatient"], indirect=True)
-"""For tests of a silent upstream. On a slow machine the short timeout would expire in all others."""
+"""For tests of a silent upstream. On a slow machine the short timeout would expire in all other tests."""
 UPSTREAM_TIMEOUT_SECONDS = {"sqlite": 20, "mysql": 20, "impatient": 3}
 held = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose a place for files and start one private MariaDB, unless a server is named, for all worker processes."""
+    """Choose a folder for temporary files and, unless a server is named, start one MariaDB for all worker processes."""
     config.stash[held] = ExitStack()
     if hasattr(config, "workerinput"):
         return
@@ -41,25 +41,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop what ``pytest_configure`` started."""
+    """Stop everything that ``pytest_configure`` started."""
     config.stash[held].close()
 
 
 @pytest.fixture(scope="session")
 def mysql_server() -> MySqlDatabases:
-    """A real MariaDB or MySQL server that makes databases for tests."""
+    """Return a creator of databases on a real MariaDB or MySQL server."""
     return MySqlDatabases(os.environ[URL_VARIABLE])
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """The event loop that the server runs on."""
+    """Return the name of the server's event loop."""
     return "asyncio"
 
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases) -> Iterator[TestDatabases]:
-    """Where databases of both kinds come from."""
+    """Yield SQLite and MySQL databases."""
     made = TestDatabases(tmp_path_factory.mktemp("sqlite"), mysql_server)
     yield made
     made.drop_all()
@@ -67,20 +67,20 @@ def databases(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatab
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    """The kind of database."""
+    """Return the kind of database."""
     return str(request.param)
 
 
 @pytest.fixture
 def data(backend: str, databases: TestDatabases) -> Iterator[Repositories]:
-    """Repositories in a transaction of the test's own."""
+    """Yield repositories in a transaction that is rolled back after the test."""
     with rolled_back(databases.engine(backend)) as repositories:
         yield repositories
 
 
 @pytest.fixture
 async def database(backend: str, databases: TestDatabases, tmp_path: Path) -> AsyncIterator[Database]:
-    """A migrated database that tests may commit to."""
+    """Yield a migrated database that tests may commit to."""
     url = databases.migrated(backend)
     async with opened_database(url, tmp_path) as opened:
         yield opened
@@ -89,14 +89,14 @@ async def database(backend: str, databases: TestDatabases, tmp_path: Path) -> As
 
 @pytest.fixture(scope="session")
 def session_upstream() -> Iterator[FakeUpstream]:
-    """The fake upstream that ``server`` asks; tests take ``upstream``."""
+    """Yield the fake upstream that ``server`` calls. Tests take ``upstream``."""
     with FakeUpstream() as fake:
         yield fake
 
 
 @pytest.fixture
 def upstream(session_upstream: FakeUpstream) -> Iterator[FakeUpstream]:
-    """The fake upstream, behaving and with no requests remembered."""
+    """Yield the fake upstream with default behaviour and an empty request log."""
     session_upstream.reset()
     yield session_upstream
     session_upstream.reset()
@@ -109,9 +109,9 @@ def server(
     mysql_server: MySqlDatabases,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """Return a running PixyProxy with the fake upstream, on SQLite unless the test is marked ``on_both_databases``.
+    """Yield a running PixyProxy with the fake upstream, on SQLite unless the test is marked ``on_both_databases``.
 
-    Every test brings a tenant of its own.
+    Every test creates its own tenant.
     """
     with ExitStack() as stack:
         url = None
@@ -132,14 +132,14 @@ def server(
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """A Redis of the test's own, which it may kill, freeze and start again."""
+    """Yield a Redis for this test alone, which may kill, freeze and restart it."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def tenant(server: RunningServer) -> Iterator[TenantClient]:
-    """A tenant that no other test knows."""
+    """Yield a tenant for this test alone."""
     tenant = server.new_tenant(f"tenant {uuid.uuid4()}")
     with tenant.http:
         yield tenant
@@ -147,13 +147,13 @@ def tenant(server: RunningServer) -> Iterator[TenantClient]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real browser, for one module alone: while it runs, no ``async`` test can (see ``running_browser``)."""
+    """Yield a real browser for one module. While it runs, no ``async`` test can run (see ``running_browser``)."""
     with running_browser() as browser:
         yield browser
 
 
 @pytest.fixture
 def anonymous(server: RunningServer) -> Iterator[httpx2.Client]:
-    """A client without any credential."""
+    """Yield a client without a credential."""
     with server.client() as client:
         yield client

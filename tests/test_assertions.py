@@ -1,4 +1,4 @@
-"""Every test can fail: its assertions always run, are about something, and expect one outcome."""
+"""Every test can fail: its assertions always run, check something, and expect one outcome."""
 
 from pathlib import Path
 from textwrap import dedent, indent
@@ -98,11 +98,11 @@ REFUSED = {
             for item in body:
                 assert item == number
         """,
-    "a loop whose own assertion names what it runs over": """
+    "a loop whose own assertion names its items": """
         for number, item in enumerate(body):
             assert body[number] == item
         """,
-    "a loop with what holds for nothing": """
+    "a loop with an assertion that holds for an empty sequence": """
         assert set(body) <= {1}
         for item in body:
             assert item == 1
@@ -147,7 +147,7 @@ ACCEPTED = {
     "the call of a function that asserts": """
         assert_problem(body)
         """,
-    "a loop that always begins": """
+    "a loop that always starts": """
         while True:
             assert body.pop()
             if not body:
@@ -175,22 +175,22 @@ ACCEPTED = {
         for number in range(2 * COUNT + 1):
             assert number in body
         """,
-    "a loop over what is asserted": """
+    "a loop over an asserted value": """
         assert len(body) == 2
         for item in body:
             assert item == 1
         """,
-    "a loop over what is compared": """
+    "a loop over a compared value": """
         for item in body:
             assert item == 1
         assert 5 < len(body)
         """,
-    "a loop over what is made of literals": """
+    "a loop over a value made of literals": """
         items = [body[number] for number in range(3)]
         for item in items:
             assert item == 1
         """,
-    "all of what is asserted": """
+    "all of an asserted value": """
         assert body
         assert all(item == 1 for item in body)
         """,
@@ -205,7 +205,7 @@ def function_of(body: str) -> str:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_test_that_may_pass_for_no_reason_is_refused(name: str) -> None:
+def test_a_test_that_may_pass_without_checking_anything_is_rejected(name: str) -> None:
     assert len(findings_in(function_of(REFUSED[name]))) == 1
 
 

@@ -1,4 +1,4 @@
-"""Every code block of the README and the docs works as it stands."""
+"""Every code block of the README and the docs works unchanged."""
 
 import json
 import os
@@ -34,11 +34,11 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = "correct horse battery staple\n"
-"""What a reader types where a command asks for a password."""
+"""The password that a reader types at a command's prompt."""
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 LINKS = [(document, target) for document in DOCUMENTS for target in LINK.findall(document.read_text())]
 HANG_SECONDS = 240
-"""A shell block that has not come to an end by then hangs."""
+"""The time after which a running shell block counts as hung."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Block:
     code: str
 
     def __str__(self) -> str:
-        """The name of the test that is made of it."""
+        """Return the name of the block's test."""
         return f"{self.document}-{self.number}"
 
 
@@ -71,7 +71,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """A server as the documents have their readers start it: webhooks may lead to their own machine."""
+    """Yield a server started as the documents describe, with webhooks allowed to local addresses."""
     settings = make_settings(
         tmp_path_factory.mktemp("docs"),
         webhook_allowed_hosts="127.0.0.1",
@@ -84,14 +84,14 @@ def server(
 
 @pytest.fixture
 def tenant(server: RunningServer) -> Iterator[TenantClient]:
-    """A reader's tenant, with a key that may make webhooks too."""
+    """Yield a reader's tenant, with a key that may also create webhooks."""
     tenant = server.new_tenant(f"reader {uuid.uuid4()}", scopes=EVERY_IMAGE_SCOPE | {Scope.KEY_MANAGE})
     with tenant.http:
         yield tenant
 
 
-def test_every_block_is_in_a_language_that_is_tested() -> None:
-    # Drawings are `text`: there is nothing in them to run.
+def test_every_block_is_in_a_tested_language() -> None:
+    # Drawings are `text`: they contain nothing to run.
     assert {block.language for block in BLOCKS} <= {"sh", "python", "json", "ini", "text"}
 
 
@@ -99,7 +99,7 @@ def test_every_block_is_in_a_language_that_is_tested() -> None:
 def test_a_shell_block_runs(block: Block, server: RunningServer, tenant: TenantClient, tmp_path: Path) -> None:
     tenant.http.post("/image", json={"prompt": "a quiet sea"}).raise_for_status()
     code = block.code.replace("http://127.0.0.1:8000", server.url)
-    # A test must neither run the tests again nor serve for ever: of `make` only the plan is made.
+    # A test must neither run the tests again nor serve forever, so `make` only prints its plan.
     code = re.sub(r"^make ", f"make --dry-run -C {ROOT} ", code, flags=re.MULTILINE)
     code = code.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     code = code.replace("curl ", "curl --silent --show-error --fail ")
@@ -143,5 +143,5 @@ def test_a_settings_block_names_known_settings(block: Block) -> None:
 
 
 @pytest.mark.parametrize(("document", "target"), LINKS, ids=[f"{document.name}-{target}" for document, target in LINKS])
-def test_a_link_within_the_project_leads_somewhere(document: Path, target: str) -> None:
+def test_a_link_within_the_project_resolves(document: Path, target: str) -> None:
     assert (document.parent / target).exists()

@@ -1,8 +1,8 @@
-"""No file is touched in the event loop: where a disk hangs, only what needs it may wait.
+"""No coroutine touches a file: a hanging disk must block only the work that needs it.
 
-A walk over the source: what waits for a disk stands in a plain function, and a coroutine hands that to a thread
-instead of calling it. Functions of modules and methods of ``self`` are known for sure; of other objects' methods all of
-the same name have to wait for a disk.
+The test walks the source. Calls that wait for a disk belong in plain functions, which coroutines run in a thread.
+Functions of modules and methods of ``self`` are resolved exactly. A method of another object counts as blocking only if
+all methods of that name wait for a disk.
 """
 
 import ast
@@ -20,7 +20,7 @@ FILE_METHODS = frozenset({
     "read_text", "readlink", "resolve", "rglob", "rmdir", "samefile", "stat", "symlink_to", "touch", "unlink",
     "write_bytes", "write_text",
 })  # fmt: skip
-"""Of ``pathlib.Path``; ``replace`` and ``rename`` are those of texts and models as well."""
+"""Of ``pathlib.Path``. ``replace`` and ``rename`` are left out because strings and models have them too."""
 FILE_MODULES = frozenset({"fcntl", "os", "shutil", "tempfile"})
 FILE_FUNCTIONS = frozenset({"SpooledTemporaryFile", "TemporaryDirectory", "TemporaryFile", "open"})
 HARMLESS = frozenset({"os.getpid", "os.getuid", "os.strerror", "os.umask"})
@@ -28,14 +28,14 @@ PROPERTIES = frozenset({"cached_property", "property"})
 OF_BUILTINS = frozenset(name for kind in (str, bytes, list, dict, set) for name in dir(kind))
 
 COMMANDS = frozenset({"pixyproxy.service.doctor"})
-"""In the event loops of these nothing else runs."""
+"""Modules whose event loops run nothing else."""
 
 Key = tuple[str, str, str]
-"""A module, the class in it or nothing, and the function's name."""
+"""A module, its class (if any), and the function's name."""
 
 
 class Use(NamedTuple):
-    """A function that is called, or a property that is read: which one, or its name where that is not known."""
+    """A function that is called or a property that is read: its key, or only its name if the key is unknown."""
 
     line: int
     asked: Key | str
@@ -44,17 +44,17 @@ class Use(NamedTuple):
 
 @dataclass
 class Routine:
-    """A function, and what it does when it runs: what it defines, or awaits, is done elsewhere."""
+    """A function and its own operations, without those of functions it defines or awaits."""
 
     is_async: bool
     is_property: bool
     touches: list[int] = field(default_factory=list)
-    """Lines on which it touches a file itself."""
+    """Lines on which the function itself touches a file."""
     asks: list["Use"] = field(default_factory=list)
 
 
 def own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.AST]:
-    """Everything that runs when the function does."""
+    """Yield every node that runs when the function runs."""
     pending: list[ast.AST] = list(function.body)
     while pending:
         node = pending.pop()
@@ -64,12 +64,12 @@ def own_nodes(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.
 
 
 def is_self(node: ast.AST) -> bool:
-    """Whether this is ``self``."""
+    """Return whether the node is ``self``."""
     return isinstance(node, ast.Name) and node.id == "self"
 
 
 def touches_files(call: ast.Call) -> bool:
-    """Whether a call is one of the standard library's that wait for a disk."""
+    """Return whether the call is a standard library call that waits for a disk."""
     written = ast.unparse(call.func)
     if isinstance(call.func, ast.Attribute):
         if is_self(call.func.value):
@@ -82,7 +82,7 @@ def touches_files(call: ast.Call) -> bool:
 def read_routine(
     node: ast.FunctionDef | ast.AsyncFunctionDef, module: str, owner: str, imported: Mapping[str, Key]
 ) -> Routine:
-    """What there is to know of one function."""
+    """Return the uses and file accesses of one function."""
     decorators = {each.id for each in node.decorator_list if isinstance(each, ast.Name)}
     routine = Routine(isinstance(node, ast.AsyncFunctionDef), bool(decorators & PROPERTIES))
     nodes = list(own_nodes(node))
@@ -103,7 +103,7 @@ def read_routine(
 
 
 def read_source(source: str, module: str) -> dict[Key, Routine]:
-    """Every function of a module, by its key; one that is defined in another has its own name alone."""
+    """Return every function of a module by key. A nested function's key is its own name."""
     tree = ast.parse(source)
     imported = {
         alias.asname or alias.name: (each.module or "", "", alias.name)
@@ -124,7 +124,7 @@ def read_source(source: str, module: str) -> dict[Key, Routine]:
 
 
 def blocked_coroutines(sources: Mapping[str, str]) -> list[str]:
-    """Where coroutines wait for a disk, as ``module:line``."""
+    """Return the places where coroutines wait for a disk, as ``module:line``."""
     routines: dict[Key, Routine] = {}
     for module, source in sources.items():
         routines |= read_source(source, module)
@@ -189,7 +189,7 @@ class Kept:
         "self.look()",
     ],
 )
-def test_the_walk_sees_what_waits_for_a_disk(statement: str) -> None:
+def test_the_walk_finds_calls_that_wait_for_a_disk(statement: str) -> None:
     coroutine = f"""
 from a import load, load_all
 class Worker:
@@ -212,6 +212,6 @@ class Worker:
         "os.getpid()",
     ],
 )
-def test_the_walk_leaves_alone_what_a_thread_does(statement: str) -> None:
+def test_the_walk_ignores_work_done_in_a_thread(statement: str) -> None:
     coroutine = f"from a import load\nasync def work(kept, path, spool, text):\n    {statement}\n"
     assert blocked_coroutines({"a": HELPERS, "b": coroutine}) == []

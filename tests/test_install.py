@@ -1,4 +1,4 @@
-"""``scripts/install.sh`` says what is wrong with the machine that it runs on."""
+"""``scripts/install.sh`` reports what is wrong with the machine."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ if [ "$1" = --version ]; then echo "Python 3.10.9"; fi
 
 
 def failed_install(folder: Path, python: str) -> str:
-    """Return what a failing installation into ``folder/venv`` prints on standard error."""
+    """Return the standard error of a failed installation into ``folder/venv``."""
     environment = {**os.environ, "VENV": str(folder / "venv"), "PYTHON": python}
     command = [str(ROOT / "scripts" / "install.sh"), "requirements.lock"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -23,7 +23,7 @@ def failed_install(folder: Path, python: str) -> str:
     return done.stderr
 
 
-def test_an_old_python_is_named(tmp_path: Path) -> None:
+def test_an_old_python_is_reported(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(TOO_OLD)
     python.chmod(0o755)
@@ -31,11 +31,11 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
     assert "3.10.9" in failed_install(tmp_path, str(python))
 
 
-def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_python_is_reported(tmp_path: Path) -> None:
     assert f"Cannot run {tmp_path}/python" in failed_install(tmp_path, f"{tmp_path}/python")
 
 
-def test_a_folder_that_cannot_be_written_is_the_cause_that_is_shown(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported_as_the_cause(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     told = failed_install(tmp_path / "file", sys.executable)
     assert "Not a directory" in told

@@ -1,4 +1,4 @@
-"""The configuration and the explanations of the mutation tests are about code that exists."""
+"""The configuration and the explanations of the mutation tests refer to existing code."""
 
 import importlib
 import re
@@ -21,7 +21,7 @@ def test_every_path_of_the_configuration_exists(path: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "function", "owner", "method"), sorted(set(EXPLAINED)), ids=lambda name: name)
-def test_every_explanation_is_about_a_function_of_the_configuration(
+def test_every_explanation_names_a_function_of_the_configuration(
     module: str, function: str, owner: str, method: str
 ) -> None:
     assert f"{module.replace('.', '/')}.py" in MODULES

@@ -1,4 +1,4 @@
-"""A test that hangs is ended, and the tests after it run."""
+"""A hanging test is stopped, and the tests after it run."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def test_3_passes():
 PLUGINS = ("-p", "pytest_timeout", "-p", "xdist", "-p", "no:cacheprovider")
 
 
-def test_a_test_that_hangs_is_ended_and_those_after_it_run(tmp_path: Path) -> None:
+def test_a_hanging_test_is_stopped_and_later_tests_run(tmp_path: Path) -> None:
     (tmp_path / "test_hanging.py").write_text(HANGING)
     configuration = ("-c", str(ROOT / "pyproject.toml"), "-n", "1", "-o", "faulthandler_timeout=5")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Walks over the whole project: a new exception, setting, error code or method fails until it is complete."""
+"""Checks over the whole project: a new exception, setting, error code or method fails until it is complete."""
 
 import ast
 import inspect
@@ -46,32 +46,32 @@ EXCEPTIONS = [
 ]
 WITHOUT_TENANT = {
     "Images.record": "NewImage carries the tenant",
-    "Images.sample": "an operator looks for missing files of every tenant",
+    "Images.sample": "operators search for missing files of every tenant",
     "Generations.claim": "NewGeneration carries the tenant",
-    "Generations.find": "operators resolve those of every tenant, and what the spool holds names no tenant",
-    "Generations.list_changes": "one look serves all that is followed in a process, whose tenants were checked",
-    "Generations.find_all": "recovery ends what was claimed in every tenant without anybody knowing",
-    "Generations.find_undecided": "what is kept of answers names no tenant",
-    "Generations.list_unresolved": "operators resolve those of every tenant",
-    "Generations.list_abandoned": "recovery finishes what died in every tenant",
+    "Generations.find": "operators resolve generations of every tenant, and spool entries name no tenant",
+    "Generations.list_changes": "one poll serves all followers in a process, whose tenants were checked",
+    "Generations.find_all": "recovery finishes lost generations of every tenant",
+    "Generations.find_undecided": "retained answers name no tenant",
+    "Generations.list_unresolved": "operators resolve generations of every tenant",
+    "Generations.list_abandoned": "recovery finishes abandoned generations of every tenant",
     "Generations.release_leases": "a process works for every tenant",
     "Generations.renew_leases": "a process works for every tenant",
     "ApiKeys.insert": "StoredApiKey carries the tenant",
-    "ApiKeys.find_for_authentication": "comes before the tenant is known",
-    "ApiKeys.active_administrator_exists": "bootstrap asks for the whole server",
-    "Generations.list_of_status": "operators look at every tenant's",
+    "ApiKeys.find_for_authentication": "runs before the tenant is known",
+    "ApiKeys.active_administrator_exists": "bootstrap checks the whole server",
+    "Generations.list_of_status": "operators list generations of every tenant",
     "Users.insert": "StoredUser carries the tenant",
-    "Users.find_for_sign_in": "comes before the tenant is known",
+    "Users.find_for_sign_in": "runs before the tenant is known",
     "RefreshTokens.insert": "RefreshToken carries the tenant",
-    "RefreshTokens.find": "comes before the tenant is known",
-    "RefreshTokens.lock": "comes before the tenant is known",
-    "RefreshTokens.delete_expired": "recovery forgets what expired in every tenant",
+    "RefreshTokens.find": "runs before the tenant is known",
+    "RefreshTokens.lock": "runs before the tenant is known",
+    "RefreshTokens.delete_expired": "recovery deletes expired tokens of every tenant",
     "RevokedTokens.insert": "RevokedToken carries the tenant",
-    "RevokedTokens.delete_expired": "recovery forgets what expired in every tenant",
+    "RevokedTokens.delete_expired": "recovery deletes expired tokens of every tenant",
     "Webhooks.insert": "StoredWebhook carries the tenant",
     "WebhookDeliveries.insert": "StoredDelivery carries the tenant",
-    "WebhookDeliveries.list_due_tenants": "deliveries are made for every tenant, and this says for which",
-    "WebhookDeliveries.delete_old": "old deliveries of every tenant are forgotten",
+    "WebhookDeliveries.list_due_tenants": "deliveries are made for every tenant, and this lists the tenants",
+    "WebhookDeliveries.delete_old": "old deliveries of every tenant are deleted",
 }
 REPOSITORIES = (
     Images,
@@ -84,10 +84,10 @@ REPOSITORIES = (
     Webhooks,
     WebhookDeliveries,
 )
-"""Those of what tenants own."""
+"""The repositories of data that tenants own."""
 
 MADE_IN_CODE = {"where", "number", "column", "columns", "condition", "conditions", "name", "names", "otherwise"}
-"""What SQL may be put together from beside a module's constants: names and conditions that stand in the code."""
+"""Names and conditions, all written in the code, that SQL may be composed of besides a module's constants."""
 
 
 STATEMENT = re.compile(r"SELECT|INSERT|UPDATE|DELETE|WHERE|LIKE")
@@ -113,7 +113,7 @@ def test_every_exception_has_a_status(kind: type[PixyProxyException]) -> None:
     assert kind in STATUS
 
 
-def test_no_status_is_given_to_what_is_no_exception_of_ours() -> None:
+def test_only_project_exceptions_have_a_status() -> None:
     assert set(STATUS) == set(EXCEPTIONS)
 
 
@@ -122,7 +122,7 @@ def _variable(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_stands_in_the_example(name: str) -> None:
+def test_every_setting_is_in_the_example(name: str) -> None:
     assert re.search(rf"^#? ?{_variable(name)}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
 
@@ -146,11 +146,11 @@ def test_every_error_code_is_documented(code: str) -> None:
 
 
 ANSWERED = [kind for kind in EXCEPTIONS if kind not in {exceptions.ConfigurationException, exceptions.SchemaException}]
-"""Exceptions that requests end with; the others end commands, and have no row with a status."""
+"""Exceptions that end requests. The others end commands and have no row with a status."""
 
 
 @pytest.mark.parametrize("kind", ANSWERED, ids=lambda kind: kind.__name__)
-def test_the_documented_status_is_the_one_given(kind: type[PixyProxyException]) -> None:
+def test_the_documented_status_is_the_returned_status(kind: type[PixyProxyException]) -> None:
     problems, oauth = (ROOT / "docs" / "errors.md").read_text().split("## OAuth 2")
     section = oauth if issubclass(kind, OAuthException) else problems + oauth.partition("## Generation")[2]
     assert re.findall(rf"^\| `{kind.code}` \| (\d+) \|", section, re.MULTILINE) == [str(STATUS[kind])]
@@ -165,19 +165,19 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - WITHOUT_TENANT))
-def test_every_method_on_what_a_tenant_owns_asks_for_the_tenant(name: str) -> None:
+def test_every_method_on_tenant_data_requires_the_tenant(name: str) -> None:
     parameter = inspect.signature(METHODS[name]).parameters["tenant_id"]
     assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
     assert parameter.default is inspect.Parameter.empty
 
 
 @pytest.mark.parametrize("name", WITHOUT_TENANT)
-def test_no_exemption_is_left_over(name: str) -> None:
+def test_no_exemption_is_obsolete(name: str) -> None:
     assert "tenant_id" not in inspect.signature(METHODS[name]).parameters
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_no_statement_holds_a_value_that_a_caller_gave(module: ModuleType) -> None:
+def test_no_statement_contains_a_caller_supplied_value(module: ModuleType) -> None:
     formatted = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.JoinedStr)]
     statements = [node for node in formatted if STATEMENT.search(ast.unparse(node))]
     assert len(statements) > 0

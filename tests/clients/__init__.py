@@ -1,1 +1,1 @@
-"""Clients that others' tools generate from the OpenAPI document."""
+"""Clients generated from the OpenAPI document by third-party tools."""

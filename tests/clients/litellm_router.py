@@ -1,6 +1,6 @@
-"""Order pictures with LiteLLM's Router, which repeats by itself, and print how each order ended as a JSON list.
+"""Order pictures with LiteLLM's Router, which retries by itself, and print the outcomes as a JSON list.
 
-Run by the environment that ``make bench-peers`` makes in ``.venv-peers``.
+Run with the environment that ``make bench-peers`` creates in ``.venv-peers``.
 """
 
 import json
@@ -13,7 +13,7 @@ NUM_RETRIES = 4
 
 
 def main() -> None:
-    """Order the prompts of the command line, one after the other."""
+    """Order the prompts of the command line in sequence."""
     url, model, timeout, *prompts = sys.argv[1:]
     parameters = {
         "model": f"openai/{model}",
@@ -30,7 +30,7 @@ def main() -> None:
 def _order(router: litellm.Router, prompt: str) -> str:
     try:
         answer = router.image_generation(prompt=prompt, model="pictures", size="64x64")
-    except Exception as error:  # noqa: BLE001  (LiteLLM's exceptions have no base of their own)
+    except Exception as error:  # noqa: BLE001  (LiteLLM's exceptions have no common base)
         return type(error).__name__
     return "a picture" if answer.data[0].b64_json else "no picture"
 

@@ -1,4 +1,4 @@
-"""Make a picture, read it and edit it, with openapi-python-client's client, and print what came of it as JSON.
+"""Make, read and edit a picture with openapi-python-client's client, and print the result as JSON.
 
 Run in the environment of the tools, beside the generated package.
 """
@@ -29,7 +29,7 @@ client = AuthenticatedClient(base_url=base_url, token=api_key, timeout=60)
 made = create_image.sync(client=client, body=ImagePrompt(prompt="a red fox in the snow"))
 assert isinstance(made, ImageDetail), made
 
-# The client reads JSON alone, so it has to ask for it.
+# The client reads JSON alone, so it has to ask for JSON.
 as_json = client.with_headers({"Accept": "application/json"})
 read = get_image_content.sync(UUID(made.guid), client=as_json)
 assert isinstance(read, ImageContent), read

@@ -1,4 +1,4 @@
-// Make a picture, read it and edit it, with types from openapi-typescript, and print what came of it as JSON.
+// Make, read and edit a picture with types from openapi-typescript, and print the result as JSON.
 
 import createClient from "openapi-fetch";
 
@@ -34,7 +34,7 @@ const edited = await client.POST("/v1/images/edits", {
     return form;
   },
 });
-// It would be an event of a stream if `stream` were true.
+// With `stream` true it would be an event of a stream.
 if (edited.data === undefined || !("generation" in edited.data)) {
   throw new Error(JSON.stringify(edited.error));
 }

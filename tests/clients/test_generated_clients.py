@@ -1,4 +1,4 @@
-"""Clients generated from the OpenAPI document of a running server make, read and edit pictures."""
+"""Clients generated from the OpenAPI document of a running server can make, read and edit pictures."""
 
 import json
 import shutil
@@ -13,19 +13,19 @@ from tests.support.tools import Tools, ensure_tools
 from tests.support.upstream import FakeUpstream
 
 HERE = Path(__file__).parent
-# The client is not to be formatted.
+# Without hooks the client is not formatted.
 CONFIGURATION = {"package_name_override": "pixyproxy_client", "post_hooks": []}
 
 
 @pytest.fixture(scope="module")
 def tools() -> Tools:
-    """The generators, and Redocly's linter."""
+    """Return the generators and Redocly's linter."""
     return ensure_tools()
 
 
 @pytest.fixture
 def folder(tools: Tools, tenant: TenantClient) -> Iterator[Path]:
-    """A folder with the server's ``openapi.json``, from which Node finds its packages."""
+    """Yield a folder with the server's ``openapi.json``, from which Node finds its packages."""
     with TemporaryDirectory(dir=tools.folder) as name:
         folder = Path(name)
         (folder / "openapi.json").write_bytes(tenant.http.get("/openapi.json").content)

@@ -1,5 +1,5 @@
-// Order pictures with the Vercel AI SDK, which repeats 408, 409, 429 and every 5xx by itself, and print how each order
-// ended as a JSON list. It is run by hand, in a folder that has the packages:
+// Order pictures with the Vercel AI SDK, which retries 408, 409, 429 and every 5xx by itself, and print the outcomes
+// as a JSON list. Run it by hand, with a folder that contains the packages:
 //
 //     mkdir /tmp/vercel-ai && npm install --prefix /tmp/vercel-ai ai @ai-sdk/openai
 //     VERCEL_AI=/tmp/vercel-ai .venv/bin/python -m pytest --no-cov -n 0 tests/faults/test_installation_retries.py -k vercel

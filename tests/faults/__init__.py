@@ -1,1 +1,1 @@
-"""Faults brought about for real: databases that die, clients that hang up, processes that are killed."""
+"""Real faults: databases that die, clients that hang up, processes that are killed."""

@@ -1,4 +1,4 @@
-"""A way to a MariaDB that loses the answer to a COMMIT: whoever sent it cannot know whether it took effect."""
+"""A proxy to MariaDB that loses the response to a COMMIT, so that its sender cannot know whether it took effect."""
 
 import socket
 import threading
@@ -14,9 +14,9 @@ COMMIT = b"\x03commit"
 
 @dataclass
 class CommitThief:
-    """Forwards connections; ``steal`` says which COMMIT it is whose answer is lost, and its connection with it.
+    """Forwards connections. ``steal`` selects the COMMIT whose response is lost together with its connection.
 
-    With ``blocks`` the way is closed from then on, until ``unblock``.
+    With ``blocks`` the proxy then refuses all connections until ``unblock``.
     """
 
     listening: socket.socket
@@ -31,11 +31,11 @@ class CommitThief:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return int(self.listening.getsockname()[1])
 
     def steal(self, statement: bytes, *, blocks: bool = False) -> None:
-        """Lose the answer to the next COMMIT of a transaction that had a statement with these words."""
+        """Lose the response to the next COMMIT of a transaction that contains a statement with these words."""
         with self._lock:
             self.stolen.clear()
             self._statement, self._blocks = statement, blocks
@@ -71,7 +71,7 @@ class CommitThief:
 
     def _return(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
-            # Once there is an answer to a COMMIT, it has taken effect.
+            # A COMMIT has taken effect once it has a response.
             while (piece := server.recv(PIECE_BYTES)) and server not in self._deaf:
                 client.sendall(piece)
         if server in self._deaf and self._blocks:
@@ -90,7 +90,7 @@ class CommitThief:
 
 @contextmanager
 def commit_thief(url: str) -> Iterator[tuple[CommitThief, str]]:
-    """A thief on the way to the database of a URL, and the URL that leads by it."""
+    """Yield a thief in front of the database of a URL, and the URL that leads through it."""
     parts = urlsplit(url)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thief = CommitThief(listening, (str(parts.hostname), parts.port or 3306))

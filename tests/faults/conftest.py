@@ -1,4 +1,4 @@
-"""The installation that tests share, and the report of kills and figures, beneath that of the tests."""
+"""The shared installation of the tests, and the report of kills and measurements below pytest's summary."""
 
 import json
 from collections import Counter
@@ -13,13 +13,13 @@ from tests.support.mariadb import MySqlDatabases
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases) -> Iterator[Installation]:
-    """Two machines of two processes each, which all tests share that end none of them."""
+    """Yield two machines of two processes each, shared by all tests that stop none of them."""
     with open_installation(tmp_path_factory.mktemp("installation"), mysql_server, UPSTREAMS) as opened:
         yield opened
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Every figure; a line for every way to be killed, and one for all of them."""
+    """Write every measurement, a line for every kind of kill, and a total."""
     figures = _properties(terminalreporter, "figures")
     if figures:
         terminalreporter.section("figures")
@@ -33,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for way, counts in sorted(found):
         slowest = counts.pop("slowest")
         total.update(counts)
-        terminalreporter.write_line(f"{way}: {_listed(counts)}, recovered in {slowest:.1f} s at the most")
+        terminalreporter.write_line(f"{way}: {_listed(counts)}, recovered in at most {slowest:.1f} s")
     terminalreporter.write_line(f"in all: {_listed(total)}")
 
 
@@ -42,7 +42,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _properties(terminalreporter: pytest.TerminalReporter, wanted: str) -> list[str]:
-    """What the tests recorded under this name."""
+    """Return the values that the tests recorded under this name."""
     return [
         str(value)
         for reports in terminalreporter.stats.values()

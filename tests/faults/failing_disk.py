@@ -12,7 +12,7 @@ from tests.faults.watched_disk import Step, watched_disk
 
 @dataclass
 class FailingDisk:
-    """Counts operations from ``fail`` until ``mend``; only then can one fail."""
+    """Counts operations from ``fail`` until ``mend``, and fails them only in between."""
 
     operations: list[str] = field(default_factory=list)
     _number: int = 0
@@ -21,25 +21,25 @@ class FailingDisk:
     _lock: Lock = field(default_factory=Lock)
 
     def fail(self, number: int, code: int, *, lasts: bool) -> None:
-        """Have the operation of this number fail, 1 for the next, and all after it if it ``lasts``."""
+        """Make the operation with this number fail, 1 for the next one, and all after it if it ``lasts``."""
         with self._lock:
             self.operations.clear()
             self._number, self._code, self._lasts = number, code, lasts
 
     @property
     def has_failed(self) -> bool:
-        """Whether an operation has failed since."""
+        """Return whether an operation has failed since ``fail``."""
         with self._lock:
             return 0 < self._number <= len(self.operations)
 
     def mend(self) -> None:
-        """Let nothing fail any more."""
+        """Stop all failures."""
         with self._lock:
             self._number = 0
 
     @contextmanager
     def watch(self, step: Step) -> Iterator[None]:
-        """Count an operation, or raise ``OSError`` if it is to fail."""
+        """Count an operation, or raise ``OSError`` if it has to fail."""
         with self._lock:
             if self._number:
                 self.operations.append(step.name)
@@ -52,7 +52,7 @@ class FailingDisk:
 
 @contextmanager
 def failing_disk(root: Path) -> Iterator[FailingDisk]:
-    """The disk beneath ``root``."""
+    """Yield the disk beneath ``root``."""
     disk = FailingDisk()
     with watched_disk(root, disk.watch):
         yield disk

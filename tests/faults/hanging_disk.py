@@ -1,4 +1,4 @@
-"""A disk that does not answer: what the product asks of the file system waits until it is let go on."""
+"""A disk that hangs: file system calls of the product wait until it is released."""
 
 import io
 import os
@@ -19,19 +19,19 @@ OPERATIONS = (
 
 @dataclass
 class HangingDisk:
-    """Everything that is done below ``root`` with files waits while it hangs."""
+    """Every file operation below ``root`` waits while the disk hangs."""
 
     root: Path
     answers: Event = field(default_factory=Event)
     waiting: int = 0
-    """How many operations wait, or have waited."""
+    """The number of operations that wait, or have waited."""
 
     def hang(self) -> None:
-        """Answer nothing from now on."""
+        """Block all operations from now on."""
         self.answers.clear()
 
     def pass_through(self, path: object) -> None:
-        """Wait with an operation on a path for as long as the disk hangs."""
+        """Block an operation on a path while the disk hangs."""
         if not self.answers.is_set() and str(path).startswith(str(self.root)):
             self.waiting += 1
             self.answers.wait(60)
@@ -39,7 +39,10 @@ class HangingDisk:
 
 @contextmanager
 def hanging_disk(root: Path, patch: pytest.MonkeyPatch) -> Iterator[HangingDisk]:
-    """The disk beneath ``root``: there is no other seam below the product than the operating system's own functions."""
+    """Yield the disk beneath ``root``.
+
+    It patches the operating system's functions, because there is no other seam below the product.
+    """
     disk = HangingDisk(root)
     disk.answers.set()
     for name in OPERATIONS:
@@ -51,7 +54,7 @@ def hanging_disk(root: Path, patch: pytest.MonkeyPatch) -> Iterator[HangingDisk]
 
 
 def _waiting(disk: HangingDisk, original: Callable[..., Any]) -> Callable[..., Any]:
-    def call(path: object = ".", *arguments: object, **options: object) -> Any:  # noqa: ANN401  (whatever it returns)
+    def call(path: object = ".", *arguments: object, **options: object) -> Any:  # noqa: ANN401  (the original's result)
         disk.pass_through(path)
         return original(path, *arguments, **options)
 

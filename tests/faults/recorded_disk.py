@@ -1,4 +1,4 @@
-"""A disk that records its operations, so that a test can assert what is durable before what happens next."""
+"""A disk that records its operations, so that a test can assert the order in which they become durable."""
 
 import errno
 import os
@@ -12,9 +12,9 @@ from tests.faults.watched_disk import Step, watched_disk
 
 @dataclass
 class RecordedDisk:
-    """The operations below ``root``, in the order in which they completed.
+    """The operations below ``root``, in order of completion.
 
-    ``mounted``: folders that behave as file systems of their own, so that no file can be renamed into or out of them.
+    ``mounted`` are folders that behave as separate file systems, so that no file can be renamed into or out of them.
     """
 
     root: Path
@@ -23,22 +23,25 @@ class RecordedDisk:
 
     @contextmanager
     def watch(self, step: Step) -> Iterator[None]:
-        """Record an operation that succeeds. Raise ``OSError`` for a rename across file systems."""
+        """Record a successful operation. Raise ``OSError`` for a rename across file systems."""
         if step.source is not None and self._file_system(step.source) != self._file_system(step.path):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         yield
         self.steps.append(step)
 
     def source_of(self, path: Path) -> Path:
-        """Return the temporary path from which a file was renamed to ``path``, where nothing was ever written."""
+        """Return the temporary path that was renamed to ``path``.
+
+        Assert that nothing was written to ``path`` directly.
+        """
         assert Step("write", path) not in self.steps
         (source,) = [step.source for step in self.steps if step.path == path and step.source is not None]
         return source
 
     def assert_order(self, *expected: tuple[str, Path]) -> None:
-        """Assert that each operation took place, and never before the one that precedes it in ``expected``.
+        """Assert that each operation took place, and never before its predecessor in ``expected``.
 
-        Only an fsync may also have taken place earlier: what counts is the first one after the preceding operation.
+        An fsync alone may also have taken place earlier: the first one after the preceding operation counts.
         """
         assert expected
         last = -1
@@ -61,7 +64,7 @@ class RecordedDisk:
 
 @contextmanager
 def recorded_disk(root: Path) -> Iterator[RecordedDisk]:
-    """The disk beneath ``root``, as one file system."""
+    """Yield the disk beneath ``root``, as one file system."""
     disk = RecordedDisk(root)
     with watched_disk(root, disk.watch):
         yield disk

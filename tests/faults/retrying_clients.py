@@ -17,7 +17,7 @@ from tests.support.upstream import TRUNCATED, Delayed, FakeUpstream
 UPSTREAM_SECONDS = 5.0
 """How long the upstream takes."""
 CLIENT_SECONDS = 2.5
-"""How long a client waits for an answer: less, and long enough for its order to be known by then."""
+"""A client's timeout: shorter than the upstream's time, and long enough for its order to be recorded."""
 LAST_SECONDS = 60.0
 SDK_RETRIES = 6
 PAUSE_SECONDS = 0.2
@@ -29,14 +29,14 @@ CONFLICT, TOO_MANY, SERVER_ERROR = 409, 429, 500
 
 
 class Loss(StrEnum):
-    """How the first answer to an order is lost."""
+    """The way in which the first response to an order is lost."""
 
     TIMEOUT = "timeout"
-    """The client waits too short, and hangs up."""
+    """The client's timeout is too short, and it hangs up."""
     CUT_BELOW = "cut below"
-    """The connection to the client breaks in the middle of the answer."""
+    """The connection to the client breaks in the middle of the response."""
     CUT_ABOVE = "cut above"
-    """The connection to the upstream breaks in the middle of the answer: it is paid for, and nobody has it."""
+    """The connection to the upstream breaks in the middle of its response, which is paid for and lost."""
 
 
 ENDS = {
@@ -44,12 +44,12 @@ ENDS = {
     Loss.CUT_BELOW: {PICTURE},
     Loss.CUT_ABOVE: {"upstream_silent", "generation_unknown"},
 }
-"""What the client may have in the end: the picture, or one of these error codes."""
+"""The acceptable outcomes for the client: the picture, or one of these error codes."""
 
 
 @dataclass
 class Order:
-    """One logical request, whose prompt is nobody else's; ``ended`` is ``PICTURE`` or the last error's code."""
+    """One logical request with a unique prompt. ``ended`` is ``PICTURE`` or the last error's code."""
 
     loss: Loss
     prompt: str
@@ -58,7 +58,7 @@ class Order:
 
 
 def new_orders(count: int, losses: Sequence[Loss], upstream: FakeUpstream) -> list[Order]:
-    """Return orders that lose their answers in these ways in turn, and tell the upstream how to behave."""
+    """Return orders that lose their responses in these ways in turn, and configure the upstream for them."""
     batch = uuid.uuid4()
     upstream.behave_for(f"{Loss.CUT_ABOVE} {batch}", Delayed(seconds=CLIENT_SECONDS / 2, then=TRUNCATED))
     upstream.behave_for(str(batch), Delayed(seconds=UPSTREAM_SECONDS))
@@ -73,7 +73,7 @@ def bought(orders: Sequence[Order], upstream: FakeUpstream) -> Counter[str]:
 
 
 def bought_wrongly(orders: Sequence[Order], upstream: FakeUpstream) -> dict[str, int]:
-    """Return the orders that were not bought exactly once, with the number of times."""
+    """Return the orders that were not bought exactly once, with the number of purchases."""
     counts = bought(orders, upstream)
     return {order.prompt: counts[order.prompt] for order in orders if counts[order.prompt] != 1}
 
@@ -82,11 +82,11 @@ def figures(what: str, orders: Sequence[Order], upstream: FakeUpstream) -> str:
     """Return a line for the report."""
     counts = bought(orders, upstream)
     twice = sum(count > 1 for count in counts.values())
-    return f"{what}: bought twice {twice} of {len(orders)}, bought {counts.total()} in all"
+    return f"{what}: bought twice {twice} of {len(orders)}, bought {counts.total()} in total"
 
 
 def order_by_sdk(url: str, api_key: str, order: Order) -> None:
-    """Order with the official SDK, which repeats by itself and says so."""
+    """Order with the official SDK, which marks its retries."""
     transport = _CuttingTransport(cuts=order.loss is Loss.CUT_BELOW)
     seconds = LAST_SECONDS if order.loss is Loss.CUT_BELOW else CLIENT_SECONDS
     with openai.OpenAI(
@@ -106,9 +106,9 @@ def order_by_sdk(url: str, api_key: str, order: Order) -> None:
 
 
 def order_insistently(url: str, api_key: str, order: Order, *, path: str) -> None:
-    """Order as a client that repeats every lost connection, 409, 429 and 5xx without saying so.
+    """Order as a client that repeats every lost connection, 409, 429 and 5xx without marking retries.
 
-    Its first attempt is given up early; what is answered with errors is sent three times.
+    Its first attempt times out early. A request that gets errors is sent three times.
     """
     headers = {"Authorization": f"Bearer {api_key}"}
     errors = 0
@@ -142,7 +142,7 @@ def _code(answer: httpx2.Response) -> str:
 
 @dataclass
 class _CuttingTransport(httpx2.BaseTransport):
-    """Counts requests; the first successful answer ends in the middle where ``cuts``."""
+    """Counts requests. With ``cuts``, the first successful response is cut in the middle."""
 
     cuts: bool
     sent: int = 0
@@ -177,5 +177,5 @@ class _CutStream(httpx2.SyncByteStream):
         raise httpx2.ReadError(message)
 
     def close(self) -> None:
-        """Close the connection, which has not been read to its end."""
+        """Close the connection, whose response is not read to the end."""
         self.whole.close()

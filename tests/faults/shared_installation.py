@@ -1,4 +1,4 @@
-"""The installation that tests share which end no process: each has a tenant, prompts and a model of its own."""
+"""The installation shared by tests that stop no process: each has its own tenant, prompts and model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tests.support.upstream import Post
 
 REQUESTS_PER_MINUTE = scaled(6, 60)
 PREVIEW_SECONDS = 12
-"""For a preview to arrive, on a slow machine; less than from one heartbeat of a stream to the next."""
+"""The time for a preview to arrive on a slow machine; shorter than the interval between a stream's heartbeats."""
 UPSTREAMS: Upstreams = {
     "wide": {},
     "three": {"concurrency": 3},
@@ -32,7 +32,7 @@ def place_order(client: httpx2.Client, prompt: str, **options: object) -> str:
 
 
 def generation(client: httpx2.Client, guid: str) -> dict[str, Any]:
-    """Return a generation as it is now."""
+    """Return the current state of a generation."""
     found = client.get(f"/generation/{guid}")
     assert found.status_code == httpx2.codes.OK, found.text
     detail: dict[str, Any] = found.json()
@@ -40,7 +40,7 @@ def generation(client: httpx2.Client, guid: str) -> dict[str, Any]:
 
 
 def statuses(client: httpx2.Client, guids: Sequence[str]) -> set[str]:
-    """Return the statuses that some generations are in."""
+    """Return the statuses of some generations."""
     return {str(generation(client, guid)["status"]) for guid in guids}
 
 

@@ -1,4 +1,4 @@
-"""A background loop that fails: the process stops, says why, and the next one finishes what it left."""
+"""A background loop fails: the process stops, logs why, and the next one finishes its work."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.process import environment_of, new_api_key, wait_until
 from tests.support.server import make_settings
 
 
-def test_a_process_without_a_background_loop_stops_loudly(tmp_path: Path) -> None:
+def test_a_failed_background_loop_stops_the_process_and_is_logged(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     api_key = new_api_key(settings)
     with faulty_server(tmp_path, environment_of(settings)) as server:
@@ -19,7 +19,7 @@ def test_a_process_without_a_background_loop_stops_loudly(tmp_path: Path) -> Non
         with server.client(api_key) as client, pytest.raises(httpx2.HTTPError):
             client.post("/image", json={"prompt": "a fox"})
         server.wait_until_dead()
-        # Recovery meets what that process left, and its loop fails there as no code foresees.
+        # Recovery finds the work of that process, and its loop fails there with an unforeseen error.
         Fault(FaultPoint.RECOVERING, Act.END_LOOP).write(tmp_path)
         server.start()
         assert server.wait_until_dead() == 1

@@ -1,4 +1,4 @@
-"""Refused requests and slow clients as weapons: bounded work and answers, and nobody else waits for them."""
+"""Rejected requests and slow clients as attacks: work and responses are bounded, and no other client waits."""
 
 import json
 import os
@@ -28,23 +28,23 @@ from tests.support.server import UNLIMITED, make_settings, upstream_settings
 from tests.support.upstream import FakeUpstream
 
 CONNECTIONS = scaled(60, 10_000)
-"""How many connections one address opens; ``make faults`` says more, and waits for the deadlines, too."""
+"""The number of connections from one address; ``make faults`` opens more, and also waits for the deadlines."""
 MOST_CONNECTIONS = scaled(40, 4_000)
 SHORT_BYTES = 4_000
-"""Of an answer to a refused request."""
+"""The maximum length of a response to a rejected request."""
 MOST_CPU_SECONDS = 0.1
-"""Of one refused request. Unbounded, each of these took several times as long."""
+"""The maximum CPU time of one rejected request. Unbounded, each of these took several times as long."""
 TIMES = 10
 PROBES = 50
 CLOSED_SECONDS = 90
-"""Until every client that stalls has lost its connection: twice the longest deadline."""
+"""The time until every stalling client has lost its connection: twice the longest deadline."""
 JSON_TYPE = {"Content-Type": "application/json"}
 Record = Callable[[str, object], None]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A server process with one large picture, and the key of a tenant that may do everything."""
+    """A server process with one large picture, and the key of a tenant with every scope."""
 
     server: ServerProcess
     api_key: str
@@ -52,7 +52,7 @@ class Stage:
     """The path of its content."""
 
     def client_at(self, address: str) -> httpx2.Client:
-        """An anonymous client with a loopback address of its own."""
+        """Return an anonymous client with its own loopback address."""
         return httpx2.Client(
             base_url=self.server.url, transport=httpx2.HTTPTransport(local_address=address), timeout=60
         )
@@ -60,7 +60,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """All of it running."""
+    """Yield the running stage."""
     with FakeUpstream(picture=noise_png(6_000_000)) as upstream:
         limits = UNLIMITED | {"max_connections": MOST_CONNECTIONS}
         settings = make_settings(tmp_path, **limits, **upstream_settings(upstream))
@@ -72,13 +72,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def cpu_seconds(process: int) -> float:
-    """How long the processor has worked for a process."""
+    """Return the CPU time of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def attacks(api_key: str) -> dict[str, bytes]:
-    """Requests of which each is refused, by what there is too much of."""
+    """Return requests that are all rejected, by the part that is too large."""
     known = bearer(api_key) | JSON_TYPE
     members = json.dumps({f"{number:x}": 0 for number in range(90_000)}).encode()
     scopes = b'{"name": "k", "scopes": [%b]}' % b",".join([b'"x"'] * 240_000)
@@ -98,7 +98,7 @@ def attacks(api_key: str) -> dict[str, bytes]:
     }
 
 
-def test_a_refused_request_costs_bounded_work_and_gets_a_short_answer(stage: Stage, record_property: Record) -> None:
+def test_a_rejected_request_costs_bounded_work_and_gets_a_short_response(stage: Stage, record_property: Record) -> None:
     figures = {}
     requests = attacks(stage.api_key)
     assert len(requests) == 8
@@ -109,13 +109,13 @@ def test_a_refused_request_costs_bounded_work_and_gets_a_short_answer(stage: Sta
         assert {answer.status_code for answer in answers} < {400, 401, 414, 422, 431}, name
         figures[name] = cost, max(len(answer.content) for answer in answers)
     for name, (cost, length) in figures.items():
-        record_property("figures", f"{name}: {1000 * cost:.0f} ms of a core, {length} bytes of answer")
+        record_property("figures", f"{name}: {1000 * cost:.0f} ms of a core, {length} bytes of response")
     assert max(cost for cost, _ in figures.values()) < MOST_CPU_SECONDS
     assert max(length for _, length in figures.values()) < SHORT_BYTES
 
 
 def measure(client: httpx2.Client, path: str) -> list[float]:
-    """How many milliseconds each of some requests takes, in ascending order; all of them are answered."""
+    """Return the milliseconds that each of some requests takes, in ascending order. All must be answered."""
     taken = []
     for _ in range(PROBES):
         began = time.perf_counter()
@@ -125,12 +125,12 @@ def measure(client: httpx2.Client, path: str) -> list[float]:
 
 
 def told(name: str, taken: list[float]) -> str:
-    """A line of the report."""
+    """Return a line of the report."""
     return f"{name}: median {statistics.median(taken):.1f} ms, longest {taken[-1]:.1f} ms"
 
 
 def stall(stage: Stage, stack: ExitStack, address: str, count: int) -> list[socket.socket]:
-    """So many connections from an address that say nothing, half of something, or do not read."""
+    """Open this many connections from an address that send nothing, send half a request, or do not read."""
     parts = urlsplit(stage.server.url)
     form = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": "1000"}
     kinds = [
@@ -146,14 +146,14 @@ def stall(stage: Stage, stack: ExitStack, address: str, count: int) -> list[sock
         connection.settimeout(60)
         connection.bind((address, 0))
         connection.connect((str(parts.hostname), parts.port))
-        # Few of those that do not read: each holds megabytes of the kernel's memory.
+        # Only a few that do not read: each uses megabytes of the kernel's memory.
         reading = number % 100 == 0
         connection.sendall(request_bytes("GET", stage.picture) if reading else kinds[number % len(kinds)])
         made.append(connection)
     return made
 
 
-def test_health_is_told_and_others_are_served_while_connections_are_held(stage: Stage, record_property: Record) -> None:
+def test_health_and_other_clients_are_served_while_connections_are_held(stage: Stage, record_property: Record) -> None:
     allow_many_files()
     with ExitStack() as stack:
         same, other = (stack.enter_context(stage.client_at(address)) for address in ("127.0.0.1", "127.0.0.2"))
@@ -181,7 +181,7 @@ def test_health_is_told_and_others_are_served_while_connections_are_held(stage: 
 
 
 def are_closed(connections: list[socket.socket]) -> bool:
-    """Whether the server has closed or reset all of them; nothing is read for it."""
+    """Return whether the server has closed or reset all of them, without reading."""
     poll = select.poll()
     for connection in connections:
         poll.register(connection, select.POLLRDHUP)
@@ -189,7 +189,7 @@ def are_closed(connections: list[socket.socket]) -> bool:
 
 
 def allow_many_files() -> None:
-    """Let this process have as many connections as it may."""
+    """Raise this process's limit of open files to its maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -203,11 +203,11 @@ SLOW_WAYS = {
 
 @pytest.mark.skipif(not FULL, reason="takes minutes: `make faults`")
 @pytest.mark.parametrize("way", SLOW_WAYS)
-def test_slowhttptest_slows_nobody_else(way: str, stage: Stage, record_property: Record) -> None:
+def test_slowhttptest_does_not_slow_other_clients(way: str, stage: Stage, record_property: Record) -> None:
     program = find_or_install("slowhttptest", lambda: shutil.which("slowhttptest"))
     assert program is not None, "install slowhttptest"
     arguments = [each.format(url=stage.server.url, picture=stage.picture) for each in SLOW_WAYS[way]]
-    # As many connections as it can have (its limit of files), for longer than the deadlines.
+    # As many connections as the limit of open files allows, for longer than the deadlines.
     command = [program, "-c", "4000", "-r", "1000", "-i", "10", "-l", "60", "-p", "2", *arguments]
     with stage.client_at("127.0.0.1") as same, stage.client_at("127.0.0.2") as other:
         quiet = measure(other, "/image")

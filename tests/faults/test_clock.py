@@ -1,4 +1,4 @@
-"""The machine's clock is set while a server runs: what expired stays expired, and all else goes on."""
+"""The machine's clock is set while a server runs: expired credentials stay expired, and everything else continues."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ QUARTER = 900
 def served_under(
     clock: WallClock, folder: Path, *, token_seconds: int = QUARTER
 ) -> Iterator[tuple[ServerProcess, str]]:
-    """A server under this clock, and an API key there."""
+    """Yield a server under this clock, and an API key of it."""
     settings = make_settings(folder, access_token_seconds=token_seconds)
     api_key = new_api_key(settings, scopes=frozenset(Scope))
     with running_server(settings, folder, environment=clock.environment) as server:
@@ -32,7 +32,7 @@ def served_under(
 
 
 def new_token(server: ServerProcess, api_key: str) -> str:
-    """An access token for the key."""
+    """Return an access token for the key."""
     form = {"grant_type": "client_credentials", "client_id": key_id_of(api_key), "client_secret": api_key}
     with server.client() as client:
         token: str = get_tokens(client, form)["access_token"]
@@ -40,13 +40,13 @@ def new_token(server: ServerProcess, api_key: str) -> str:
 
 
 def hours_ahead(client: httpx2.Client) -> int:
-    """What the server's own clock says, which its HTTP library reads, beside the true time."""
+    """Return the offset of the server's clock from the true time in hours, as its HTTP library reads it."""
     shown = parsedate_to_datetime(client.get("/healthz").headers["date"])
     return round((shown - datetime.now(UTC)).total_seconds() / HOUR)
 
 
 def assert_works(server: ServerProcess, api_key: str) -> None:
-    """Keys are good, and pictures are made and served."""
+    """Assert that keys are valid, and pictures are made and served."""
     with server.client(api_key) as client:
         made = client.post("/image", json={"prompt": "a fox", "size": "64x64"})
         assert made.status_code == 201
@@ -55,7 +55,7 @@ def assert_works(server: ServerProcess, api_key: str) -> None:
 
 
 def assert_gives_good_tokens(server: ServerProcess, api_key: str) -> None:
-    """A token is good from the moment on that it is issued."""
+    """Assert that a token is valid as soon as it is issued."""
     with server.client(new_token(server, api_key)) as client:
         assert client.get("/me").status_code == 200
 
@@ -64,7 +64,7 @@ def test_an_hour_forward_ends_a_token_and_an_hour_back_does_not_revive_it(tmp_pa
     clock = true_wall_clock(tmp_path)
     with served_under(clock, tmp_path) as (server, api_key), server.client(new_token(server, api_key)) as client:
         assert hours_ahead(client) == 0
-        # A moment ago it was good, which the server remembers.
+        # It was valid a moment ago, and the server has it cached.
         for _ in range(3):
             assert client.get("/me").status_code == 200
         clock.set(HOUR)
@@ -78,7 +78,7 @@ def test_an_hour_forward_ends_a_token_and_an_hour_back_does_not_revive_it(tmp_pa
             assert_works(server, api_key)
 
 
-def test_a_clock_that_was_set_back_does_not_lengthen_the_life_of_a_token(tmp_path: Path) -> None:
+def test_setting_the_clock_back_does_not_extend_a_token(tmp_path: Path) -> None:
     clock = true_wall_clock(tmp_path)
     with (
         served_under(clock, tmp_path, token_seconds=3) as (server, api_key),
@@ -90,7 +90,7 @@ def test_a_clock_that_was_set_back_does_not_lengthen_the_life_of_a_token(tmp_pat
         assert_works(server, api_key)
 
 
-def test_a_key_that_was_good_a_moment_ago_expires_as_well(tmp_path: Path) -> None:
+def test_a_recently_valid_key_expires_as_well(tmp_path: Path) -> None:
     clock = true_wall_clock(tmp_path)
     with served_under(clock, tmp_path) as (server, api_key), server.client(api_key) as owner:
         expires_at = datetime.now(UTC) + timedelta(seconds=HOUR)
@@ -104,7 +104,7 @@ def test_a_key_that_was_good_a_moment_ago_expires_as_well(tmp_path: Path) -> Non
             assert_problem(client.get("/me"), 401, "credential_invalid")
 
 
-def test_a_limit_that_was_reached_is_over_in_time_though_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_an_exhausted_limit_ends_in_time_although_the_clock_was_set_back(tmp_path: Path) -> None:
     clock = true_wall_clock(tmp_path)
     settings = make_settings(tmp_path, reads_per_second=1)
     with running_server(settings, tmp_path, environment=clock.environment) as server, server.client() as client:
@@ -112,7 +112,7 @@ def test_a_limit_that_was_reached_is_over_in_time_though_the_clock_was_set_back(
         def status() -> int:
             return client.get("/image").status_code
 
-        # Without a pause, for two of them have to be read within a second.
+        # Without a pause, because two of them have to be read within a second.
         assert any(status() == httpx2.codes.TOO_MANY_REQUESTS for _ in range(1000))
         clock.set(-HOUR)
         wait_until(lambda: status() == httpx2.codes.OK, what="the end of the limit's second")

@@ -1,4 +1,4 @@
-"""The database dies, freezes and comes back; the server stays, says so, and loses nothing."""
+"""The database dies, freezes and comes back; the server keeps running, reports it, and loses nothing."""
 
 import time
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import HANG, FakeUpstream
 
 DATABASE_SECONDS = 3
-"""How long the database may take, and be waited for; a stall of the disk is no outage."""
+"""The timeout for the database's responses and for connections; a stall of the disk must not count as an outage."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A server process on a database of its own, with its upstream, and a picture that is there already."""
+    """A server process with its own database and upstream, and a picture that exists already."""
 
     database: MariaDbServer
     upstream: FakeUpstream
@@ -35,7 +35,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """All of it running; the database answers in time, or counts as away."""
+    """Yield the running stage. A database that exceeds its timeout counts as unavailable."""
     with MariaDbServer() as database, FakeUpstream() as upstream:
         settings = make_settings(
             tmp_path,
@@ -68,11 +68,11 @@ DATABASE_ROUTES: list[tuple[str, str, object]] = [
 
 
 AWAY = {"database_unavailable", "database_busy"}
-"""Some requests find the database away, others find all connections held by those that still wait for it."""
+"""Some requests find the database unavailable, others find all connections in use by requests that still wait."""
 
 
 def assert_unavailable(answer: httpx2.Response) -> None:
-    """A 503 that says when to come back."""
+    """Assert a 503 with Retry-After."""
     code = answer.json()["code"]
     assert code in AWAY
     assert_problem(answer, 503, code)
@@ -97,7 +97,7 @@ def test_a_database_that_dies_and_comes_back(stage: Stage) -> None:
     assert "Traceback" not in stage.server.log.read_text()
 
 
-def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
+def test_a_frozen_database_causes_bounded_503s(stage: Stage) -> None:
     stage.database.freeze()
 
     def ask(_: int) -> float:
@@ -105,24 +105,24 @@ def test_a_frozen_database_makes_bounded_503s(stage: Stage) -> None:
         assert_unavailable(stage.http.get(f"/image/{stage.guid}"))
         return time.monotonic() - begun
 
-    # More at once than the pool has connections: the wait for one is bounded too.
+    # More at once than the pool has connections: the wait for a connection is bounded too.
     with ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(ask, number) for number in range(200)]
-        # In less time than the database is given: nothing here waits for it.
+        # Within less than the database's timeout: nothing here waits for it.
         with stage.server.client(timeout=DATABASE_SECONDS - 1) as client:
             for _ in range(10):
                 assert client.get("/healthz").status_code == 200
-        # A wait for a connection, one that is proven dead, then a new one tried: three timeouts, and much slack.
+        # A wait for a connection, a check that finds it dead, and a new attempt: three timeouts, with ample slack.
         assert max(future.result() for future in asked) < 9 * DATABASE_SECONDS
     stage.database.thaw()
     wait_until(lambda: stage.http.get("/readyz").status_code == 200)
-    # No connection of the pool is lost: five times as many callers as there are wait their turn.
+    # The pool has lost no connection: five times as many callers as connections take turns.
     with ThreadPoolExecutor(20) as pool:
         answers = pool.map(lambda _: stage.http.get(f"/image/{stage.guid}").status_code, range(200))
         assert set(answers) == {200}
 
 
-def test_a_paid_picture_outlives_a_database_that_dies_before_the_commit(stage: Stage) -> None:
+def test_a_paid_picture_survives_a_database_that_dies_before_the_commit(stage: Stage) -> None:
     stage.upstream.picture = noise_png(200_000, seed=5)
     stage.upstream.behave(HANG)
     with ThreadPoolExecutor(1) as pool:
@@ -138,7 +138,7 @@ def test_a_paid_picture_outlives_a_database_that_dies_before_the_commit(stage: S
     stage.database.start()
     wait_until(lambda: stage.http.get(path).status_code == 200, what="the picture")
     assert stage.http.get(f"{path}/content").content == stage.upstream.picture
-    # The client does what it is told, and gets the picture that it paid for.
+    # The client follows the error's instructions, and gets the picture that it paid for.
     again = stage.http.post("/image", json={"prompt": "paid for"}, headers={"Idempotency-Key": "k"})
     assert (again.status_code, again.json()["guid"]) == (201, problem["image"])
     assert len(stage.upstream.requests) == 1

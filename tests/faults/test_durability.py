@@ -1,4 +1,4 @@
-"""On every path that a picture takes, each step is durable before the next one begins: a power cut loses nothing."""
+"""On every path of a picture, each step is durable before the next one starts: a power cut loses nothing."""
 
 import io
 from collections.abc import AsyncIterator, Iterator
@@ -29,32 +29,32 @@ PICTURE = png(32, 16)
 
 @pytest.fixture
 def backend() -> str:
-    """One kind of database: the files are the same with either."""
+    """Return one kind of database: the files are the same with either."""
     return "sqlite"
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[RecordedDisk]:
-    """The disk that spool and store are on."""
+    """Yield the disk of spool and store."""
     with recorded_disk(tmp_path) as disk:
         yield disk
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    """An empty picture store."""
+    """Return an empty picture store."""
     return LocalStore(tmp_path / "images", room_bytes=1)
 
 
 @pytest.fixture
 def drawer() -> FakeDrawer:
-    """The upstream."""
+    """Return the upstream."""
     return FakeDrawer()
 
 
 @pytest.fixture
 def outage() -> Outage:
-    """The outage of the first process's database."""
+    """Return the outage of the first process's database."""
     return Outage()
 
 
@@ -62,7 +62,7 @@ def outage() -> Outage:
 async def process(
     database: Database, outage: Outage, store: LocalStore, drawer: FakeDrawer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Process]:
-    """The process that gets the order, and that waits for nothing when it stops."""
+    """Yield the process that gets the order, and that waits for nothing when it stops."""
     monkeypatch.setattr("pixyproxy.service.private.detached.LEAST_SECONDS", 0)
     shaky = FailingDatabase(database.engine, database.slots, database.writers, database.wait_seconds, outage=outage)
     started = await start_process(shaky, store, drawer.pooled())
@@ -72,7 +72,7 @@ async def process(
 
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
-    """Another process of this machine."""
+    """Yield another process of this machine."""
     started = await start_process(database, store, drawer.pooled())
     yield started
     await started.stop()
@@ -80,7 +80,7 @@ async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> As
 
 @pytest.fixture
 async def principal(database: Database) -> Principal:
-    """Who orders."""
+    """Return the principal of the orders."""
     return principal_of(await database.write(add_tenant))
 
 
@@ -92,7 +92,7 @@ async def order(process: Process, principal: Principal, *, count: int) -> Genera
 
 
 def assert_kept_durably(disk: RecordedDisk, folder: SpoolFolder, generation: Generation, store: LocalStore) -> None:
-    """Assert the order of all steps that took the pictures of a generation through a spool folder into the store."""
+    """Assert the order of all steps that moved a generation's pictures through a spool folder into the store."""
     entry = folder.path / f"{generation.guid}.json"
     written = disk.source_of(entry)
     disk.assert_order(("write", written), ("fsync", written), ("replace", entry))
@@ -183,7 +183,7 @@ async def test_pictures_that_could_not_be_moved_are_recovered_in_durable_steps( 
     assert_kept_durably(disk, process.spool.own, await process.generation(guid), store)
 
 
-async def test_pictures_that_were_moved_and_not_recorded_are_recovered_in_durable_steps(  # noqa: PLR0913, PLR0917
+async def test_moved_but_unrecorded_pictures_are_recovered_in_durable_steps(  # noqa: PLR0913, PLR0917
     process: Process, other: Process, principal: Principal, drawer: FakeDrawer, disk: RecordedDisk, outage: Outage
 ) -> None:
     drawer.close_gate()
@@ -199,14 +199,14 @@ async def test_pictures_that_were_moved_and_not_recorded_are_recovered_in_durabl
 async def stop_before_the_record(
     process: Process, drawer: FakeDrawer, principal: Principal, guid: GenerationGuid
 ) -> None:
-    """Let the upstream answer, and stop the process once those who wait know that the record has to wait."""
+    """Let the upstream answer, and stop the process once the callers know that the record is delayed."""
     drawer.open_gate()
     with pytest.raises(RecordPendingException):
         await process.watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=20)
     await process.stop()
 
 
-async def test_a_picture_of_a_generation_that_was_deleted_is_removed_durably_before_its_entry(
+async def test_a_picture_of_a_deleted_generation_is_removed_durably_before_its_entry(
     process: Process, principal: Principal, drawer: FakeDrawer, disk: RecordedDisk
 ) -> None:
     drawer.close_gate()

@@ -1,4 +1,4 @@
-"""Every file operation on the way of a picture fails once, or from then on: no half pictures, no files left behind."""
+"""Every file operation of a picture fails, once or permanently: no partial pictures, no leftover files."""
 
 import errno
 import hashlib
@@ -17,19 +17,19 @@ from tests.support.server import RunningServer, TenantClient, make_settings, ser
 from tests.support.upstream import FakeUpstream
 
 MOST_OPERATIONS = 60
-"""More than a picture takes; where it takes fewer, nothing fails and the test ends."""
+"""More than a picture takes. If fewer are needed, nothing fails and the test ends."""
 
 
 @pytest.fixture
 def settings(tmp_path: Path, upstream: FakeUpstream) -> Settings:
-    """A server's, below one folder."""
+    """Return settings that keep everything below one folder."""
     upstream.picture = noise_png(50_000, seed=4)
     return make_settings(tmp_path, images_per_minute=10_000, **upstream_settings(upstream))
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[FailingDisk]:
-    """The disk that spool and store are on."""
+    """Yield the disk of spool and store."""
     with failing_disk(tmp_path) as disk:
         yield disk
 
@@ -45,7 +45,7 @@ def disk(tmp_path: Path) -> Iterator[FailingDisk]:
                 ("storage_failed", 0): "created",
                 # It was bought and could not be received: the same order buys no other.
                 ("storage_failed", 1): "generation_unknown",
-                # It was acknowledged: the same order gives the same picture.
+                # It was acknowledged: the same order returns the same picture.
                 ("created", 1): "created",
             },
         ),
@@ -55,7 +55,7 @@ def disk(tmp_path: Path) -> Iterator[FailingDisk]:
             {
                 ("storage_full", 0): "created",
                 ("storage_full", 1): "generation_unknown",
-                # It was received and cannot be moved to the store: it is there once the disk works.
+                # It was received and cannot be moved to the store: it is available once the disk works.
                 ("record_pending", 1): "created",
                 ("created", 1): "created",
             },
@@ -63,7 +63,7 @@ def disk(tmp_path: Path) -> Iterator[FailingDisk]:
     ],
     ids=["EIO once", "ENOSPC lasting"],
 )
-def test_no_file_operation_that_fails_breaks_a_promise(  # noqa: PLR0913, PLR0917  (a table, and where it happens)
+def test_no_failed_file_operation_breaks_a_promise(  # noqa: PLR0913, PLR0917  (a table, and where it happens)
     code: int,
     lasts: bool,  # noqa: FBT001  (pytest's way)
     afterwards: dict[tuple[str, int], str],
@@ -72,7 +72,10 @@ def test_no_file_operation_that_fails_breaks_a_promise(  # noqa: PLR0913, PLR091
     upstream: FakeUpstream,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``afterwards``: by what was answered and how many pictures were bought by then, what the same order gives."""
+    """Repeat the order after a failure and check the result.
+
+    ``afterwards`` maps the response and the number of pictures bought by then to the result of the repeated order.
+    """
     monkeypatch.setattr("pixyproxy.service.private.generation.engine.FIRST_RETRY_SECONDS", 0.01)
     met: dict[tuple[str, int], list[tuple[httpx2.Response, httpx2.Response]]] = defaultdict(list)
     with serving(settings) as server:
@@ -82,7 +85,7 @@ def test_no_file_operation_that_fails_breaks_a_promise(  # noqa: PLR0913, PLR091
                 prompt, before = f"picture-{number}", spooled(settings)
                 disk.fail(number, code, lasts=lasts)
                 answer = order(tenant.http, prompt)
-                # The last operations are those of cleaning up, behind the answer.
+                # The last operations are those of the cleanup after the response.
                 wait_until(lambda: disk.has_failed or spooled(settings) <= before, what="the cleaning")  # noqa: B023
                 failed = disk.has_failed
                 disk.mend()
@@ -102,7 +105,7 @@ def test_no_file_operation_that_fails_breaks_a_promise(  # noqa: PLR0913, PLR091
             kept = [again for pairs in met.values() for _, again in pairs if outcome_of(again) == "created"]
             assert_pictures_are_whole(tenant.http, count=len(kept))
     monkeypatch.setattr("pixyproxy.service.private.generation.recovery.INTERVAL_SECONDS", 0.1)
-    # What could not be removed is the next process's to remove.
+    # The next process removes files that could not be removed.
     with serving(settings) as server:
         assert_nothing_is_left(server, tenant)
 
@@ -116,23 +119,23 @@ def assert_pictures_are_whole(client: httpx2.Client, *, count: int) -> None:
 
 
 def order(client: httpx2.Client, prompt: str) -> httpx2.Response:
-    """The answer to an order under a key of its own."""
+    """Return the response to an order with its own Idempotency-Key."""
     return client.post("/image", json={"prompt": prompt}, headers={"Idempotency-Key": prompt})
 
 
 def outcome_of(answer: httpx2.Response) -> str:
-    """Return the code of the error that was answered, or ``created``."""
+    """Return the code of the error, or ``created``."""
     return str(answer.json().get("code", "created"))
 
 
 def is_settled(client: httpx2.Client) -> bool:
-    """Return whether the latest generation, if there is one, has ended."""
+    """Return whether the latest generation, if any, has finished."""
     latest = client.get("/generation", params={"limit": 1}).raise_for_status().json()
     return {each["status"] for each in latest} <= {"stored", "failed", "unknown"}
 
 
 def assert_nothing_is_left(server: RunningServer, tenant: TenantClient) -> None:
-    """The store holds what is recorded, and the spool nothing but the lock of the process that runs."""
+    """Assert that the store holds only recorded pictures, and the spool only the lock of the running process."""
 
     def swept() -> bool:
         with server.client(tenant.api_key) as client:
@@ -144,6 +147,6 @@ def assert_nothing_is_left(server: RunningServer, tenant: TenantClient) -> None:
 
 
 def spooled(settings: Settings) -> set[Path]:
-    """The files of the spool, but for the locks of processes."""
+    """Return the files of the spool without the locks of processes."""
     found = (settings.data_dir / "spool").rglob("*")
     return {path for path in found if path.is_file() and path.suffix != ".lock"}

@@ -1,4 +1,4 @@
-"""Forged access tokens over HTTP: each of them is a 401, and the server goes on."""
+"""Forged access tokens over HTTP: each gets a 401, and the server continues."""
 
 import hmac
 import time
@@ -32,17 +32,17 @@ from tests.support.tokens import (
 )
 
 UNSENDABLE = {400, 401, 431}
-"""What no header can carry is refused by the HTTP server itself."""
+"""The HTTP server itself rejects values that no header can carry."""
 Claims = dict[str, Any]
 Forge = Callable[[Claims], str]
 HOUR = 3600
 LONGEST_HEADER = 60_000
-"""Beyond it the HTTP server hangs up while the request is still being sent."""
+"""Beyond this length the HTTP server closes the connection while the request is still being sent."""
 
 
 @pytest.fixture(scope="module")
 def forged_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that signs with the key that the forgeries are signed with."""
+    """Yield a server that signs with the same key as the forgeries."""
     settings = make_settings(tmp_path_factory.mktemp("forged"), public_url=ISSUER, signing_keys=SecretStr(PEM))
     with serving(settings) as server:
         yield server
@@ -50,7 +50,7 @@ def forged_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
 
 @pytest.fixture(scope="module")
 def victim(forged_server: RunningServer) -> Iterator[TenantClient]:
-    """The tenant that forgers would like to be."""
+    """Yield the tenant that the forgeries impersonate."""
     victim = forged_server.new_tenant("victim", scopes=EVERY_SCOPE)
     with victim.http:
         yield victim
@@ -58,7 +58,7 @@ def victim(forged_server: RunningServer) -> Iterator[TenantClient]:
 
 @pytest.fixture(scope="module")
 def claims(victim: TenantClient) -> Claims:
-    """Claims that the server would accept just now."""
+    """Return currently valid claims for the server."""
     account = make_user(victim.http)
     issued = sign_in(victim.http, account)
     told: Claims = victim.http.post("/auth/introspect", data={"token": issued["access_token"]}).json()
@@ -67,23 +67,23 @@ def claims(victim: TenantClient) -> Claims:
 
 
 def ask(server: RunningServer, token: str) -> httpx2.Response:
-    """The answer to a token, sent as it stands."""
+    """Return the response to a token, sent unchanged."""
     header = f"Bearer {token}".encode("utf-8", "surrogatepass").decode("latin-1")
     return exchange(server.url, request_bytes("GET", "/me", headers={"Authorization": header}))
 
 
 def sendable(token: str) -> bool:
-    """Whether a header can carry the token."""
+    """Return whether a header can carry the token."""
     return not set(token) & {"\x00", "\r", "\n"}
 
 
 def live(change: Callable[[Claims], Claims]) -> Forge:
-    """A forgery by claims: signed by the server's own key."""
+    """Return a forgery by claims, signed by the server's own key."""
     return lambda claims: token_of(HEADER, change(dict(claims)))
 
 
 def header(**changes: object) -> Forge:
-    """A forgery by header: with claims that are good, and signed by the server's own key."""
+    """Return a forgery by header, with valid claims and signed by the server's own key."""
     return lambda claims: token_of({**HEADER, **changes}, claims)
 
 
@@ -102,7 +102,7 @@ def swapped_claims(claims: Claims) -> str:
 
 
 def shared_secret(name: str, bits: int) -> Forge:
-    """A public key that is taken for a shared secret (CVE-2026-85394)."""
+    """Return a token signed with a public key as the shared secret (CVE-2026-85394)."""
     secret = public_forms(PRIVATE.public_key(), JWK)[name]  # type: ignore[arg-type]  # it is one of P-256
 
     header = {**HEADER, "alg": f"HS{bits}"}
@@ -111,7 +111,7 @@ def shared_secret(name: str, bits: int) -> Forge:
 
 LIVE: dict[str, Forge] = {
     "no algorithm": lambda claims: token_of({**HEADER, "alg": "none"}, claims, sign=lambda _: b""),
-    "no algorithm, our signature": header(alg="none"),
+    "no algorithm, original signature": header(alg="none"),
     "RS256": lambda claims: token_of({**HEADER, "alg": "RS256"}, claims, sign=rs256),
     "expired": live(lambda claims: {**claims, "exp": int(time.time()) - 1}),
     "expired long ago": live(lambda claims: {**claims, "iat": 1, "exp": 2}),
@@ -155,23 +155,21 @@ LIVE: dict[str, Forge] = {
 }
 
 
-def test_the_key_that_forges_is_the_servers_own(forged_server: RunningServer, claims: Claims) -> None:
+def test_the_forgers_key_is_the_servers_own(forged_server: RunningServer, claims: Claims) -> None:
     answer = ask(forged_server, token_of(HEADER, claims))
     assert answer.status_code == 200, answer.text
     assert answer.json()["subject"] == claims["sub"]
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_a_forgery_that_is_right_but_for_one_thing_is_refused(
-    name: str, forged_server: RunningServer, claims: Claims
-) -> None:
+def test_a_forgery_with_a_single_fault_is_rejected(name: str, forged_server: RunningServer, claims: Claims) -> None:
     answer = ask(forged_server, LIVE[name](claims))
     assert (answer.status_code, answer.json()["code"]) == (401, "credential_invalid")
     assert answer.headers["www-authenticate"] == 'Bearer realm="pixyproxy", error="invalid_token"'
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
-def test_every_other_forgery_is_refused(kind: str, forged_server: RunningServer) -> None:
+def test_every_other_forgery_is_rejected(kind: str, forged_server: RunningServer) -> None:
     tokens = {name: forge() for name, forge in FORGERIES[kind].items()}
     answers = {name: ask(forged_server, token) for name, token in tokens.items() if len(token) <= LONGEST_HEADER}
     refused = {name: answer for name, answer in answers.items() if sendable(tokens[name])}
@@ -186,8 +184,8 @@ def test_there_are_hundreds_of_forgeries() -> None:
     assert len(LIVE) == 50
 
 
-def test_nobody_raises_their_scopes_by_a_claim(forged_server: RunningServer, claims: Claims) -> None:
-    """Even whoever could sign would get no more than the user may do."""
+def test_a_claim_cannot_raise_scopes(forged_server: RunningServer, claims: Claims) -> None:
+    """Even a forger who can sign gets no more than the user's scopes."""
     with forged_server.client() as http:
         token = token_of(HEADER, {**claims, "scope": " ".join(Scope)})
         assert http.get("/me", headers=bearer(token)).json()["scopes"] == [
@@ -198,7 +196,7 @@ def test_nobody_raises_their_scopes_by_a_claim(forged_server: RunningServer, cla
         assert http.get("/admin/tenant", headers=bearer(token)).status_code == 403
 
 
-def test_the_other_signature_of_a_revoked_token_is_refused_too(forged_server: RunningServer, claims: Claims) -> None:
+def test_the_other_signature_of_a_revoked_token_is_rejected_too(forged_server: RunningServer, claims: Claims) -> None:
     mine = {**claims, "jti": "4f0c7d0e-6f0f-4d0c-9a53-0d4a9a2f9d11"}
     token = token_of(HEADER, mine)
     twin = token_of(HEADER, mine, sign=lambda text: s_negated(es256(text)))

@@ -1,4 +1,4 @@
-"""Thousands of wrong keys from one address, each with another forged address, do not get far."""
+"""Thousands of wrong keys from one address, each with another forged address, are limited."""
 
 import time
 from collections import Counter
@@ -24,9 +24,9 @@ AT_ONCE = 8
 
 
 def guesses_of(url: str, numbers: range) -> Counter[tuple[int, str, bool]]:
-    """Return the answers to one wrong key a number, by status, code, and whether Retry-After is within a minute.
+    """Count the responses to one wrong key per number, by status, code, and whether Retry-After is within a minute.
 
-    Every key and forged address is another.
+    Every key and every forged address is different.
     """
     answers: Counter[tuple[int, str, bool]] = Counter()
     with httpx2.Client(base_url=url, timeout=30) as client:
@@ -52,10 +52,10 @@ def test_thousands_of_wrong_keys_are_limited(tmp_path: Path) -> None:
         windows = 1 + int((time.monotonic() - began) // 60)
         assert answers.keys() == {(401, "credential_invalid", False), (429, "too_many_failures", True)}
         assert answers.total() == GUESSES
-        # Those that are looked at when the last failure is counted go on.
+        # Checks in progress when the last failure is counted still complete.
         looked_at = answers[401, "credential_invalid", False]
         assert PER_ADDRESS <= looked_at <= (PER_ADDRESS + AT_ONCE) * windows
-        # Keys cannot be guessed, so that a right one passes, from this very address.
+        # Keys cannot be guessed, so a correct one is accepted even from this address.
         with server.client(api_key) as client, server.client() as anonymous:
             assert client.get("/me").status_code == 200
             assert anonymous.get("/image").status_code == 200
@@ -87,7 +87,7 @@ def test_guessing_one_keys_secret_from_many_addresses_is_limited(
     assert answers == [401] * PER_NAME + [429] * 3 * PER_NAME
 
 
-def test_wrong_secrets_for_a_key_lock_nobody_out(tmp_path: Path) -> None:
+def test_wrong_secrets_for_a_key_do_not_lock_out_its_owner(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, failures_per_name=PER_NAME)
     api_key = new_api_key(settings)
     wrong = [forged_key(key_id=key_id_of(api_key), secret=f"{number:043d}") for number in range(2 * PER_NAME)]

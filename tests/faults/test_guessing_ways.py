@@ -35,7 +35,7 @@ from tests.support.identity import (
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, TenantClient, make_settings, serving
 
-# So few that a slow machine, too, is through with them within the minute that failures count.
+# Few enough that a slow machine also sends them all within the minute for which failures count.
 ADDRESS_LIMIT = 50
 NAME_LIMIT = 5
 PASSWORD_COST = 10
@@ -45,7 +45,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class Guess:
-    """A request with a wrong credential, and the status that refuses it."""
+    """A request with a wrong credential, and the status that rejects it."""
 
     path: str = "/me"
     headers: dict[str, str] = field(default_factory=dict)
@@ -54,13 +54,13 @@ class Guess:
 
 
 def wrong_key() -> str:
-    """A key that was never issued, in perfect form."""
+    """Return a well-formed key that was never issued."""
     letters = "".join(secrets.choice(DIGITS) for _ in range(12 + 43))
     return forged_key(key_id=letters[:12], secret=letters[12:])
 
 
 def as_somebody_else(number: int) -> dict[str, str]:
-    """Headers that name another address each time, in every way that proxies know."""
+    """Return headers that name another address each time, in every form that proxies use."""
     address = f"203.0.{number // 250}.{number % 250}"
     names = ("X-Forwarded-For", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP")
     return {**dict.fromkeys(names, address), "Forwarded": f"for={address}"}
@@ -115,14 +115,14 @@ WAYS: list[Callable[[int], Guess]] = [
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server to which every client comes itself."""
+    """Yield a server that clients reach directly."""
     with serving(make_settings(tmp_path, failures_per_address=ADDRESS_LIMIT)) as server:
         yield server
 
 
 @pytest.fixture
 def proxied(tmp_path: Path) -> Iterator[tuple[RunningServer, TenantClient]]:
-    """A server that believes a reverse proxy, which is the test itself, and a tenant whose key may do everything."""
+    """Yield a server that trusts a reverse proxy (the test itself), and a tenant whose key has every scope."""
     settings = make_settings(
         tmp_path,
         failures_per_address=ADDRESS_LIMIT,
@@ -145,9 +145,7 @@ def test_all_ways_to_present_a_credential_count_together(server: RunningServer) 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_address_that_was_wrong_too_often_is_refused_whichever_way_it_tries(
-    way: Callable[[int], Guess], server: RunningServer
-) -> None:
+def test_an_address_over_the_limit_is_rejected_in_every_way(way: Callable[[int], Guess], server: RunningServer) -> None:
     flood(server.url, (as_bearer(number) for number in range(ADDRESS_LIMIT)))
     guess = way(7)
     method = "GET" if guess.form is None else "POST"
@@ -156,16 +154,16 @@ def test_an_address_that_was_wrong_too_often_is_refused_whichever_way_it_tries(
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert client.get("/image").status_code == 200
-    # Who comes from another address has nothing to do with it.
+    # A client with another address is not affected.
     with httpx2.Client(transport=httpx2.HTTPTransport(local_address="127.0.0.2")) as stranger:
         began = time.monotonic()
         answer = stranger.request(method, f"{server.url}{guess.path}", headers=guess.headers, data=guess.form)
         assert answer.status_code == guess.status
-        # Every refusal takes at least this long, so that its time does not show what the look-up found.
+        # Every rejection takes at least this long, so its time does not reveal the result of the lookup.
         assert time.monotonic() - began >= FAILURE_SECONDS
 
 
-def test_made_up_keys_lock_out_nobody_who_comes_from_the_same_address(server: RunningServer) -> None:
+def test_invented_keys_do_not_lock_out_clients_of_the_same_address(server: RunningServer) -> None:
     server.hash_cheaply()
     with server.new_tenant("acme", scopes=frozenset(Scope)).http as owner:
         account, key = make_user(owner), make_key(owner, Scope.IMAGE_READ)
@@ -178,12 +176,12 @@ def test_made_up_keys_lock_out_nobody_who_comes_from_the_same_address(server: Ru
     with server.client() as client:
         assert_problem(client.get("/me", headers=bearer(wrong_key())), 429, "too_many_failures")
         assert get_tokens(client, {"grant_type": "refresh_token", "refresh_token": refresh})
-        # Passwords are counted apart.
+        # Passwords are counted separately.
         assert sign_in(client, account)
 
 
 @pytest.mark.anyio
-async def test_an_address_that_was_wrong_too_often_is_looked_up_one_at_a_time(tmp_path: Path) -> None:
+async def test_credentials_of_an_address_over_the_limit_are_checked_one_at_a_time(tmp_path: Path) -> None:
     limits = create_rate_limits(make_settings(tmp_path, failures_per_address=1))
     request = Request({"type": "http", "client": ("192.0.2.1", 1), "headers": []})
     at_once = most = 0
@@ -204,7 +202,7 @@ async def test_an_address_that_was_wrong_too_often_is_looked_up_one_at_a_time(tm
     assert most == 1
 
 
-def test_behind_a_proxy_what_the_client_wrote_itself_does_not_count(
+def test_behind_a_proxy_addresses_written_by_the_client_are_ignored(
     proxied: tuple[RunningServer, TenantClient],
 ) -> None:
     server, _ = proxied
@@ -220,7 +218,9 @@ def test_behind_a_proxy_what_the_client_wrote_itself_does_not_count(
         assert_problem(client.get("/me", headers={"X-Forwarded-For": "192.0.2.8"}), 401, "credential_invalid")
 
 
-def test_one_users_password_is_not_guessed_from_many_addresses(proxied: tuple[RunningServer, TenantClient]) -> None:
+def test_guessing_one_users_password_from_many_addresses_is_limited(
+    proxied: tuple[RunningServer, TenantClient],
+) -> None:
     server, tenant = proxied
     ann, bob = make_user(tenant.http), make_user(tenant.http)
     spellings = itertools.cycle((ann.username, ann.username.upper(), ann.username.title()))
@@ -238,7 +238,7 @@ def test_one_users_password_is_not_guessed_from_many_addresses(proxied: tuple[Ru
         assert try_password(101, bob.username, PASSWORD).status_code == 200
 
 
-def test_passwords_of_one_user_that_are_tried_at_once_are_no_more_than_one_after_the_other(
+def test_concurrent_passwords_of_one_user_are_limited_like_sequential_ones(
     proxied: tuple[RunningServer, TenantClient],
 ) -> None:
     server, tenant = proxied
@@ -251,7 +251,7 @@ def test_passwords_of_one_user_that_are_tried_at_once_are_no_more_than_one_after
     assert statuses == {400: NAME_LIMIT, 429: 20}
 
 
-def test_a_wrong_password_costs_an_address_as_much_as_many_wrong_keys(
+def test_a_wrong_password_counts_as_much_as_many_wrong_keys(
     proxied: tuple[RunningServer, TenantClient],
 ) -> None:
     server, _ = proxied
@@ -264,12 +264,12 @@ def test_a_wrong_password_costs_an_address_as_much_as_many_wrong_keys(
 
 
 def through_proxy(number: int) -> dict[str, str]:
-    """What a proxy tells of a client with an address of its own."""
+    """Return the headers that a proxy sends for a client with its own address."""
     return {"X-Forwarded-For": f"198.51.100.{number}"}
 
 
 def flood(url: str, guesses: Iterator[Guess], *, clients: int = CLIENTS) -> Counter[int]:
-    """How often each status came back, of guesses that several clients share among them."""
+    """Count the statuses of guesses that several concurrent clients share."""
     lock = threading.Lock()
 
     def send_some(_: int) -> Counter[int]:
@@ -288,7 +288,7 @@ def flood(url: str, guesses: Iterator[Guess], *, clients: int = CLIENTS) -> Coun
 
 
 def most_failures(began: float) -> int:
-    """What the limit lets through since then: so many a minute, and what was under way when it was reached."""
+    """Return the most failures allowed since then: the limit per minute plus those in progress when it was reached."""
     return (ADDRESS_LIMIT + CLIENTS) * (1 + int((time.monotonic() - began) / 60))
 
 

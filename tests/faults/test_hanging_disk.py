@@ -1,4 +1,4 @@
-"""A disk that hangs holds up what needs it, and nothing else."""
+"""A hanging disk delays only the work that needs it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +20,14 @@ READERS = 60
 
 @pytest.fixture
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunningServer, HangingDisk]]:
-    """A server whose files, but for the database, lie on a disk that may hang."""
+    """Yield a server whose files, except the database, are on a disk that may hang."""
     with hanging_disk(tmp_path, monkeypatch) as disk, serving(make_settings(tmp_path)) as server:
         server.hash_cheaply()
         yield server, disk
         disk.answers.set()
 
 
-def test_what_needs_no_file_goes_on_while_the_disk_hangs(hanging: tuple[RunningServer, HangingDisk]) -> None:
+def test_work_without_files_continues_while_the_disk_hangs(hanging: tuple[RunningServer, HangingDisk]) -> None:
     server, disk = hanging
     tenant = server.new_tenant("acme", scopes=frozenset(Scope))
     with tenant.http as owner, server.client() as anonymous, ThreadPoolExecutor(READERS + 1) as threads:
@@ -47,7 +47,7 @@ def test_what_needs_no_file_goes_on_while_the_disk_hangs(hanging: tuple[RunningS
             assert owner.get("/me", headers=bearer(token)).status_code == 200
             assert owner.get("/generation").json()[0]["status"] == "stored"
         assert sign_in(anonymous, account)
-        # An order could not be kept, so that nothing is bought; a probe is told as soon.
+        # An order could not be kept, so nothing is bought; a probe reports it as quickly.
         assert_problem(order.result(), 503, "storage_failed")
         assert_problem(anonymous.get("/readyz"), 503, "storage_failed")
         assert not any(reader.done() for reader in readers)

@@ -1,4 +1,4 @@
-"""Limits, turns, positions, events and credentials are those of the whole installation, not of one process."""
+"""Limits, turns, positions, events and credentials apply to the whole installation, not to one process."""
 
 import queue
 import threading
@@ -33,18 +33,18 @@ from tests.web.streams import ReceivedEvent, events_in, following
 PROCESSES = range(4)
 AT_ONCE = 16
 VISIBILITY_SECONDS = 1.0
-"""After which nobody gets a picture that has become private, at any process."""
+"""The time after which no process serves a picture that has become private."""
 
 
 @pytest.fixture
 def tag() -> str:
-    """A part of prompts that only one test uses."""
+    """Return a part of prompts that only one test uses."""
     return uuid.uuid4().hex
 
 
 @pytest.fixture
 def gate(installation: Installation, tag: str) -> Iterator[Gate]:
-    """A gate that holds the upstream's answers to prompts with the tag and "held"."""
+    """Yield a gate that holds the upstream's answers to prompts with the tag and "held"."""
     made = Gate()
     installation.upstream.behave_for(f"held {tag}", made)
     yield made
@@ -62,7 +62,7 @@ def place_orders(installation: Installation, tenant: TenantClient, prompts: list
         return [each.result() for each in placed]
 
 
-def test_an_upstream_has_no_more_orders_at_once_than_it_allows(
+def test_an_upstream_never_exceeds_its_concurrency(
     installation: Installation, tag: str, record_property: Callable[[str, object], None]
 ) -> None:
     installation.upstream.behave_for(tag, Delayed(seconds=0.3))
@@ -75,7 +75,7 @@ def test_an_upstream_has_no_more_orders_at_once_than_it_allows(
     assert most_at_once(posts) == 3
 
 
-def test_an_upstream_gets_no_more_orders_in_a_minute_than_it_allows(
+def test_an_upstream_never_exceeds_its_requests_per_minute(
     installation: Installation, tag: str, record_property: Callable[[str, object], None]
 ) -> None:
     installation.upstream.behave_for(tag, Delayed(seconds=0.2))
@@ -84,7 +84,7 @@ def test_an_upstream_gets_no_more_orders_in_a_minute_than_it_allows(
         installation, tenant, [f"{n} {tag}" for n in range(scaled(15, REQUESTS_PER_MINUTE * 5 // 2))], model="minute"
     )
 
-    # In the short form those over the limit are not waited for, but given time to be too many.
+    # The short form does not wait for orders over the limit, but gives excess orders time to appear.
     wanted = scaled(REQUESTS_PER_MINUTE, len(guids))
     wait_until(
         lambda: len(posts_of(installation.upstream.posts, tag)) >= wanted, seconds=240, what="the start of the orders"
@@ -116,7 +116,7 @@ def test_a_tenant_gets_exactly_its_images_per_minute(
     assert len(posts_of(installation.upstream.posts, tag)) == limit
 
 
-def test_a_budget_buys_exactly_what_it_is_good_for(
+def test_a_budget_buys_exactly_what_it_covers(
     installation: Installation, tag: str, record_property: Callable[[str, object], None]
 ) -> None:
     pictures, orders = scaled((10, 50), (100, 500))
@@ -134,7 +134,7 @@ def test_a_budget_buys_exactly_what_it_is_good_for(
     assert len(posts_of(installation.upstream.posts, tag)) == pictures
 
 
-def test_a_single_order_is_next_though_another_tenant_has_many_waiting(
+def test_a_single_order_is_next_although_another_tenant_has_many_waiting(
     installation: Installation, tag: str, gate: Gate, record_property: Callable[[str, object], None]
 ) -> None:
     installation.upstream.behave_for(tag, Delayed(seconds=0.15))
@@ -154,12 +154,14 @@ def test_a_single_order_is_next_though_another_tenant_has_many_waiting(
         before = len(started())
         wait_until(lambda prompt=prompt: prompt in started(), what="the single order")  # type: ignore[misc]
         late.append(started().index(prompt) - before)
-    record_property("figures", f"orders begun before a single one's: {late}")
+    record_property("figures", f"orders started before a single one: {late}")
     assert max(late) <= 1
     assert len([prompt for prompt in started() if prompt.startswith("many")]) < scaled(40, 500)
 
 
-def test_a_waiting_order_has_one_position_at_every_process(installation: Installation, tag: str, gate: Gate) -> None:
+def test_a_waiting_order_has_the_same_position_at_every_process(
+    installation: Installation, tag: str, gate: Gate
+) -> None:
     tenant = installation.new_tenant()
     guids = [place_order(installation.ask(0, tenant), f"held {tag}", model="still")]
     wait_until(lambda: len(posts_of(installation.upstream.posts, tag)) == 1, what="the first order")
@@ -202,10 +204,10 @@ def test_every_process_sends_the_previews_and_events_of_an_order(
     assert len({events[-1].data["images"][0]["sha256"] for events in received}) == 1
 
 
-def test_a_stream_of_openais_brings_what_another_process_executes(
+def test_an_openai_stream_delivers_an_order_executed_by_another_process(
     installation: Installation, tag: str, gate: Gate
 ) -> None:
-    """The first process has the only place; when that is free, it executes the order that came to the last one."""
+    """The first process has the only slot; when it is free, it executes the order that arrived at the last one."""
     tenant, streamed = installation.new_tenant(), Gate()
     installation.upstream.behave_for(f"streamed {tag}", streamed)
     place_order(installation.ask(0, tenant), f"held {tag}", model="streamed")
@@ -213,7 +215,7 @@ def test_a_stream_of_openais_brings_what_another_process_executes(
     arrived: queue.Queue[str] = queue.Queue()
 
     def follow() -> list[str]:
-        """The head of the answer may not come before the first event."""
+        """Return the event names of the stream, whose headers may not arrive before the first event."""
         body = {"prompt": f"streamed {tag}", "model": "streamed", "stream": True, "partial_images": 1}
         with installation.ask(3, tenant).stream("POST", "/v1/images/generations", json=body) as answer:
             names = []
@@ -233,7 +235,7 @@ def test_a_stream_of_openais_brings_what_another_process_executes(
     assert len(posts_of(installation.upstream.posts, tag)) == 2
 
 
-def test_a_token_of_one_machine_is_good_at_every_process(installation: Installation) -> None:
+def test_a_token_of_one_machine_is_valid_at_every_process(installation: Installation) -> None:
     tenant = installation.new_tenant()
     form = {
         "grant_type": "client_credentials",
@@ -247,7 +249,7 @@ def test_a_token_of_one_machine_is_good_at_every_process(installation: Installat
     assert found == [[200] * len(PROCESSES)] * len(PROCESSES)
 
 
-def test_a_revoked_token_is_refused_at_every_process(installation: Installation) -> None:
+def test_a_revoked_token_is_rejected_at_every_process(installation: Installation) -> None:
     tenant = installation.new_tenant()
     operator = installation.client(installation.operator, process=0)
     token = order_token(operator, tenant.guid, scope="image:read", expires_in=600)
@@ -262,7 +264,7 @@ def test_a_revoked_token_is_refused_at_every_process(installation: Installation)
     assert found() == [401] * len(PROCESSES)
 
 
-def test_a_picture_that_becomes_private_is_gone_at_every_process(installation: Installation, tag: str) -> None:
+def test_a_picture_that_becomes_private_is_hidden_at_every_process(installation: Installation, tag: str) -> None:
     tenant = installation.new_tenant()
     guid = tenant.http.post("/image", json={"prompt": tag, "visibility": "public"}).json()["guid"]
     paths = [f"/image/{guid}", f"/image/{guid}/content"]
@@ -274,7 +276,9 @@ def test_a_picture_that_becomes_private_is_gone_at_every_process(installation: I
     assert [client.get(path).status_code for path in paths for client in clients] == [404] * 8
 
 
-def test_a_server_with_another_secret_does_not_start_and_says_why(installation: Installation, tmp_path: Path) -> None:
+def test_a_server_with_another_secret_does_not_start_and_reports_why(
+    installation: Installation, tmp_path: Path
+) -> None:
     other = {"PIXYPROXY_SECRET_KEY": "another secret, of at least 32 characters", "PIXYPROXY_DATA_DIR": str(tmp_path)}
     environment = {**installation.machines[0].environment, **other}
     started = run_command(

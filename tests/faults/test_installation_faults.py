@@ -1,4 +1,4 @@
-"""A machine dies, a clock is wrong, a process freezes: the rest of the installation goes on, and buys nothing twice."""
+"""A machine dies, a clock is wrong, a process freezes: the installation continues, and buys nothing twice."""
 
 import base64
 import signal
@@ -28,12 +28,12 @@ from tests.web.streams import ReceivedEvent, events_in, following
 
 INPUT = png(64, 64, seed=5)
 TAKEOVER_SECONDS = 10
-"""In which another machine has executed what waited, once there are places."""
+"""The time in which another machine executes the waiting orders, once there are slots."""
 LEASE_SECONDS = 60
 SLACK_SECONDS = 20
 FIVE_MINUTES = 300
 GO_ON_SECONDS = 10
-"""The database ends a transaction that is idle for 5 s; others then go on."""
+"""The database ends a transaction that is idle for 5 s; then others continue."""
 SCHEDULING = r"\bupstreams\b.*\bFOR UPDATE|^\s*UPDATE\s+upstreams\b"
 """The statements that take the scheduling lock."""
 
@@ -46,7 +46,7 @@ def gate_for(prompt: str, upstream: FakeUpstream) -> Gate:
 
 
 def order_edit(client: httpx2.Client, prompt: str) -> httpx2.Response:
-    """Edit a picture, which ``/v1`` alone does; the prompt is the Idempotency-Key."""
+    """Edit a picture, which only ``/v1`` offers; the prompt is the Idempotency-Key."""
     files = {"image": ("input.png", INPUT, "image/png")}
     return client.post("/v1/images/edits", data={"prompt": prompt}, files=files, headers={"Idempotency-Key": prompt})
 
@@ -60,7 +60,7 @@ def edit_or_lose(client: httpx2.Client, prompt: str) -> None:
 def order_patiently(client: httpx2.Client, prompt: str, *, seconds: float = 30) -> float:
     """Order until there is a picture, repeating 503 and lost connections under one Idempotency-Key.
 
-    Return how many seconds that took. Raise TimeoutError after ``seconds``.
+    Return the seconds that it took. Raise TimeoutError after ``seconds``.
     """
     started = time.monotonic()
 
@@ -74,7 +74,7 @@ def order_patiently(client: httpx2.Client, prompt: str, *, seconds: float = 30) 
 
 
 OK_OR_RETRY = {httpx2.codes.CREATED, httpx2.codes.SERVICE_UNAVAILABLE}
-"""While a lock is held, a request may be told to come back."""
+"""While a lock is held, a request may get a 503."""
 
 
 def guids_in(client: httpx2.Client, status: str) -> list[str]:
@@ -90,10 +90,10 @@ def lose(machine: Machine) -> None:
     machine.lose_data()
 
 
-def test_what_waits_at_a_lost_machine_is_executed_by_another(
+def test_orders_waiting_at_a_lost_machine_are_executed_by_another(
     tmp_path: Path, mysql_server: MySqlDatabases, record_property: Callable[[str, object], None]
 ) -> None:
-    """The other machine's two orders hold two places of four; when they are over, it takes what waits."""
+    """The other machine's two orders hold two slots of four; when they finish, it takes the waiting orders."""
     orders, edits = scaled((8, 2), (50, 10))
     with (
         ThreadPoolExecutor(edits) as pool,
@@ -110,11 +110,11 @@ def test_what_waits_at_a_lost_machine_is_executed_by_another(
         prompts = [f"edit-{number}-{uuid.uuid4()}" for number in range(edits)]
         edited = [pool.submit(edit_or_lose, clients[number % 2], prompt) for number, prompt in enumerate(prompts)]
         survivor = clients[2]
-        wait_until(lambda: len(guids_in(survivor, "accepted")) == orders, seconds=15, what="the wait of all orders")
+        wait_until(lambda: len(guids_in(survivor, "accepted")) == orders, seconds=15, what="the queueing of all orders")
         waiting = guids_in(survivor, "accepted")
 
         lost = installation.machines[0]
-        # One order's answer is whole in the spool, and nothing more; the other was called and is not answered.
+        # One order's answer is complete in the spool and not stored yet; the other was called and is not answered.
         Fault(FaultPoint.SPOOLED).write(lost.processes[0].folder)
         received.open()
         assert lost.processes[0].wait_until_dead() == -signal.SIGKILL
@@ -126,7 +126,7 @@ def test_what_waits_at_a_lost_machine_is_executed_by_another(
         wait_until(
             lambda: statuses(survivor, [*own, *waiting]) == {"stored"},
             seconds=TAKEOVER_SECONDS,
-            what="the execution of what waited at the lost machine",
+            what="the execution of the lost machine's waiting orders",
         )
         record_property("figures", f"a lost machine's {orders} orders took {time.monotonic() - since:.1f} s elsewhere")
         again = [order_edit(survivor, prompt) for prompt in prompts]
@@ -148,11 +148,11 @@ def test_what_waits_at_a_lost_machine_is_executed_by_another(
 
 
 UNDECIDED = {"calling", "unknown"}
-"""Nobody knows what the upstream makes of it; how soon that is settled depends on the lease."""
+"""The outcome at the upstream cannot be known; how soon the order is settled depends on the lease."""
 
 
-@pytest.mark.skipif(not FULL, reason="a lease takes a minute to end")
-def test_what_a_lost_machine_had_called_becomes_unknown(tmp_path: Path, mysql_server: MySqlDatabases) -> None:
+@pytest.mark.skipif(not FULL, reason="a lease takes a minute to expire: make faults")
+def test_calls_of_a_lost_machine_become_unknown(tmp_path: Path, mysql_server: MySqlDatabases) -> None:
     with open_installation(tmp_path, mysql_server, {"one": {}}, shape="2x1") as installation:
         tenant = installation.new_tenant()
         gate_for("called", installation.upstream)
@@ -202,7 +202,7 @@ def test_a_process_whose_clock_is_ahead_harms_no_order_and_no_token(
         assert set(upstream.posts_by_prompt.values()) == {1}
 
 
-def test_others_go_on_when_a_process_freezes_while_it_holds_the_scheduling_lock(
+def test_others_continue_when_a_process_freezes_with_the_scheduling_lock(
     tmp_path: Path, mysql_server: MySqlDatabases, record_property: Callable[[str, object], None]
 ) -> None:
     with (
@@ -217,12 +217,12 @@ def test_others_go_on_when_a_process_freezes_while_it_holds_the_scheduling_lock(
         seconds = order_patiently(other, "others")
         frozen.thaw()
         asked.result(timeout=90)
-        record_property("figures", f"others went on {seconds:.1f} s after a process froze with the scheduling lock")
+        record_property("figures", f"others continued {seconds:.1f} s after a process froze with the scheduling lock")
         assert seconds < GO_ON_SECONDS
         assert installation.upstream.posts_by_prompt == {"frozen": 1, "others": 1}
 
 
-def test_a_worker_executes_what_servers_that_execute_nothing_take(tmp_path: Path, mysql_server: MySqlDatabases) -> None:
+def test_a_worker_executes_orders_of_servers_that_execute_nothing(tmp_path: Path, mysql_server: MySqlDatabases) -> None:
     with open_installation(tmp_path, mysql_server, {"one": {}}, shape="2x1", serve=("--no-execute",)) as installation:
         upstream, tenant = installation.upstream, installation.new_tenant()
         first = place_order(installation.ask(0, tenant), "first")
@@ -239,7 +239,7 @@ def test_a_worker_executes_what_servers_that_execute_nothing_take(tmp_path: Path
 
 
 def assert_previews_come(installation: Installation, tenant: TenantClient) -> None:
-    """The events of an order bring previews while the upstream still works on it."""
+    """Assert that an order's events bring previews while the upstream still works on it."""
     gate = gate_for("followed", installation.upstream)
     guid = place_order(installation.ask(0, tenant), "followed", partial_images=1)
     with following(installation.ask(1, tenant), guid) as events:
@@ -249,7 +249,7 @@ def assert_previews_come(installation: Installation, tenant: TenantClient) -> No
 
 
 def assert_stream_comes(installation: Installation, tenant: TenantClient) -> None:
-    """So does a stream of OpenAI's, and the picture in it is the stored one."""
+    """Assert that an OpenAI stream brings previews too, and the stored picture."""
     gate = gate_for("streamed", installation.upstream)
     body = {"prompt": "streamed", "stream": True, "partial_images": 1}
     with installation.ask(0, tenant).stream("POST", "/v1/images/generations", json=body) as answer:

@@ -1,4 +1,4 @@
-"""Clients that repeat a request by themselves get what they ordered once, whichever process they come to."""
+"""Clients that repeat a request by themselves get their order once, whichever process they reach."""
 
 import json
 import os
@@ -35,7 +35,7 @@ VERCEL_AI = os.environ.get("VERCEL_AI", "")
 
 
 @pytest.mark.parametrize("hang_up", ["passed on", "not passed on"])
-def test_orders_that_the_official_sdk_sends_again_are_bought_once(
+def test_orders_that_the_official_sdk_retries_are_bought_once(
     hang_up: str, installation: Installation, record_property: Callable[[str, object], None]
 ) -> None:
     balancer = installation.balancer
@@ -51,20 +51,20 @@ def test_orders_that_the_official_sdk_sends_again_are_bought_once(
 
 
 @pytest.mark.parametrize("path", ["/image", "/v1/images/generations"])
-def test_orders_that_are_repeated_without_a_word_are_bought_once(
+def test_orders_that_are_repeated_without_a_retry_header_are_bought_once(
     path: str, installation: Installation, record_property: Callable[[str, object], None]
 ) -> None:
     url, tenant = installation.balancer.url, installation.new_tenant()
     orders = new_orders(ORDERS // 2, [Loss.TIMEOUT, Loss.CUT_ABOVE], installation.upstream)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda order: order_insistently(url, tenant.api_key, order, path=path), orders))
-    record_property("figures", figures(f"repeated without a word, {path}", orders, installation.upstream))
+    record_property("figures", figures(f"repeated without a retry header, {path}", orders, installation.upstream))
     assert min(order.attempts for order in orders) > 1
     assert bought_wrongly(orders, installation.upstream) == {}
     assert [order for order in orders if order.ended not in ENDS[order.loss]] == []
 
 
-@pytest.mark.skipif(not (FULL and LITELLM.exists()), reason="in the full form, where make bench-peers was run before")
+@pytest.mark.skipif(not (FULL and LITELLM.exists()), reason="needs FULL=1 and the environment of make bench-peers")
 def test_orders_of_litellms_router_are_bought_once(
     installation: Installation, record_property: Callable[[str, object], None]
 ) -> None:
@@ -75,7 +75,7 @@ def test_orders_of_litellms_router_are_bought_once(
     assert [order.ended == PICTURE for order in orders] == [False, True]
 
 
-@pytest.mark.skipif(not VERCEL_AI, reason="tests/clients/vercel_ai.mjs says how it is run by hand")
+@pytest.mark.skipif(not VERCEL_AI, reason="needs the SDK's packages: see tests/clients/vercel_ai.mjs")
 def test_orders_of_the_vercel_ai_sdk_are_bought_once(
     installation: Installation, record_property: Callable[[str, object], None]
 ) -> None:
@@ -89,7 +89,7 @@ def test_orders_of_the_vercel_ai_sdk_are_bought_once(
 def ordered_by(
     command: list[str], folder: Path, installation: Installation, *, environment: dict[str, str] | None = None
 ) -> list[Order]:
-    """Run a client in a process of its own, which orders a picture whose answer is cut and one that takes long."""
+    """Run a client in a separate process that orders a picture whose response is cut and one that takes long."""
     tenant = installation.new_tenant()
     orders = new_orders(2, [Loss.CUT_ABOVE, Loss.TIMEOUT], installation.upstream)
     arguments = [installation.balancer.url, "wide", str(CLIENT_SECONDS), *(order.prompt for order in orders)]

@@ -1,4 +1,4 @@
-"""Clients that hang up and processes that end in mid-generation: what is paid for is kept, and bought once."""
+"""Clients hang up and processes end during a generation: paid pictures are kept, and bought once."""
 
 import signal
 from collections.abc import Iterator
@@ -26,20 +26,20 @@ HANG_UPS = scaled(100, 1_000)
 
 @dataclass(frozen=True)
 class Site:
-    """What outlives a process: settings, upstream, and a tenant's key."""
+    """Everything that outlives a process: settings, upstream, and a tenant's key."""
 
     settings: Settings
     upstream: FakeUpstream
     api_key: str
 
     def files(self) -> list[Path]:
-        """Every file of the store."""
+        """Return every file of the store."""
         return [path for path in self.settings.images.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(params=["sqlite"])
 def site(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Site]:
-    """Return a site, on SQLite unless the test asks for both databases."""
+    """Yield a site, on SQLite unless the test asks for both databases."""
     url = mysql_server.create_database() if request.param == "mysql" else None
     with FakeUpstream(picture=noise_png(300_000, seed=9)) as upstream:
         settings = make_settings(tmp_path, database_url=url, shutdown_seconds=20, **upstream_settings(upstream))
@@ -49,7 +49,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlData
 
 
 def own_images(client: httpx2.Client) -> list[dict[str, str]]:
-    """The tenant's images, from every page."""
+    """Return the tenant's images from every page."""
     listed: list[dict[str, str]] = []
     url: str | None = "/image?mine=true&limit=100"
     while url is not None:
@@ -61,7 +61,7 @@ def own_images(client: httpx2.Client) -> list[dict[str, str]]:
 
 @contextmanager
 def ordering(site: Site, folder: Path) -> Iterator[tuple[ServerProcess, Future[httpx2.Response]]]:
-    """A server process, and an order that is on its way to it."""
+    """Yield a server process, and an order in progress there."""
     with (
         running_server(site.settings, folder) as server,
         server.client(site.api_key) as client,
@@ -71,7 +71,7 @@ def ordering(site: Site, folder: Path) -> Iterator[tuple[ServerProcess, Future[h
 
 
 def assert_picture_is_kept(client: httpx2.Client, site: Site) -> None:
-    """There is one image, and its picture is what the upstream sent."""
+    """Assert that there is one image, and its picture is the one that the upstream sent."""
     (image,) = own_images(client)
     assert client.get(f"/image/{image['guid']}/content").content == site.upstream.picture
     assert len(site.upstream.requests) == 1
@@ -92,7 +92,7 @@ def test_a_client_that_hangs_up_finds_its_picture_in_the_list(site: Site, tmp_pa
 
 
 @pytest.mark.parametrize("site", ["sqlite", "mysql"], indirect=True)
-def test_hang_ups_of_two_tenants_leave_the_server_as_it_was(site: Site, tmp_path: Path) -> None:
+def test_hang_ups_of_two_tenants_leave_the_server_usable(site: Site, tmp_path: Path) -> None:
     site.upstream.delay = 0.2
     keys = [site.api_key, new_api_key(site.settings, tenant="another")]
 
@@ -122,13 +122,13 @@ def test_hang_ups_of_two_tenants_leave_the_server_as_it_was(site: Site, tmp_path
             return done and sum(map(len, listed)) == len(site.upstream.requests)
 
         wait_until(all_kept, what="every picture that was bought")
-        # Every connection of the pool is of use still.
+        # Every connection of the pool is still usable.
         with ThreadPoolExecutor(4) as pool:
             answers = pool.map(lambda _: first.post("/image", json={"prompt": "tenant 0"}).status_code, range(4))
             assert set(answers) == {201}
 
 
-def test_sigterm_in_mid_generation_finishes_it_and_answers(site: Site, tmp_path: Path) -> None:
+def test_sigterm_during_a_generation_finishes_and_answers_it(site: Site, tmp_path: Path) -> None:
     site.upstream.delay = 1.0
     with running_server(site.settings, tmp_path) as server, server.client(site.api_key) as client:
         with ThreadPoolExecutor(1) as pool:
@@ -158,10 +158,10 @@ def test_sigterm_with_twenty_in_flight_answers_them_all(site: Site, tmp_path: Pa
         assert len(site.upstream.requests) == 20
 
 
-def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+def test_sigterm_waits_no_longer_than_its_limit(tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         upstream.behave(HANG)
-        # Long enough to write down how it ended, once the waiting is over.
+        # Long enough to record the outcome after the waiting has ended.
         settings = make_settings(tmp_path, shutdown_seconds=5, **upstream_settings(upstream))
         api_key = new_api_key(settings)
         with running_server(settings, tmp_path) as server, server.client(api_key) as client:
@@ -178,7 +178,7 @@ def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
             assert len(upstream.requests) == 1
 
 
-def test_sigterm_waits_for_an_order_that_nobody_is_connected_for(tmp_path: Path) -> None:
+def test_sigterm_waits_for_an_order_without_a_connected_client(tmp_path: Path) -> None:
     with FakeUpstream(delay=2.5) as upstream:
         settings = make_settings(tmp_path, shutdown_seconds=20, **upstream_settings(upstream))
         api_key = new_api_key(settings)
@@ -197,7 +197,7 @@ def test_sigterm_without_work_ends_with_exit_code_0(tmp_path: Path) -> None:
         assert server.terminate() == 0
 
 
-def test_sigterm_keeps_the_picture_of_a_client_that_has_hung_up(site: Site, tmp_path: Path) -> None:
+def test_sigterm_keeps_the_picture_of_a_disconnected_client(site: Site, tmp_path: Path) -> None:
     site.upstream.delay = 0.5
     headers = {"Authorization": f"Bearer {site.api_key}", "Content-Type": "application/json"}
     with running_server(site.settings, tmp_path) as server:
@@ -211,10 +211,10 @@ def test_sigterm_keeps_the_picture_of_a_client_that_has_hung_up(site: Site, tmp_
 
 
 BEFORE_AND_AFTER_RECOVERY = {"generation_in_flight", "generation_unknown"}
-"""The new process answers at once, and ends what the killed one left a moment later."""
+"""The new process responds at once, and settles the killed one's orders a moment later."""
 
 
-def test_kill_in_mid_generation_never_buys_a_second_time(site: Site, tmp_path: Path) -> None:
+def test_kill_during_a_generation_never_buys_a_second_time(site: Site, tmp_path: Path) -> None:
     site.upstream.behave_once(HANG)
     with ordering(site, tmp_path) as (server, order):
         site.upstream.wait_for_requests(1)

@@ -1,4 +1,4 @@
-"""An answer that was paid for and cannot be used outlives kill -9, until an operator has decided on it."""
+"""A retained answer survives kill -9 until an operator has resolved it."""
 
 import base64
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.server import make_settings, upstream_settings
 from tests.support.upstream import SVG_AS_PNG, FakeUpstream
 
 
-def test_a_kept_answer_survives_a_kill_and_goes_when_it_is_resolved(tmp_path: Path, upstream: FakeUpstream) -> None:
+def test_a_retained_answer_survives_a_kill_and_is_removed_when_resolved(tmp_path: Path, upstream: FakeUpstream) -> None:
     settings = make_settings(tmp_path, **upstream_settings(upstream))
     place = Place(tmp_path, settings)
     api_key = new_api_key(settings)
@@ -31,7 +31,7 @@ def test_a_kept_answer_survives_a_kill_and_goes_when_it_is_resolved(tmp_path: Pa
         server.wait_until_listening()
         with server.client(api_key) as http:
             wait_until(lambda: http.get(path).json()["status"] == "unknown", what="the recovery")
-        # Recovery removes all but what is kept.
+        # Recovery removes everything but retained answers.
         wait_until(lambda: spooled(settings) == [kept], what="the cleaning")
     assert before == kept.read_bytes()
     told = place.run("doctor").stdout

@@ -1,7 +1,7 @@
-"""A server that is killed at every step of a generation, and at any moment: nothing is lost, nothing bought twice.
+"""A server is killed at every step of a generation, and at any moment: nothing is lost or bought twice.
 
-``KILLS`` in the environment says how many kills there are to be in all, and each has to be recovered from in time.
-Without it there is one for each way, and no more time is asked of a machine than that it comes to an end.
+``KILLS`` in the environment sets the total number of kills, each of which must be recovered from in time. Without it
+there is one kill of each kind, and recovery only has to finish.
 """
 
 import json
@@ -28,20 +28,20 @@ from tests.support.mariadb import MySqlDatabases
 from tests.support.process import wait_until
 
 SEED = 20261121
-MEMORY = Path("/dev/shm")  # noqa: S108  (a file system of its own, which is what is wanted)
+MEMORY = Path("/dev/shm")  # noqa: S108  (a separate file system is needed)
 LONGEST_SECONDS = 0.8
-"""Of a random moment: about when the last of the orders is over."""
+"""Of a random moment: about when the last of the orders finishes."""
 TIMES = {FaultPoint.REFUSED: 2, FaultPoint.SETTLED: 2} | dict.fromkeys(
     (FaultPoint.ANSWERED, FaultPoint.SPOOLED, FaultPoint.MOVED, FaultPoint.RECORDED, FaultPoint.CLEANED), 6
 )
-"""How often the orders of one kill pass a point for certain; others all eight of them."""
+"""How often the orders of one kind certainly pass a point; others pass it with all eight orders."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to be killed: at a point of a generation, or at a random moment; then perhaps at one of the recovery.
+    """A kind of kill: at a point of a generation or a random moment, and then optionally at a point of recovery.
 
-    Where the point ``fails``, something unforeseen happens there, and the kill comes after that.
+    If the point ``fails``, an unforeseen error happens there, and the kill comes after that.
     """
 
     point: FaultPoint | None
@@ -51,7 +51,7 @@ class Way:
     fails: bool = False
 
     def __str__(self) -> str:
-        """Its name in reports."""
+        """Return its name in reports."""
         name = "any moment" if self.point is None else self.point.value
         then = f", then in recovery at {self.then}" if self.then else ""
         return (
@@ -82,7 +82,7 @@ KILLS = int(os.environ.get("KILLS", "0"))
 
 @dataclass(frozen=True)
 class Sites:
-    """One site for each database and place of the pictures, opened when it is first needed."""
+    """One site for each database and location of the pictures, opened on first use."""
 
     folder: Path
     servers: MySqlDatabases
@@ -90,7 +90,7 @@ class Sites:
     opened: dict[tuple[str, bool], Site] = field(default_factory=dict)
 
     def get(self, way: Way) -> Site:
-        """The site for a way to be killed, its server alive."""
+        """Return the site for a kind of kill, with its server alive."""
         name = (way.backend, way.elsewhere)
         if name not in self.opened:
             self.opened[name] = self._open(way)
@@ -113,7 +113,7 @@ class Sites:
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases) -> Iterator[Sites]:
-    """Sites that the tests of this module share: each kill brings orders of its own."""
+    """Yield sites shared by the tests of this module: each kill brings its own orders."""
     with ExitStack() as held:
         yield Sites(tmp_path_factory.mktemp("kills"), mysql_server, held)
 
@@ -123,7 +123,7 @@ def test_a_kill_loses_nothing_and_buys_nothing_twice(
     way: Way, sites: Sites, record_property: Callable[[str, object], None]
 ) -> None:
     if way.elsewhere and not MEMORY.is_dir():
-        pytest.skip(f"there is no {MEMORY} here")
+        pytest.skip(f"{MEMORY} does not exist on this machine")
     findings, dice = Findings(), random.Random(f"{SEED} {way}")
     site = sites.get(way)
     try:
@@ -137,7 +137,7 @@ def test_a_kill_loses_nothing_and_buys_nothing_twice(
 
 
 def kill_and_recover(site: Site, way: Way, dice: random.Random, findings: Findings) -> None:
-    """Kill the server while it works on orders of every kind, start it again, and look at what became of them."""
+    """Kill the server while it works on orders of every kind, restart it, and examine the orders."""
     orders = new_orders(after_failures=way.fails)
     dice.shuffle(orders)
     if way.point is not None:
@@ -164,7 +164,7 @@ def kill_and_recover(site: Site, way: Way, dice: random.Random, findings: Findin
 
 
 def take_death(site: Site, findings: Findings) -> set[str]:
-    """Wait until the server was killed; the generations whose pictures are durable in its spool."""
+    """Wait until the server was killed; return the generations whose pictures are durable in its spool."""
     assert site.server.wait_until_dead() == -signal.SIGKILL, site.server.logs[-1].read_text()
     findings.kills += 1
     clear_plan(site.folder)
@@ -172,7 +172,7 @@ def take_death(site: Site, findings: Findings) -> set[str]:
 
 
 def restart(site: Site) -> None:
-    """Start the server anew, with nothing planned for it."""
+    """Restart the server without a plan."""
     clear_plan(site.folder)
     site.server.start()
     site.server.wait_until_listening()

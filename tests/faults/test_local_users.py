@@ -1,4 +1,4 @@
-"""Other users of the machine can read nothing that PixyProxy keeps, whatever the umask that it was started with."""
+"""Other users of the machine can read none of PixyProxy's files, whatever umask it was started with."""
 
 import json
 import stat
@@ -12,12 +12,12 @@ USUAL_UMASK = 0o022
 
 
 def modes_below(*folders: Path) -> dict[str, str]:
-    """Return the modes of folders and of all that is in them, as ``ls -l`` shows them."""
+    """Return the modes of folders and their contents, as ``ls -l`` shows them."""
     paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     return {path.name: stat.filemode(path.lstat().st_mode) for path in paths}
 
 
-def test_no_other_user_can_read_what_is_kept(tmp_path: Path) -> None:
+def test_no_other_user_can_read_any_file_of_pixyproxy(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     issued = subprocess.run(
         [PROGRAM, "bootstrap", "--json"],

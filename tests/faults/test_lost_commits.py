@@ -1,4 +1,4 @@
-"""The answer to a COMMIT is lost, so that nobody knows whether it took effect: there is one effect nevertheless."""
+"""The response to a COMMIT is lost, so that the transaction is in doubt: it still takes effect exactly once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,28 +14,28 @@ from tests.support.server import TenantClient, make_settings, serving, upstream_
 from tests.support.upstream import FakeUpstream
 
 CLAIM, RECORD = b"INSERT INTO generations", b"INSERT INTO images"
-"""Which transaction of an order it is, by a statement: others, of recovery or for a key, may come between."""
+"""Statements that identify a transaction of an order. Others, of recovery or for a key, may come between."""
 
 
 @pytest.fixture
 def thief(
     mysql_server: MySqlDatabases, tmp_path: Path, upstream: FakeUpstream
 ) -> Iterator[tuple[CommitThief, TenantClient]]:
-    """A tenant of a server whose way to the database is not to be trusted."""
+    """Yield a tenant of a server whose connection to the database loses responses."""
     url = mysql_server.create_database()
     with commit_thief(url) as (thief, way):
         settings = make_settings(tmp_path, database_url=way, **upstream_settings(upstream))
         with serving(settings) as server:
             tenant = server.new_tenant("t")
             with tenant.http:
-                # What is done once, for the first request with a key, is done.
+                # Complete everything that is done once, for the first request with a key.
                 tenant.http.post("/image", json={"prompt": "before"}).raise_for_status()
                 yield thief, tenant
     mysql_server.drop_database(url)
 
 
 def order_and_lose(statement: bytes, thief: CommitThief, tenant: TenantClient, **headers: str) -> None:
-    """Order a picture, lose the answer to the COMMIT of a statement, and wait until all is settled."""
+    """Order a picture, lose the response to the COMMIT of a statement, and wait until all is settled."""
     thief.steal(statement)
     tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
     assert thief.stolen.is_set()
@@ -68,14 +68,14 @@ def test_an_order_whose_commit_was_lost_is_replayed_with_its_key(
     def again() -> httpx2.Response:
         return tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers)
 
-    # For a moment longer it is told that the record is pending.
+    # For a moment longer the error says that the record is pending.
     wait_until(lambda: again().status_code == 201)
     assert again().headers["idempotency-replayed"] == "true"
     assert upstream.posts_by_prompt["a fox"] == 1
     assert [image["prompt"] for image in tenant.http.get("/image?mine=true").json()] == ["a fox", "before"]
 
 
-def test_a_claim_of_which_nobody_could_know_ends_unasked_when_the_database_is_back(
+def test_a_claim_in_doubt_is_settled_by_itself_when_the_database_is_back(
     thief: tuple[CommitThief, TenantClient], upstream: FakeUpstream
 ) -> None:
     stealing, tenant = thief
@@ -91,6 +91,6 @@ def test_a_claim_of_which_nobody_could_know_ends_unasked_when_the_database_is_ba
 
     wait_until(failed)
     assert upstream.posts_by_prompt["a fox"] == 0
-    # It was told that nothing was changed: the same key buys.
+    # The error said that nothing was changed: the same key buys.
     assert tenant.http.post("/image", json={"prompt": "a fox"}, headers=headers).status_code == 201
     assert upstream.posts_by_prompt["a fox"] == 1

@@ -1,4 +1,4 @@
-"""Redis dies, freezes and comes back under load: nothing is refused for it, and limits hold in each process.
+"""Redis dies, freezes and comes back under load: no request fails, and limits hold in each process.
 
 ``tests/web/rate_limits/test_counters.py`` has every fault of Redis in one process.
 """
@@ -20,9 +20,9 @@ from tests.support.scale import scaled
 from tests.support.server import make_settings
 
 ANSWER_SECONDS = 30
-"""A read that takes longer hangs, whatever becomes of Redis."""
+"""A read that takes longer hangs, in any state of Redis."""
 ABSENT_IMAGE = "/image/00000000-0000-4000-8000-000000000000"
-# So few that all of them are over within the minute that they are counted for, on a slow machine too.
+# Few enough that all finish within the minute for which they count, on a slow machine too.
 CHANGES = 20
 SIGN_INS = 10
 
@@ -39,10 +39,10 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path, redis: RedisServer) -> Iterator[Stage]:
-    """All of it running."""
+    """Yield the running stage."""
     settings = make_settings(
         tmp_path,
-        # The load is heavy for an embedded database, and not what is tested.
+        # The load is heavy for an embedded database, which is not under test.
         database_wait_seconds=30,
         changes_per_minute=CHANGES,
         reads_per_second=1_000_000,
@@ -56,26 +56,26 @@ def stage(tmp_path: Path, redis: RedisServer) -> Iterator[Stage]:
 
 @dataclass(frozen=True)
 class Readers:
-    """Threads that read without a pause until they are told to stop, and what they were answered."""
+    """Threads that read without a pause until they are stopped, and the responses they got."""
 
     stop: threading.Event
     seen: Counter[int]
 
     def read(self, server: ServerProcess, api_key: str) -> None:
-        """Read on; an answer that does not come in time ends the test."""
+        """Read repeatedly; a response that does not arrive in time ends the test."""
         with server.client(api_key, timeout=ANSWER_SECONDS) as client:
             while not self.stop.is_set():
                 self.seen[client.get("/image").status_code] += 1
 
 
 def limits_of(server: ServerProcess) -> object:
-    """Who holds the limits, as ``/readyz`` says."""
+    """Return which counters hold the limits, from ``/readyz``."""
     with server.client() as client:
         return client.get("/readyz").raise_for_status().json()["limits"]
 
 
 def count_of(status: int, server: ServerProcess, api_key: str | None, path: str, attempts: int) -> int:
-    """How many of the attempts are answered with this status; the others have to be limited."""
+    """Count the attempts with this status; the others must be limited."""
     with server.client(api_key) as client, ThreadPoolExecutor(4) as pool:
 
         def ask(_: int) -> int:
@@ -89,7 +89,7 @@ def count_of(status: int, server: ServerProcess, api_key: str | None, path: str,
 
 
 @pytest.mark.parametrize("fault", scaled(["frozen"], ["killed", "frozen"]))
-def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
+def test_redis_goes_away_under_load(fault: str, stage: Stage) -> None:
     assert count_of(404, stage.one, stage.api_key, ABSENT_IMAGE, 5) == 5
     assert [limits_of(server) for server in (stage.one, stage.two)] == ["shared", "shared"]
     readers = Readers(threading.Event(), Counter())
@@ -117,7 +117,7 @@ def test_a_redis_that_goes_away_under_load(fault: str, stage: Stage) -> None:
         assert "Traceback" not in log
         assert PASSWORD not in log
         assert "sesame" not in log
-    # From here on both count in Redis again, where what was killed begins anew and what was frozen goes on.
+    # From here on both count in Redis again: a killed Redis starts empty, a frozen one continues.
     made = [count_of(404, server, stage.api_key, ABSENT_IMAGE, CHANGES) for server in (stage.one, stage.two)]
     assert CHANGES - 5 - 5 <= sum(made) <= CHANGES
 

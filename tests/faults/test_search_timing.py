@@ -1,7 +1,7 @@
-"""How long an answer about pictures takes tells nothing of private ones: Welch's t, for ``make faults`` alone.
+"""The time of a response about pictures reveals nothing of private ones: Welch's t, for ``make faults`` alone.
 
-``tests/data/repositories/test_image_search_order.py`` proves the same of searches by their structure, at once and
-every time.
+``tests/data/repositories/test_image_search_order.py`` proves the same of searches by their structure, at once and every
+time.
 """
 
 import random
@@ -25,11 +25,11 @@ PROMPT_LENGTH = 4_000
 WORD = "lighthouse"
 ABSENT = "lighthousf"
 
-pytestmark = pytest.mark.skipif(not FULL, reason="takes minutes of a quiet machine: make faults")
+pytestmark = pytest.mark.skipif(not FULL, reason="takes minutes of an idle machine: make faults")
 
 
 def difference(one: Callable[[], object], other: Callable[[], object]) -> float:
-    """Return Welch's t of how long the two take, asked for in random order."""
+    """Return Welch's t of the durations of the two, requested in random order."""
     times: tuple[list[float], list[float]] = ([], [])
     order = [0, 1] * TIMINGS
     random.shuffle(order)
@@ -51,7 +51,7 @@ def test_a_search_takes_as_long_for_words_of_private_prompts_as_for_others(viewe
     owner, stranger = add_tenant(data), add_tenant(data)
     for _ in range(PICTURES):
         add_private(data, owner, f"{secrets.token_hex(PROMPT_LENGTH // 2)} {WORD}")
-        # As many that may be seen, so that the database walks over all.
+        # As many visible pictures, so that the database walks over all.
         add_image(data, owner, prompt="a short one")
     tenant_id = stranger.id if viewer == "stranger" else None
 
@@ -62,7 +62,7 @@ def test_a_search_takes_as_long_for_words_of_private_prompts_as_for_others(viewe
     assert abs(difference(search(WORD), search(ABSENT))) < MOST
 
 
-def test_a_private_picture_takes_as_long_as_one_that_is_absent(data: Repositories) -> None:
+def test_a_private_picture_takes_as_long_as_a_missing_one(data: Repositories) -> None:
     owner = add_tenant(data)
     private = [add_private(data, owner, secrets.token_hex(PROMPT_LENGTH // 2)) for _ in range(PICTURES)]
     absent = [ImageGuid(new_guid()) for _ in range(PICTURES)]

@@ -1,4 +1,4 @@
-"""Searches that are meant to hurt: they are bounded, and nobody else waits for them."""
+"""Expensive searches are bounded, and no other request waits for them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from tests.support.server import UNLIMITED, RunningServer, make_settings, servin
 
 ROWS = 50_000
 SEARCH_SECONDS = 0.02
-"""So many rows take several times as long."""
+"""A limit that this many rows exceed several times."""
 AT_ONCE = 32
 
 
 def fill(data: Repositories) -> None:
-    """Make pictures of a public tenant, all alike but for their GUIDs."""
+    """Create pictures of a public tenant that differ only by their GUIDs."""
     first = add_image(data, add_tenant(data), prompt="abcdefg " * 20)
     columns = ", ".join(name for name in COLUMNS if name != "guid")
     statement = f"""
@@ -34,14 +34,14 @@ def fill(data: Repositories) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server with many pictures, one connection, and little time for searches."""
+    """Yield a server with many pictures, one connection, and a short time limit for searches."""
     settings = make_settings(tmp_path, **UNLIMITED, database_pool_size=1, search_seconds=SEARCH_SECONDS)
     with serving(settings) as server:
         server.call(lambda services: services.database.write(fill))
         yield server
 
 
-def test_a_search_that_takes_too_long_is_told_what_to_do(server: RunningServer) -> None:
+def test_a_search_that_takes_too_long_gets_an_error_with_advice(server: RunningServer) -> None:
     with server.client() as client:
         for _ in range(3):
             answer = client.get("/image", params={"prompt": "a b c d e f g nowhere"})
@@ -49,7 +49,7 @@ def test_a_search_that_takes_too_long_is_told_what_to_do(server: RunningServer) 
         assert len(client.get("/image", params={"limit": 5}).json()) == 5
 
 
-def test_many_searches_at_once_are_bounded_and_others_are_served(server: RunningServer) -> None:
+def test_concurrent_searches_are_bounded_and_other_requests_are_served(server: RunningServer) -> None:
     with server.client() as client, ThreadPoolExecutor(AT_ONCE) as threads:
         query = {"prompt": "a b c d e f g nowhere"}
         searches = [threads.submit(client.get, "/image", params=query) for _ in range(AT_ONCE)]

@@ -1,6 +1,6 @@
-"""A shared cache in front, with its own defaults, gives no answer to a credential to anyone else.
+"""A shared cache in front, with its default settings, serves no response to a credential to any other client.
 
-Varnish and nginx let requests with ``Authorization`` through, so everything here is asked with ``X-API-Key``.
+Varnish and nginx pass requests with ``Authorization`` through, so all requests here use ``X-API-Key``.
 """
 
 import uuid
@@ -18,7 +18,7 @@ from tests.web.builders import make_image
 from tests.web.test_auth_matrix import ROUTES, make_webhook
 
 ENDLESS = {"GET /generation/events"}
-"""Answers that no client can wait for."""
+"""Responses without an end."""
 CACHEABLE = sorted(route for route in ROUTES.keys() - ENDLESS if route.startswith(("GET ", "HEAD ")))
 PAGES = ["GET /", "GET /docs", "GET /openapi.json", "GET /static/icon.svg", "GET /nothing"]
 QUERIES = {"GET /admin/generation": {"status": "stored"}}
@@ -27,7 +27,7 @@ PROMPT = "a lighthouse that nobody else has heard of"
 
 @dataclass(frozen=True)
 class Place:
-    """A server behind a cache: what its owner has there, by the first part of a path, and words that name it."""
+    """A server behind a cache, with the owner's resources by the first part of a path, and words that identify them."""
 
     owner: TenantClient
     stranger: TenantClient
@@ -37,7 +37,7 @@ class Place:
     marks: tuple[str, ...]
 
     def ask(self, client: httpx2.Client, route: str, tenant: TenantClient | None = None) -> httpx2.Response:
-        """Return the answer to a route about what the owner has, through the cache or from its origin."""
+        """Return the response to a route about the owner's resources, through the cache or from the origin."""
         method, path = route.split()
         path = path.replace("{guid}", self.owned.get(path.split("/")[1], "")).replace("{model}", "gpt-image-2")
         headers = {} if tenant is None else {"X-API-Key": tenant.api_key}
@@ -77,7 +77,7 @@ def place(origin: RunningServer, cache: SharedCache) -> Iterator[Place]:
 
 
 @pytest.mark.parametrize("route", CACHEABLE + PAGES)
-def test_nobody_gets_the_answer_to_anothers_credential(route: str, place: Place) -> None:
+def test_no_client_gets_the_response_to_anothers_credential(route: str, place: Place) -> None:
     owners = [place.ask(place.cache, route, place.owner).status_code for _ in range(2)]
     assert owners == [place.ask(place.origin, route, place.owner).status_code] * 2
     for caller in (None, place.stranger):
@@ -86,7 +86,7 @@ def test_nobody_gets_the_answer_to_anothers_credential(route: str, place: Place)
         assert [mark for mark in place.marks if mark in answer.text] == []
 
 
-def test_the_owner_is_not_given_the_answer_to_nobody(place: Place) -> None:
+def test_the_owner_does_not_get_the_anonymous_response(place: Place) -> None:
     guid = make_image(place.owner, visibility="private", size="64x64")["guid"]
     for path in (f"/image/{guid}", f"/image/{guid}/content"):
         for key, status in ((None, 404), (place.owner.api_key, 200), (None, 404)):
@@ -94,7 +94,7 @@ def test_the_owner_is_not_given_the_answer_to_nobody(place: Place) -> None:
             assert place.cache.get(path, headers=headers).status_code == status
 
 
-def test_what_becomes_private_or_is_deleted_is_gone_from_the_cache(place: Place) -> None:
+def test_private_and_deleted_pictures_are_gone_from_the_cache(place: Place) -> None:
     hidden, deleted = (make_image(place.owner, visibility="public", size="64x64")["guid"] for _ in range(2))
     paths = [f"/image/{guid}{suffix}" for guid in (hidden, deleted) for suffix in ("", "/content")]
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_what_becomes_private_or_is_deleted_is_gone_from_the_cache(place: Place)
     assert not {hidden, deleted} & {image["guid"] for image in place.cache.get("/image").json()}
 
 
-def test_what_may_be_kept_is_kept(place: Place) -> None:
-    """So the cache works, and what it does not keep is due to the answers."""
+def test_cacheable_responses_are_cached(place: Place) -> None:
+    """Check that the cache works, so that uncached responses are due to their headers."""
     seen = {place.cache.get("/.well-known/jwks.json").headers["x-request-id"] for _ in range(3)}
     assert len(seen) == 1

@@ -1,4 +1,4 @@
-"""Forty-eight connections that all have passwords hashed keep nobody else from signing in."""
+"""Forty-eight connections that all hash passwords do not keep other users from signing in."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Ask = Callable[[httpx2.Client, TenantClient, str], httpx2.Response]
 
 @pytest.fixture
 def gated(tmp_path: Path) -> Iterator[tuple[RunningServer, FakeContext]]:
-    """A server whose checks of passwords wait for a gate, which is open."""
+    """Yield a server whose password checks wait for a gate, which is open."""
     context = FakeContext()
     context.gate.set()
     with serving(make_settings(tmp_path, **UNLIMITED)) as server:
@@ -44,7 +44,7 @@ def make_another_user(_: httpx2.Client, tenant: TenantClient, __: str) -> httpx2
 
 
 @pytest.mark.parametrize("ask", [sign_in, sign_in_as_nobody, make_another_user])
-def test_a_crowd_of_one_kind_leaves_anothers_sign_in_its_turn(
+def test_many_requests_of_one_kind_leave_another_sign_in_its_turn(
     ask: Ask, gated: tuple[RunningServer, FakeContext]
 ) -> None:
     server, context = gated
@@ -64,6 +64,6 @@ def test_a_crowd_of_one_kind_leaves_anothers_sign_in_its_turn(
         context.gate.set()
         assert signing_in.result().status_code == 200
         assert {asked.result().is_success for asked in crowd} == {ask is not sign_in_as_nobody}
-    # Before it came no more than what was under way, and one for its turn; each with the dummy's hash.
+    # Only the checks in progress and one turn came before it, each with the dummy's hash.
     assert context.done.index(f"verify {OWN_PASSWORD}") <= 2 * (slots.count + 1)
     assert len(context.done) > CROWD

@@ -1,4 +1,4 @@
-"""A picture store that cannot be written or is full: nothing is acknowledged, and reading goes on."""
+"""A read-only or full picture store: no picture is acknowledged, and reads continue."""
 
 import os
 import subprocess
@@ -27,12 +27,12 @@ export TMPDIR="$kept/little"
 mount -o remount,bind,ro /
 exec "$@"
 """
-"""A shell's script that runs a command where the root cannot be written, but for one folder."""
+"""A shell script that runs a command with a read-only root except for one folder."""
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB; skipped where mounting is not permitted."""
+    """Yield a file system of 4 MB; skip if mounting is not permitted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -43,14 +43,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def make_tenant(server: RunningServer) -> TenantClient:
-    """A tenant with a picture that was made before the fault."""
+    """Return a tenant with a picture that was made before the fault."""
     tenant = server.new_tenant("t")
     make_image(tenant, "before")
     return tenant
 
 
 def assert_reads_work(http: httpx2.Client, expected: bytes) -> None:
-    """The picture from before is listed, alone, and its bytes are there."""
+    """Assert that only the earlier picture is listed, and its bytes are served."""
     (image,) = http.get("/image", params={"mine": "true"}).json()
     assert image["prompt"] == "before"
     assert http.get(f"/image/{image['guid']}/content").content == expected
@@ -68,7 +68,7 @@ def test_a_full_disk_acknowledges_nothing_and_reads_go_on(small_disk: Path, tmp_
             assert_problem(answer, 507, "storage_full")
             assert_reads_work(http, picture)
             assert len([path for path in small_disk.rglob("*") if path.is_file()]) == 2
-            # What could not be kept is not bought, so that the same key may buy it later.
+            # A picture that could not be kept is not bought, so the same key may buy it later.
             assert len(upstream.requests) == 1
             (small_disk / "ballast").unlink()
             again = http.post("/image", json={"prompt": "too much"}, headers={"Idempotency-Key": "k"})
@@ -76,7 +76,7 @@ def test_a_full_disk_acknowledges_nothing_and_reads_go_on(small_disk: Path, tmp_
             assert len(upstream.requests) == 2
 
 
-def test_a_full_disk_is_seen_by_readyz(small_disk: Path, tmp_path: Path) -> None:
+def test_readyz_reports_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     settings = make_settings(tmp_path, images=small_disk / "images", max_picture_bytes=1_000_000)
     with serving(settings) as server, server.client() as client:
         assert client.get("/readyz").status_code == 200
@@ -85,7 +85,7 @@ def test_a_full_disk_is_seen_by_readyz(small_disk: Path, tmp_path: Path) -> None
         assert client.get("/healthz").status_code == 200
 
 
-def test_an_upload_that_has_no_room_is_told_so_and_nothing_stays(small_disk: Path, tmp_path: Path) -> None:
+def test_an_upload_without_space_is_rejected_and_leaves_no_files(small_disk: Path, tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         settings = make_settings(
             tmp_path,
@@ -107,7 +107,7 @@ def test_an_upload_that_has_no_room_is_told_so_and_nothing_stays(small_disk: Pat
             assert edit(1_500_000).status_code == 200
 
 
-def test_an_edit_works_where_the_root_is_read_only_and_has_little_room_for_temporary_files(tmp_path: Path) -> None:
+def test_an_edit_works_with_a_read_only_root_and_little_temporary_space(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, **UNLIMITED)
     api_key = new_api_key(settings)
     isolated = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(tmp_path)]
@@ -122,11 +122,11 @@ def test_an_edit_works_where_the_root_is_read_only_and_has_little_room_for_tempo
         assert edited.status_code == 200, edited.text[:500]
 
 
-def test_a_store_that_is_gone_acknowledges_nothing(tmp_path: Path) -> None:
+def test_a_missing_store_acknowledges_nothing(tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         settings = make_settings(tmp_path, **upstream_settings(upstream))
         with serving(settings) as server, closing(make_tenant(server).http) as http:
-            # A folder with a file in its place: what a mount that is missing, or a wrong path, comes to.
+            # A file in place of the folder has the same effect as a missing mount or a wrong path.
             settings.images.rename(tmp_path / "elsewhere")
             settings.images.write_text("no folder")
             answer = http.post("/image", json={"prompt": "lost?"})
@@ -143,7 +143,7 @@ def test_a_store_that_is_gone_acknowledges_nothing(tmp_path: Path) -> None:
 
 
 def _fill(folder: Path) -> None:
-    """Leave not one block free."""
+    """Leave no free block."""
     with (folder / "ballast").open("wb", buffering=0) as file:
         try:
             while True:

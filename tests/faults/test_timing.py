@@ -1,4 +1,4 @@
-"""How long a refusal takes tells nothing of what exists: Welch's t over the times of two kinds of them."""
+"""The time of a rejection reveals nothing of existing keys and users: Welch's t over the times of two kinds."""
 
 import math
 import random
@@ -22,10 +22,10 @@ from tests.support.scale import scaled
 from tests.support.server import UNLIMITED, make_settings
 
 KEYS = scaled(300, 5_000)
-"""Answers of each kind; a difference that only more of them show is no use to anybody over a network."""
+"""Responses of each kind. A difference that shows only in more of them is useless over a network."""
 PASSWORDS = scaled(15, 100)
 MOST = 4.5
-"""Beyond it chance is out of the question: 1 in 100,000 (as in TVLA and dudect)."""
+"""The threshold above which chance is excluded: 1 in 100,000 (as in TVLA and dudect)."""
 
 Request = tuple[str, str, str | None, dict[str, str]]
 """Method, path, body, headers."""
@@ -33,24 +33,24 @@ Kind = Callable[[], Request]
 
 
 def random_text(length: int) -> str:
-    """So many letters and digits."""
+    """Return this many letters and digits."""
     return "".join(secrets.choice(DIGITS) for _ in range(length))
 
 
 def key_request(key_id: str) -> Request:
-    """A request with a wrong secret for this key id, in perfect form."""
+    """Return a request with a well-formed wrong secret for this key id."""
     return "GET", "/me", None, {"Authorization": f"Bearer {forged_key(key_id=key_id, secret=random_text(43))}"}
 
 
 def password_request(username: str) -> Request:
-    """A sign-in with a wrong password."""
+    """Return a sign-in with a wrong password."""
     form = urlencode({"grant_type": "password", "username": username, "password": random_text(len(PASSWORD))})
     return "POST", "/auth/token", form, {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @contextmanager
 def unlimited_server(folder: Path) -> Iterator[tuple[ServerProcess, str, Account]]:
-    """A server that refuses nobody for guessing, a key and a user there."""
+    """Yield a server without limits on guessing, with a key and a user."""
     settings = make_settings(folder, log_level="WARNING", **UNLIMITED)
     api_key = new_api_key(settings, scopes=frozenset(Scope))
     with running_server(settings, folder) as server, server.client(api_key) as owner:
@@ -60,7 +60,7 @@ def unlimited_server(folder: Path) -> Iterator[tuple[ServerProcess, str, Account
 def measure(
     url: str, kinds: tuple[Kind, Kind], *, each: int, status: int, clients: int
 ) -> tuple[list[float], list[float]]:
-    """The seconds that answers to each kind took, asked for in random order by a few clients at once."""
+    """Return the response times in seconds of each kind, requested in random order by a few concurrent clients."""
     order = [0, 1] * each
     random.shuffle(order)
     left = deque(order)
@@ -86,12 +86,12 @@ def measure(
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> float:
-    """Welch's t: the difference of the means in units of its standard error."""
+    """Return Welch's t: the difference of the means in units of its standard error."""
     error = math.sqrt(statistics.variance(one) / len(one) + statistics.variance(other) / len(other))
     return (statistics.fmean(one) - statistics.fmean(other)) / error
 
 
-def test_the_measure_sees_a_difference_that_is_there() -> None:
+def test_the_measure_detects_a_real_difference() -> None:
     chance = random.Random(7)
     one, other = ([chance.gauss(20 + more, 1) for _ in range(600)] for more in (0, 0.3))
     assert abs(welch(one, other)) > MOST
@@ -118,7 +118,7 @@ def test_an_unknown_user_takes_as_long_as_a_wrong_password(tmp_path: Path) -> No
             (lambda: password_request(account.username), lambda: password_request(stranger)),
             each=PASSWORDS,
             status=400,
-            # Passwords of one user are checked one after the other, and would wait for each other.
+            # Passwords of one user are checked in sequence, and would wait for each other.
             clients=1,
         )
     assert abs(welch(known, unknown)) < MOST

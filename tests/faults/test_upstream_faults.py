@@ -1,4 +1,4 @@
-"""An upstream that breaks off, floods or sends no picture: whole pictures are kept and charged, and nothing else."""
+"""An upstream breaks off, floods or sends no picture: complete pictures alone are kept and charged."""
 
 import json
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ FLOOD_MEGABYTES = 500
 
 @dataclass(frozen=True)
 class Case:
-    """What the upstream does to an order of two pictures, and what becomes of it; ``previews`` make it a stream.
+    """An upstream's response to an order of two pictures, and the outcome; ``previews`` make it a stream.
 
-    ``patience`` is for how many seconds the server waits for it. ``keeps_answer``: the answer stays for the operator.
+    ``patience`` is the server's timeout in seconds. ``keeps_answer``: the answer is retained for the operator.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Case:
     keeps_answer: bool = False
 
     def __str__(self) -> str:
-        """The name of the test that is made of it."""
+        """Return the name of the test."""
         return self.name
 
 
@@ -61,7 +61,7 @@ CASES = [
     Case("URLs of another network", fake.Linked(root="http://10.0.0.1"), "unknown", keeps_answer=True),
     Case("base64 of PHP, .NET and MIME", fake.RESPELLED, "stored", COUNT),
     Case("403 for the content", fake.FORBIDDEN_CONTENT, "failed"),
-    Case("400 for want of money", fake.OUT_OF_CREDIT, "failed"),
+    Case("400 for lack of funds", fake.OUT_OF_CREDIT, "failed"),
     Case("404 of a wrong base URL", fake.NO_SUCH_URL, "failed"),
     *(
         Case(f"stream cut after {events}", fake.StreamCut(events=events), "stored" if kept else "unknown", kept, 2)
@@ -84,7 +84,7 @@ CASES = [
 def priced(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream
 ) -> Iterator[RunningServer]:
-    """A server where every picture costs the same; the parameter is its patience."""
+    """Yield a server where every picture costs the same; the parameter is its timeout."""
     settings = priced_settings(tmp_path_factory.mktemp("priced"), session_upstream, patience=request.param)
     with serving(settings) as server:
         yield server
@@ -92,13 +92,13 @@ def priced(
 
 @pytest.fixture(scope="module")
 def books(priced: RunningServer) -> Iterator[Engine]:
-    """Its database."""
+    """Yield its database."""
     with opened_engine(priced.settings.effective_database_url.get_secret_value()) as engine:
         yield engine
 
 
 def priced_settings(folder: Path, upstream: FakeUpstream, *, patience: int) -> Settings:
-    """Settings with a price by the picture, and so many seconds for the upstream to answer in."""
+    """Return settings with a price per picture, and this many seconds for the upstream to answer."""
     prices = folder / "prices.json"
     prices.write_text(json.dumps({"models": {"*": {"per_picture": PRICE / 1_000_000}}}))
     return make_settings(
@@ -111,10 +111,10 @@ def priced_settings(folder: Path, upstream: FakeUpstream, *, patience: int) -> S
     [(case.patience, case) for case in CASES],
     indirect=["priced"],
     ids=map(str, CASES),
-    # Or pytest would take both for the test's own, and start a server for each case.
+    # Otherwise pytest would take both for the test's own fixtures, and start a server for each case.
     scope="module",
 )
-def test_what_an_upstream_does_is_charged_as_it_was_delivered(
+def test_orders_are_charged_for_delivered_pictures(
     case: Case, priced: RunningServer, books: Engine, upstream: FakeUpstream
 ) -> None:
     upstream.behave(case.behaviour)
@@ -142,7 +142,7 @@ def test_what_an_upstream_does_is_charged_as_it_was_delivered(
 
 
 def budget_of(books: Engine, tenant: str) -> tuple[int, int]:
-    """What a tenant has reserved and spent, in micro-dollars."""
+    """Return a tenant's reserved and spent amounts in micro-dollars."""
     statement = """
         SELECT b.reserved_micro_usd, b.spent_micro_usd
           FROM budgets b JOIN tenants t ON t.id = b.tenant_id WHERE t.guid = :tenant
@@ -153,12 +153,12 @@ def budget_of(books: Engine, tenant: str) -> tuple[int, int]:
 
 
 def kept_answer(settings: Settings, generation: str) -> Path:
-    """Where the answer to a generation is kept that cannot be used."""
+    """Return the path of a generation's retained answer."""
     return settings.data_dir / "spool" / "kept" / f"{generation}.answer"
 
 
 def spooled(settings: Settings) -> list[Path]:
-    """The files of the spool, but for the locks of processes."""
+    """Return the files of the spool without the locks of processes."""
     found = (settings.data_dir / "spool").rglob("*")
     return [path for path in found if path.is_file() and path.suffix != ".lock"]
 
@@ -172,13 +172,13 @@ def spooled(settings: Settings) -> list[Path]:
     ],
     ids=["counted", "announced", "streamed"],
 )
-def test_a_flood_takes_no_memory_and_only_so_much_room(
+def test_a_flood_takes_no_memory_and_bounded_disk_space(
     behaviour: Behaviour, previews: int, tmp_path: Path, upstream: FakeUpstream
 ) -> None:
     settings = make_settings(tmp_path, **upstream_settings(upstream))
     api_key = new_api_key(settings)
     with faulty_server(tmp_path, environment_of(settings)) as server, server.client(api_key, timeout=120) as http:
-        # Whatever is loaded or built for the first picture is no growth.
+        # Modules and objects loaded for the first picture do not count as growth.
         http.post("/image", json={"prompt": "before"}).raise_for_status()
         before = most_memory(server)
         upstream.behave_for("a flood", behaviour)
@@ -198,7 +198,7 @@ def test_a_flood_takes_no_memory_and_only_so_much_room(
 
 
 def most_memory(server: FaultyServer) -> int:
-    """The most memory that a server has had at any time, in bytes."""
+    """Return a server's peak memory in bytes."""
     status = Path(f"/proc/{server.process_id}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""Webhooks lead nowhere but out: whatever a URL looks like and resolves to, then or later (SSRF)."""
+"""Webhooks reach public addresses only, whatever a URL looks like or resolves to, at any time (SSRF)."""
 
 import asyncio
 import socket
@@ -40,7 +40,7 @@ NAME = "hooks.example.com"
 INSIDE = [
     "127.0.0.1",
     "127.1.2.3",
-    "0.0.0.0",  # noqa: S104  (refused, not bound)
+    "0.0.0.0",  # noqa: S104  (rejected, not bound)
     "0.1.2.3",
     "10.0.0.1",
     "172.16.0.1",
@@ -160,13 +160,13 @@ SPELLINGS = [
 
 @dataclass
 class FakeResolver:
-    """Answers each look-up with the next of its lists, and with the last for ever."""
+    """Returns the next of its lists for each lookup, and the last one forever."""
 
     answers: list[list[str]]
     asked: int = 0
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """The next answer."""
+        """Return the next list."""
         self.asked += 1
         assert host
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -183,7 +183,7 @@ async def _hang(_host: str) -> Sequence[str]:
 
 @pytest.fixture
 async def targets() -> AsyncIterator[SafeTargets]:
-    """Targets of an operator who allows nothing."""
+    """Yield a guarded client of an operator who allows no internal address."""
     opened = open_safe_targets(())
     yield opened
     await opened.close()
@@ -191,14 +191,14 @@ async def targets() -> AsyncIterator[SafeTargets]:
 
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
-    """Something inside, which nothing may reach."""
+    """Yield an internal server that must not be reached."""
     with WebhookReceiver() as inside:
         yield inside
 
 
 @pytest.fixture(scope="module")
 def certificate() -> Certificate:
-    """A certificate of ``NAME``."""
+    """Return a certificate of ``NAME``."""
     return make_certificate(NAME)
 
 
@@ -208,35 +208,35 @@ async def _assert_refused(targets: SafeTargets, url: str) -> None:
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_an_address_inside_is_not_public(address: str) -> None:
+def test_an_internal_address_is_not_public(address: str) -> None:
     assert not is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
-def test_an_address_outside_is_public(address: str) -> None:
+def test_an_external_address_is_public(address: str) -> None:
     assert is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", INSIDE)
-async def test_a_name_that_leads_inside_is_refused_after_resolution(targets: SafeTargets, address: str) -> None:
+async def test_a_name_with_an_internal_address_is_rejected_after_resolution(targets: SafeTargets, address: str) -> None:
     for answer in ([address], [PUBLIC, address], [address, PUBLIC]):
         await _assert_refused(replace(targets, resolve=FakeResolver([answer])), f"https://{NAME}/")
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
-async def test_a_name_that_leads_outside_is_accepted(targets: SafeTargets, address: str) -> None:
+async def test_a_name_with_an_external_address_is_accepted(targets: SafeTargets, address: str) -> None:
     resolver = FakeResolver([[address, PUBLIC]])
     checked = await replace(targets, resolve=resolver).check(f"https://{NAME.upper()}.:8443/a?b#c")
     assert (checked.host, checked.addresses, resolver.asked) == (NAME, (address, PUBLIC), 1)
 
 
 @pytest.mark.parametrize("url", SPELLINGS, ids=ascii)
-async def test_no_spelling_leads_inside(targets: SafeTargets, url: str) -> None:
+async def test_no_spelling_reaches_an_internal_address(targets: SafeTargets, url: str) -> None:
     await _assert_refused(targets, url)
 
 
 @pytest.mark.parametrize("resolve", [_fail, _hang, FakeResolver([[]])], ids=["unknown", "silent", "empty"])
-async def test_an_unknown_name_and_one_inside_are_one_answer(
+async def test_an_unknown_and_an_internal_name_get_the_same_error(
     targets: SafeTargets, resolve: FakeResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 0.01)
@@ -250,13 +250,13 @@ async def test_an_unknown_name_and_one_inside_are_one_answer(
 
 @dataclass
 class HangingResolver:
-    """Answers once it may."""
+    """Returns its result once released."""
 
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
 
     async def __call__(self, _host: str) -> Sequence[str]:
-        """An address outside."""
+        """Return an external address."""
         self.asked += 1
         await self.may_answer.wait()
         return [PUBLIC]
@@ -271,15 +271,15 @@ async def _give_up(checks: Sequence["asyncio.Task[SafeTarget]"]) -> None:
 @pytest.mark.parametrize(
     ("tenant_id", "most"), [(TenantId(1), RESOLVING_AT_ONCE_PER_TENANT), (None, RESOLVING_AT_ONCE_FOR_NO_TENANT)]
 )
-async def test_a_name_server_that_hangs_keeps_a_tenant_waiting_and_no_other(
+async def test_a_hanging_name_server_delays_one_tenant_and_no_other(
     targets: SafeTargets, tenant_id: TenantId | None, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is given up counts on: its thread is not over."""
+    """Check that abandoned lookups still count, because their threads have not finished."""
     monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 60)
     resolver = HangingResolver()
     hanging = replace(targets, resolve=resolver)
     checks = [asyncio.create_task(hanging.check(f"https://{NAME}/", tenant_id=tenant_id)) for _ in range(most)]
-    while resolver.asked < most:  # noqa: ASYNC110  (it counts, and tells nobody)
+    while resolver.asked < most:  # noqa: ASYNC110  (a plain counter, without an event)
         await asyncio.sleep(0)
     await _give_up(checks)
     waiting = [asyncio.create_task(hanging.check(f"https://{NAME}/", tenant_id=tenant_id)) for _ in range(2 * most)]
@@ -292,7 +292,7 @@ async def test_a_name_server_that_hangs_keeps_a_tenant_waiting_and_no_other(
     assert hanging.resolving == {}
 
 
-async def test_look_ups_that_hang_are_forgotten_when_the_server_stops(targets: SafeTargets) -> None:
+async def test_hanging_lookups_are_abandoned_when_the_server_stops(targets: SafeTargets) -> None:
     resolver = HangingResolver()
     check = asyncio.create_task(replace(targets, resolve=resolver).check(f"https://{NAME}/"))
     while not resolver.asked:  # noqa: ASYNC110
@@ -305,7 +305,7 @@ async def test_look_ups_that_hang_are_forgotten_when_the_server_stops(targets: S
     assert targets.resolving == {}
 
 
-async def test_the_operating_system_is_asked(targets: SafeTargets) -> None:
+async def test_the_operating_system_resolves_names(targets: SafeTargets) -> None:
     with ThreadPoolExecutor(1) as threads:
         assert await resolve_host("127.0.0.1", threads=threads) == ["127.0.0.1"]
     assert (await targets.check(f"https://{PUBLIC}/")).addresses == (PUBLIC,)
@@ -322,7 +322,7 @@ async def test_the_operating_system_is_asked(targets: SafeTargets) -> None:
         (NAME, f"https://{NAME}./", ["::1"]),
     ],
 )
-async def test_what_the_operator_allows_is_accepted(
+async def test_addresses_that_the_operator_allows_are_accepted(
     targets: SafeTargets, allowed: str, url: str, answer: list[str]
 ) -> None:
     permitting = open_safe_targets([allowed])
@@ -342,7 +342,7 @@ async def test_what_the_operator_allows_is_accepted(
         ("http://user@allowed.example/", ["10.1.2.3"]),
     ],
 )
-async def test_what_the_operator_allows_allows_nothing_else(url: str, answer: list[str]) -> None:
+async def test_allowed_addresses_allow_no_others(url: str, answer: list[str]) -> None:
     permitting = open_safe_targets(["10.1.0.0/16", f"other.{NAME}", "allowed.example"])
     await _assert_refused(replace(permitting, resolve=FakeResolver([answer])), url)
     await permitting.close()
@@ -350,14 +350,14 @@ async def test_what_the_operator_allows_allows_nothing_else(url: str, answer: li
 
 @dataclass(frozen=True)
 class Story:
-    """A tenant that makes a webhook and is told of one generation."""
+    """A tenant that creates a webhook and is notified of one generation."""
 
     database: Database
     tenant: Tenant
     targets: SafeTargets
 
     async def tell(self, url: str) -> DeliveryDetail:
-        """What became of the one attempt to tell a new webhook with this URL. Raises as ``create_webhook`` does."""
+        """Return the result of the one delivery to a new webhook with this URL. Raise as ``create_webhook`` does."""
         secrets = WebhookSecrets(SecretStr("server"))
         service = WebhookService(database=self.database, secrets=secrets, targets=self.targets)
         issued = await service.create_webhook(NewWebhook(url=url), grantor=grantor_of(self.tenant))
@@ -372,18 +372,20 @@ class Story:
 
 @pytest.fixture
 async def story(database: Database, targets: SafeTargets) -> Story:
-    """The story of a tenant whose operator allows nothing."""
+    """Return the story of a tenant whose operator allows no internal address."""
     return Story(database=database, tenant=await database.write(add_tenant), targets=targets)
 
 
-async def test_a_webhook_inside_is_not_made(story: Story, receiver: WebhookReceiver) -> None:
+async def test_a_webhook_with_an_internal_address_is_not_created(story: Story, receiver: WebhookReceiver) -> None:
     for url in (receiver.url(), f"https://127.0.0.1:{receiver.port}/", f"https://localhost:{receiver.port}/"):
         with pytest.raises(WebhookTargetException):
             await story.tell(url)
     assert receiver.received == []
 
 
-async def test_a_name_that_leads_inside_later_is_refused_then(story: Story, receiver: WebhookReceiver) -> None:
+async def test_a_name_that_later_resolves_to_an_internal_address_is_rejected_then(
+    story: Story, receiver: WebhookReceiver
+) -> None:
     resolver = FakeResolver([[PUBLIC], ["127.0.0.1"]])
     told = await replace(story, targets=replace(story.targets, resolve=resolver)).tell(
         f"https://{NAME}:{receiver.port}/"
@@ -395,7 +397,7 @@ async def test_a_name_that_leads_inside_later_is_refused_then(story: Story, rece
 async def test_the_connection_goes_to_the_address_that_was_checked(
     story: Story, certificate: Certificate, receiver: WebhookReceiver
 ) -> None:
-    """Between check and connection the name turns to another address: nobody asks for it again."""
+    """Change the name's address between check and connection: it is not resolved again."""
     with WebhookReceiver(certificate) as outside:
         opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
         resolver = FakeResolver([["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"]])
@@ -408,7 +410,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
 
 
 @pytest.mark.parametrize("name", ["other.example.com", "127.0.0.1"])
-async def test_the_certificate_must_be_the_hosts_own(story: Story, certificate: Certificate, name: str) -> None:
+async def test_the_certificate_must_match_the_host(story: Story, certificate: Certificate, name: str) -> None:
     with WebhookReceiver(certificate) as receiver:
         opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
         told = await replace(story, targets=replace(opened, resolve=FakeResolver([["127.0.0.1"]]))).tell(
@@ -418,7 +420,7 @@ async def test_the_certificate_must_be_the_hosts_own(story: Story, certificate: 
     assert (told.problem, receiver.received) == ("unreachable", [])
 
 
-async def test_a_certificate_that_only_the_environment_trusts_is_refused(
+async def test_a_certificate_that_only_the_environment_trusts_is_rejected(
     story: Story, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authorities = tmp_path / "authorities.pem"
@@ -433,7 +435,7 @@ async def test_a_certificate_that_only_the_environment_trusts_is_refused(
     assert (told.problem, receiver.received) == ("unreachable", [])
 
 
-async def test_an_address_has_a_certificate_of_its_own(story: Story) -> None:
+async def test_an_address_can_have_its_own_certificate(story: Story) -> None:
     certificate = make_certificate("127.0.0.1")
     with WebhookReceiver(certificate) as receiver:
         opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
@@ -443,7 +445,7 @@ async def test_an_address_has_a_certificate_of_its_own(story: Story) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_leads_nowhere(story: Story, receiver: WebhookReceiver, status: int) -> None:
+async def test_redirects_are_not_followed(story: Story, receiver: WebhookReceiver, status: int) -> None:
     with WebhookReceiver() as outside:
         outside.statuses = [status]
         outside.headers = {"Location": receiver.url()}
@@ -469,7 +471,7 @@ async def test_proxies_and_credentials_of_the_environment_are_not_used(
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"no HTTP\r\n\r\n"], ids=["nothing", "cut", "no HTTP"])
-async def test_what_was_sent_to_one_address_is_not_sent_to_the_next(
+async def test_a_body_sent_to_one_address_is_not_sent_to_the_next(
     targets: SafeTargets, receiver: WebhookReceiver, answer: bytes
 ) -> None:
     content, arrived = b'{"event": 1}', []
@@ -487,7 +489,7 @@ async def test_what_was_sent_to_one_address_is_not_sent_to_the_next(
     assert (len(arrived), receiver.received) == (1, [])
 
 
-async def test_where_one_address_cannot_be_reached_the_next_is_tried(
+async def test_the_next_address_is_tried_if_one_cannot_be_reached(
     targets: SafeTargets, receiver: WebhookReceiver
 ) -> None:
     with socket.create_server(("127.0.0.2", 0)) as bound:

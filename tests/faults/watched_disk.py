@@ -1,4 +1,4 @@
-"""Watch the file operations below a folder, at the functions by which the product calls the operating system."""
+"""Watch the file operations below a folder, at the functions with which the product calls the operating system."""
 
 import io
 import os
@@ -74,7 +74,7 @@ def _opening(root: Path, watch: Watch) -> Callable[..., Any]:
     return call
 
 
-def _path_of(path: Any, folder: int | None) -> Path:  # noqa: ANN401  (whatever these functions take)
+def _path_of(path: Any, folder: int | None) -> Path:  # noqa: ANN401  (any argument of these functions)
     """Return the path of an open file, or of a name in an open folder."""
     if isinstance(path, int):
         return Path(f"/proc/self/fd/{path}").readlink()

@@ -1,1 +1,1 @@
-"""Shared test support: real servers and builders, one file a concern."""
+"""Shared test support: real servers and builders, one file per concern."""

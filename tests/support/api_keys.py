@@ -1,4 +1,4 @@
-"""API keys that were never issued: the form ``pxy_<key id>_<secret><checksum>``, told anew from its description."""
+"""API keys that were never issued, built from the documented form ``pxy_<key id>_<secret><checksum>``."""
 
 import string
 import zlib
@@ -8,7 +8,7 @@ CHECKSUM_LENGTH = 6
 
 
 def forged_key(*, key_id: str, secret: str) -> str:
-    """A key whose checksum is right, so that only its secret can give it away."""
+    """Return a key with a valid checksum, so that only its secret is wrong."""
     body = f"pxy_{key_id}_{secret}"
     number, checksum = zlib.crc32(body.encode()), ""
     for _ in range(CHECKSUM_LENGTH):
@@ -18,10 +18,10 @@ def forged_key(*, key_id: str, secret: str) -> str:
 
 
 def key_id_of(api_key: str) -> str:
-    """The part of a key that is no secret."""
+    """Return the public part of a key."""
     return api_key.split("_")[1]
 
 
 def secret_of(api_key: str) -> str:
-    """The part of a key that is."""
+    """Return the secret part of a key."""
     return api_key.split("_")[2]

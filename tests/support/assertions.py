@@ -1,19 +1,17 @@
-"""Find assertions that may pass for no reason: those that can be skipped, assert nothing, or expect two outcomes."""
+"""Find assertions that may pass without checking anything: skippable, empty, or accepting two outcomes."""
 
 import ast
 import re
 from collections.abc import Iterator
 
 TWO_OUTCOMES = (
-    "the assertion expects either of two outcomes (`or`, `not … and …`, `… if … else …`, `in {…}`). Assert the one "
-    "that happens; where both are right, give the set of outcomes a name and a reason"
+    "the assertion accepts either of two outcomes (`or`, `not … and …`, `… if … else …`, `in {…}`). Assert the one "
+    "that occurs; if both are correct, give the set of outcomes a name and a reason"
 )
-SKIPPED = (
-    "`{}` can skip the assertion. Split the test, or put what tells the cases apart into a function without assertions"
-)
+SKIPPED = "`{}` can skip the assertion. Split the test, or move the case distinction into a function without assertions"
 NOTHING = (
-    "`{}` may be empty, and nothing would be asserted. Loop over a literal or a constant, assert its length or content "
-    "too, or assert that the list of wrong items is empty"
+    "`{}` may be empty, and nothing would be asserted. Loop over a literal or a constant, also assert its length or "
+    "content, or assert that the list of wrong items is empty"
 )
 NO_ASSERTION = (
     "`{}` has no `assert`, no `pytest.raises` or `pytest.warns`, calls no `assert_…` function, and does not wait by "
@@ -21,26 +19,26 @@ NO_ASSERTION = (
 )
 
 CONSTANT = re.compile(r"_*[A-Z]\w*")
-"""Names of constants and enumerations, which are not empty."""
+"""Names of constants and enumerations, which are never empty."""
 AS_LONG = {"enumerate", "list", "reversed", "set", "sorted", "zip"}
-"""Functions whose result has items if all of their arguments have."""
+"""Functions whose result has items if all of their arguments have items."""
 Loop = ast.For | ast.AsyncFor | ast.While
 Jump = ast.Continue | ast.Break | ast.Return
 WAITING = {"wait_until", "_eventually"}
-"""Functions that fail unless a condition comes to hold."""
+"""Functions that fail unless a condition becomes true in time."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Comprehension = ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
 Finding = tuple[int, str]
 
 
 def findings_in(source: str) -> list[Finding]:
-    """Return the line and the fault of every assertion of a module that may pass for no reason."""
+    """Return the line and the fault of every assertion of a module that may pass without checking anything."""
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, Function)]
     return sorted(finding for function in functions for finding in _FunctionCheck(function).findings())
 
 
 class _FunctionCheck:
-    """One function, without those that are defined in it."""
+    """One function, without its nested functions."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -60,7 +58,7 @@ class _FunctionCheck:
                 yield from self._walk(child)
 
     def _ended_by(self, jump: Jump) -> ast.AST | None:
-        """Return the loop, or the test, whose rest a jump skips; None if it ends another function."""
+        """Return the loop or test whose remainder a jump skips; None if the jump leaves another function."""
         if isinstance(jump, ast.Return):
             return self.function if self.is_test else None
         return next(parent for parent, _ in self._around(jump) if isinstance(parent, Loop))
@@ -91,13 +89,13 @@ class _FunctionCheck:
                 yield assertion.lineno, NOTHING.format(ast.unparse(iterable))
 
     def _around(self, node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-        """Yield what a node is in, from the inside to the outside, each time with the child that leads to the node."""
+        """Yield the ancestors of a node from the inside out, each with its child on the path to the node."""
         while (parent := self.parents[node]) is not self.function:
             yield parent, node
             node = parent
 
     def _has_items(self, iterable: ast.expr) -> bool:
-        """Return whether an expression has items: its form shows it, or an ``assert`` of the function fails without."""
+        """Return whether an expression has items, by its form or because an ``assert`` of the function ensures it."""
         match iterable:
             case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items) | ast.Dict(values=items):
                 shown = any(not isinstance(item, ast.Starred) for item in items)
@@ -125,7 +123,7 @@ class _FunctionCheck:
         return any(part is iterable for loop in loops for part in ast.walk(loop))
 
     def _values_of(self, name: str) -> list[ast.expr]:
-        """Return what a variable holds at first, if it is only added to after that."""
+        """Return the initial value of a variable if it is only appended to afterwards."""
         targets = [node for node in self.nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         assigned = [self.parents[node] for node in targets if node.id == name]
         is_kept = all(isinstance(node, ast.AugAssign) for node in assigned[1:])
@@ -142,7 +140,7 @@ def _is_asserting(call: ast.Call) -> bool:
 
 
 def _is_constant(node: ast.AST) -> bool:
-    """Return whether an expression is made of literals and of named constants, with what belongs to them."""
+    """Return whether an expression consists of literals, named constants and their attributes."""
     names = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Call)]
     return all(CONSTANT.fullmatch(_name_of(name)) for name in names)
 
@@ -160,7 +158,7 @@ def _has_two_outcomes(test: ast.expr, *, negated: bool = False) -> bool:
 
 
 def _quantified_over(test: ast.expr) -> list[ast.expr]:
-    """Return the arguments of ``all(…)`` and ``not any(…)``, which are true of nothing."""
+    """Return the arguments of ``all(…)`` and ``not any(…)``, which are true for an empty sequence."""
     match test:
         case ast.BoolOp(values=values):
             return [each for value in values for each in _quantified_over(value)]
@@ -172,7 +170,7 @@ def _quantified_over(test: ast.expr) -> list[ast.expr]:
 
 
 def _skips(parent: ast.AST, child: ast.AST) -> str:
-    """Return the keyword of a statement that may not run its part; the empty string for all others."""
+    """Return the keyword of a statement that may skip its body; the empty string for all others."""
     match parent:
         case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
             always = child is test or ast.unparse(test) == "True"
@@ -190,7 +188,7 @@ def _skips(parent: ast.AST, child: ast.AST) -> str:
 
 
 def _looped_over(parent: ast.AST, child: ast.AST) -> list[ast.expr]:
-    """Return what a loop runs over, if the child is what it repeats."""
+    """Return the iterable of a loop if the child is part of the loop's body."""
     if isinstance(parent, ast.For | ast.AsyncFor) and child is not parent.iter:
         return [parent.iter]
     return [parent] if isinstance(parent, Comprehension) else []

@@ -38,36 +38,36 @@ listen {name}
 
 
 class BalancerError(Exception):
-    """HAProxy is missing or does not start; the message says what to do."""
+    """HAProxy is missing or does not start. The message says how to fix it."""
 
 
 class LoadBalancer(PrivateServer):
     """HAProxy with two addresses for the same servers.
 
-    ``url`` has ``option abortonclose``: when a client hangs up, so does HAProxy at the server. Behind ``patient_url``
-    the server is not told, and answers nobody.
+    ``url`` has ``option abortonclose``: when a client hangs up, HAProxy closes its connection to the server too. Behind
+    ``patient_url`` the server does not notice, and responds to no client.
     """
 
     error = BalancerError
 
     def __init__(self, servers: Sequence[str]) -> None:
-        """Balance over servers with these URLs."""
+        """Balance over the servers with these URLs."""
         super().__init__()
         self.servers = servers
         self.patient_port = free_port()
 
     @property
     def url(self) -> str:
-        """The address that passes a client's hang-up on."""
+        """The address that passes a client's hang-up to the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def patient_url(self) -> str:
-        """The address that does not."""
+        """The address that hides a client's hang-up from the server."""
         return f"http://127.0.0.1:{self.patient_port}"
 
     def start(self) -> None:
-        """Start, and wait until both addresses pass requests on."""
+        """Start, and wait until both addresses forward requests."""
         self.close()
         folder = self._make_folder()
         configuration = folder / "haproxy.cfg"
@@ -99,13 +99,13 @@ class LoadBalancer(PrivateServer):
 
 
 def ensure_haproxy() -> str:
-    """Return the path of HAProxy, from Debian's package where it is not there and may be installed.
+    """Return the path of HAProxy, installing Debian's package if needed and allowed.
 
-    Raises ``BalancerError`` that says what to install where neither works.
+    Raise ``BalancerError`` with install instructions if it cannot be found or installed.
     """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
     program = find_or_install(_DEBIAN_PACKAGE, lambda: shutil.which("haproxy", path=path))
     if program is None:
-        message = f"No HAProxy here: install {_DEBIAN_PACKAGE} (Debian, Ubuntu)."
+        message = f"HAProxy is not installed: install {_DEBIAN_PACKAGE} (Debian, Ubuntu)."
         raise BalancerError(message)
     return program

@@ -1,4 +1,4 @@
-"""A real browser: Chromium, found or installed, and what one visit to a page asked for and complained about."""
+"""A real browser, Chromium, found or installed, and the requests and console errors of a visit to a page."""
 
 import re
 import shutil
@@ -14,22 +14,22 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from tests.support.debian import find_or_install
 
 TIMEOUT_SECONDS = 60
-"""How long the browser waits for what a test expects of it, on a busy machine too: only what fails takes as long."""
+"""The maximum wait for an expected state, also on a busy machine. Only failing tests wait this long."""
 
 _DEBIAN_PACKAGE = "chromium"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = (
     "--headless",
-    # Containers seldom allow what the sandbox is made of, and the pages are our own.
+    # Containers seldom allow the sandbox's system calls, and the pages are the project's own.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    # It is to ask for nothing but what the pages ask for.
+    # The browser must send no requests but those of the pages.
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # The shared memory of containers is small.
+    # Containers have little shared memory.
     "--disable-dev-shm-usage",
 )
 _REFUSAL = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
@@ -40,17 +40,17 @@ document.addEventListener("securitypolicyviolation", (event) =>
 
 
 class BrowserError(Exception):
-    """No browser is here; the message says what to do."""
+    """The browser is missing. The message says how to install it."""
 
 
 def ensure_chromium() -> Path:
-    """Find Chromium, or install Debian's package of it where that is allowed.
+    """Return the path of Chromium, installing Debian's package if needed and allowed.
 
-    Raises ``BrowserError`` that says what to install where neither works.
+    Raise ``BrowserError`` with install instructions if it cannot be found or installed.
     """
     program = find_or_install(_DEBIAN_PACKAGE, _find_chromium)
     if program is None:
-        message = f"No browser here: install {_DEBIAN_PACKAGE} (Debian) or Google Chrome, so that it is in PATH."
+        message = f"No browser found: install {_DEBIAN_PACKAGE} (Debian) or Google Chrome, and put it in PATH."
         raise BrowserError(message)
     return program
 
@@ -62,9 +62,9 @@ def _find_chromium() -> Path | None:
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Chromium without a window and with an empty profile.
+    """Yield a headless Chromium with an empty profile.
 
-    While it runs, an event loop counts as running in this thread, so that no other can be run in it.
+    While it runs, an event loop counts as running in this thread, so no other loop can run in it.
     """
     program = ensure_chromium()
     expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
@@ -77,24 +77,24 @@ def running_browser() -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Visit:
-    """A page in a browser that knows nothing yet, and all that it asked for and complained about since."""
+    """A page in a fresh browser, with all its requests and console errors."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     refusals: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """How often an answer was an error, by status and path; the browser complains of those by itself."""
+    """The number of error responses by status and path. The browser logs each of them to the console."""
 
     def settle(self) -> None:
-        """Hear what the browser has told until now: it is listened to only while it is asked something."""
+        """Process the browser's pending events, which Playwright delivers only during a call to the browser."""
         self.page.evaluate("null")
 
     def hosts(self) -> set[str]:
-        """Where requests went to; those that stay in the browser (``data:``, ``blob:``) went nowhere."""
+        """Return the hosts of all requests, without those that stay in the browser (``data:``, ``blob:``)."""
         return {parts.netloc for parts in map(urlsplit, self.requests) if parts.netloc}
 
     def note(self, message: ConsoleMessage) -> None:
-        """Remember an error or a warning of the console, a refused request apart from the others."""
+        """Record an error or a warning of the console; count a failed request separately."""
         refusal = _REFUSAL.match(message.text)
         if refusal is not None:
             self.refusals[int(refusal[1]), urlsplit(message.location["url"]).path] += 1
@@ -104,16 +104,16 @@ class Visit:
 
 @contextmanager
 def visiting(browser: Browser, url: str) -> Iterator[Visit]:
-    """A visit to a server; paths are relative to its URL.
+    """Yield a visit to a server. Paths are relative to its URL.
 
-    The console tells of violations of the page's Content-Security-Policy, inline ones too.
+    The console reports violations of the page's Content-Security-Policy, inline ones too.
     """
     with browser.new_context(base_url=url) as context:
         context.set_default_timeout(TIMEOUT_SECONDS * 1000)
         context.add_init_script(_REPORT_VIOLATIONS)
         visit = Visit(page=context.new_page())
         context.on("request", lambda request: visit.requests.append(request.url))
-        # Playwright leaves marks on the object of a bound method, and a Visit is frozen.
+        # Playwright sets attributes on the object of a bound method, and a Visit is frozen.
         context.on("console", lambda message: visit.note(message))  # noqa: PLW0108
         context.on("weberror", lambda error: visit.complaints.append(str(error.error)))
         yield visit

@@ -1,4 +1,4 @@
-"""Rows, and the pictures of them, for tests that are about those; what a test does not care for is filled in."""
+"""Builders of rows and their pictures for tests, with defaults for every field."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ def new_generation(
     created_at: datetime = MOMENT,
     **changes: object,
 ) -> NewGeneration:
-    """A generation of ``order``, or of one that differs by ``prompt`` and ``model``; its process is dead."""
+    """Return a generation of ``order``, or of one that differs by ``prompt`` and ``model``, of a dead process."""
     named = {name: changes.pop(name) for name in ("prompt", "model") if name in changes}
     generation = NewGeneration(
         guid=GenerationGuid(new_guid()),
@@ -77,7 +77,7 @@ def add_generation(data: Repositories, tenant_id: TenantId, **changes: Any) -> G
 
 
 def stored_ending(**changes: object) -> Ending:
-    """How a generation ends that gave its one picture."""
+    """Return the outcome of a generation that stored its one picture."""
     ending = Ending(status=GenerationStatus.STORED, at=LATER, image_count=1)
     return Ending.model_validate(ending.model_dump() | changes)
 
@@ -85,7 +85,7 @@ def stored_ending(**changes: object) -> Ending:
 async def keep_picture(
     store: LocalStore, guid: ImageGuid, media_type: MediaType = "image/png", content: bytes = b"picture"
 ) -> None:
-    """Put a picture into the store, as one that was received is."""
+    """Store a picture in the same way as a received one."""
     source = store.folder.parent / new_guid()
     source.write_bytes(content)
     store.adopt(source, guid, media_type)
@@ -181,5 +181,5 @@ def new_refresh_token(tenant_id: TenantId, **changes: object) -> RefreshToken:
 
 
 def find_picture(store: LocalStore, guid: ImageGuid) -> MediaType | None:
-    """The media type of the picture that the store has under this GUID, None where it has none."""
+    """Return the media type of the stored picture with this GUID, None if there is none."""
     return next((media_type for media_type in EXTENSIONS if store.path(guid, media_type).is_file()), None)

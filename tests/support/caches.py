@@ -1,4 +1,4 @@
-"""Shared caches in front of a PixyProxy, with their own defaults: Varnish and nginx."""
+"""Shared caches in front of PixyProxy with their default settings: Varnish and nginx."""
 
 import os
 import shutil
@@ -39,32 +39,33 @@ http {{
     }}
 }}
 """
-"""The shortest configuration that caches: without ``proxy_cache_valid`` nginx keeps only what asks for it."""
+"""The shortest configuration that caches. Without ``proxy_cache_valid`` nginx stores only responses that declare a
+lifetime."""
 
 
 class CacheError(Exception):
-    """The program is missing or does not start; the message says what to do."""
+    """The program is missing or does not start. The message says how to fix it."""
 
 
 class SharedCache(PrivateServer):
-    """A cache that passes requests on to one server and keeps what it may."""
+    """A cache that forwards requests to one server and stores cacheable responses."""
 
     error = CacheError
     package: str
     program: str
 
     def __init__(self, url: str) -> None:
-        """Cache what the server at ``url`` answers."""
+        """Cache the responses of the server at ``url``."""
         super().__init__()
         self.backend_url = url
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start with nothing in it, and wait until it passes a request on."""
+        """Start with an empty cache, and wait until it forwards a request."""
         self.close()
         folder = self._make_folder()
         with log_of(folder).open("ab") as log:
@@ -79,7 +80,7 @@ class SharedCache(PrivateServer):
 
     @abstractmethod
     def _command(self, program: str, folder: Path) -> list[str]:
-        """Return the command that runs it in the foreground."""
+        """Return the command that runs the cache in the foreground."""
 
     def _answers(self) -> bool:
         try:
@@ -89,13 +90,13 @@ class SharedCache(PrivateServer):
 
 
 class Varnish(SharedCache):
-    """Varnish with its built-in VCL: it keeps any 200 for two minutes that does not say otherwise."""
+    """Varnish with its built-in VCL, which stores a 200 for two minutes unless its headers say otherwise."""
 
     package, program = "varnish", "varnishd"
 
     def _command(self, program: str, folder: Path) -> list[str]:
         backend = urlsplit(self.backend_url).netloc
-        # Without a jail, which needs root and users of its own.
+        # Without a jail, which needs root and dedicated users.
         jail = ["-j", "none", "-n", str(folder / "varnish"), "-s", "malloc,16m"]
         return [program, "-F", *jail, "-a", f"127.0.0.1:{self.port}", "-b", backend]
 
@@ -112,9 +113,9 @@ class Nginx(SharedCache):
 
 
 def find_program(package: str, program: str) -> str:
-    """Return the path of a program, from Debian's package where it is not there and may be installed.
+    """Return the path of a program, installing Debian's package if needed and allowed.
 
-    Raises ``CacheError`` that says what to install where neither works.
+    Raise ``CacheError`` with install instructions if it cannot be found or installed.
     """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
     found = find_or_install(package, lambda: shutil.which(program, path=path))

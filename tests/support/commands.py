@@ -1,4 +1,4 @@
-"""The command line as its users see it: a process of its own, its output and its exit code."""
+"""The command line as its users see it: a separate process, its output and its exit code."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from tests.support.process import environment_of
 
 COMMAND_SECONDS = 60
 INPUT, OUTPUT, ERROR = "input", "output", "error"
-"""Files that stand for the standard streams, whose descriptors are 0, 1 and 2."""
+"""Files that replace the standard streams, whose descriptors are 0, 1 and 2."""
 
 
 def run_command(
@@ -25,7 +25,7 @@ def run_command(
     standard_input: str = "",
     seconds: float = COMMAND_SECONDS,
 ) -> CompletedProcess[str]:
-    """The outcome of a command that comes to an end by itself, run in ``folder``; it is killed after ``seconds``."""
+    """Run a command in ``folder`` until it exits and return its result; kill it after ``seconds``."""
     with tempfile.TemporaryDirectory() as place:
         streams = [Path(place, name) for name in (INPUT, OUTPUT, ERROR)]
         streams[0].write_text(standard_input)
@@ -41,12 +41,12 @@ def run_command(
 
 
 def _run(arguments: Sequence[str], folder: Path, variables: Mapping[str, str], streams: Sequence[Path]) -> None:
-    """Be the command: what runs in the process of its own."""
+    """Run the command in the forked process."""
     for descriptor, path in enumerate(streams):
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
-    # Another process's start has closed the one that there was.
+    # The start of another process has closed the previous one.
     sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
     os.environ.update(variables)

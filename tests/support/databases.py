@@ -1,4 +1,4 @@
-"""Migrated databases of both kinds: made once for each process of the tests, empty again after each test."""
+"""Migrated databases of both kinds, created once per test process and emptied after each test."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -49,14 +49,14 @@ class TestDatabases:
     engines: dict[str, Engine] = field(default_factory=dict)
 
     def new(self, backend: str) -> str:
-        """The URL of an empty database, without any table, that no other test knows."""
+        """Return the URL of a new database without tables, for one test alone."""
         if backend == "sqlite":
             return f"sqlite:///{self.folder / uuid.uuid4().hex}.db"
         self.unshared.append(self.servers.create_database())
         return self.unshared[-1]
 
     def migrated(self, backend: str) -> str:
-        """The URL of the migrated database that the tests of this process share, one at a time."""
+        """Return the URL of the migrated database that the tests of this process share, one at a time."""
         if backend not in self.urls:
             url = self.new(backend)
             with opened_engine(url) as engine:
@@ -65,13 +65,13 @@ class TestDatabases:
         return self.urls[backend]
 
     def engine(self, backend: str) -> Engine:
-        """An engine of the database that ``migrated`` names, open until ``drop_all``: each test asks for it."""
+        """Return an engine of the database of ``migrated``, open until ``drop_all``; tests do not cache it."""
         if backend not in self.engines:
             self.engines[backend] = _open_engine(self.migrated(backend), pool_size=2)
         return self.engines[backend]
 
     def drop_all(self) -> None:
-        """Close the engines, and drop what a server keeps; files go with their folder."""
+        """Close the engines, and drop the databases on a server. Files are removed with their folder."""
         for engine in self.engines.values():
             engine.dispose()
         for url in self.unshared:
@@ -80,7 +80,7 @@ class TestDatabases:
 
 @contextmanager
 def opened_engine(url: str, *, pool_size: int = 2) -> Iterator[Engine]:
-    """An engine as the server opens it, its connections closed in the end."""
+    """Yield an engine opened as in the server, and close its connections afterwards."""
     engine = _open_engine(url, pool_size=pool_size)
     try:
         yield engine
@@ -90,7 +90,7 @@ def opened_engine(url: str, *, pool_size: int = 2) -> Iterator[Engine]:
 
 @contextmanager
 def rolled_back(engine: Engine) -> Iterator[Repositories]:
-    """Repositories in a transaction that nobody else ever sees."""
+    """Yield repositories in a transaction that is always rolled back."""
     with engine.connect() as connection, connection.begin() as transaction:
         yield Repositories(connection)
         transaction.rollback()
@@ -106,7 +106,7 @@ async def opened_database(  # noqa: PLR0913  (settings, by keyword)
     timeout_seconds: float = 20,
     search_seconds: float = 20,
 ) -> AsyncIterator[Database]:
-    """A database as the server opens it, closed in the end."""
+    """Yield a database opened as in the server, and close it afterwards."""
     database = await open_database(
         make_settings(
             folder,

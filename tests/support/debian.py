@@ -1,4 +1,4 @@
-"""Debian packages that tests need: found, or installed where that is allowed."""
+"""Debian packages that tests need: found, or installed if allowed."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,11 @@ Found = TypeVar("Found")
 
 
 def find_or_install(package: str, find: Callable[[], Found | None]) -> Found | None:
-    """What ``find`` finds, at once or after the package was installed; None where neither works."""
+    """Return the result of ``find``, installing the package if needed; None if that fails."""
     found = find()
     if found is not None:
         return found
-    # The processes that tests run in install one after the other; apt refuses the second.
+    # Test processes install one after the other: apt rejects a second concurrent run.
     with Path(tempfile.gettempdir(), f"pixyproxy-tests-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = find()
@@ -29,12 +29,12 @@ def find_or_install(package: str, find: Callable[[], Found | None]) -> Found | N
 
 
 def _install(package: str) -> None:
-    """Try to install the package; without apt or the right to use it, do nothing."""
+    """Try to install the package. Do nothing without apt or the permission to use it."""
     apt = shutil.which("apt-get")
     if apt is None:
         return
     command = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    # Packages of servers start them on their usual ports, unless systemctl believes that nothing runs.
+    # Packages of servers start them on their usual ports, unless systemctl reports that nothing runs.
     command += ["env", "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1", apt]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         for arguments in (["update"], ["install", "-y", "--no-install-recommends", package]):

@@ -1,4 +1,4 @@
-"""An upstream inside the process whose state a test sees: for what the fake HTTP server is too far away."""
+"""An in-process upstream with visible state, for tests that the fake HTTP server cannot serve."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ ANY_NUMBER = 1000
 class FakeDrawer:
     """Draws the previews and pictures of each order, and waits between them while ``gate`` is closed.
 
-    With an ``error`` it gives the first ``given`` pictures and fails. ``content``: what every picture is.
-    ``unusable``: its answer, which it has kept as one whose next picture cannot be stored, after it was ``begun``.
+    With an ``error`` it returns the first ``given`` pictures and fails. ``content`` is the content of every picture.
+    ``unusable`` is a retained answer whose next picture cannot be stored, returned after the order has ``begun``.
     """
 
     name: str = "a fake"
@@ -39,20 +39,20 @@ class FakeDrawer:
 
     @property
     def prompts(self) -> list[str]:
-        """What it was asked for."""
+        """The prompts of all orders so far."""
         return [order.prompt for order in self.asked]
 
     def close_gate(self) -> None:
-        """Have everyone wait, from the previews on."""
+        """Make all orders wait, from the previews on."""
         self.gate = asyncio.Event()
 
     def open_gate(self) -> None:
-        """Let everyone who waits go on."""
+        """Let all waiting orders continue."""
         assert self.gate is not None
         self.gate.set()
 
     async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
-        """Remember the order, then draw or fail."""
+        """Record the order, then draw or fail."""
         self.asked.append(order)
         self.inputs.append([path.read_bytes() for path in inputs])
         for index in range(order.previews):
@@ -72,14 +72,14 @@ class FakeDrawer:
         return self.answer
 
     async def list_models(self) -> list[str]:
-        """It does not tell."""
+        """Return no models."""
         return []
 
     async def close(self) -> None:
-        """It has no connections."""
+        """Do nothing: there are no connections."""
 
     def pooled(self, *, concurrency: int = ANY_NUMBER) -> PooledUpstream:
-        """It, as an upstream of a pool."""
+        """Return this drawer as an upstream of a pool."""
         return PooledUpstream(self.name, self, None, 1, concurrency, None)
 
 

@@ -1,10 +1,10 @@
-"""A real `pixyproxy serve` that dies or fails at a fault point, as a file tells it to.
+"""A real `pixyproxy serve` that dies or fails at a fault point chosen by a file.
 
-The product has no switch for that: this program arms the fault points and then runs the command. Its process is forked
-off one that has loaded all modules already, for a start is what most of a kill takes.
+The product has no switch for faults: this program arms the fault points and then runs the command. Its process is
+forked from one that has already loaded all modules, because starting is the slowest part of a kill test.
 
-A server can also be told to freeze within a transaction: ``freeze_after`` names an SQL statement, after which the
-process gets SIGSTOP while it holds the locks that the statement took.
+A server can also freeze within a transaction: ``freeze_after`` names an SQL statement, after which the process gets
+SIGSTOP while it holds the locks of the statement.
 """
 
 import json
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Loading those of the system takes 20 ms of a core, for a client that never needs them."""
+"""Loading the system's certificate authorities takes 20 ms of a core, for a client that never needs them."""
 PLAN = "plan.json"
-"""The file's name, in the folder that the server runs in."""
+"""The file's name, in the server's working folder."""
 
 
 FREEZE = "freeze-after"
@@ -42,29 +42,29 @@ FREEZE = "freeze-after"
 
 
 class FaultError(Exception):
-    """What a fault point that is to fail raises: nothing that the product knows."""
+    """The error of a failing fault point: a type unknown to the product."""
 
 
 class LoopEndError(BaseException):
-    """What not even a loop that goes on after every error survives."""
+    """An error that ends even a loop that continues after every exception."""
 
 
 class Act(StrEnum):
-    """What happens at a fault point."""
+    """The action at a fault point."""
 
     KILL = "kill"
-    """The process ends as by SIGKILL."""
+    """End the process as SIGKILL does."""
     RAISE = "raise"
-    """A ``FaultError``."""
+    """Raise a ``FaultError``."""
     END_LOOP = "end loop"
-    """A ``LoopEndError``."""
+    """Raise a ``LoopEndError``."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is to happen when a point is passed for the ``occurrence``-th time since the plan was written, once.
+    """An action to run once, at the ``occurrence``-th passing of a point since the plan was written.
 
-    A plan that was carried out by a failure is gone.
+    A plan is deleted once its failure was raised.
     """
 
     point: FaultPoint
@@ -72,26 +72,26 @@ class Fault:
     occurrence: int = 1
 
     def write(self, folder: Path) -> None:
-        """Make it the plan of the server that runs, or is to run, in a folder."""
+        """Make this the plan of the server, running or not, in a folder."""
         staged = folder / f"{PLAN}.new"
         staged.write_text(json.dumps(asdict(self)))
         staged.replace(folder / PLAN)
 
 
 def has_plan(folder: Path) -> bool:
-    """Whether something is to happen to the server of a folder."""
+    """Return whether the server of a folder has a plan."""
     return (folder / PLAN).exists()
 
 
 def clear_plan(folder: Path) -> None:
-    """Nothing is to happen (any more) to the server of a folder."""
+    """Delete the plan of a folder's server."""
     (folder / PLAN).unlink(missing_ok=True)
 
 
 def freeze_after(pattern: str, folder: Path) -> None:
-    """Have the server of a folder freeze after the next statement that matches, ignoring case, once.
+    """Freeze the server of a folder once, after the next statement that matches, ignoring case.
 
-    ``has_frozen`` says whether it did.
+    ``has_frozen`` returns whether it froze.
     """
     staged = folder / f"{FREEZE}.new"
     staged.write_text(pattern)
@@ -99,18 +99,18 @@ def freeze_after(pattern: str, folder: Path) -> None:
 
 
 def has_frozen(folder: Path) -> bool:
-    """Whether the server of a folder froze as ``freeze_after`` told it to."""
+    """Return whether the server of a folder froze after ``freeze_after``."""
     return not (folder / FREEZE).exists()
 
 
 @dataclass(frozen=True)
 class PlannedFreeze:
-    """A listener of SQLAlchemy that freezes the process after the statement that the file in a folder describes."""
+    """An SQLAlchemy listener that freezes the process after the statement described by the file in a folder."""
 
     file: Path
 
     def __call__(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        """Look at a statement that was executed just now."""
+        """Check the statement that was just executed."""
         try:
             pattern = self.file.read_text()
         except FileNotFoundError:
@@ -122,7 +122,7 @@ class PlannedFreeze:
 
 @dataclass
 class PlannedActs:
-    """Does what the plan in a folder says; each plan is a new file, and its passings are counted from 1."""
+    """Runs the plan in a folder. Each plan is a new file, whose passings are counted from 1."""
 
     plan: Path
     _file: int | None = None
@@ -154,7 +154,7 @@ class PlannedActs:
 
 @dataclass
 class FaultyServer:
-    """A server in a folder, started anew after each of its deaths; ``url`` changes with every start.
+    """A server in a folder, restarted after each death; ``url`` changes with every start.
 
     ``arguments`` are those of the command ``pixyproxy``.
     """
@@ -175,11 +175,11 @@ class FaultyServer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start it without waiting for more than the process."""
+        """Start the process without waiting for the server."""
         log = self.folder / f"server-{len(self.logs)}.log"
         log.write_bytes(b"")
         self.logs.append(log)
@@ -189,7 +189,7 @@ class FaultyServer:
         self._process.start()
 
     def wait_until_listening(self, *, seconds: float = 30) -> None:
-        """Return once it answers."""
+        """Return once the server responds."""
 
         def listens() -> bool:
             assert self._require().is_alive(), self.logs[-1].read_text()
@@ -200,26 +200,26 @@ class FaultyServer:
         wait_until(listens, seconds=seconds, what="the start of the server")
 
     def wait_until_dead(self, *, seconds: float = 30) -> int | None:
-        """Return its exit code, which is negative for a signal's number; None where it lives on."""
+        """Return its exit code, negative for a signal; None if it is still alive."""
         self._require().join(seconds)
         return self._require().exitcode
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), if it runs."""
+        """Kill the process with SIGKILL if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
 
     def freeze(self) -> None:
-        """Halt it (SIGSTOP)."""
+        """Freeze the process with SIGSTOP."""
         os.kill(self.process_id, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume the process with SIGCONT."""
         os.kill(self.process_id, signal.SIGCONT)
 
     def client(self, api_key: str | None = None, *, timeout: float = 60) -> httpx2.Client:
-        """An HTTP client of the process that runs now."""
+        """Return an HTTP client of the running process."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, verify=NO_AUTHORITIES)
 
@@ -234,7 +234,7 @@ class FaultyServer:
 
 @contextmanager
 def faulty_server(folder: Path, environment: Mapping[str, str]) -> Iterator[FaultyServer]:
-    """A server that listens, of which no process is left in the end."""
+    """Yield a listening server, and leave no process behind."""
     server = FaultyServer(folder, environment)
     try:
         server.start()
@@ -245,7 +245,7 @@ def faulty_server(folder: Path, environment: Mapping[str, str]) -> Iterator[Faul
 
 
 def serve_armed(folder: Path, log: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Be the server: what runs in the process of its own."""
+    """Run the server in the forked process."""
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

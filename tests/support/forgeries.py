@@ -1,6 +1,6 @@
-"""Tokens that must be refused, by what is wrong with them.
+"""Tokens that must be rejected, named by their fault.
 
-Those that are wrong in one thing are right in all others, their signature included, so that each proves one check.
+Each is valid in every other respect, its signature included where possible, so that it proves one check.
 """
 
 import json
@@ -62,8 +62,8 @@ ALGORITHM = {
     "lower case": lambda: with_header(alg="es256"),
     "with a space": lambda: with_header(alg="ES256 "),
     "a number": lambda: with_header(alg=256),
-    "ES384 over our signature": lambda: with_header(alg="ES384"),
-    "RS256 over our signature": lambda: with_header(alg="RS256"),
+    "ES384 over the original signature": lambda: with_header(alg="ES384"),
+    "RS256 over the original signature": lambda: with_header(alg="RS256"),
     "RS256 by an RSA key": lambda: token_of({**HEADER, "alg": "RS256"}, sign=rs256),
     "PS256 by an RSA key": lambda: token_of({**HEADER, "alg": "PS256"}, sign=ps256),
     "ES256 over an RSA signature": lambda: token_of(HEADER, sign=rs256),
@@ -196,7 +196,7 @@ KIDS = {
 
 
 def own_key_token() -> str:
-    """Signed by a key that comes with the token."""
+    """Return a token signed by a key that the token itself carries."""
     stranger = ECKey.generate_key("P-256", {"kid": KEY.kid})
     header = {**HEADER, "jwk": stranger.as_dict(private=False)}
     return joserfc_jwt.encode(header, CLAIMS, stranger)
@@ -252,7 +252,7 @@ JSON_FORM = {
 
 
 def last_bits_set() -> str:
-    """The same signature by a text that no encoder writes: 64 bytes leave four bits of the last character unused."""
+    """Return the same signature in a non-canonical encoding: 64 bytes leave four bits of the last character unused."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return GOOD[:-1] + alphabet[alphabet.index(GOOD[-1]) + 1]
 
@@ -261,13 +261,13 @@ FORM = {
     "empty": lambda: "",
     "one part": lambda: HEAD,
     "two parts": lambda: f"{HEAD}.{BODY}",
-    "three parts, none there": lambda: "..",
+    "three empty parts": lambda: "..",
     "no signature": lambda: f"{HEAD}.{BODY}.",
     "no header": lambda: f".{BODY}.{SIGNATURE}",
     "no claims": lambda: f"{HEAD}..{SIGNATURE}",
     "four parts": lambda: f"{GOOD}.{SIGNATURE}",
     "four parts, the last empty": lambda: f"{GOOD}.",
-    "five parts, as an encrypted one": lambda: f"{GOOD}.{BODY}.{SIGNATURE}",
+    "five parts, as in an encrypted token": lambda: f"{GOOD}.{BODY}.{SIGNATURE}",
     "padding": lambda: f"{GOOD}==",
     "one padding character": lambda: f"{GOOD}=",
     "padding of the header": lambda: f"{HEAD}=.{BODY}.{SIGNATURE}",
@@ -294,7 +294,7 @@ FORM = {
 
 
 def s_negated(signature: bytes) -> bytes:
-    """The other signature that fits, as anyone can make it from the first."""
+    """Return the second valid form of a signature, which anyone can compute from the first."""
     s = ORDER_OF_P256 - int.from_bytes(signature[32:], "big")
     return signature[:32] + s.to_bytes(32, "big")
 
@@ -339,4 +339,4 @@ FORGERIES: dict[str, Mapping[str, Forgery]] = {
     "signature": SIGNATURES,
 }
 ROWS = [(kind, name) for kind, forgeries in FORGERIES.items() for name in forgeries]
-"""Names, not tokens: a test of the same name runs in every process, and keys differ between them."""
+"""Names, not tokens: every test process must have the same test names, and keys differ between processes."""

@@ -1,4 +1,4 @@
-"""Processes forked off one that has loaded all modules: to load them is what most of a short process takes."""
+"""Processes forked from one with all modules loaded, because loading takes most of a short process's time."""
 
 import multiprocessing
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ PRELOADED = [
 
 
 def forking() -> "ForkServerContext":
-    """The one way to make them in a test process: its first use decides what is loaded."""
+    """Return the only fork server of a test process; its first use decides which modules are loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context

@@ -1,4 +1,4 @@
-"""Tenants, users, keys and tokens, made over HTTP by a client whose credential may make them."""
+"""Tenants, users, keys and tokens, created over HTTP by a client with the necessary scopes."""
 
 import uuid
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Account:
-    """A user, and what to sign in with."""
+    """A user with credentials."""
 
     guid: str
     username: str
@@ -25,17 +25,17 @@ class Account:
 
     @property
     def password_form(self) -> dict[str, str]:
-        """The form of the password grant."""
+        """Return the form of the password grant."""
         return {"grant_type": "password", "username": self.username, "password": self.password}
 
 
 def bearer(credential: str) -> dict[str, str]:
-    """The header that carries an API key or an access token."""
+    """Return the header that carries an API key or an access token."""
     return {"Authorization": f"Bearer {credential}"}
 
 
 def make_user(owner: httpx2.Client, role: Role = Role.MEMBER) -> Account:
-    """A new user of the owner's tenant."""
+    """Return a new user of the owner's tenant."""
     username = f"{uuid.uuid4()}@example.org"
     made = owner.post("/user", json={"username": username, "password": PASSWORD, "role": role})
     assert made.status_code == 201, made.text
@@ -43,7 +43,7 @@ def make_user(owner: httpx2.Client, role: Role = Role.MEMBER) -> Account:
 
 
 def make_key(owner: httpx2.Client, *scopes: Scope, **order: object) -> Json:
-    """A new key of the owner's tenant, its secret with it."""
+    """Return a new key of the owner's tenant with its secret."""
     made = owner.post("/key", json={"name": "a key", "scopes": sorted(scopes), **order})
     assert made.status_code == 201, made.text
     key: Json = made.json()
@@ -51,7 +51,7 @@ def make_key(owner: httpx2.Client, *scopes: Scope, **order: object) -> Json:
 
 
 def make_tenant(operator: httpx2.Client, **order: object) -> Json:
-    """A new tenant, as operators see it."""
+    """Return a new tenant as operators see it."""
     made = operator.post("/admin/tenant", json={"name": f"tenant {uuid.uuid4()}", **order})
     assert made.status_code == 201, made.text
     tenant: Json = made.json()
@@ -59,7 +59,7 @@ def make_tenant(operator: httpx2.Client, **order: object) -> Json:
 
 
 def order_token(operator: httpx2.Client, tenant: str, **order: object) -> str:
-    """An access token that acts for a tenant."""
+    """Return an access token that acts for a tenant."""
     issued = operator.post("/admin/token", json={"tenant": tenant, **order})
     assert issued.status_code == 201, issued.text
     token: str = issued.json()["access_token"]
@@ -67,7 +67,7 @@ def order_token(operator: httpx2.Client, tenant: str, **order: object) -> str:
 
 
 def get_tokens(client: httpx2.Client, form: dict[str, str]) -> Json:
-    """The successful answer of the token endpoint."""
+    """Return the successful response of the token endpoint."""
     issued = client.post("/auth/token", data=form)
     assert issued.status_code == 200, issued.text
     tokens: Json = issued.json()
@@ -75,19 +75,19 @@ def get_tokens(client: httpx2.Client, form: dict[str, str]) -> Json:
 
 
 def sign_in(client: httpx2.Client, account: Account, **form: str) -> Json:
-    """The tokens of a user."""
+    """Return the tokens of a user."""
     return get_tokens(client, {**account.password_form, **form})
 
 
 def client_form(key: Json) -> dict[str, str]:
-    """The form of the client_credentials grant, with the key as the client's secret."""
+    """Return the form of the client_credentials grant, with the key as the client's secret."""
     return {"grant_type": "client_credentials", "client_id": key["key_id"], "client_secret": key["api_key"]}
 
 
 def expired_key(owner: httpx2.Client, *scopes: Scope) -> Json:
-    """A key that was good a moment ago."""
+    """Return a key that has just expired."""
     order: Json = {"name": "a key", "scopes": sorted(scopes)}
-    # On a slow machine a key that lives so shortly may be over before it is made, which is refused.
+    # On a slow machine such a short-lived key may expire before it is created, which is rejected.
     for seconds in (2, 10, 30):
         soon = datetime.now(UTC) + timedelta(seconds=seconds)
         made = owner.post("/key", json=order | {"expires_at": soon.isoformat()})
@@ -100,14 +100,14 @@ def expired_key(owner: httpx2.Client, *scopes: Scope) -> Json:
 
 
 def expired_token(operator: httpx2.Client, tenant: str, scope: str) -> str:
-    """An access token that was good a moment ago."""
+    """Return an access token that has just expired."""
     token = order_token(operator, tenant, scope=scope, expires_in=1)
     wait_until_refused(operator, token)
     return token
 
 
 def wait_until_refused(client: httpx2.Client, credential: str) -> None:
-    """Return once a credential is worthless to the client's server."""
+    """Return once the client's server rejects a credential."""
     wait_until(
         lambda: client.get("/me", headers=bearer(credential)).status_code == httpx2.codes.UNAUTHORIZED,
         what="the refusal",
@@ -115,7 +115,7 @@ def wait_until_refused(client: httpx2.Client, credential: str) -> None:
 
 
 def audit_entries(operator: httpx2.Client, **wanted: str) -> list[Json]:
-    """The newest entries of the audit log that fit."""
+    """Return the newest entries of the audit log that match."""
     listed = operator.get("/admin/audit", params={"limit": "100", **wanted})
     assert listed.status_code == 200, listed.text
     entries: list[Json] = listed.json()

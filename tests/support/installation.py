@@ -1,7 +1,7 @@
-"""An installation as a team runs it: several machines, several server processes on each, behind a load balancer.
+"""An installation of several machines, each with several server processes, behind a load balancer.
 
-A machine has a data folder of its own. All machines share one MariaDB, one Redis, one folder of pictures, one secret
-and one upstream, which is the witness of what was bought::
+Each machine has its own data folder. All machines share one MariaDB, one Redis, one folder of pictures, one secret
+and one upstream, which records what was bought::
 
     with open_installation(folder, mysql_server) as installation:
         tenant = installation.new_tenant(images_per_minute=30)
@@ -9,8 +9,8 @@ and one upstream, which is the witness of what was bought::
         installation.ask(3, tenant).get("/generation/…")       # process 3, the last of machine 1
         installation.machines[0].kill()
 
-``TEST_SHAPE=1x1`` in the environment makes it one machine of one process: what one process promises must
-hold there, too. Process numbers are then taken modulo the number of processes.
+``TEST_SHAPE=1x1`` in the environment makes it one machine of one process: the promises of one process must hold
+there, too. Process numbers are then taken modulo the number of processes.
 """
 
 import json
@@ -38,25 +38,25 @@ SHAPE = os.environ.get("TEST_SHAPE", "2x2")
 """Machines x processes of each."""
 SERVE = ("serve", "--port", "0")
 PUBLIC_URL = "https://pictures.example.com"
-"""One for all processes, which also is the issuer of their tokens."""
+"""The public URL of all processes, which is also the issuer of their tokens."""
 SECRET = "the secret that all machines of this installation share"
 DAY = 86_400
 PRICE_USD = 0.01
-"""Of one picture of any model."""
+"""The price of one picture of any model."""
 Upstreams = Mapping[str, Mapping[str, object]]
-"""Settings of upstreams by name. Each serves the model of its own name alone, so that tests do not share limits."""
+"""Settings of upstreams by name. Each serves only the model of its own name, so tests do not share limits."""
 
 
 @dataclass
 class Machine:
-    """A data folder, and the processes that work in it."""
+    """A data folder, and the processes that use it."""
 
     folder: Path
     environment: Mapping[str, str]
     processes: list[FaultyServer] = field(default_factory=list)
 
     def add(self, *arguments: str) -> FaultyServer:
-        """Start another process with the arguments of its command line; it may have yet to listen."""
+        """Start another process with these command line arguments; it may not listen yet on return."""
         folder = self.folder / f"process-{len(self.processes)}"
         folder.mkdir()
         process = FaultyServer(folder, self.environment, arguments=arguments)
@@ -65,13 +65,13 @@ class Machine:
         return process
 
     def kill(self) -> None:
-        """End all processes at once (SIGKILL)."""
+        """Kill all processes at once (SIGKILL)."""
         for process in self.processes:
             process.kill()
 
     @property
     def data_folder(self) -> Path:
-        """Where its processes keep what they have not handed over yet."""
+        """The folder where its processes keep data that is not stored yet."""
         return self.folder / "var"
 
     def lose_data(self) -> None:
@@ -83,7 +83,7 @@ class Machine:
         (self.folder / "lost").rename(self.data_folder)
 
     def restart(self, number: int) -> FaultyServer:
-        """Start a process that was killed again, on the same port and without faults, and wait until it listens."""
+        """Restart a killed process on the same port without faults, and wait until it listens."""
         process = self.processes[number]
         clear_plan(process.folder)
         command, option, _, *others = process.arguments
@@ -95,7 +95,7 @@ class Machine:
 
 @dataclass
 class Installation:
-    """Everything at once; ``operator`` is an API key with every scope. ``settings`` are those of machine 0."""
+    """The whole installation; ``operator`` is an API key with every scope. ``settings`` are those of machine 0."""
 
     settings: Settings
     machines: Sequence[Machine]
@@ -129,7 +129,7 @@ class Installation:
         return [self.ask(number, tenant) for number in range(len(self.processes))]
 
     def new_tenant(self, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, **order: object) -> TenantClient:
-        """Return a new tenant with an API key and a client of the balancer, made over HTTP as an operator does."""
+        """Return a new tenant with an API key and a client of the balancer, created over HTTP as by an operator."""
         operator = self.client(self.operator, process=0)
         guid = make_tenant(operator, **order)["guid"]
         wanted = scopes | {Scope.KEY_MANAGE}
@@ -151,7 +151,7 @@ def open_installation(
     serve: Sequence[str] = (),
     **overrides: object,
 ) -> Iterator[Installation]:
-    """Yield an installation whose processes listen; every process is over in the end.
+    """Yield an installation whose processes listen, and stop every process afterwards.
 
     ``serve`` are further arguments of ``pixyproxy serve``, ``overrides`` settings of all processes.
     """
@@ -194,7 +194,7 @@ def _settings_of(folder: Path, common: dict[str, object]) -> Settings:
 
 
 def _listed(upstreams: Upstreams, fake: FakeUpstream) -> str:
-    """Return the setting ``PIXYPROXY_UPSTREAMS``: each is the fake, with limits of its own."""
+    """Return the setting ``PIXYPROXY_UPSTREAMS``, in which each upstream is the fake with its own limits."""
     common = {"base_url": fake.base_url, "api_key": fake.api_key}
     return json.dumps([{"name": name, "models": [name], **common, **limits} for name, limits in upstreams.items()])
 

@@ -1,4 +1,4 @@
-"""Signing keys of an installation whose secret costs one slow hash a process, and files of earlier releases."""
+"""Signing keys of an installation whose secret costs one slow hash per process, and files of earlier releases."""
 
 import json
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ OPERATOR = Actor(type=SubjectType.COMMAND, subject="operator")
 
 
 async def open_ring(database: Database, folder: Path, **settings: object) -> KeyRing:
-    """Return a ring as a server that starts with this data folder has it."""
+    """Return a key ring as opened by a server that starts with this data folder."""
     installation = Installation(secret_salt=SALT, secret_verifier=derive_seal(SECRET, SALT).verifier, keys_revision=0)
     await database.write(lambda data: data.signing_keys.create_installation(installation))
     return await open_key_ring(make_settings(folder, **settings), database, SECRET)
@@ -34,12 +34,12 @@ async def rotate(ring: KeyRing, at: datetime, *, at_once: bool = False) -> Signi
 
 
 def published(ring: KeyRing, at: datetime) -> list[str]:
-    """Return the ids of the keys that are published."""
+    """Return the ids of the published keys."""
     return [jwk["kid"] for jwk in ring.jwks(at)["keys"]]
 
 
 def write_former_file(folder: Path, keys: Iterable[SigningKey]) -> Path:
-    """Write the keys as earlier releases kept them, and the lock beside them."""
+    """Write the keys in the format of earlier releases, with the lock file beside them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Temporary files in memory: tests commit all the time, and each commit waits for a disk, which may be busy."""
+"""Temporary files in memory: tests commit often, and each commit would wait for a disk, which may be busy."""
 
 import os
 import subprocess
@@ -9,28 +9,28 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 _VARIABLE = "TMPDIR"
-_MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made there)
+_MEMORY = Path("/dev/shm")  # noqa: S108  (the files go into a private folder there)
 _ROOM_BYTES = 2 << 30
-"""Several times what all tests leave behind."""
+"""Several times the size of everything that all tests leave behind."""
 
 
 @contextmanager
 def temporary_files_in_memory() -> Iterator[None]:
-    """Keep the temporary files of this process, and of those that it starts, in memory, and remove them in the end.
+    """Keep the temporary files of this process and its children in memory, and remove them afterwards.
 
-    They stay where they are if TMPDIR says where that is, or where memory is no place for files and programs.
+    They stay on disk if TMPDIR is set, or if memory cannot hold files and programs.
     """
     if _VARIABLE in os.environ or not _is_of_use():
         yield
         return
-    # What multiprocessing removes when this process ends, later than all else, has to be elsewhere.
+    # Files that multiprocessing removes last, when this process ends, must be elsewhere.
     get_temp_dir()
     with (
         tempfile.TemporaryDirectory(prefix="pixyproxy-tests-", dir=_MEMORY, ignore_cleanup_errors=True) as folder,
         _removed_after_death(folder),
     ):
         os.environ[_VARIABLE] = folder
-        # What it was found to be before is found anew.
+        # Discard the cached folder so that it is determined again.
         tempfile.tempdir = None
         try:
             yield
@@ -41,15 +41,15 @@ def temporary_files_in_memory() -> Iterator[None]:
 
 @contextmanager
 def _removed_after_death(folder: str) -> Iterator[None]:
-    """Let a shell remove the folder when this process dies, however it does: memory is not to be lost for good."""
-    # Only our death, or the end of the block, closes the pipe that it reads.
+    """Start a shell that removes the folder when this process dies, in any way, so that no memory is leaked."""
+    # The pipe closes only when this process dies or the block ends.
     command = ["/bin/sh", "-c", 'read -r _; rm -rf -- "$0"', folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True):
         yield
 
 
 def _is_of_use() -> bool:
-    """Whether there is room, and programs may be run from there: tests preload libraries and make environments."""
+    """Return whether there is space and programs may run there: tests preload libraries and create environments."""
     try:
         found = os.statvfs(_MEMORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""An OpenID Connect issuer on a port of its own: discovery, keys, tokens, and every way in which it may misbehave."""
+"""An OpenID Connect issuer on its own port: discovery, keys, tokens, and every kind of misbehaviour."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ IssuerKey = ECKey | RSAKey
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one path answers. ``hangs`` until it is released; ``drips`` a byte at a time, without end."""
+    """The response for one path. ``hangs`` until released; ``drips`` one byte at a time without end."""
 
     status: int = 200
     body: bytes = b""
@@ -32,7 +32,7 @@ class Answer:
 
 
 class FakeIssuer:
-    """Serves from ``with`` on, in a thread; every method may be called from any thread."""
+    """A server that runs in a thread within a ``with`` block. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         """Bind a free port of 127.0.0.1, with one EC key."""
@@ -52,7 +52,7 @@ class FakeIssuer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop serving; what hangs is let go."""
+        """Stop serving, and release hanging requests."""
         self.closing.set()
         self.released.set()
         self._server.shutdown()
@@ -65,54 +65,57 @@ class FakeIssuer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, path: str, answer: Answer) -> None:
-        """Answer every later request for a path like this, until ``recover``."""
+        """Use this response for every later request whose path matches, until ``recover``."""
         self._answers[path] = answer
 
     def serve_keys(self, jwks: object) -> None:
-        """Serve this as the key set, whatever it is."""
+        """Serve this as the key set, valid or not."""
         self.answer(JWKS_PATH, Answer(body=json.dumps(jwks).encode()))
 
     def fail(self, status: int = 500) -> None:
-        """Answer everything with this status."""
+        """Respond to every request with this status."""
         for path in (DISCOVERY_PATH, JWKS_PATH):
             self.answer(path, Answer(status=status))
 
     def recover(self) -> None:
-        """Answer as an issuer does, and release what hangs."""
+        """Respond as an issuer does, and release hanging requests."""
         self._answers.clear()
         self.released.set()
 
     def rotate(self, kid: str) -> IssuerKey:
-        """Sign with a new key, and publish no other."""
+        """Sign with a new key, and publish only that key."""
         self.keys = [new_key(kid)]
         return self.keys[0]
 
     def requests(self, path: str = JWKS_PATH) -> int:
-        """How many requests for a path have come so far."""
+        """Return the number of requests for a path so far."""
         with self._changed:
             return self._requests.count(path)
 
     def wait_for_request(self, path: str = JWKS_PATH, *, seconds: float = 10) -> None:
-        """Return once a request for the path has come. Raises ``TimeoutError``."""
+        """Return once a request for the path has arrived. Raise ``TimeoutError`` otherwise."""
         with self._changed:
             if not self._changed.wait_for(lambda: path in self._requests, seconds):
                 raise TimeoutError(path)
 
     def claims(self, **changes: object) -> dict[str, Any]:
-        """The claims of a token that is valid just now, with changes; what is ``...`` is left out."""
+        """Return the claims of a currently valid token, with changes; ``...`` removes a claim."""
         now = int(time.time())
         usual = {"iss": self.url, "aud": self.audience, "sub": "user-7", "iat": now, "exp": now + 300}
         return {name: value for name, value in {**usual, **changes}.items() if value is not ...}
 
     def sign(self, *, key: IssuerKey | None = None, header: Mapping[str, Any] | None = None, **claims: object) -> str:
-        """A token signed by ``key``, else by the issuer's first; ``header`` changes its header, ``...`` leaves out."""
+        """Return a token signed by ``key``, by default the issuer's first, with these changes to its header.
+
+        ``...`` removes a member of the header.
+        """
         signing = key or self.keys[0]
         usual = {"alg": algorithm_of(signing), "kid": signing.kid}
         members = {name: value for name, value in {**usual, **(header or {})}.items() if value is not ...}
         return jwt.encode(members, self.claims(**claims), signing, algorithms=[members["alg"]], default_type=None)
 
     def received(self, path: str) -> Answer:
-        """Count a request; what to answer."""
+        """Count a request; return its response."""
         with self._changed:
             self._requests.append(path)
             self._changed.notify_all()
@@ -153,30 +156,30 @@ class _Exchange(BaseHTTPRequestHandler):
             self._send(b" ")
 
     def _send(self, content: bytes) -> None:
-        # A client may have seen enough.
+        # The client may have closed the connection early.
         with contextlib.suppress(OSError):
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent: tests read what the client logs."""
+        """Write no log: tests read the log of the client."""
 
 
 def new_key(kid: str, curve: str = "P-256") -> ECKey:
-    """A new EC key."""
+    """Return a new EC key."""
     return ECKey.generate_key(curve, {"kid": kid})
 
 
 @lru_cache(maxsize=4)
 def rsa_key(kid: str, bits: int = 2048) -> RSAKey:
-    """An RSA key; the same for the same name, because they take long to make."""
+    """Return an RSA key, cached by name because generating one is slow."""
     return RSAKey.generate_key(bits, {"kid": kid})
 
 
 def algorithm_of(key: IssuerKey) -> str:
-    """The algorithm that a key of this kind usually signs with."""
+    """Return the usual signing algorithm of this kind of key."""
     return "RS256" if isinstance(key, RSAKey) else "ES256"
 
 
 def public_jwk_of(key: IssuerKey) -> dict[str, Any]:
-    """The public half of a key, as issuers publish it."""
+    """Return the public half of a key as issuers publish it."""
     return {**key.as_dict(private=False), "use": "sig", "alg": algorithm_of(key)}

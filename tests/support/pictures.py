@@ -1,7 +1,7 @@
-"""Deterministic pictures that any decoder accepts, and a few that none should.
+"""Deterministic pictures that any decoder accepts, and a few that none should accept.
 
-The same arguments give the same bytes (for one release of Pillow), so that tests may
-compare hashes; another `seed` gives another picture.
+The same arguments give the same bytes (for one release of Pillow), so tests may compare hashes. Another `seed` gives
+another picture.
 """
 
 import io
@@ -20,7 +20,7 @@ _IHDR_CRC_END = 29
 
 
 def png(width: int, height: int, *, seed: int = 0) -> bytes:
-    """Return a PNG of coloured blocks: a few kilobytes, whatever its dimensions."""
+    """Return a PNG of coloured blocks: a few kilobytes at any size."""
     return _encoded(_blocks(width, height, seed=seed), file_format="PNG")
 
 
@@ -37,7 +37,7 @@ def jpeg(width: int, height: int, *, seed: int = 0) -> bytes:
 
 
 def webp(width: int, height: int, *, seed: int = 0) -> bytes:
-    """Return a lossy WebP of coloured blocks, made by the fastest method."""
+    """Return a lossy WebP of coloured blocks, encoded with the fastest method."""
     buffer = io.BytesIO()
     _blocks(width, height, seed=seed).save(buffer, format="WEBP", method=0)
     return buffer.getvalue()
@@ -61,9 +61,8 @@ def gif(width: int, height: int, *, seed: int = 0) -> bytes:
 def noise_png(byte_size: int, *, seed: int = 0) -> bytes:
     """Return a PNG of `byte_size` bytes, within 2 % from 200,000 bytes upwards.
 
-    It is 1024 pixels wide and at least as high, as the upstream's usual pictures are:
-    the upper rows are noise, which does not compress, and the rest is black, which
-    costs next to nothing.
+    It is 1024 pixels wide and at least as high, like an upstream's usual pictures. The upper rows are noise, which does
+    not compress; the rest is black, which takes almost no bytes.
     """
     noise_rows = max(1, round(byte_size / (_RGB_BYTES * _NOISE_WIDTH)))
     height = max(_NOISE_WIDTH, noise_rows)
@@ -76,7 +75,7 @@ def noise_png(byte_size: int, *, seed: int = 0) -> bytes:
 
 
 def svg() -> bytes:
-    """Return an SVG with a script in it: what must never be served as a picture."""
+    """Return an SVG that contains a script and must never be served as a picture."""
     return (
         b'<?xml version="1.0" encoding="UTF-8"?>\n'
         b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">'
@@ -88,8 +87,8 @@ def svg() -> bytes:
 def png_claiming(width: int, height: int) -> bytes:
     """Return a small PNG whose header claims `width` x `height` pixels.
 
-    The header's checksum is right, so that nothing but the claim itself can make a
-    reader refuse it: a decompression bomb's first 33 bytes, without the bomb.
+    These are the first 33 bytes of a decompression bomb. The header's checksum is valid, so a reader can only reject
+    the claim itself.
     """
     honest = png(16, 16)
     header = honest[_IHDR_CRC_START:_IHDR_SIZE_START] + struct.pack(">II", width, height)

@@ -1,4 +1,4 @@
-"""A real server program that tests may kill, freeze and start again: what MariaDB and Redis have in common."""
+"""A real server program that tests may kill, freeze and restart: the common part of MariaDB and Redis."""
 
 import atexit
 import os
@@ -14,29 +14,29 @@ from pathlib import Path
 from typing import Self
 
 LOG_TAIL = 3_000
-"""How many characters of its log tell why a server did not start."""
+"""How many characters of its log are reported when a server does not start."""
 STOP_SECONDS = 60.0
 
 
 class PrivateServer(ABC):
-    """One server process on one port, with a temporary folder of its own.
+    """One server process on one port, with its own temporary folder.
 
-    The process dies with this one, however this one ends: by ``close``, by an exit hook, or, after SIGKILL, by a
-    watcher that holds a pipe to us.
+    The process dies with this one in every case: by ``close``, by an exit hook, or, after SIGKILL, by a watcher that
+    reads a pipe from this process.
     """
 
     error: type[Exception]
-    """What is raised where the server does not start or does not run."""
+    """The exception for a server that does not start or does not run."""
 
     def __init__(self) -> None:
-        """Choose a port; nothing runs before ``start`` or ``with``."""
+        """Choose a port. The server starts with ``start`` or ``with``."""
         self.port = free_port()
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start, and close where that fails."""
+        """Start, and close if that fails."""
         try:
             self.start()
         except BaseException:
@@ -50,7 +50,7 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start, on the same port as before, and wait until it answers."""
+        """Start on the same port as before, and wait until it responds."""
 
     @property
     def pid(self) -> int:
@@ -63,7 +63,7 @@ class PrivateServer(ABC):
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Shut down in order (SIGTERM), frozen or not, and wait for the end."""
+        """Shut down cleanly (SIGTERM), frozen or not, and wait for the exit."""
         if self._process:
             self.thaw()
             self._process.terminate()
@@ -73,7 +73,7 @@ class PrivateServer(ABC):
                 self.kill()
 
     def kill(self) -> None:
-        """End at once (SIGKILL), frozen or not; what it has on disk outlives it."""
+        """Kill at once (SIGKILL), frozen or not. Data on disk survives."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -84,17 +84,17 @@ class PrivateServer(ABC):
             self._watcher = None
 
     def freeze(self) -> None:
-        """Halt (SIGSTOP): connections are still taken in, and nothing answers."""
+        """Freeze (SIGSTOP): connections are still accepted, but get no response."""
         process = self._require_process()
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
-        """Go on (SIGCONT) as if nothing had been."""
+        """Resume (SIGCONT) from a freeze."""
         self._require_process().send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End the server and remove its folder. A closed server may start anew."""
+        """Stop the server and remove its folder. A closed server may be started again."""
         self.kill()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -109,7 +109,7 @@ class PrivateServer(ABC):
     def _run(
         self, process: subprocess.Popen[bytes], folder: Path, *, answers: Callable[[], bool], seconds: float
     ) -> None:
-        """Take on a process that was just started, and wait until it answers."""
+        """Adopt a process that was just started, and wait until it responds."""
         self._process = process
         self._watcher = _watch(process, folder)
         deadline = time.monotonic() + seconds
@@ -128,14 +128,14 @@ class PrivateServer(ABC):
 
 
 def log_of(folder: Path) -> Path:
-    """What the server with this folder has written."""
+    """Return the log of the server with this folder."""
     return folder / "server.log"
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a shell that outlives this process just long enough to clean up after it.
+    """Start a shell that outlives this process only to clean up after it.
 
-    Only the death of this process closes the pipe that it reads.
+    It reads a pipe that closes only when this process dies.
     """
     script = 'read -r _; kill -KILL "$0"; rm -rf -- "$1"'
     return subprocess.Popen(

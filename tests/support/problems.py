@@ -1,4 +1,4 @@
-"""What every problem JSON of PixyProxy must look like."""
+"""Checks of the form of PixyProxy's problem JSON."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """The body of an answer that is this very problem, with all of RFC 9457's members and ours."""
+    """Return the body of a response that is exactly this problem, with all members of RFC 9457 and PixyProxy."""
     assert (response.status_code, _code_of(response)) == (status, code), response.text[:2000]
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"
@@ -24,12 +24,12 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[st
 
 
 def without_request_id(response: httpx2.Response) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Status, body and headers of a problem but for what names the one request, to compare two of them."""
+    """Return status, body and headers of a problem without the parts that identify the request, for comparison."""
     body = {name: value for name, value in response.json().items() if name != "request_id"}
     headers = {
         name: value for name, value in response.headers.items() if name not in {"x-request-id", "date", "ratelimit"}
     }
-    # The body's length is that of the request id, whose thread id may be a digit longer.
+    # The body's length varies with the request id, whose thread id may have one more digit.
     headers.pop("content-length")
     return response.status_code, body, headers
 

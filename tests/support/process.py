@@ -1,4 +1,4 @@
-"""PixyProxy as its operators see it: the ``pixyproxy`` program in a process of its own."""
+"""PixyProxy as its operators see it: the ``pixyproxy`` program in a separate process."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ OURS = ("PIXYPROXY_", "OPENAI_")
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The environment of a process that is to have these settings, and nothing of ours beside them."""
+    """Return the environment of a process with exactly these settings, without any of this process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     for name in settings.model_fields_set:
         value = getattr(settings, name)
@@ -40,7 +40,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def new_api_key(settings: Settings, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, tenant: str = "test") -> str:
-    """The API key of a new tenant, made through the services; it makes the database if need be."""
+    """Return the API key of a new tenant, created through the services. Create the database if it is missing."""
 
     async def create() -> str:
         async with open_services(settings) as services:
@@ -55,24 +55,24 @@ def new_api_key(settings: Settings, *, scopes: frozenset[Scope] = EVERY_IMAGE_SC
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that listens in a process of its own; its log is a file."""
+    """A server that listens in a separate process and logs to a file."""
 
     url: str
     log: Path
     process: subprocess.Popen[bytes]
 
     def client(self, api_key: str | None = None, *, timeout: float = 60) -> httpx2.Client:
-        """An HTTP client, anonymous without a key."""
+        """Return an HTTP client, anonymous without a key."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=timeout)
 
     def terminate(self) -> int:
-        """Ask it to stop (SIGTERM), and return its exit code."""
+        """Stop the server with SIGTERM, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
+        """Kill the server with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -88,9 +88,9 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
     within: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> Iterator[ServerProcess]:
-    """A ``pixyproxy serve`` on a free port, which is over in the end, if it is not before.
+    """Yield a ``pixyproxy serve`` on a free port, and stop it afterwards if it still runs.
 
-    ``within`` is a command that runs the one behind it; ``options`` are further ones of ``serve``.
+    ``within`` is a command that runs the server's command; ``options`` are further options of ``serve``.
     """
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("wb") as stream:
@@ -105,7 +105,7 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
     try:
         yield ServerProcess(url=_url_in(log, process), log=log, process=process)
     finally:
-        # The workers of a killed supervisor would stay, so it is asked first.
+        # SIGTERM first: the workers of a killed supervisor would stay.
         process.terminate()
         try:
             process.wait(timeout=60)
@@ -115,11 +115,11 @@ def running_server(  # noqa: PLR0913  (how a process may be started, by keyword)
 
 
 START_SECONDS = 200
-"""In which a server listens: a second usually, a minute on a machine with twenty times as much to do as it can."""
+"""The time a server may take to listen: usually a second, a minute on a machine with twenty times its load."""
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 60, what: str = "it") -> None:
-    """Return once the condition holds; an error of the network means that it does not yet."""
+    """Return once the condition holds. A network error counts as false."""
     deadline = time.monotonic() + seconds
     while not _holds(condition):
         if time.monotonic() > deadline:
@@ -136,7 +136,7 @@ def _holds(condition: Callable[[], bool]) -> bool:
 
 
 def _url_in(log: Path, process: subprocess.Popen[bytes]) -> str:
-    """The address that the server wrote to its log, once it answers there."""
+    """Return the address in the server's log, once the server responds there."""
 
     def listens() -> bool:
         assert process.poll() is None, log.read_text()

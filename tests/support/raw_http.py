@@ -1,4 +1,4 @@
-"""HTTP as no client library would send it: bytes of our own over a socket."""
+"""HTTP that no client library would send: raw bytes over a socket."""
 
 import socket
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ SECONDS = 20
 
 @contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
-    """A connection to the server of a URL."""
+    """Yield a connection to the server of a URL."""
     parts = urlsplit(url)
     with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=SECONDS) as connection:
         yield connection
 
 
 def exchange(url: str, request: bytes, *, method: str = "GET") -> httpx2.Response:
-    """The answer to these very bytes."""
+    """Return the response to exactly these bytes."""
     with connected(url) as connection:
         connection.sendall(request)
         return read_response(connection, method=method)
 
 
 def read_response(connection: socket.socket, *, method: str = "GET") -> httpx2.Response:
-    """The answer that comes next on a connection."""
+    """Return the next response on a connection."""
     answer = HTTPResponse(connection, method=method)
     try:
         answer.begin()
@@ -40,7 +40,7 @@ def read_response(connection: socket.socket, *, method: str = "GET") -> httpx2.R
 def request_bytes(
     method: str, target: str | bytes, *, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> bytes:
-    """A request whose target goes out as it stands, with a true Content-Length where there is a body."""
+    """Return a request with its target unchanged, and a correct Content-Length if there is a body."""
     raw = target if isinstance(target, bytes) else target.encode("latin-1")
     lines = {"Host": "pixyproxy.test", "Connection": "close", **(headers or {})}
     if body is not None:
@@ -50,7 +50,7 @@ def request_bytes(
 
 
 def abandon(url: str, *parts: bytes) -> None:
-    """Send a part of a request, or a whole one, and hang up without reading a byte."""
+    """Send all or part of a request, and hang up without reading a byte."""
     with connected(url) as connection:
         for part in parts:
             connection.sendall(part)

@@ -1,4 +1,4 @@
-"""How much a test of endurance does: a short form in ``make test``, the full form in ``make faults``."""
+"""The size of endurance tests: short in ``make test``, full in ``make faults``."""
 
 import os
 from typing import TypeVar

@@ -42,23 +42,23 @@ UNLIMITED = dict.fromkeys(
     ),
     1_000_000,
 )
-"""All tests come from one address; those of limits set their own."""
+"""All tests come from one address, so only tests of limits set limits."""
 
 
 def make_settings(folder: Path, **overrides: Any) -> Settings:  # noqa: ANN401  (any setting)
-    """Settings that keep everything below ``folder`` and take nothing from the environment's ``.env``."""
+    """Return settings that keep everything below ``folder`` and ignore the ``.env`` file."""
     values = {"data_dir": folder / "var", "images": folder / "images", "openai_api_key": None, **overrides}
     return Settings(_env_file=None, **values)
 
 
 def upstream_settings(upstream: FakeUpstream) -> dict[str, object]:
-    """The settings that make PixyProxy ask the fake upstream."""
+    """Return the settings that point PixyProxy at the fake upstream."""
     return {"openai_api_key": upstream.api_key, "openai_base_url": upstream.base_url}
 
 
 @dataclass(frozen=True)
 class TenantClient:
-    """A tenant of its own for a test, and an HTTP client that carries its key."""
+    """A tenant for one test, and an HTTP client that carries its key."""
 
     guid: str
     api_key: str
@@ -67,7 +67,7 @@ class TenantClient:
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that listens; ``services`` and ``connections`` are inside it, and used through ``call`` alone."""
+    """A listening server. ``services`` and ``connections`` live inside it; use them through ``call`` alone."""
 
     url: str
     settings: Settings
@@ -76,22 +76,22 @@ class RunningServer:
     loop: asyncio.AbstractEventLoop
 
     def call(self, work: Callable[[Services], Coroutine[Any, Any, Result]]) -> Result:
-        """The result of ``work``, run in the server's own event loop."""
+        """Return the result of ``work``, run in the server's own event loop."""
         return asyncio.run_coroutine_threadsafe(work(self.services), self.loop).result(timeout=60)
 
     def hash_cheaply(self) -> None:
-        """Let passwords cost microseconds from now on; a test whose point is the cost does not call this."""
+        """Make password hashes cost microseconds from now on. Tests of the cost do not call this."""
         self.services.users.passwords.context.update(argon2__memory_cost=8, argon2__time_cost=1)
 
     def client(self, api_key: str | None = None) -> httpx2.Client:
-        """An HTTP client, anonymous without a key."""
+        """Return an HTTP client, anonymous without a key."""
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
 
     def new_tenant(
         self, name: str, *, scopes: frozenset[Scope] = EVERY_IMAGE_SCOPE, visibility: Visibility | None = None
     ) -> TenantClient:
-        """A tenant with one API key, made through the services."""
+        """Return a tenant with one API key, created through the services."""
 
         async def create(services: Services) -> tuple[str, str]:
             tenant = await services.tenants.create_tenant(
@@ -108,9 +108,9 @@ class RunningServer:
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[RunningServer]:
-    """A server with these settings on a free port, stopped in the end."""
+    """Yield a server with these settings on a free port, and stop it afterwards."""
     listening = socket.create_server(("127.0.0.1", 0))
-    # asyncio sees to that for sockets of its own only; without it every answer takes 40 ms.
+    # asyncio sets TCP_NODELAY only on sockets it creates. Without it every response takes 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listening.getsockname()[1]
     config = server_config(settings, host="127.0.0.1", port=port)
@@ -144,5 +144,5 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
         if server.started:
             return
         time.sleep(0.01)
-    message = "The server did not start; its log says why."
+    message = "The server did not start. See its log for the reason."
     raise RuntimeError(message)

@@ -1,4 +1,4 @@
-"""The private MariaDB is killed, frozen and started again, and never outlives its tests."""
+"""The private MariaDB can be killed, frozen and restarted, and never outlives its tests."""
 
 import contextlib
 import os
@@ -58,11 +58,11 @@ def test_databases_are_fresh_empty_and_unicode(server: MariaDbServer) -> None:
 
 
 def test_only_test_databases_are_dropped(server: MariaDbServer) -> None:
-    with pytest.raises(ValueError, match="no test database"):
+    with pytest.raises(ValueError, match="not a test database"):
         server.drop_database(f"{server.admin_url}/mysql")
 
 
-def test_committed_row_outlives_kill_and_stop(server: MariaDbServer) -> None:
+def test_committed_row_survives_kill_and_stop(server: MariaDbServer) -> None:
     url = server.create_database()
     with _cursor(url) as cursor:
         cursor.execute("CREATE TABLE t (a INT) ENGINE=InnoDB")
@@ -80,7 +80,7 @@ def test_committed_row_outlives_kill_and_stop(server: MariaDbServer) -> None:
     server.start()
 
 
-def test_frozen_server_answers_once_thawed(server: MariaDbServer) -> None:
+def test_frozen_server_responds_once_thawed(server: MariaDbServer) -> None:
     server.freeze()
     with pytest.raises(mysql.connector.Error), _cursor(server.admin_url, seconds=1):
         pass
@@ -99,7 +99,7 @@ def test_named_server_is_used(server: MariaDbServer, monkeypatch: pytest.MonkeyP
         databases.drop_database(databases.create_database())
 
 
-def test_server_and_data_vanish_with_the_process_that_started_it(
+def test_server_and_data_are_removed_with_the_process_that_started_it(
     tmp_path: Path,
 ) -> None:
     script = (

@@ -1,4 +1,4 @@
-"""Where tests keep their temporary files."""
+"""The location of temporary files in tests."""
 
 import os
 import tempfile
@@ -9,14 +9,14 @@ import pytest
 from tests.support.memory import temporary_files_in_memory
 
 
-def test_who_says_where_temporary_files_go_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tmpdir_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     with temporary_files_in_memory():
         assert os.environ["TMPDIR"] == str(tmp_path)
 
 
-def test_what_was_kept_in_memory_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_memory_are_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
     before = Path(tempfile.gettempdir())

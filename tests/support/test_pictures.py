@@ -1,4 +1,4 @@
-"""The pictures that tests are made of."""
+"""The pictures for tests have the documented properties."""
 
 import io
 
@@ -18,7 +18,7 @@ def test_pictures_are_deterministic_and_differ_by_seed() -> None:
 
 
 @pytest.mark.parametrize("size", [200_000, 1_470_000, 5_000_000])
-def test_noise_png_has_the_size_asked_for(size: int) -> None:
+def test_noise_png_has_the_requested_size(size: int) -> None:
     noise = pictures.noise_png(size)
 
     assert len(noise) == pytest.approx(size, rel=0.02)

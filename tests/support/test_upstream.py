@@ -1,4 +1,4 @@
-"""The fake upstream is what tests believe, so here it is held against the official SDK and its types."""
+"""The fake upstream agrees with the official SDK and its types, because tests rely on it."""
 
 import base64
 import io
@@ -60,7 +60,7 @@ def _pictures_of(response: ImagesResponse) -> list[bytes]:
 
 @pytest.mark.parametrize("model", upstream.MODELS)
 @pytest.mark.parametrize(("quality", "size"), [("low", "256x256"), ("medium", "1536x1024"), ("high", "3840x2160")])
-def test_usages_are_within_what_the_models_may_cost(
+def test_usages_are_within_the_models_maximum_cost(
     fake: FakeUpstream, generate: Callable[..., ImagesResponse], model: str, quality: str, size: str
 ) -> None:
     fake.picture = pictures.png(16, 16)
@@ -70,7 +70,7 @@ def test_usages_are_within_what_the_models_may_cost(
     assert 0 < (cost or 0) <= (load_prices(None).upper_bound(order) or 0)
 
 
-def test_generation_answers_as_the_sdk_types_say(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
+def test_generation_response_matches_the_sdk_types(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
     response = generate(n=2, quality="low", size="1536x1024", output_format="webp")
 
     first, second = _pictures_of(response)
@@ -90,7 +90,7 @@ def test_generation_answers_as_the_sdk_types_say(fake: FakeUpstream, generate: C
 
 
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "gif"])
-def test_picture_has_the_format_asked_for(generate: Callable[..., ImagesResponse], file_format: str) -> None:
+def test_picture_has_the_requested_format(generate: Callable[..., ImagesResponse], file_format: str) -> None:
     (picture,) = _pictures_of(generate(output_format=file_format))
 
     with Image.open(io.BytesIO(picture)) as opened:
@@ -98,13 +98,13 @@ def test_picture_has_the_format_asked_for(generate: Callable[..., ImagesResponse
         assert opened.size == (1024, 1024)
 
 
-def test_picture_that_a_test_sets_is_served(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
+def test_picture_set_by_a_test_is_served(fake: FakeUpstream, generate: Callable[..., ImagesResponse]) -> None:
     fake.picture = pictures.png(16, 16, seed=7)
 
     assert _pictures_of(generate()) == [fake.picture]
 
 
-def test_known_parameters_are_those_of_the_sdk() -> None:
+def test_known_parameters_match_the_sdk() -> None:
     params = set(ImageGenerateParamsNonStreaming.__annotations__)
 
     assert params - _RETIRED_PARAMETERS == upstream.KNOWN_PARAMETERS
@@ -126,7 +126,7 @@ def test_known_parameters_are_those_of_the_sdk() -> None:
         ({"model": "no-such-model"}, 404, "model_not_found"),
     ],
 )
-def test_what_the_real_api_refuses_is_refused(
+def test_requests_that_the_real_api_rejects_are_rejected(
     generate: Callable[..., ImagesResponse],
     parameters: dict[str, Any],
     status: int,
@@ -138,7 +138,7 @@ def test_what_the_real_api_refuses_is_refused(
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
-def test_other_keys_and_unknown_paths_are_refused(fake: FakeUpstream) -> None:
+def test_other_keys_and_unknown_paths_are_rejected(fake: FakeUpstream) -> None:
     with _client(fake.base_url, api_key="sk-other") as client:
         with pytest.raises(openai.AuthenticationError, match="Incorrect API key"):
             client.images.generate(prompt="a red fox")
@@ -225,7 +225,7 @@ def test_unusable_answer_raises(
 
 
 @pytest.mark.parametrize("behaviour", [upstream.HANG, upstream.HANG_AFTER_HEADERS])
-def test_answer_that_never_ends_is_a_timeout(fake: FakeUpstream, behaviour: Behaviour) -> None:
+def test_endless_answer_is_a_timeout(fake: FakeUpstream, behaviour: Behaviour) -> None:
     fake.behave(behaviour)
 
     with _client(fake.base_url, timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
@@ -263,7 +263,7 @@ def _first_bytes(response: ImagesResponse) -> bytes:
         (upstream.HUGE_PIXELS, _first_bytes, pictures.png_claiming(50_000, 50_000)),
     ],
 )
-def test_odd_answer_passes_the_sdk_unnoticed(
+def test_odd_answer_is_accepted_by_the_sdk(
     fake: FakeUpstream,
     generate: Callable[..., ImagesResponse],
     behaviour: Behaviour,
@@ -288,7 +288,7 @@ def test_slow_drip_outlasts_the_read_timeout(fake: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_flood_is_as_long_as_it_says(fake: FakeUpstream, *, announced: bool) -> None:
+def test_flood_has_its_announced_length(fake: FakeUpstream, *, announced: bool) -> None:
     fake.behave_once(upstream.Flood(megabytes=20, announced=announced))
 
     with (

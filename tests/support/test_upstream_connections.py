@@ -1,4 +1,4 @@
-"""The fake upstream's HTTP: what clients other than the SDK may send, and very many of them at once."""
+"""The fake upstream's HTTP: requests from clients other than the SDK, and very many of them at once."""
 
 import contextlib
 import json
@@ -30,14 +30,14 @@ def _answers(connection: socket.socket, fake: FakeUpstream, request: bytes) -> b
     return read_response(connection).status_code == 200 and bool(fake.requests)
 
 
-def test_a_connection_serves_requests_one_after_the_other(fake: FakeUpstream) -> None:
+def test_a_connection_serves_requests_in_sequence(fake: FakeUpstream) -> None:
     with connected(fake.base_url) as connection:
         assert all(_answers(connection, fake, _post(fake)) for _ in range(3))
 
     assert len(fake.ledger) == 3
 
 
-def test_a_request_may_come_byte_by_byte(fake: FakeUpstream) -> None:
+def test_a_request_may_arrive_byte_by_byte(fake: FakeUpstream) -> None:
     with connected(fake.base_url) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in _post(fake):
@@ -45,7 +45,7 @@ def test_a_request_may_come_byte_by_byte(fake: FakeUpstream) -> None:
         assert read_response(connection).status_code == 200
 
 
-def test_a_body_may_come_in_chunks(fake: FakeUpstream) -> None:
+def test_a_body_may_be_chunked(fake: FakeUpstream) -> None:
     chunks = b"5\r\n%b\r\n%x;extension\r\n%b\r\n0\r\nTrailer: x\r\n\r\n" % (BODY[:5], len(BODY) - 5, BODY[5:])
     with connected(fake.base_url) as connection:
         head = _post(fake, body=None, **{"Transfer-Encoding": "chunked"})
@@ -55,20 +55,20 @@ def test_a_body_may_come_in_chunks(fake: FakeUpstream) -> None:
     assert [request.raw for request in fake.requests] == [BODY, BODY]
 
 
-def test_a_client_may_ask_before_it_sends_a_body(fake: FakeUpstream) -> None:
+def test_a_client_may_expect_100_continue_before_sending_a_body(fake: FakeUpstream) -> None:
     with connected(fake.base_url) as connection:
         connection.sendall(_post(fake, body=None, **{"Expect": "100-continue", "Content-Length": str(len(BODY))}))
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert _answers(connection, fake, BODY)
 
 
-def test_a_client_that_wants_the_connection_closed_gets_that(fake: FakeUpstream) -> None:
+def test_connection_close_is_respected(fake: FakeUpstream) -> None:
     with connected(fake.base_url) as connection:
         assert _answers(connection, fake, _post(fake, Connection="close"))
         assert connection.recv(1) == b""
 
 
-def test_a_request_that_ends_early_is_none(fake: FakeUpstream) -> None:
+def test_a_truncated_request_is_ignored(fake: FakeUpstream) -> None:
     for part in (b"", b"POST ", _post(fake)[:-1]):
         with connected(fake.base_url) as connection:
             connection.sendall(part)
@@ -78,7 +78,7 @@ def test_a_request_that_ends_early_is_none(fake: FakeUpstream) -> None:
     assert fake.requests == []
 
 
-def test_other_methods_and_paths_are_unknown(fake: FakeUpstream) -> None:
+def test_other_methods_and_paths_are_not_found(fake: FakeUpstream) -> None:
     for method, path in (("GET", upstream.GENERATIONS_PATH), ("POST", "/v1/models"), ("DELETE", "/v1/models/x")):
         answer = exchange(fake.base_url, request_bytes(method, path, body=b""))
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
@@ -86,7 +86,7 @@ def test_other_methods_and_paths_are_unknown(fake: FakeUpstream) -> None:
     assert fake.ledger == []
 
 
-def test_hundreds_wait_at_once_and_all_are_answered(fake: FakeUpstream) -> None:
+def test_hundreds_of_concurrent_requests_are_all_answered(fake: FakeUpstream) -> None:
     fake.behave(upstream.HANG)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connected(fake.base_url)) for _ in range(300)]

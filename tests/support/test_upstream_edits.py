@@ -1,4 +1,4 @@
-"""The fake upstream's edits: what it reads of a form, and what it refuses, held against the official SDK."""
+"""The fake upstream's edits: how it parses a form and what it rejects, compared with the official SDK."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def _post(fake: FakeUpstream, body: bytes, content_type: str) -> tuple[int, dict
     return answer.status_code, answer.json()
 
 
-def test_fields_and_files_are_recorded_as_they_arrived(fake: FakeUpstream, edit: Edit) -> None:
+def test_fields_and_files_are_recorded_unchanged(fake: FakeUpstream, edit: Edit) -> None:
     options = {"n": 2, "size": "1024x1536", "quality": "low", "background": "transparent", "output_format": "webp"}
     options |= {"output_compression": 50, "input_fidelity": "high", "partial_images": 0, "stream": False, "user": "u"}
     answer = edit(image=[PICTURE, OTHER], mask=OVERLAY, model="gpt-image-1.5", **options)
@@ -84,7 +84,7 @@ def test_input_pictures_cost_tokens(edit: Edit) -> None:
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens
 
 
-def test_a_stream_has_events_of_its_own(edit: Edit) -> None:
+def test_a_stream_of_an_edit_has_edit_events(edit: Edit) -> None:
     partial, completed = edit(stream=True, partial_images=1)
 
     assert isinstance(partial, ImageEditPartialImageEvent)
@@ -109,7 +109,7 @@ async def test_the_asynchronous_sdk_edits(fake: FakeUpstream) -> None:
     assert len(fake.requests[0].files) == 17
 
 
-def test_known_parameters_are_those_of_the_sdk() -> None:
+def test_known_parameters_match_the_sdk() -> None:
     assert set(ImageEditParamsNonStreaming.__annotations__) - _RETIRED_PARAMETERS == upstream.EDIT_PARAMETERS
 
 
@@ -140,7 +140,7 @@ def test_known_parameters_are_those_of_the_sdk() -> None:
         ({"extra_body": {"seeds": [1, 2]}}, "unknown_parameter"),
     ],
 )
-def test_what_the_real_api_refuses_is_refused(
+def test_requests_that_the_real_api_rejects_are_rejected(
     fake: FakeUpstream, edit: Edit, parameters: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -150,7 +150,7 @@ def test_what_the_real_api_refuses_is_refused(
     assert [(line.bought, line.status) for line in fake.ledger] == [(False, 400)]
 
 
-def test_a_body_that_is_no_form_is_refused(fake: FakeUpstream) -> None:
+def test_a_body_that_is_not_a_form_is_rejected(fake: FakeUpstream) -> None:
     for body, content_type in (
         (b"", "multipart/form-data; boundary=x"),
         (b"--x--\r\n", "multipart/form-data"),

@@ -1,4 +1,4 @@
-"""The fake upstream's ledger: what is bought, what is not, and when that is written."""
+"""The fake upstream's ledger: which orders are bought, and when they are recorded."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ def client(fake: FakeUpstream) -> Iterator[openai.OpenAI]:
 
 
 def _attempt(client: openai.OpenAI, prompt: str = FOX) -> None:
-    """Ask for a picture, whatever comes of it."""
+    """Request a picture and ignore the outcome."""
     try:
         client.images.with_raw_response.generate(prompt=prompt)
     except openai.APIError:
         return
 
 
-def test_a_line_says_what_was_bought(fake: FakeUpstream, client: openai.OpenAI) -> None:
+def test_a_line_records_the_purchase(fake: FakeUpstream, client: openai.OpenAI) -> None:
     answer = client.images.with_raw_response.generate(prompt=FOX, model="gpt-image-2", n=2)
 
     (line,) = fake.ledger
@@ -64,7 +64,7 @@ def test_a_line_says_what_was_bought(fake: FakeUpstream, client: openai.OpenAI) 
         (upstream.Flood(megabytes=1), (True, 200, 1)),
     ],
 )
-def test_refusals_are_not_bought_and_broken_answers_are(
+def test_refusals_are_free_and_broken_answers_are_bought(
     fake: FakeUpstream, client: openai.OpenAI, behaviour: Behaviour, outcome: tuple[bool, int, int]
 ) -> None:
     fake.behave(behaviour)
@@ -83,7 +83,7 @@ def test_a_wrong_key_buys_nothing_and_models_have_no_line(fake: FakeUpstream, cl
     assert [(line.bought, line.status) for line in fake.ledger] == [(False, 401)]
 
 
-def test_who_hangs_up_pays_nevertheless(fake: FakeUpstream, client: openai.OpenAI) -> None:
+def test_a_client_that_hangs_up_pays(fake: FakeUpstream, client: openai.OpenAI) -> None:
     headers = {"Authorization": f"Bearer {fake.api_key}"}
     fake.behave_once(upstream.HANG)
     body = json.dumps({"prompt": "gone"}).encode()
@@ -105,7 +105,7 @@ def test_headers_that_hang_are_paid_for(fake: FakeUpstream, client: openai.OpenA
         assert [line.bought for line in fake.ledger] == [True]
 
 
-def test_what_is_never_answered_is_not_bought(client: openai.OpenAI, fake: FakeUpstream) -> None:
+def test_an_unanswered_request_is_not_bought(client: openai.OpenAI, fake: FakeUpstream) -> None:
     fake.behave(upstream.HANG)
     asking = threading.Thread(target=_attempt, args=(client,))
     asking.start()
@@ -117,7 +117,7 @@ def test_what_is_never_answered_is_not_bought(client: openai.OpenAI, fake: FakeU
     assert [(line.bought, line.status) for line in fake.ledger] == [(False, None)]
 
 
-def test_a_late_line_of_before_a_reset_is_not_among_those_after_it(tmp_path: Path) -> None:
+def test_a_late_line_from_before_a_reset_is_omitted(tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
     with (
         FakeUpstream(ledger_file=file) as fake,
@@ -148,7 +148,7 @@ def test_posts_are_counted_by_prompt(fake: FakeUpstream, client: openai.OpenAI) 
     assert fake.ledger == []
 
 
-def test_behaviour_for_a_prompt_goes_before_all_others(fake: FakeUpstream, client: openai.OpenAI) -> None:
+def test_behaviour_for_a_prompt_takes_precedence(fake: FakeUpstream, client: openai.OpenAI) -> None:
     fake.behave_for("fox", upstream.MODERATED, times=1)
     fake.behave_for("red", upstream.SERVER_ERROR)
     fake.behave_once(upstream.RATE_LIMITED)
@@ -162,7 +162,7 @@ def test_behaviour_for_a_prompt_goes_before_all_others(fake: FakeUpstream, clien
     assert [line.status for line in fake.ledger] == [200]
 
 
-def test_one_that_does_not_remember_counts_all_the_same(tmp_path: Path) -> None:
+def test_an_upstream_that_remembers_nothing_still_counts(tmp_path: Path) -> None:
     file = tmp_path / "ledger.jsonl"
     with (
         FakeUpstream(ledger_file=file, remember=False) as fake,

@@ -1,4 +1,4 @@
-"""The fake upstream hangs, ends and serves as its own program as it is told to."""
+"""The fake upstream hangs, stops and runs as a separate program on request."""
 
 import base64
 import json
@@ -45,7 +45,7 @@ def test_hung_request_is_answered_once_released(fake: FakeUpstream) -> None:
     assert answers[0].data
 
 
-def test_close_waits_for_no_hung_request() -> None:
+def test_close_does_not_wait_for_hung_requests() -> None:
     fake = FakeUpstream()
     fake.start()
     fake.behave(upstream.HANG)
@@ -58,7 +58,7 @@ def test_close_waits_for_no_hung_request() -> None:
     assert time.monotonic() - started < 10
 
 
-def test_one_that_never_started_is_closed_too() -> None:
+def test_an_unstarted_upstream_can_be_closed() -> None:
     fake = FakeUpstream()
 
     fake.close()
@@ -98,7 +98,7 @@ def test_command_line_serves_until_terminated() -> None:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", openai.OpenAI]]:
-    """A process of its own that has a script and a ledger in `tmp_path`, and a client of it."""
+    """Yield a separate process with a script and a ledger in `tmp_path`, and a client of it."""
     script = [
         {"match": "a cat", "behaviour": "SERVER_ERROR", "times": 1},
         {"match": "a dog", "behaviour": "STREAM_HANG"},
@@ -117,7 +117,7 @@ def started(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", openai.Op
         assert process.wait(30) == 0
 
 
-def test_process_misbehaves_by_its_script_and_keeps_a_ledger(
+def test_process_follows_its_script_and_writes_a_ledger(
     started: tuple["subprocess.Popen[str]", openai.OpenAI], tmp_path: Path
 ) -> None:
     process, client = started
@@ -136,7 +136,7 @@ def test_process_misbehaves_by_its_script_and_keeps_a_ledger(
     assert [event.type for event in events] == ["image_generation.completed"]
 
 
-def test_script_with_an_unknown_name_is_refused(tmp_path: Path) -> None:
+def test_script_with_an_unknown_name_is_rejected(tmp_path: Path) -> None:
     script = tmp_path / "script.json"
     script.write_text('[{"match": "", "behaviour": "NO_SUCH"}]')
 

@@ -1,4 +1,4 @@
-"""The fake upstream knows when it worked on what, and takes as long as it is told to."""
+"""The fake upstream records when it worked on which order, and takes a configured time."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,14 +30,14 @@ def ask(fake: FakeUpstream, prompt: str, **options: object) -> int:
     return httpx2.post(f"{fake.base_url}/images/generations", json=body, headers=headers, timeout=30).status_code
 
 
-def test_posts_tell_prompt_times_and_delivery(fake: FakeUpstream) -> None:
+def test_posts_record_prompt_times_and_delivery(fake: FakeUpstream) -> None:
     fake.behave_for("slow", Delayed(seconds=0.2))
     fake.behave_for("cut", TRUNCATED)
     assert ask(fake, "slow") == 200
     with pytest.raises(httpx2.RemoteProtocolError):
         ask(fake, "cut")
     assert ask(fake, "refused", size="1x1") == 400
-    # The client may know of the end a moment before the upstream writes it down.
+    # The client may see the end a moment before the upstream records it.
     wait_until(lambda: None not in {post.ended for post in fake.posts})
     assert [(post.prompt, post.delivered) for post in fake.posts] == [
         ("slow", True),
@@ -51,7 +51,7 @@ def test_posts_tell_prompt_times_and_delivery(fake: FakeUpstream) -> None:
     assert fake.posts == []
 
 
-def test_a_gate_holds_its_own_requests_alone(fake: FakeUpstream) -> None:
+def test_a_gate_holds_only_its_own_requests(fake: FakeUpstream) -> None:
     gate = Gate()
     fake.behave_for("held", gate)
     with ThreadPoolExecutor(2) as pool:
@@ -59,7 +59,7 @@ def test_a_gate_holds_its_own_requests_alone(fake: FakeUpstream) -> None:
         fake.wait_for_requests(2)
         assert ask(fake, "free") == 200
         fake.release()
-        # Its client has the answer before it is written down.
+        # The client has the response before it is recorded.
         wait_until(lambda: [post.ended is None for post in fake.posts] == [True, True, False], what="the record")
         assert [line.prompt for line in fake.ledger] == ["free"]
         gate.open()
@@ -83,13 +83,13 @@ def post(started: float, ended: float | None) -> Post:
     return Post(prompt="a fox", model=None, key=None, started=started, ended=ended)
 
 
-def test_at_once_are_those_that_began_and_did_not_end() -> None:
+def test_most_at_once_counts_started_and_unfinished_posts() -> None:
     assert most_at_once([]) == 0
     assert most_at_once([post(0, 1), post(1, 2), post(2, 3)]) == 1
     assert most_at_once([post(0, 2), post(1, 3), post(1.5, None), post(2, 4)]) == 3
 
 
-def test_a_period_does_not_have_its_own_end_in_it() -> None:
+def test_a_period_excludes_its_own_end() -> None:
     posts = [post(start, None) for start in (0, 10, 58, 59, 61)]
     assert most_started_within(posts, 59) == 4
     assert most_started_within(posts[:4], 59) == 3

@@ -1,4 +1,4 @@
-"""The fake upstream's streams, held against the official SDK, and byte for byte where the SDK sees no difference."""
+"""The fake upstream's streams, compared with the official SDK, and byte for byte where the SDK sees no difference."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def client(fake: FakeUpstream) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def stream(client: openai.OpenAI) -> Stream:
-    """The events of a stream with two partial pictures, unless it is told otherwise."""
+    """Return the events of a stream, by default one with two partial pictures."""
 
     def events(**parameters: object) -> Iterator[Any]:
         wanted: dict[str, Any] = {"prompt": FOX, "partial_images": 2, **parameters, "stream": True}
@@ -56,7 +56,7 @@ def _types(events: Iterator[Any]) -> list[str]:
     return [event.type for event in events]
 
 
-def _content(event: Any) -> bytes:  # noqa: ANN401  (the SDK has four types of events, and no common one)
+def _content(event: Any) -> bytes:  # noqa: ANN401  (the SDK has four types of events without a common base)
     return base64.b64decode(event.b64_json, validate=True)
 
 
@@ -89,18 +89,18 @@ def test_partial_pictures_come_before_the_finished_ones(stream: Stream) -> None:
     assert (first.size, first.quality, first.output_format, first.background) == ("1536x1024", "low", "webp", "opaque")
 
 
-def test_every_event_is_what_the_sdk_types_say(stream: Stream) -> None:
+def test_every_event_matches_the_sdk_types(stream: Stream) -> None:
     *partials, first, second = stream(n=2)
     for event in (*partials, first, second):
         assert type(event).model_validate(event.to_dict(), strict=True) == event
 
 
 @pytest.mark.parametrize("partial_images", [None, 0])
-def test_without_partial_pictures_there_is_one_event_a_picture(stream: Stream, partial_images: int | None) -> None:
+def test_without_partial_pictures_there_is_one_event_per_picture(stream: Stream, partial_images: int | None) -> None:
     assert _types(stream(partial_images=partial_images)) == [COMPLETED]
 
 
-def test_usages_of_the_events_add_up_to_the_ledgers(fake: FakeUpstream, stream: Stream) -> None:
+def test_usages_of_the_events_add_up_to_the_ledger(fake: FakeUpstream, stream: Stream) -> None:
     usages = [event.usage for event in stream(n=3) if event.type == COMPLETED]
 
     (line,) = fake.ledger
@@ -111,7 +111,7 @@ def test_usages_of_the_events_add_up_to_the_ledgers(fake: FakeUpstream, stream: 
     assert line.usage["input_tokens"] == 3
 
 
-def test_picture_that_a_test_sets_is_streamed(fake: FakeUpstream, stream: Stream) -> None:
+def test_picture_set_by_a_test_is_streamed(fake: FakeUpstream, stream: Stream) -> None:
     fake.picture = pictures.noise_png(300_000)
 
     *_, last = stream()
@@ -141,7 +141,7 @@ async def test_the_asynchronous_sdk_streams(fake: FakeUpstream) -> None:
         {"extra_body": {"stream": "yes"}},
     ],
 )
-def test_what_the_real_api_does_not_stream_is_refused(
+def test_stream_requests_that_the_real_api_rejects_are_rejected(
     fake: FakeUpstream, stream: Stream, parameters: dict[str, Any]
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -151,7 +151,7 @@ def test_what_the_real_api_does_not_stream_is_refused(
     assert [line.bought for line in fake.ledger] == [False]
 
 
-def test_bytes_of_a_stream_are_as_openai_sends_them(fake: FakeUpstream) -> None:
+def test_bytes_of_a_stream_match_those_of_openai(fake: FakeUpstream) -> None:
     first, second, rest = _raw_stream(fake).split(b"\n\n")
 
     assert rest == b""
@@ -164,7 +164,7 @@ def test_bytes_of_a_stream_are_as_openai_sends_them(fake: FakeUpstream) -> None:
 @pytest.mark.parametrize(
     "behaviour", [upstream.STREAM_CRLF, upstream.STREAM_HEARTBEATS, upstream.STREAM_CRLF_HEARTBEATS]
 )
-def test_legal_variants_say_the_same(fake: FakeUpstream, stream: Stream, behaviour: upstream.StreamVariant) -> None:
+def test_legal_variants_are_equivalent(fake: FakeUpstream, stream: Stream, behaviour: upstream.StreamVariant) -> None:
     usual = [(event.type, event.b64_json) for event in stream()]
     fake.behave(behaviour)
 
@@ -187,7 +187,7 @@ def test_legal_variants_say_the_same(fake: FakeUpstream, stream: Stream, behavio
         (upstream.STREAM_BROKEN_DATA, [PARTIAL] * 2, json.JSONDecodeError),
     ],
 )
-def test_faulty_stream_raises_after_what_was_good(
+def test_faulty_stream_raises_after_its_valid_events(
     fake: FakeUpstream, stream: Stream, behaviour: Behaviour, seen: list[str], error: type[Exception]
 ) -> None:
     fake.behave_once(behaviour)
@@ -220,7 +220,7 @@ def test_cut_within_an_event_leaves_half_its_data(fake: FakeUpstream) -> None:
         (upstream.STREAM_GARBAGE_LINE, [PARTIAL, PARTIAL, COMPLETED]),
     ],
 )
-def test_odd_stream_passes_the_sdk_unnoticed(
+def test_odd_stream_is_accepted_by_the_sdk(
     fake: FakeUpstream, stream: Stream, behaviour: Behaviour, seen: list[str]
 ) -> None:
     fake.behave_once(behaviour)
@@ -228,7 +228,7 @@ def test_odd_stream_passes_the_sdk_unnoticed(
     assert _types(stream()) == seen
 
 
-def test_hung_stream_goes_on_once_released(fake: FakeUpstream, stream: Stream) -> None:
+def test_hung_stream_continues_once_released(fake: FakeUpstream, stream: Stream) -> None:
     fake.behave_once(upstream.STREAM_HANG)
     events = stream()
 
@@ -256,7 +256,7 @@ def test_flood_is_one_data_line(fake: FakeUpstream, client: openai.OpenAI) -> No
 
 
 @pytest.mark.parametrize("behaviour", [upstream.STREAM_CUT, upstream.STREAM_ERROR, upstream.STREAM_HANG])
-def test_stream_behaviours_leave_other_requests_alone(
+def test_stream_behaviours_do_not_affect_other_requests(
     fake: FakeUpstream, client: openai.OpenAI, behaviour: Behaviour
 ) -> None:
     fake.behave(behaviour)
@@ -285,7 +285,7 @@ def test_other_behaviours_apply_to_streams_too(
         list(client.with_options(timeout=0.3).images.generate(prompt=FOX, stream=True))
 
 
-def test_dripped_stream_is_whole(fake: FakeUpstream, stream: Stream) -> None:
+def test_dripped_stream_is_complete(fake: FakeUpstream, stream: Stream) -> None:
     fake.picture = pictures.png(16, 16)
     fake.behave(upstream.Drip(piece=50, pause=0))
 

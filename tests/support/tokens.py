@@ -1,4 +1,4 @@
-"""Access tokens made by hand: well signed, whatever stands in them."""
+"""Access tokens made by hand: validly signed, with any content."""
 
 import base64
 import hashlib
@@ -96,7 +96,7 @@ def token_of(header: Json, claims: Json = CLAIMS, *, sign: Signer = es256) -> st
 
 
 def with_claims(**changes: object) -> str:
-    """A token of ours with other claims; one that is ``...`` is left out."""
+    """Return one of PixyProxy's tokens with other claims; ``...`` removes a claim."""
     return token_of(HEADER, {name: value for name, value in {**CLAIMS, **changes}.items() if value is not ...})
 
 
@@ -105,7 +105,7 @@ def with_header(**changes: object) -> str:
 
 
 def with_exp(literal: str) -> str:
-    """A token whose ``exp`` is this text of JSON, which Python might not write."""
+    """Return a token whose ``exp`` is this JSON text, which Python might not write."""
     claims = {name: value for name, value in CLAIMS.items() if name != "exp"}
     return token_of(HEADER, json.dumps(claims)[:-1].encode() + f', "exp": {literal}}}'.encode())
 
@@ -138,7 +138,7 @@ def verify(token: str, key: VerificationKey | None = None, **changes: Any) -> di
 
 
 def public_forms(public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, jwk: Mapping[str, Any]) -> dict[str, bytes]:
-    """Every text of a public key that someone may take for a shared secret (CVE-2026-85394)."""
+    """Return every text of a public key that a verifier could take for a shared secret (CVE-2026-85394)."""
     info = serialization.PublicFormat.SubjectPublicKeyInfo
     pem = public.public_bytes(serialization.Encoding.PEM, info)
     return {

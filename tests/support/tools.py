@@ -1,4 +1,4 @@
-"""Node and the generators of API clients, installed into environments of their own in ``.tools``."""
+"""Node and the generators of API clients, installed into separate environments in ``.tools``."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ RUN_SECONDS = 300
 
 
 class ToolsError(Exception):
-    """A tool cannot be installed or failed; the message is its output."""
+    """A tool failed or cannot be installed. The message is its output."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Tools:
         return _run([str(self._node / "bin" / "node"), str(named if named.exists() else script), *arguments], cwd)
 
     def install(self) -> None:
-        """Install everything anew."""
+        """Install everything afresh."""
         shutil.rmtree(self.folder / "venv", ignore_errors=True)
         _run([sys.executable, "-m", "venv", "venv"], self.folder)
         pip = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
@@ -57,12 +57,12 @@ class Tools:
 
 
 def ensure_tools() -> Tools:
-    """Return the tools, installed first if they are missing or their pinned versions changed."""
+    """Return the tools, installing them if they are missing or their pinned versions changed."""
     tools = Tools(ROOT / ".tools")
     tools.folder.mkdir(exist_ok=True)
     stamp = tools.folder / "installed"
     pinned = "".join(file.read_text() for file in (PYTHON_PACKAGES, *NODE_PACKAGES))
-    # Several test processes can get here at once.
+    # Several test processes may reach this point at once.
     with (tools.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != pinned:

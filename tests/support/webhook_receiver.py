@@ -1,4 +1,4 @@
-"""What tests of webhooks share: a receiver on a port of its own that may misbehave, and rows of both tables."""
+"""Shared support for webhook tests: a receiver on its own port that may misbehave, and rows of both tables."""
 
 import contextlib
 import ssl
@@ -38,7 +38,7 @@ OK = 200
 
 @dataclass(frozen=True)
 class Received:
-    """One request; the names of its headers are in lower case."""
+    """One request; header names are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -49,24 +49,27 @@ class Received:
         """The ``webhook-id``."""
         return self.headers["webhook-id"]
 
-    def verified(self, secret: str) -> Any:  # noqa: ANN401  (whatever JSON holds)
-        """The body, once the standard's own library has verified it. Raises ``WebhookVerificationError``."""
+    def verified(self, secret: str) -> Any:  # noqa: ANN401  (any JSON value)
+        """Return the body, verified by the standard's own library.
+
+        Raise ``WebhookVerificationError`` if it is invalid.
+        """
         return Webhook(secret).verify(self.body, self.headers)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate that signs itself, and its key, both in PEM."""
+    """A self-signed certificate and its key, both in PEM."""
 
     certificate: str
     key: str
 
     def client_context(self) -> ssl.SSLContext:
-        """What a client trusts that trusts this certificate alone."""
+        """Return the context of a client that trusts this certificate alone."""
         return ssl.create_default_context(cadata=self.certificate)
 
     def server_context(self) -> ssl.SSLContext:
-        """What a server shows."""
+        """Return the context of a server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(self.certificate + self.key)
@@ -76,9 +79,9 @@ class Certificate:
 
 
 class WebhookReceiver:
-    """Receives from ``with`` on, in threads, by https where it has a certificate.
+    """Receives within a ``with`` block, in threads, by https if it has a certificate.
 
-    Answers with ``statuses``, one a request, and 204 when they are used up.
+    Responds with ``statuses``, one per request, and then with 204.
     """
 
     def __init__(self, certificate: Certificate | None = None) -> None:
@@ -99,7 +102,7 @@ class WebhookReceiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop; what hangs is let go."""
+        """Stop, and release hung requests."""
         self.endless = False
         self.released.set()
         self._server.shutdown()
@@ -108,15 +111,15 @@ class WebhookReceiver:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return int(self._server.server_address[1])
 
     def url(self, host: str = "127.0.0.1") -> str:
-        """A URL of this receiver."""
+        """Return a URL of this receiver."""
         return f"{self._scheme}://{host}:{self.port}/hook?token=1"
 
     def hang(self) -> None:
-        """Answer nothing more before ``released`` is set."""
+        """Send no response until ``released`` is set."""
         self.released.clear()
 
 
@@ -134,7 +137,7 @@ class _Exchange(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Count as received what a redirect that was followed would bring."""
+        """Count a request that arrives because a redirect was followed."""
         self.do_POST()
 
     def do_POST(self) -> None:
@@ -144,7 +147,7 @@ class _Exchange(BaseHTTPRequestHandler):
         receiver.received.append(Received(path=self.path, headers=headers, body=body))
         status = receiver.statuses.pop(0) if receiver.statuses else NO_CONTENT
         receiver.released.wait(60)
-        # A client may have seen enough.
+        # The client may have closed the connection early.
         with contextlib.suppress(OSError):
             self.send_response(status)
             for name, value in receiver.headers.items():
@@ -154,11 +157,11 @@ class _Exchange(BaseHTTPRequestHandler):
                 self.wfile.write(b" " * 65_536)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent: tests read what the client logs."""
+        """Write no log: tests read the log of the client."""
 
 
 def make_certificate(*names: str) -> Certificate:
-    """A certificate of these hosts."""
+    """Return a certificate for these hosts."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a receiver")])
     moment = datetime.now(UTC)

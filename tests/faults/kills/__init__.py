@@ -1,1 +1,1 @@
-"""A site whose server is killed again and again, clients who do not give up, and a witness of what was bought."""
+"""A site whose server is killed again and again, clients that keep retrying, and a witness of all purchases."""

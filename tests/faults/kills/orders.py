@@ -1,4 +1,4 @@
-"""Clients who order pictures in every way there is, and repeat their requests until they know how it ended."""
+"""Clients that order pictures in every way, and repeat their requests until they know the outcome."""
 
 import base64
 import hashlib
@@ -19,19 +19,19 @@ INPUT = png(64, 64, seed=3)
 TRY_AGAIN = frozenset(
     {"generation_in_flight", "record_pending", "database_busy", "database_unavailable", "server_busy"}
 )
-"""What a client is told to try again after, by code."""
+"""The error codes after which a client must retry."""
 
 
 class OrderError(AssertionError):
-    """An answer that no kill explains."""
+    """A response that no kill explains."""
 
 
 @dataclass
 class Order:
-    """One logical request: its prompt and its Idempotency-Key are nobody else's.
+    """One logical request, whose prompt and Idempotency-Key are unique.
 
-    ``try_again`` are codes after which the client repeats it. ``acknowledged`` are the pictures that it was promised,
-    by GUID, with their SHA-256; ``ended`` is the status code of the last answer, or the code of its error.
+    ``try_again`` are codes after which the client retries. ``acknowledged`` are the pictures in successful responses,
+    by GUID, with their SHA-256. ``ended`` is the status code of the last response, or its error code.
     """
 
     kind: str
@@ -42,11 +42,11 @@ class Order:
     ended: str = ""
 
     def carry_out(self, site: Site) -> None:
-        """Ask until there is a final answer. Raises ``OrderError`` for an answer that makes no sense."""
+        """Send requests until there is a final response. Raise ``OrderError`` for an invalid one."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.ended:
             if time.monotonic() > deadline:
-                message = f"{self.kind}: no final answer in {PATIENCE_SECONDS} s"
+                message = f"{self.kind}: no final response in {PATIENCE_SECONDS} s"
                 raise OrderError(message)
             try:
                 with site.server.client(site.api_key, timeout=20) as client:
@@ -58,12 +58,12 @@ class Order:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that makes all attempts one request."""
+        """Return the header that makes all attempts one request."""
         return {"Idempotency-Key": self.key}
 
 
 def new_orders(*, after_failures: bool) -> list[Order]:
-    """An order of every kind; ``after_failures`` of those who try again when something unforeseen has happened, too."""
+    """Return an order of every kind; with ``after_failures``, clients also retry after an internal error."""
     try_again = TRY_AGAIN | {"internal_error"} if after_failures else TRY_AGAIN
     return [Order(kind, f"{kind} {uuid.uuid4().hex}", try_again=try_again) for kind in KINDS]
 
@@ -129,7 +129,7 @@ def _stream(order: Order, client: httpx2.Client) -> str:
 
 
 def _error(order: Order, answer: httpx2.Response, *, expected: set[str]) -> str:
-    """The code of an error that is final; empty where the client is to try again. Raises ``OrderError``."""
+    """Return the code of a final error; empty if the client must retry. Raise ``OrderError``."""
     body = answer.json()
     code = str(body["error"]["code"] if "error" in body else body["code"])
     if code in order.try_again:

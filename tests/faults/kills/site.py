@@ -1,4 +1,4 @@
-"""All that outlives the server: upstream, database, folders, and a tenant with a budget."""
+"""Everything that outlives the server: upstream, database, folders, and a tenant with a budget."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from tests.support.upstream import API_KEY
 
 MODEL = "gpt-image-2.5-flare"
 PRICE_MICRO_USD = 41_003
-"""Of one picture: what is reserved is then what is charged."""
+"""The price of one picture: the amount reserved equals the amount charged."""
 BUDGET_MICRO_USD = 10**12
 UPSTREAM_SECONDS = 0.05
 PLACES = 3
-"""Fewer than orders come at once, so that some wait."""
+"""Fewer slots than concurrent orders, so that some wait."""
 SCRIPT = [
     {"match": "refused", "behaviour": "MODERATED"},
     {"match": "cut", "behaviour": "TRUNCATED"},
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Site:
-    """A server and what it works with; ``ledger`` is the upstream's own word on what was bought."""
+    """A server and its surroundings. ``ledger`` is the upstream's own record of purchases."""
 
     folder: Path
     settings: Settings
@@ -45,13 +45,13 @@ class Site:
 
     @property
     def spool(self) -> Path:
-        """The spools of all processes."""
+        """Return the spools of all processes."""
         return self.settings.data_dir / "spool"
 
 
 @contextmanager
 def open_site(folder: Path, *, database_url: str | None = None, images: Path | None = None) -> Iterator[Site]:
-    """A site with a server that listens; the pictures may lie elsewhere, as on another file system."""
+    """Yield a site with a listening server. The pictures may be elsewhere, as on another file system."""
     ledger = folder / "ledger.jsonl"
     ledger.touch()
     prices = folder / "prices.json"
@@ -66,7 +66,7 @@ def open_site(folder: Path, *, database_url: str | None = None, images: Path | N
             default_model=MODEL,
             max_picture_bytes=1_000_000,
             shutdown_seconds=20,
-            # The places of calls that were killed stay taken at the upstream for as long as a call may take.
+            # The slots of killed calls stay in use at the upstream until the longest duration of a call has passed.
             generations_at_once=PLACES,
             **UNLIMITED,
         )
@@ -81,7 +81,7 @@ def open_site(folder: Path, *, database_url: str | None = None, images: Path | N
 
 @contextmanager
 def _upstream(folder: Path, ledger: Path) -> Iterator[str]:
-    """The base URL of a fake upstream that is a process of its own, as the real one is."""
+    """Yield the base URL of a fake upstream in a separate process, as the real one is."""
     script = folder / "script.json"
     script.write_text(json.dumps(SCRIPT))
     options = ["--ledger", str(ledger), "--script", str(script), "--delay", str(UPSTREAM_SECONDS)]

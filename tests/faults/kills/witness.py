@@ -1,4 +1,4 @@
-"""What must hold after every kill, on the word of the upstream's ledger, the database and the folders."""
+"""Invariants after every kill, checked against the upstream's ledger, the database and the folders."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from tests.faults.kills.site import PRICE_MICRO_USD, Site
 from tests.support.process import wait_until
 
 RECOVERY_SECONDS = 10
-"""From a server that listens again to the end of all that the kill left (I6), on a machine that is not held up."""
+"""The time from a listening server to the end of recovery (I6), on a machine that is not delayed."""
 OPEN = ("accepted", "calling")
 
 
 @dataclass
 class Findings:
-    """How many kills there were, and what went wrong; all but ``kills`` and ``unknown`` have to stay empty."""
+    """The number of kills and every violation. All fields except ``kills`` and ``unknown`` must stay empty."""
 
     kills: int = 0
     unknown: int = 0
@@ -36,7 +36,7 @@ class Findings:
     slowest_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts of a report."""
+        """Return the counts of a report."""
         return {
             "kills": self.kills,
             "unknown": self.unknown,
@@ -48,7 +48,7 @@ class Findings:
         }
 
     def assert_none(self) -> None:
-        """Nothing went wrong."""
+        """Assert that there are no violations."""
         wrong = {
             "lost": self.lost,
             "bought twice": self.bought_twice,
@@ -60,7 +60,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Books:
-    """What the database says: the generations and image GUIDs of each prompt, and the budget's row."""
+    """The database's state: the generations and image GUIDs of each prompt, and the budget's row."""
 
     generations: Mapping[str, list[Mapping[str, Any]]]
     images: Mapping[str, list[str]]
@@ -69,12 +69,12 @@ class Books:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every generation is over."""
+        """Return whether every generation has finished."""
         return not any(row["status"] in OPEN for rows in self.generations.values() for row in rows)
 
 
 def read_books(site: Site) -> Books:
-    """What the database says now, in one snapshot."""
+    """Return the database's current state, in one snapshot."""
     generations: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     images: defaultdict[str, list[str]] = defaultdict(list)
     with site.engine.connect().execution_options(pixyproxy_writes=False) as connection, connection.begin():
@@ -89,14 +89,14 @@ def read_books(site: Site) -> Books:
 
 
 def spooled(site: Site) -> set[str]:
-    """The generations whose answer is durable in the spool of a dead process: they have to be stored."""
+    """Return the generations whose answer is durable in the spool of a dead process: they must be stored."""
     return {path.stem for path in site.spool.glob("*/*.json")}
 
 
 def examine(site: Site, orders: Sequence[Order], *, safe: set[str], since: float, findings: Findings) -> None:
-    """Wait for the recovery from a kill, and note what went wrong with the orders that were under way.
+    """Wait for the recovery from a kill, and record every violation in the orders that were in progress.
 
-    ``safe`` are the generations that were durable at the kill, ``since`` when the server was there again.
+    ``safe`` are the generations that were durable at the kill, ``since`` the time when the server listened again.
     """
     _wait_for_recovery(site, since, findings)
     books, bought = read_books(site), _read_ledger(site)
@@ -111,7 +111,7 @@ def examine(site: Site, orders: Sequence[Order], *, safe: set[str], since: float
 
 
 def files_of(folder: Path) -> set[str]:
-    """The names of all files below a folder."""
+    """Return the names of all files below a folder."""
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
@@ -121,7 +121,7 @@ def _wait_for_recovery(site: Site, since: float, findings: Findings) -> None:
             _age(site.settings.images / folder)
         recorded = {guid for guids in read_books(site).images.values() for guid in guids}
         stored = {name.partition(".")[0] for name in files_of(site.settings.images)}
-        # What is left is the lock of the process that runs.
+        # Only the lock of the running process may remain.
         return read_books(site).is_settled and stored == recorded and len(files_of(site.spool)) <= 1
 
     try:
@@ -132,14 +132,14 @@ def _wait_for_recovery(site: Site, since: float, findings: Findings) -> None:
 
 
 def _age(folder: Path) -> None:
-    """Make what was interrupted old enough for the sweep, which lets an hour pass."""
+    """Age the interrupted files enough for the sweep, which waits an hour."""
     for path in folder.glob("*"):
         with suppress(FileNotFoundError):
             os.utime(path, (0, 0))
 
 
 def _read_ledger(site: Site) -> Mapping[str, list[Mapping[str, Any]]]:
-    """The lines of what was bought, by prompt."""
+    """Return the lines of purchases by prompt."""
     found = defaultdict(list)
     for line in site.ledger.read_text().splitlines():
         values = json.loads(line)

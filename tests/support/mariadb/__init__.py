@@ -1,8 +1,7 @@
-"""A private, real MariaDB server that tests may kill, freeze and start again.
+"""A private, real MariaDB server that tests may kill, freeze and restart.
 
-`mysql_databases` yields a maker of empty databases: on the server that
-PIXYPROXY_TEST_MYSQL_URL names, else on a private one. Tests of faults start a
-`MariaDbServer` of their own.
+`mysql_databases` yields a creator of empty databases, on the server of PIXYPROXY_TEST_MYSQL_URL or else on a private
+one. Fault tests start their own `MariaDbServer`.
 """
 
 from tests.support.mariadb.databases import URL_VARIABLE, MySqlDatabases

@@ -1,4 +1,4 @@
-"""Empty databases for tests, on any server that lets them be made."""
+"""Empty databases for tests, on any server whose user may create them."""
 
 import contextlib
 import secrets
@@ -10,7 +10,7 @@ import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 URL_VARIABLE = "PIXYPROXY_TEST_MYSQL_URL"
-"""Names a server, and a user who may create databases, to use instead of our own."""
+"""The URL of a server, and of a user who may create databases, to use instead of a private one."""
 
 PREFIX = "pixytest_"
 USER = "pixy"
@@ -19,10 +19,10 @@ PASSWORD = "password"
 
 @dataclass(frozen=True)
 class MySqlDatabases:
-    """Makes and drops databases on the server of `server_url`.
+    """Creates and drops databases on the server of `server_url`.
 
-    The URL reads mysql://user:password@host:port; its user must be allowed to create
-    databases whose names begin with `pixytest_`.
+    The URL is mysql://user:password@host:port. Its user must be allowed to create databases whose names start with
+    `pixytest_`.
     """
 
     server_url: str
@@ -34,10 +34,10 @@ class MySqlDatabases:
         return urlsplit(self.server_url)._replace(path=f"/{name}").geturl()
 
     def drop_database(self, url: str) -> None:
-        """Drop a database that `create_database` made; no other is ever dropped."""
+        """Drop a database that `create_database` made; never any other."""
         name = urlsplit(url).path.removeprefix("/")
         if not name.startswith(PREFIX) or not name.isidentifier():
-            message = f"{name!r} is no test database"
+            message = f"{name!r} is not a test database"
             raise ValueError(message)
         self._execute(f"DROP DATABASE IF EXISTS {name}")
 
@@ -64,5 +64,5 @@ def open_connection(url: str) -> MySQLConnectionAbstract:
         connection_timeout=5,
         autocommit=True,
     )
-    # Only where it is asked for a pool does the driver return its other kind.
+    # The driver returns its other kind of connection only if a pool is requested.
     return cast("MySQLConnectionAbstract", connection)

@@ -1,4 +1,4 @@
-"""The server's program: found or installed, and the folder that one server of it lives in."""
+"""The server's program, found or installed, and the data folder of one server."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ from tests.support.mariadb.databases import PASSWORD, PREFIX, URL_VARIABLE, USER
 from tests.support.private_server import LOG_TAIL, log_of
 
 _DEBIAN_PACKAGE = "mariadb-server-core"
-# Debian's mariadb-install-db needs a program of another package, and takes longer;
-# these three scripts, fed to the server's bootstrap mode, are what it runs at heart.
+# Debian's mariadb-install-db needs a program of another package and takes longer. It runs essentially these three
+# scripts in the server's bootstrap mode.
 _SYSTEM_SCRIPTS = (
     "mysql_system_tables.sql",
     "mysql_performance_tables.sql",
@@ -20,7 +20,7 @@ _SYSTEM_SCRIPTS = (
 )
 _OPTIONS = (
     "--bind-address=127.0.0.1",
-    # Relative to the data folder: the whole path could exceed a socket's 107 bytes.
+    # Relative to the data folder: the whole path could exceed a socket's limit of 107 bytes.
     "--socket=mariadb.sock",
     "--skip-name-resolve",
     "--skip-log-bin",
@@ -30,8 +30,8 @@ _OPTIONS = (
     "--open-files-limit=2048",
 )
 _STORAGE_OPTIONS = (
-    # At 2 a commit is handed to the operating system before it is acknowledged, which
-    # outlives SIGKILL. At 0 it would not, and tests would see commits vanish.
+    # At 2 a commit is written to the operating system before it is acknowledged, so it survives SIGKILL. At 0 it would
+    # not, and commits would be lost in tests.
     "--innodb-flush-log-at-trx-commit=2",
     "--innodb-log-file-size=8M",
     "--innodb-buffer-pool-size=16M",
@@ -45,27 +45,27 @@ _STORAGE_OPTIONS = (
 
 
 class MariaDbError(Exception):
-    """MariaDB is missing, or does not start; the message says what to do."""
+    """MariaDB is missing or does not start. The message says how to fix it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MariaDbProgram:
-    """The server's binary, and the folder of the scripts that make its own tables."""
+    """The server's binary, and the folder of the scripts that create its system tables."""
 
     server: Path
     scripts: Path
 
 
 def ensure_mariadb() -> MariaDbProgram:
-    """Find MariaDB, or install Debian's package of it where that is allowed.
+    """Return the MariaDB program, installing Debian's package if needed and allowed.
 
-    Raises `MariaDbError` that says what to install where neither works.
+    Raise `MariaDbError` with install instructions if it cannot be found or installed.
     """
     program = find_or_install(_DEBIAN_PACKAGE, _find_mariadb)
     if program is None:
         message = (
-            f"No MariaDB server here: install {_DEBIAN_PACKAGE} (Debian, Ubuntu) or"
-            f" mariadb, or let {URL_VARIABLE} name a server, such as"
+            f"No MariaDB server found: install {_DEBIAN_PACKAGE} (Debian, Ubuntu) or"
+            f" mariadb, or set {URL_VARIABLE} to the URL of a server, such as"
             " mysql://user:password@127.0.0.1:3306, whose user may create databases."
         )
         raise MariaDbError(message)
@@ -83,7 +83,7 @@ def _find_mariadb() -> MariaDbProgram | None:
 
 
 def _share_folders(server: str | None) -> list[Path]:
-    """Return where packages put the scripts, given where they put the server."""
+    """Return the folder of the packaged scripts, given the folder of the server."""
     if server is None:
         return []
     prefix = Path(server).resolve().parent.parent
@@ -91,8 +91,8 @@ def _share_folders(server: str | None) -> list[Path]:
 
 
 def _command(program: MariaDbProgram, folder: Path) -> list[str]:
-    """Return the command line that both the bootstrap and the server begin with."""
-    # In a folder that they share, servers that are made at the same time remove each other's temporary tables.
+    """Return the common start of the command lines of the bootstrap and the server."""
+    # In a shared folder, servers that are created at the same time remove each other's temporary tables.
     command = [str(program.server), "--no-defaults", f"--datadir={_data_of(folder)}", f"--tmpdir={folder}"]
     if os.geteuid() == 0:
         command.append("--user=root")
@@ -112,7 +112,7 @@ def make_system_tables(program: MariaDbProgram, folder: Path) -> None:
     )
     if finished.returncode:
         log = finished.stdout.decode(errors="replace")[-LOG_TAIL:]
-        message = f"MariaDB could not make its system tables:\n{log}"
+        message = f"MariaDB could not create its system tables:\n{log}"
         raise MariaDbError(message)
     _accounts_of(folder).write_text(
         f"CREATE USER IF NOT EXISTS {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
@@ -121,7 +121,7 @@ def make_system_tables(program: MariaDbProgram, folder: Path) -> None:
 
 
 def launch(program: MariaDbProgram, folder: Path, *, port: int) -> subprocess.Popen[bytes]:
-    """Start the server in a session of its own, out of reach of a Ctrl-C."""
+    """Start the server in its own session, so that Ctrl-C does not reach it."""
     options = [f"--port={port}", f"--init-file={_accounts_of(folder)}", *_OPTIONS]
     with log_of(folder).open("ab") as log:
         return subprocess.Popen(

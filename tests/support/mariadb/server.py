@@ -1,4 +1,4 @@
-"""One server process that tests may kill, freeze and start again."""
+"""One server process that tests may kill, freeze and restart."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ _START_SECONDS = 30.0
 
 @contextlib.contextmanager
 def mysql_databases() -> Iterator[MySqlDatabases]:
-    """Yield databases on the server of PIXYPROXY_TEST_MYSQL_URL, else on our own."""
+    """Yield databases on the server of PIXYPROXY_TEST_MYSQL_URL, or else on a private one."""
     url = os.environ.get(URL_VARIABLE)
     if url:
         yield MySqlDatabases(url)
@@ -23,29 +23,29 @@ def mysql_databases() -> Iterator[MySqlDatabases]:
 
 
 class MariaDbServer(PrivateServer):
-    """One server process over one temporary data folder; committed rows outlive a kill."""
+    """One server process over one temporary data folder. Committed rows survive a kill."""
 
     error = MariaDbError
 
     @property
     def databases(self) -> MySqlDatabases:
-        """The databases of the ordinary user, who may do anything within them."""
+        """The databases of the ordinary user, who has all privileges within them."""
         return MySqlDatabases(f"mysql://{USER}:{PASSWORD}@127.0.0.1:{self.port}")
 
     @property
     def admin_url(self) -> str:
-        """The URL of the all-powerful user, for SET GLOBAL, KILL and the like."""
+        """The URL of the root user, for SET GLOBAL, KILL and the like."""
         return f"mysql://root@127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start, on the same port and data as before, and wait until it takes logins.
+        """Start on the same port and data as before, and wait until it accepts logins.
 
-        Raises `MariaDbError` with the end of the server's log where it does not.
+        Raise `MariaDbError` with the end of the server's log if it does not start.
         """
         if self.running:
             message = "the server is already running"
             raise MariaDbError(message)
-        self.kill()  # Reaps one that ended by itself, and its watcher.
+        self.kill()  # Reaps a process that exited by itself, and its watcher.
         program = ensure_mariadb()
         folder = self._folder
         if folder is None:

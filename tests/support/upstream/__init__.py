@@ -10,30 +10,30 @@ In a test::
         assert upstream.posts_by_prompt["a red fox"] == 1
         assert [line.prompt for line in upstream.ledger if line.bought] == ["a red fox"]
 
-It answers POSTs to generations and edits, streamed where `stream` says so, and GETs of
-the models. What it answers and refuses follows the types of openai 3.52 and OpenAI's
-error envelope. Behaviours are for the POSTs alone; those for streams (`STREAM_...`)
-leave any other request its usual answer.
+It serves POSTs to generations and edits, streamed if `stream` is true, and GETs of the
+models. Its responses and errors follow the types of openai 3.52 and OpenAI's error
+envelope. Behaviours apply to POSTs only; those for streams (`STREAM_...`) do not affect
+other requests.
 
-`FakeUpstream.ledger` is the witness of what was bought. Every POST for pictures gets
-one line, written once it is decided to deliver, before a byte of the answer is sent:
-a client that has hung up pays nevertheless. An answer with an error status, an error
-event, or none at all is not bought. Where a connection is cut, a 2xx makes no sense or
-a stream lacks its end, the pictures count as made and paid for: the worst case.
+`FakeUpstream.ledger` records what was bought. Every POST for pictures gets one line,
+written when delivery is decided and before a byte of the response is sent: a client that
+has hung up pays as well. A response with an error status, an error event, or none at all
+is not bought. If a connection is cut, a 2xx is malformed or a stream lacks its end, the
+pictures count as made and paid for: the worst case.
 
-`FakeUpstream.posts` says when each POST began and ended, and whether its answer was
-delivered; `most_at_once` and `most_started_within` count over them.
+`FakeUpstream.posts` records when each POST started and ended, and whether its response
+was delivered; `most_at_once` and `most_started_within` count over them.
 
 In a stream of several pictures, the usages of the completed events add up to the
-order's: the first one carries the input's tokens and those of the partial pictures.
+order's usage. The first one includes the tokens of the input and of the partial pictures.
 
-As a process of its own, `python -m tests.support.upstream` prints its base URL on the
-first line and serves until it is terminated; SIGUSR1 releases what hangs. Its options:
+As a separate process, `python -m tests.support.upstream` prints its base URL on the
+first line and serves until it is terminated; SIGUSR1 releases hung requests. Its options:
 `--picture-bytes 1470000`, `--delay SECONDS`, `--port`, `--api-key`, `--ledger FILE`
-(a line of JSON for every line of the ledger, flushed), and `--script FILE`: a JSON list
-of `{"match": part of a prompt, "behaviour": NAME, "times": optional}`, where a NAME is
-that of a constant below, such as `"STREAM_HANG"`. All connections share one thread, so
-that thousands of requests may wait at once.
+(one JSON line for every line of the ledger, flushed), and `--script FILE`: a JSON list
+of `{"match": part of a prompt, "behaviour": NAME, "times": optional}`, where NAME is
+a constant below, such as `"STREAM_HANG"`. All connections share one thread, so that
+thousands of requests may wait at once.
 """
 
 from tests.support.upstream.behaviours import (

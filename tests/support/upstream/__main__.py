@@ -1,4 +1,4 @@
-"""Serve as a process of its own: `python -m tests.support.upstream --picture-bytes 1470000`."""
+"""Run the fake upstream as a separate process: `python -m tests.support.upstream --picture-bytes 1470000`."""
 
 import argparse
 import resource
@@ -13,7 +13,7 @@ from tests.support.upstream.server import API_KEY, FakeUpstream
 
 
 def main() -> None:
-    """Print the base URL, then serve until SIGTERM or SIGINT; SIGUSR1 releases what hangs."""
+    """Print the base URL, then serve until SIGTERM or SIGINT; SIGUSR1 releases hung requests."""
     arguments = _parser().parse_args()
     _allow_many_connections()
     terminated = threading.Event()
@@ -39,17 +39,17 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A fake OpenAI Images API.")
-    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
-    parser.add_argument("--api-key", default=API_KEY, help="the only key that is accepted")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
+    parser.add_argument("--api-key", default=API_KEY, help="the only accepted key")
     parser.add_argument("--picture-bytes", type=int, help="the size of every picture")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds an answer")
-    parser.add_argument("--ledger", type=Path, help="append what was bought to this file, as lines of JSON")
+    parser.add_argument("--ledger", type=Path, help="append purchases to this file, as lines of JSON")
     parser.add_argument("--script", type=Path, help='a JSON list of {"match": substring, "behaviour": NAME}')
     return parser
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files as far as it goes: every connection is one."""
+    """Raise the limit of open files to its maximum: every connection uses one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,4 +1,4 @@
-"""What an order asks for, what it costs, and the body of its answer, whose large parts are built once."""
+"""The parameters of an order, its cost, and the body of its response, whose large parts are built once."""
 
 import base64
 import functools
@@ -14,20 +14,20 @@ from tests.support.upstream.tokens import QUALITIES, output_tokens
 from tests.support.upstream.validation import parsed_size
 
 INPUT_PICTURE_TOKENS = 323
-"""Image tokens of every picture that an edit is given: what a 512x512 one cost in 2025, here whatever its size."""
+"""Image tokens of every input picture of an edit: the cost of a 512x512 one in 2025, used here for any size."""
 
 PARTIAL_PICTURE_TOKENS = 100
-"""OpenAI's guide: every partial picture costs 100 output tokens more."""
+"""Output tokens that every partial picture adds, according to OpenAI's guide."""
 
 _DEFAULT_EDGE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A valid request, with the API's defaults in it."""
+    """A valid request, with the API's defaults filled in."""
 
     model: object
-    """`None` where none is named."""
+    """`None` if no model is named."""
     width: int
     height: int
     output_format: str
@@ -35,14 +35,14 @@ class Order:
     background: str
     count: int
     partial_images: int
-    """0 where no stream is wanted."""
+    """0 if no stream is requested."""
     text_tokens: int
     input_pictures: int
     streams: bool
     edits: bool
 
     def facts(self) -> dict[str, object]:
-        """Return what every answer and event repeats of the order."""
+        """Return the parameters that every response and event repeats."""
         return {
             "background": self.background,
             "output_format": self.output_format,
@@ -52,7 +52,7 @@ class Order:
 
 
 def order_of(body: Mapping[str, Any], *, input_pictures: int = 0, edits: bool = False) -> Order:
-    """Return the order that `body` is, which must be valid or empty."""
+    """Return the order in `body`, which must be valid or empty."""
     width, height = parsed_size(body.get("size")) or (_DEFAULT_EDGE, _DEFAULT_EDGE)
     quality = body.get("quality")
     streams = body.get("stream") is True
@@ -73,7 +73,7 @@ def order_of(body: Mapping[str, Any], *, input_pictures: int = 0, edits: bool = 
 
 
 def usage_of(order: Order) -> dict[str, Any]:
-    """Return plausible token counts: about four letters a token, output as the model's is published."""
+    """Return plausible token counts: about four letters per token, output as published for the model."""
     output = order.count * _output_tokens(order) + order.partial_images * PARTIAL_PICTURE_TOKENS
     usage = usage_with(order.text_tokens, order.input_pictures * INPUT_PICTURE_TOKENS, output)
     return {**usage, "output_tokens_details": {"text_tokens": 0, "image_tokens": output}}
@@ -82,7 +82,7 @@ def usage_of(order: Order) -> dict[str, Any]:
 def usages_of_events(order: Order) -> list[dict[str, Any]]:
     """Return the usage of every completed picture of a stream; their sum is `usage_of`.
 
-    The first one carries what is bought once: the input and the partial pictures.
+    The first one includes the input and the partial pictures, which are bought once.
     """
     each = _output_tokens(order)
     first = each + order.partial_images * PARTIAL_PICTURE_TOKENS
@@ -91,7 +91,7 @@ def usages_of_events(order: Order) -> list[dict[str, Any]]:
 
 
 def usage_with(text: int, image: int, output: int) -> dict[str, Any]:
-    """Return OpenAI's usage object for so many tokens."""
+    """Return OpenAI's usage object for these token counts."""
     return {
         "input_tokens": text + image,
         "input_tokens_details": {"text_tokens": text, "image_tokens": image},
@@ -101,7 +101,7 @@ def usage_with(text: int, image: int, output: int) -> dict[str, Any]:
 
 
 def whole_answer(order: Order, picture: bytes | None) -> list[bytes]:
-    """Return the parts of the JSON answer to `order`, with `picture` n times, or one that is drawn."""
+    """Return the parts of the JSON response to `order`, with `picture` n times, or a drawn one."""
     item = _item(picture or drawn(order.output_format, order.width, order.height))
     facts = {"created": int(time.time()), **order.facts(), "usage": usage_of(order)}
     head = json.dumps(facts).encode().removesuffix(b"}") + b',"data":['

@@ -1,4 +1,4 @@
-"""What a request to the fake upstream may get: the well-behaved answer, and every kind of fault."""
+"""Behaviours of the fake upstream: the normal response, and every kind of fault."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ JSON = "application/json"
 
 
 class Behaviour(Protocol):
-    """What a POST to the generations or edits endpoint gets."""
+    """The behaviour for a POST to the generations or edits endpoint."""
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Answer one recorded request."""
+        """Respond to one recorded request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,10 @@ class Normal:
     """Validate as the real API does, then deliver."""
 
     picture: bytes | None = None
-    """Served instead of the upstream's picture, whatever format was asked for."""
+    """Served instead of the upstream's picture, in any requested format."""
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Refuse what the real API refuses, or deliver n pictures, streamed if that is asked for."""
+        """Reject what the real API rejects, or deliver n pictures, streamed if requested."""
         refusal = exchange.refusal()
         if refusal:
             await refusal.answer(exchange)
@@ -38,7 +38,7 @@ class Normal:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """An error in OpenAI's envelope, whatever was asked."""
+    """An error in OpenAI's envelope, for any request."""
 
     status: int
     message: str
@@ -62,7 +62,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Verbatim:
-    """These very bytes, with a true Content-Length; a 2xx is paid for, be it of no use."""
+    """Exactly these bytes, with a correct Content-Length. A 2xx is paid for even if it is unusable."""
 
     body: bytes
     status: int = 200
@@ -77,15 +77,15 @@ class Verbatim:
 
 @dataclass(frozen=True, kw_only=True)
 class Hang:
-    """No answer before `FakeUpstream.release`, which lets the usual answer follow.
+    """No response before `FakeUpstream.release`, which sends the normal response.
 
-    With the headers the pictures are bought; before them, only the release buys.
+    If the headers are sent, the pictures are bought at once; otherwise only at the release.
     """
 
     after_headers: bool = False
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Wait, with or without having sent the headers."""
+        """Wait, before or after sending the headers."""
         if not self.after_headers:
             await exchange.wait_for_release()
             await NORMAL.answer(exchange)
@@ -99,7 +99,7 @@ class Hang:
 
 @dataclass(frozen=True, kw_only=True)
 class Drip:
-    """The usual answer in small pieces, so that no single read ever times out."""
+    """The normal response in small pieces, so that no single read ever times out."""
 
     piece: int = 16
     pause: float = 0.05
@@ -117,15 +117,15 @@ class Drip:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The connection closed after a share of the body, or before any byte at all.
+    """A connection closed after a share of the body, or before any byte at all.
 
-    Either way it is the worst case: the pictures were made, and are paid for.
+    Both are the worst case: the pictures were made, and are paid for.
     """
 
     share: float | None = None
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Promise the whole body where there is a share of it, then hang up."""
+        """Announce the whole body if a share of it is sent, then hang up."""
         usual = exchange.buy()
         if self.share is not None:
             body = b"".join(usual.parts)
@@ -136,16 +136,16 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Flood:
-    """A valid answer of `megabytes` MB in one b64_json, sent as it is made.
+    """A valid response of `megabytes` MB in one b64_json, generated while it is sent.
 
-    `announced` says whether a Content-Length gives it away, or only counting does.
+    `announced` says whether a Content-Length states the size; otherwise the client must count.
     """
 
     megabytes: int
     announced: bool = False
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Send the flood, never holding more than one piece of it."""
+        """Send the flood, holding at most one piece of it in memory."""
         exchange.settle(bought=True, pictures=1)
         head, tail = b'{"created":1,"data":[{"b64_json":"', b'"}]}'
         size = len(head) + len(FLOOD_PIECE) * self.megabytes * 10 + len(tail)
@@ -160,24 +160,24 @@ FLOOD_PIECE = b"A" * 100_000
 
 
 async def pour(exchange: "Exchange", *, megabytes: int) -> None:
-    """Send so many MB of base64."""
+    """Send this many MB of base64."""
     for _ in range(megabytes * 10):
         await exchange.write(FLOOD_PIECE)
-        # A client that reads as fast as this sends must not keep the others waiting.
+        # A client that reads as fast as this sends must not block the others.
         await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linked:
-    """A good answer as LocalAI, Together and xAI give it: URLs of the pictures, on this host unless `root` is another.
+    """A valid response with URLs of the pictures, as LocalAI, Together and xAI send it.
 
-    They are at ``PICTURES_PATH``, drawn as they are named.
+    The URLs are below ``PICTURES_PATH`` on this host, unless `root` is set. A picture is drawn from its name.
     """
 
     root: str | None = None
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Refuse what the real API refuses, or answer with n URLs."""
+        """Reject what the real API rejects, or respond with n URLs."""
         refusal = exchange.refusal()
         if refusal:
             await refusal.answer(exchange)
@@ -195,10 +195,10 @@ PICTURES_PATH = "/files"
 
 @dataclass(frozen=True, kw_only=True)
 class Respelled:
-    """The usual answer with its base64 as PHP and .NET write it, in lines and without padding."""
+    """The normal response with base64 as PHP and .NET write it: in lines and without padding."""
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Deliver in another spelling."""
+        """Deliver in the other encoding."""
         usual = json.loads(b"".join(exchange.buy().parts))
         texts = [item.pop("b64_json").rstrip("=") for item in usual["data"]]
         lines = [r"\r\n".join(text[start : start + 76] for start in range(0, len(text), 76)) for text in texts]

@@ -1,4 +1,4 @@
-"""One client's connection: HTTP/1.1 requests read from its socket, and bytes sent without being copied."""
+"""One client's connection: HTTP/1.1 requests read from its socket, and bytes sent without copying."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes
     is_last: bool
-    """Whether the client wants the connection closed after the answer."""
+    """Whether the client wants the connection closed after the response."""
 
 
 class Connection:
-    """A connection whose reads and writes wait in the event loop, so that thousands cost no thread."""
+    """A connection that reads and writes in the event loop, so that thousands need no threads."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Take over an accepted socket that does not block."""
+        """Take over an accepted non-blocking socket."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
         self._loop = asyncio.get_running_loop()
@@ -33,7 +33,10 @@ class Connection:
         self.is_open = True
 
     async def read_request(self) -> HttpRequest | None:
-        """Return the next request, or `None` at the end; raises `ConnectionError` within one."""
+        """Return the next request, or `None` at the end.
+
+        Raise `ConnectionError` if the connection ends within a request.
+        """
         head = await self._read_until(b"\r\n\r\n")
         if not head:
             return None
@@ -51,7 +54,7 @@ class Connection:
         return HttpRequest(method=method, path=path, headers=headers, body=body, is_last=is_last)
 
     async def send(self, *parts: bytes) -> None:
-        """Send all parts, the small ones together and the large ones as they are."""
+        """Send all parts: small ones joined, large ones uncopied."""
         small: list[bytes] = []
         for part in parts:
             if len(part) < _PIECE:
@@ -85,7 +88,7 @@ class Connection:
         return bytes(body)
 
     async def _read_until(self, mark: bytes) -> bytes:
-        """Return what comes before `mark`; empty where the client is gone before a first byte."""
+        """Return the bytes before `mark`; empty if the client closes before the first byte."""
         searched = 0
         while (end := self._unread.find(mark, searched)) < 0:
             searched = max(0, len(self._unread) - len(mark) + 1)

@@ -1,4 +1,4 @@
-"""What the real API refuses of an edit: its parameters, and the pictures that come with it."""
+"""Validation of an edit as in the real API: its parameters and its pictures."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.support.upstream.forms import UploadedFile
 from tests.support.upstream.validation import KNOWN_PARAMETERS, invalid, refusal_of
 
 EDIT_PARAMETERS = (KNOWN_PARAMETERS - {"moderation"}) | {"image", "input_fidelity", "markup", "mask"}
-"""The parameters of an edit, those that are files included; any other is a 400."""
+"""The parameters of an edit, files included; any other is a 400."""
 
 _FILES = ("image", "mask", "markup")
 _MOST_IMAGES = 16
@@ -72,7 +72,7 @@ def _bad_file(file: UploadedFile) -> Refusal | None:
 
 
 def _bad_sizes(files: tuple[UploadedFile, ...]) -> Refusal | None:
-    """Refuse a mask or markup that does not fit the first image."""
+    """Return the error for a mask or markup whose size differs from the first image."""
     first = next(_sizes(files, "image"))
     for name in ("mask", "markup"):
         if any(size != first for size in _sizes(files, name)):
@@ -85,7 +85,7 @@ def _sizes(files: tuple[UploadedFile, ...], name: str) -> Iterator[tuple[int, in
 
 
 def _size_of(file: UploadedFile, *, formats: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return (width, height) as the header says, or `None` where it is no picture of these formats."""
+    """Return (width, height) from the header, or `None` if it is not a picture of these formats."""
     try:
         with Image.open(io.BytesIO(file.content), formats=formats) as picture:
             return picture.size

@@ -1,4 +1,4 @@
-"""The events of a streamed answer, as the Images API writes them."""
+"""The events of a streamed response, as the Images API writes them."""
 
 import json
 import time
@@ -12,22 +12,22 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True)
 class Event:
-    """One event, whose parts end with its empty line; the picture in it is never copied."""
+    """One event, whose parts end with its empty line. The picture in it is never copied."""
 
     name: str
     parts: tuple[bytes, ...]
 
     @property
     def completes(self) -> bool:
-        """Whether it brings a finished picture."""
+        """Whether the event contains a finished picture."""
         return self.name.endswith(".completed")
 
 
 def events_of(order: Order, picture: bytes | None, *, line_end: bytes = b"\n") -> list[Event]:
     """Return the partial pictures of `order`, then one completed event for each picture.
 
-    `picture` is what every completed event brings, or one is drawn. Partial pictures are drawn, each smaller than the
-    finished one and unlike every other.
+    Every completed event contains `picture`, or a drawn one. Partial pictures are drawn; each is smaller than the
+    finished one and differs from all others.
     """
     family = "image_edit" if order.edits else "image_generation"
     facts = {"created_at": int(time.time()), **order.facts()}
@@ -42,7 +42,7 @@ def events_of(order: Order, picture: bytes | None, *, line_end: bytes = b"\n") -
 
 
 def error_event(message: str, *, kind: str, code: str) -> Event:
-    """Return the event with which the API ends a stream that failed."""
+    """Return the event with which the API ends a failed stream."""
     error = {"type": kind, "code": code, "message": message, "param": None}
     data = json.dumps({"type": "error", "error": error}).encode()
     return Event("error", (b"event: error\ndata: %b\n\n" % data,))

@@ -1,4 +1,4 @@
-"""One request to the fake upstream, and what a behaviour may answer it with."""
+"""One request to the fake upstream, and the operations with which a behaviour responds."""
 
 import asyncio
 import hashlib
@@ -27,26 +27,26 @@ EDITS_PATH = "/v1/images/edits"
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamRequest:
-    """One request as it arrived; header names are in lower case."""
+    """A request as it arrived; header names are in lower case."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
-    """The JSON object or the form's fields; empty where the bytes are neither."""
+    """The JSON object or the form's fields; empty if the bytes are neither."""
     raw: bytes
     files: tuple[UploadedFile, ...] = ()
     """Every file of a form, in order."""
 
     @property
     def prompt(self) -> str | None:
-        """The prompt, where there is one."""
+        """The prompt, if there is one."""
         prompt = self.body.get("prompt")
         return prompt if isinstance(prompt, str) else None
 
     @property
     def asks_for_pictures(self) -> bool:
-        """Whether it is a POST to generations or edits."""
+        """Whether the request is a POST to generations or edits."""
         return self.method == "POST" and self.path.partition("?")[0] in {GENERATIONS_PATH, EDITS_PATH}
 
 
@@ -65,17 +65,17 @@ def request_of(received: HttpRequest) -> UpstreamRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful answer, not yet sent; its large parts are shared with other answers."""
+    """A successful response, not yet sent. Its large parts are shared with other responses."""
 
     content_type: str
     parts: tuple[bytes, ...]
     size: int | None
-    """In bytes; `None` where it is sent in chunks, as streams are."""
+    """In bytes; `None` if it is sent in chunks, as streams are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What an exchange needs of the server that it belongs to."""
+    """The parts of the server that an exchange needs."""
 
     api_key: str
     picture: bytes | None
@@ -84,7 +84,7 @@ class Surroundings:
 
 
 class Exchange:
-    """Answers one recorded request; a `Behaviour` plays on it. Its first line in the ledger is its only one."""
+    """Responds to one recorded request; a `Behaviour` calls it. Only its first line in the ledger counts."""
 
     def __init__(self, connection: Connection, request: UpstreamRequest, surroundings: Surroundings) -> None:
         self.received = request
@@ -100,13 +100,13 @@ class Exchange:
         self.order = order_of(body, input_pictures=inputs, edits=self._edits)
 
     def refusal(self) -> Refusal | None:
-        """Return what the real API would refuse this request with, if anything."""
+        """Return the error that the real API would give for this request, if any."""
         if self.received.headers.get("authorization") != f"Bearer {self._around.api_key}":
             return UNAUTHORIZED
         return self._bad_parameter() if self.received.asks_for_pictures else None
 
     def settle(self, *, bought: bool, status: int | None = 200, pictures: int | None = None) -> None:
-        """Write the request's line into the ledger, unless it has one; `pictures` is n where it is not said."""
+        """Write the request's line into the ledger, unless it has one; `pictures` defaults to n."""
         if self._is_settled:
             return
         self._is_settled, self.is_bought = True, bought
@@ -127,9 +127,9 @@ class Exchange:
         self._around.write_line(line)
 
     def buy(self, picture: bytes | None = None) -> Answer:
-        """Return the usual answer, streamed if that is asked for, which is bought from here on.
+        """Return the normal response, streamed if requested, and record it as bought.
 
-        For a request that ought to be refused, it is the answer to an empty one.
+        For a request that should be rejected, it is the response to an empty one.
         """
         if self.order.streams:
             parts = tuple(part for event in self.buy_events(picture) for part in event.parts)
@@ -139,12 +139,12 @@ class Exchange:
         return Answer(JSON, tuple(whole), sum(map(len, whole)))
 
     def buy_events(self, picture: bytes | None = None, *, line_end: bytes = b"\n") -> list[Event]:
-        """Return the usual events, which are bought from here on unless the ledger says otherwise already."""
+        """Return the normal events, and record them as bought unless the ledger already has a line."""
         self.settle(bought=True)
         return events_of(self.order, picture or self._around.picture, line_end=line_end)
 
     async def deliver(self, answer: Answer) -> None:
-        """Send a successful answer."""
+        """Send a successful response."""
         await self.send_head(answer.size, content_type=answer.content_type)
         await self.write(*answer.parts)
         await self.end()
@@ -156,7 +156,7 @@ class Exchange:
         content_type: str = JSON,
         headers: Mapping[str, object] | None = None,
     ) -> None:
-        """Send a whole answer whose body is `parts`."""
+        """Send a whole response whose body is `parts`."""
         await self.send_head(sum(map(len, parts)), status=status, content_type=content_type, headers=headers)
         await self.write(*parts)
 
@@ -168,9 +168,9 @@ class Exchange:
         content_type: str = JSON,
         headers: Mapping[str, object] | None = None,
     ) -> None:
-        """Send status and headers, promising `size` bytes, or chunks where `None`.
+        """Send status and headers, announcing `size` bytes, or chunks if `None`.
 
-        What has not been bought by now is not: the ledger says so before the client can know.
+        A request that is not bought by now never is. The ledger records that before the client can see the response.
         """
         self.settle(bought=False, status=status)
         self._in_chunks = size is None
@@ -183,7 +183,7 @@ class Exchange:
         await self._connection.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     async def write(self, *parts: bytes) -> None:
-        """Send bytes of the body, as one chunk where it is sent in chunks."""
+        """Send bytes of the body, as one chunk if the body is chunked."""
         size = sum(map(len, parts))
         if self._in_chunks and size:
             await self._connection.send(b"%x\r\n" % size, *parts, b"\r\n")
@@ -191,7 +191,7 @@ class Exchange:
             await self._connection.send(*parts)
 
     async def end(self) -> None:
-        """End a body that is sent in chunks; any other is known to end."""
+        """End a chunked body; any other body needs no end marker."""
         if self._in_chunks:
             await self._connection.send(b"0\r\n\r\n")
 
@@ -201,7 +201,7 @@ class Exchange:
 
     async def wait_for_release(self) -> None:
         """Wait for the `release` that follows this request."""
-        # Shielded, for a wait that ends with its connection must not end those of others.
+        # Shielded: a wait that is cancelled with its connection must not cancel those of others.
         await asyncio.shield(asyncio.wrap_future(self._around.released))
 
     def _bad_parameter(self) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""Multipart forms, read into the parameters and the files that they carry."""
+"""Multipart forms, parsed into parameters and files."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ class UploadedFile:
     """A file of a form, as it arrived."""
 
     name: str
-    """The field's name, with its brackets: `image[]` where there are several."""
+    """The field's name, with its brackets: `image[]` if there are several."""
     filename: str
     content_type: str
     content: bytes
@@ -29,14 +29,14 @@ class UploadedFile:
 
 @dataclass(frozen=True)
 class Form:
-    """What a form says; numbers and flags are such, as they are in the JSON of the other endpoint."""
+    """The content of a form. Numbers and flags are converted, to match the JSON of the other endpoint."""
 
     body: dict[str, Any]
     files: tuple[UploadedFile, ...]
 
 
 def form_of(raw: bytes, content_type: str) -> Form | None:
-    """Return the form in `raw`, or `None` where it is none (RFC 7578)."""
+    """Return the form in `raw`, or `None` if it is not a form (RFC 7578)."""
     boundary = re.search(r'boundary="?([^";]+)', content_type)
     if not content_type.lower().startswith("multipart/form-data") or boundary is None:
         return None
@@ -64,7 +64,7 @@ def _sections(raw: bytes, boundary: bytes) -> Iterator[tuple[dict[str, str], byt
 
 
 def _put(body: dict[str, Any], name: str, text: str) -> None:
-    """Put a field where its brackets say: `svg[model]` into an object, `tags[]` into a list."""
+    """Store a field as its brackets say: `svg[model]` in an object, `tags[]` in a list."""
     first, *inner = re.split(r"\]?\[", name.removesuffix("]"))
     if inner == [""]:
         body.setdefault(first, []).append(text)

@@ -1,4 +1,4 @@
-"""The witness of what was bought: one line for every POST that asked for pictures."""
+"""The record of purchases: one line for every POST that requested pictures."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerLine:
-    """What became of one POST to generations or edits, written before a byte of its answer is sent."""
+    """The outcome of one POST to generations or edits, written before a byte of its response is sent."""
 
     request_id: str
-    """The answer's `x-request-id`, also where none was ever sent."""
+    """The response's `x-request-id`, even if none was ever sent."""
     path: str
     sha256: str
     """Of the body, in hex."""
@@ -22,17 +22,17 @@ class LedgerLine:
     model: str | None
     n: int
     bought: bool
-    """Whether the client has to pay, be it that nothing ever arrives."""
+    """Whether the client has to pay, even if nothing ever arrives."""
     status: int | None
-    """Of the answer; `None` where none was begun."""
+    """Of the response; `None` if none was started."""
     pictures: int
     """How many pictures were made."""
     usage: Mapping[str, Any] | None
-    """The tokens of the whole order; `None` where nothing was bought."""
+    """The tokens of the whole order; `None` if nothing was bought."""
 
 
 class Ledger:
-    """Lines in the order of writing; `file` gets each as a line of JSON, which is flushed."""
+    """Lines in the order of writing. Each is also written to `file` as a line of JSON and flushed."""
 
     def __init__(self, file: Path | None = None, *, remember: bool = True) -> None:
         """Append to `file`; a ledger that does not `remember` only writes there."""
@@ -48,10 +48,10 @@ class Ledger:
             return list(self._lines)
 
     def pen(self) -> Callable[[LedgerLine], None]:
-        """Return what writes lines among those that there are now.
+        """Return a function that appends to the current lines.
 
-        Once they are forgotten it writes to the file alone: the late line of a request from an earlier test is not
-        among those of a later one.
+        After `clear` it writes to the file alone, so a late line of an earlier test's request does not appear in a
+        later test.
         """
         lines = self._lines
 
@@ -66,7 +66,7 @@ class Ledger:
         return write
 
     def clear(self) -> None:
-        """Forget all lines; the file keeps them."""
+        """Delete all lines from memory; the file keeps them."""
         with self._lock:
             self._lines = []
 

@@ -14,11 +14,11 @@ MODELS: Mapping[str, int] = {
     "gpt-image-1.5": 1_764_633_600,
     "gpt-image-1-mini": 1_758_844_800,
 }
-"""Every model, and when it was created (Unix time)."""
+"""Every model with its creation time (Unix time)."""
 
 
 def models_answer(path: str) -> Behaviour:
-    """Return the answer to a GET of the list, or of one model, which is 404 where there is none."""
+    """Return the response to a GET of the list or of one model: 404 for an unknown model."""
     if path == MODELS_PATH:
         return _json({"object": "list", "data": [_model(name) for name in MODELS]})
     name = path.removeprefix(f"{MODELS_PATH}/")

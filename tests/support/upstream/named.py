@@ -1,4 +1,4 @@
-"""Every ready-made behaviour by its name, for a process that is told what to do by a file."""
+"""Every predefined behaviour by name, for a process that reads its behaviours from a file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptLine:
-    """What requests get whose prompt contains `match`: for good, or only so many `times`."""
+    """The behaviour for requests whose prompt contains `match`: always, or only for `times` requests."""
 
     match: str
     behaviour: Behaviour
@@ -29,7 +29,7 @@ class ScriptLine:
 def read_script(file: Path) -> Iterator[ScriptLine]:
     """Yield the lines of a script: a JSON list of {"match": …, "behaviour": NAME, "times": optional}.
 
-    Raises `KeyError` for a name that is none, or a line that lacks one.
+    Raise `KeyError` for an unknown or missing name.
     """
     for line in json.loads(file.read_text(encoding="utf-8")):
         yield ScriptLine(match=line["match"], behaviour=BEHAVIOURS[line["behaviour"]], times=line.get("times"))

@@ -1,4 +1,4 @@
-"""When the fake upstream worked on which order: the witness of limits that hold over time."""
+"""The times at which the fake upstream worked on each order, for tests of limits over time."""
 
 import time
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Post:
-    """One POST to generations or edits; times are seconds of the monotonic clock.
+    """One POST to generations or edits. Times are in seconds of the monotonic clock.
 
-    ``key`` is its Idempotency-Key. ``ended`` is None while it is being answered; ``delivered`` says whether the answer
-    brought pictures and was sent to its end.
+    ``key`` is its Idempotency-Key. ``ended`` is None while the request is in progress. ``delivered`` says whether the
+    response contained pictures and was sent completely.
     """
 
     prompt: str
@@ -22,7 +22,7 @@ class Post:
 
 
 def most_at_once(posts: Sequence[Post]) -> int:
-    """Return the largest number of posts that were being answered at one moment."""
+    """Return the largest number of posts in progress at one moment."""
     changes = [(post.started, 1) for post in posts]
     # At equal times, ends come before starts.
     changes += [(post.ended, -1) for post in posts if post.ended is not None]
@@ -34,7 +34,7 @@ def most_at_once(posts: Sequence[Post]) -> int:
 
 
 def most_started_within(posts: Sequence[Post], seconds: float) -> int:
-    """Return the largest number of posts that started in any period of so many seconds."""
+    """Return the largest number of posts that started in any period of this many seconds."""
     starts = sorted(post.started for post in posts)
     first = most = 0
     for last, start in enumerate(starts):

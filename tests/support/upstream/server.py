@@ -1,4 +1,4 @@
-"""The fake upstream itself: its port, its event loop, and what a test may tell it."""
+"""The fake upstream itself: its port, its event loop, and its controls for tests."""
 
 import asyncio
 import collections
@@ -23,22 +23,21 @@ from tests.support.upstream.models import MODELS_PATH, models_answer
 from tests.support.upstream.posts import Post
 
 API_KEY = "sk-fake-upstream-key"
-"""The key that a `FakeUpstream` accepts unless it is given another."""
+"""The key that a `FakeUpstream` accepts by default."""
 
-# A burst of clients must find the server slow, not refusing.
+# A burst of clients must find the server slow, but not refusing connections.
 _BACKLOG = 4096
 
 
 class FakeUpstream:
     """The Images API on a free port of 127.0.0.1, in one thread for all connections.
 
-    `picture`, `delay` (seconds before any answer) and `api_key` may be changed while
-    it serves; every method may be called from any thread. What is written into the
-    ledger is appended to `ledger_file` too. One that does not `remember` keeps neither
-    requests nor ledger in memory, for long runs.
+    `picture`, `delay` (seconds before any response) and `api_key` may be changed while it serves; every method may be
+    called from any thread. The ledger is also appended to `ledger_file`. An upstream that does not `remember` keeps
+    neither requests nor ledger in memory, for long runs.
     """
 
-    def __init__(  # noqa: PLR0913  (all are named, and none is needed)
+    def __init__(  # noqa: PLR0913  (all are named, and all are optional)
         self,
         *,
         port: int = 0,
@@ -48,7 +47,7 @@ class FakeUpstream:
         ledger_file: Path | None = None,
         remember: bool = True,
     ) -> None:
-        """Bind the port at once; serve from `start` or `with` on."""
+        """Bind the port at once; serve after `start` or `with`."""
         self.api_key = api_key
         self.picture = picture
         self.delay = delay
@@ -73,29 +72,29 @@ class FakeUpstream:
 
     @property
     def base_url(self) -> str:
-        """The URL to give to the SDK: it ends in /v1, and outlives `close`."""
+        """The base URL for the SDK: it ends in /v1, and stays valid after `close`."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def requests(self) -> list[UpstreamRequest]:
-        """Every request so far, in order of arrival, also those never answered."""
+        """Every request so far, in order of arrival, including those never answered."""
         with self._state.changed:
             return list(self._state.requests)
 
     @property
     def ledger(self) -> list[LedgerLine]:
-        """What became of every POST that asked for pictures, from the moment when that was decided."""
+        """The line of every POST that requested pictures, from the moment its outcome was decided."""
         return self._ledger.lines
 
     @property
     def posts(self) -> list[Post]:
-        """Return every POST that asked for pictures, in order of arrival; those under way are not ended yet."""
+        """Return every POST that requested pictures, in order of arrival; `ended` of one in progress is not set."""
         with self._state.changed:
             return list(self._state.posts)
 
     @property
     def posts_by_prompt(self) -> collections.Counter[str]:
-        """How many POSTs asked for pictures of each prompt, also those never answered."""
+        """The number of POSTs that requested pictures by prompt, including those never answered."""
         with self._state.changed:
             return collections.Counter(self._state.counts)
 
@@ -104,7 +103,7 @@ class FakeUpstream:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop at once: hung requests and idle connections are cut, none waited for."""
+        """Stop at once: cut hung requests and idle connections without waiting."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join()
@@ -113,31 +112,31 @@ class FakeUpstream:
         self._ledger.close()
 
     def behave(self, behaviour: Behaviour) -> None:
-        """Give every later request `behaviour`, until told otherwise."""
+        """Use `behaviour` for every later request, until changed."""
         with self._state.changed:
             self._state.lasting = behaviour
 
     def behave_once(self, behaviour: Behaviour) -> None:
-        """Queue `behaviour` for one request, ahead of the lasting one."""
+        """Use `behaviour` for one request, before the lasting behaviour."""
         with self._state.changed:
             self._state.queued.append(behaviour)
 
     def behave_for(self, prompt_part: str, behaviour: Behaviour, *, times: int | None = None) -> None:
-        """Give requests whose prompt contains `prompt_part` that behaviour, ahead of all others.
+        """Use the behaviour for requests whose prompt contains `prompt_part`, before all others.
 
-        Of several that fit, the one told first goes first; after `times` requests it is forgotten.
+        If several match, the one set first is used. It is removed after `times` requests.
         """
         with self._state.changed:
             self._state.rules.append(_Rule(prompt_part, behaviour, times))
 
     def release(self) -> None:
-        """Let every request that hangs now get its usual answer."""
+        """Send every hung request its normal response."""
         with self._state.changed:
             released, self._state.released = self._state.released, concurrent.futures.Future()
         released.set_result(None)
 
     def reset(self) -> None:
-        """Behave normally, release what hangs, forget all requests, the ledger and settings."""
+        """Behave normally, release hung requests, and clear all requests, the ledger and settings."""
         self.release()
         self.picture, self.delay = None, 0.0
         self._ledger.clear()
@@ -176,7 +175,7 @@ class FakeUpstream:
             connection = Connection(accepted)
             task = asyncio.create_task(self._converse(connection))
             self._state.connections.add(task)
-            # Not within the task: one that is cancelled before it begins would leave its socket open.
+            # Not within the task: one that is cancelled before it starts would leave its socket open.
             task.add_done_callback(functools.partial(self._end, connection))
 
     def _end(self, connection: Connection, task: asyncio.Task[None]) -> None:
@@ -184,7 +183,7 @@ class FakeUpstream:
         self._state.connections.discard(task)
 
     async def _converse(self, connection: Connection) -> None:
-        """Answer a connection's requests until it ends; half of the faults end it early."""
+        """Respond to a connection's requests until it ends; half of the faults end it early."""
         with contextlib.suppress(ConnectionError):
             while connection.is_open and (received := await connection.read_request()):
                 await self._answer(connection, request_of(received))
@@ -192,7 +191,7 @@ class FakeUpstream:
                     break
 
     async def _answer(self, connection: Connection, request: UpstreamRequest) -> None:
-        """Record the request before anything else, then answer it."""
+        """Record the request before anything else, then respond."""
         behaviour, released, post = self._record(request)
         around = Surroundings(
             api_key=self.api_key, picture=self.picture, released=released, write_line=self._ledger.pen()
@@ -207,7 +206,7 @@ class FakeUpstream:
             post.ended = time.monotonic()
 
     def _record(self, request: UpstreamRequest) -> "tuple[Behaviour, concurrent.futures.Future[None], Post]":
-        """Record a request; return what it gets, what releases it, and where its times are written."""
+        """Record a request; return its behaviour, its release event, and its post."""
         model = request.body.get("model")
         post = Post(
             prompt=request.prompt or "",
@@ -229,7 +228,7 @@ class FakeUpstream:
 
 @dataclass
 class _Rule:
-    """What requests whose prompt contains `prompt_part` get, so many times more."""
+    """The behaviour for requests whose prompt contains `prompt_part`, and how often it still applies."""
 
     prompt_part: str
     behaviour: Behaviour
@@ -238,7 +237,7 @@ class _Rule:
 
 @dataclass(kw_only=True)
 class _State:
-    """What requests and the test share, guarded by `changed`; only the event loop knows `connections`."""
+    """State shared by requests and the test, guarded by `changed`; only the event loop uses `connections`."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     requests: list[UpstreamRequest] = field(default_factory=list)
@@ -251,7 +250,7 @@ class _State:
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def next_behaviour(self, prompt: str) -> Behaviour:
-        """Return what a request with this prompt gets, and count it."""
+        """Return the behaviour for a request with this prompt, and count the use."""
         rule = next((rule for rule in self.rules if rule.prompt_part in prompt), None)
         if rule is None:
             return self.queued.popleft() if self.queued else self.lasting
@@ -266,7 +265,7 @@ class _State:
 def refusing_base_url() -> Iterator[str]:
     """Yield a base URL whose port refuses every connection while the block lasts.
 
-    The port is bound but never listens, so that nothing else can come to listen there.
+    The port is bound but never listens, so that nothing else can listen there.
     """
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -275,17 +274,17 @@ def refusing_base_url() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _ForKeyHolders:
-    """An answer that only the right key gets."""
+    """A response that requires the right key."""
 
     behaviour: Behaviour
 
     async def answer(self, exchange: Exchange) -> None:
-        """Refuse, or answer."""
+        """Send the error or the response."""
         await (exchange.refusal() or self.behaviour).answer(exchange)
 
 
 def _beside_pictures(request: UpstreamRequest) -> Behaviour:
-    """Return the answer to whatever asks for no pictures."""
+    """Return the response to a request that is not for pictures."""
     path = request.path.partition("?")[0]
     if request.method == "GET" and (path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/")):
         return _ForKeyHolders(models_answer(path))

@@ -1,4 +1,4 @@
-"""What a streamed answer may be like: faults, and what is odd but legal. Other requests get their usual answer."""
+"""Behaviours of streamed responses: faults and unusual legal forms. Other requests get the normal response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class StreamBehaviour:
-    """Behaves normally unless a good request asks for a stream."""
+    """Behaves normally unless a valid request asks for a stream."""
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Refuse, deliver, or stream."""
+        """Reject, deliver, or stream."""
         if exchange.refusal() or not exchange.order.streams:
             await NORMAL.answer(exchange)
         else:
             await self.stream(exchange)
 
     async def stream(self, exchange: "Exchange") -> None:
-        """Answer a good request for a stream."""
+        """Respond to a valid request for a stream."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamVariant(StreamBehaviour):
-    """A whole stream, legal but not as OpenAI writes it: other line ends, or comments before and within events."""
+    """A complete stream, legal but not as OpenAI writes it: other line ends, or comments before and within events."""
 
     line_end: bytes = b"\n"
     comment: bytes = b""
@@ -39,7 +39,7 @@ class StreamVariant(StreamBehaviour):
         events = exchange.buy_events(line_end=self.line_end)
         await exchange.send_head(None, content_type=EVENT_STREAM)
         for event in events:
-            # A comment on its own, then one between the event's first line and its data.
+            # A separate comment, then one between the event's first line and its data.
             first, end, rest = event.parts[0].partition(self.line_end)
             separate = heartbeat + self.line_end if heartbeat else b""
             await exchange.write(separate, first, end, heartbeat, rest, *event.parts[1:])
@@ -48,16 +48,16 @@ class StreamVariant(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamCut(StreamBehaviour):
-    """The connection closed after so many events, or in the middle of the next one's data; all is paid for.
+    """A connection closed after this many events, or in the middle of the next one's data; all is paid for.
 
-    A cut `within` is never later than in the last event's data.
+    A cut `within` happens at the latest in the last event's data.
     """
 
     events: int = 1
     within: bool = False
 
     async def stream(self, exchange: "Exchange") -> None:
-        """Send the first events and perhaps half an event, then hang up."""
+        """Send the first events and possibly half an event, then hang up."""
         events = exchange.buy_events()
         whole = min(self.events, len(events) - 1) if self.within else self.events
         await exchange.send_head(None, content_type=EVENT_STREAM)
@@ -70,14 +70,14 @@ class StreamCut(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamError(StreamBehaviour):
-    """An `error` event after the first partial picture, or at once where none is wanted; nothing is bought."""
+    """An `error` event after the first partial picture, or at once if none is requested; nothing is bought."""
 
     message: str = "The server had an error."
     kind: str = "server_error"
     code: str = "server_error"
 
     async def stream(self, exchange: "Exchange") -> None:
-        """Send a partial picture and the error, then end in order."""
+        """Send a partial picture and the error, then end cleanly."""
         exchange.settle(bought=False)
         events = exchange.buy_events()
         await exchange.send_head(None, content_type=EVENT_STREAM)
@@ -88,13 +88,14 @@ class StreamError(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHang(StreamBehaviour):
-    """Nothing after the first event before `FakeUpstream.release`, which lets the rest follow."""
+    """Nothing after the first event before `FakeUpstream.release`, which sends the rest."""
 
     async def stream(self, exchange: "Exchange") -> None:
         """Send the first event, wait, send the others."""
         events = exchange.buy_events()
         await exchange.send_head(None, content_type=EVENT_STREAM)
-        # Where no partial picture is wanted, the first event would be all: nothing but the head is sent then.
+        # Without partial pictures, the first event would be the whole stream, so only the headers are sent before the
+        # wait.
         sent = _partials(events)[:1]
         await _write_events(exchange, sent)
         await exchange.wait_for_release()
@@ -104,7 +105,7 @@ class StreamHang(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamIncomplete(StreamBehaviour):
-    """A stream that ends in order, but without its last completed event, which is paid for."""
+    """A stream that ends cleanly, but without its last completed event, which is paid for."""
 
     async def stream(self, exchange: "Exchange") -> None:
         """Send all events but the last."""
@@ -116,7 +117,7 @@ class StreamIncomplete(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamInsertion(StreamBehaviour):
-    """The usual stream with strange bytes before its last event."""
+    """The normal stream with unexpected bytes before its last event."""
 
     inserted: bytes
 
@@ -130,12 +131,12 @@ class StreamInsertion(StreamBehaviour):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFlood(StreamBehaviour):
-    """A completed event whose one data line is `megabytes` MB long, sent as it is made."""
+    """A completed event whose one data line is `megabytes` MB long, generated while it is sent."""
 
     megabytes: int = 500
 
     async def stream(self, exchange: "Exchange") -> None:
-        """Send the flood in place of the last event's picture, never holding more than one piece of it."""
+        """Send the flood in place of the last event's picture, holding at most one piece of it in memory."""
         *events, last = exchange.buy_events()
         head, _, tail = last.parts
         await exchange.send_head(None, content_type=EVENT_STREAM)

@@ -1,4 +1,4 @@
-"""Behaviours that take a time of their own: a number of seconds, or until a test opens a gate."""
+"""Behaviours with a duration: a number of seconds, or until a test opens a gate."""
 
 import asyncio
 import concurrent.futures
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Delayed:
-    """Behave as ``then`` after so many seconds."""
+    """Behave as ``then`` after this many seconds."""
 
     seconds: float
     then: Behaviour = NORMAL
@@ -27,26 +27,25 @@ class Delayed:
 
 @dataclass(frozen=True)
 class Gate:
-    """Hold every request until ``open``, then give the usual answer.
+    """Hold every request until ``open``, then send the normal response.
 
-    Unlike ``HANG``, a gate holds only the requests it was given to. In a stream, all events but the last are sent
-    before the gate.
+    Unlike ``HANG``, a gate holds only its own requests. In a stream, all events but the last are sent before the gate.
     """
 
     _opened: "concurrent.futures.Future[None]" = field(default_factory=concurrent.futures.Future)
 
     def open(self) -> None:
-        """Let every request through, now and later."""
+        """Let every current and later request pass."""
         if not self._opened.done():
             self._opened.set_result(None)
 
     @property
     def is_open(self) -> bool:
-        """Whether requests get through."""
+        """Whether requests pass."""
         return self._opened.done()
 
     async def answer(self, exchange: "Exchange") -> None:
-        """Wait for ``open``; of a stream, send the previews first."""
+        """Wait for ``open``; in a stream, send the previews first."""
         if exchange.refusal() or not exchange.order.streams:
             await self._wait()
             await NORMAL.answer(exchange)
@@ -60,5 +59,5 @@ class Gate:
         await exchange.end()
 
     async def _wait(self) -> None:
-        # Shielded, for a wait that ends with its connection must not end those of others.
+        # Shielded: a wait that is cancelled with its connection must not cancel those of others.
         await asyncio.shield(asyncio.wrap_future(self._opened))

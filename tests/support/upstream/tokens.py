@@ -23,11 +23,11 @@ _OLDER = {
     "high": {"1024x1024": 4160, "1024x1536": 6240, "1536x1024": 6208},
 }
 QUALITIES = frozenset(_GPT_IMAGE_2_5)
-"""Those of the newest models; what an older one does not have is its dearest."""
+"""The qualities of the newest models. One that an older model lacks counts as its most expensive."""
 
 
 def output_tokens(model: object, *, quality: str, width: int, height: int) -> int:
-    """Return the tokens of one picture; a size that is not published costs what a square of its area does, at most."""
+    """Return the tokens of one picture; an unpublished size costs at most as much as a square of its area."""
     table = _table_of(str(model))
     row = table.get(quality, table["high"])
     listed = row.get(f"{width}x{height}", row.get(f"{height}x{width}"))

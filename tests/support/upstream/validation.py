@@ -1,4 +1,4 @@
-"""What the real API refuses, after the types of openai 3.52."""
+"""Validation of a request as in the real API, following the types of openai 3.52."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ KNOWN_PARAMETERS = frozenset(
         "user",
     }
 )
-"""The parameters that GPT image models take; any other is a 400."""
+"""The parameters of GPT image models; any other is a 400."""
 
 
 def refusal_of(body: dict[str, Any], *, known: frozenset[str] = KNOWN_PARAMETERS) -> Refusal | None:
@@ -106,7 +106,7 @@ def _bad_size(body: dict[str, Any]) -> Refusal | None:
 
 
 def _bad_combination(body: dict[str, Any]) -> Refusal | None:
-    """Refuse what only goes with some output formats."""
+    """Return the error for parameters that require other output formats."""
     wanted = body.get("output_format") or "png"
     for name, formats in (
         ("output_compression", {"webp", "jpeg"}),
@@ -125,7 +125,7 @@ def _bad_combination(body: dict[str, Any]) -> Refusal | None:
 
 
 def parsed_size(size: object) -> tuple[int, int] | None:
-    """Return (width, height) of a size that GPT image models take, else `None`."""
+    """Return (width, height) of a size that GPT image models accept, else `None`."""
     match = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", str(size))
     if match is None:
         return None
