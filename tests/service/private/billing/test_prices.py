@@ -404,8 +404,8 @@ def test_a_number_is_taken_as_it_was_written(tmp_path: Path) -> None:
         ("{}", '"models"'),
         ('{"models": {}, "currency": "EUR"}', '"models"'),
         ('{"models": {"shop": {"per_picture": NaN}}}', "NaN"),
-        ('{"models": {"shop": {"per_picture": 1}, "shop": null}}', "'shop' stands twice"),
-        ('{"models": {"first": null, "shop": null, "shop": null}}', "'shop' stands twice"),
+        ('{"models": {"shop": {"per_picture": 1}, "shop": null}}', "'shop' appears twice"),
+        ('{"models": {"first": null, "shop": null, "shop": null}}', "'shop' appears twice"),
         ('{"models": {"s*p": null}}', "models.s*p"),
         ('{"models": {"shop": 1}}', "models.shop"),
         ('{"models": {"shop": {"per_picture": "1"}}}', "models.shop.per_picture.*.*"),
@@ -431,7 +431,7 @@ def test_a_malformed_file_is_refused_with_its_place(content: str, place: str, tm
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationException, match=r"absent\.json cannot be used: it cannot be read"):
+    with pytest.raises(ConfigurationException, match=r"absent\.json cannot be used: the file cannot be read"):
         load_prices(tmp_path / "absent.json")
 
 

@@ -468,7 +468,7 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
     os.utime(staged, (0, 0))
 
     async def failed() -> bool:
-        return not staged.exists() and "recovery could not finish and will go on: database_unavailable" in caplog.text
+        return not staged.exists() and "recovery round failed and will be retried: database_unavailable" in caplog.text
 
     async def recorded() -> bool:
         return bool(await _images(process, tenant))

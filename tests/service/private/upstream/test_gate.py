@@ -104,7 +104,7 @@ def test_many_that_fail_together_are_one_failure(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         for number in range(1, 50):
             gate.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
-    assert caplog.messages == ["upstream one pauses for 1 s: upstream_unreachable"]
+    assert caplog.messages == ["upstream one is paused for 1 s: upstream_unreachable"]
     # What began before says nothing of now, whether it fails or not.
     gate.leave(None, entered_at=NOW, now=NOW + 0.5)
     assert gate.pauses(NOW + 0.5)

@@ -245,7 +245,7 @@ async def test_a_picture_that_is_not_there_is_given_up(
 ) -> None:
     await _draw_nothing(upstream, sink, upstream.serve("/1.png?token=secret", _picture(b"", status=status)))
     assert len(upstream.heads("GET")) == times
-    assert f"a picture cannot be fetched: its host answers {status[:3]}" in caplog.text
+    assert f"a picture cannot be fetched: its host responded with status {status[:3]}" in caplog.text
     assert "secret" not in caplog.text
 
 
