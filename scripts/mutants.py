@@ -14,22 +14,22 @@ NOTICED = ("killed", "timeout", "caught by type check", "skipped", "not checked"
 
 
 def is_current(mutant: str) -> bool:
-    """Return whether the code has a mutant: mutmut keeps the results of functions that are gone."""
+    """Return whether the code still has this mutant: mutmut keeps the results of removed functions."""
     module, _, function = mutant.rpartition(".")
     path = ROOT / "mutants" / f"{module.replace('.', '/')}.py"
     return path.is_file() and f"def {function}(" in path.read_text(encoding="utf-8")
 
 
 def main(patterns: list[str]) -> int:
-    """Test the mutants that match, or all; return the exit code."""
-    # The tests of mutants use SQLite alone, so no MariaDB is started for each of them.
+    """Test the matching mutants, or all; return the exit code."""
+    # Mutants are tested on SQLite only, so that MariaDB is not started for each of them.
     environment = os.environ | {"PIXYPROXY_TEST_MYSQL_URL": "unused"}
     subprocess.run([*MUTMUT, "run", "--max-children", str(os.cpu_count()), *patterns], env=environment, check=True)
     listed = subprocess.run([*MUTMUT, "results"], env=environment, check=True, capture_output=True, text=True).stdout
     explained = set(MUTANT.findall((ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")))
     survivors = {name for name, fate in FATE.findall(listed) if fate not in NOTICED and is_current(name)}
     for name in sorted(survivors - explained):
-        sys.stdout.write(f"{name} survives: write a test that notices it (mutmut show {name})\n")
+        sys.stdout.write(f"{name} survives: write a test that detects it (mutmut show {name})\n")
     return 1 if survivors - explained else 0
 
 

@@ -296,7 +296,7 @@ async def test_a_receiver_that_is_gone_is_told_nothing_more(
         lambda data: data.webhooks.list_subscribed(WebhookEvent.GENERATION_STORED, tenant_id=tenant.id)
     )
     assert subscribed == [other]
-    assert f"webhook {gone.guid} is gone" in caplog.text
+    assert f"webhook {gone.guid} disabled: its receiver responded 410 Gone" in caplog.text
     assert "token=1" not in caplog.text
 
 

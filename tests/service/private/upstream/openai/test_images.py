@@ -120,7 +120,7 @@ async def test_what_only_the_operator_can_mend_is_written_to_the_log(
         upstream.behave(behaviour)
         with pytest.raises(core.ImageGenerationException) as caught:
             await draw(adapter, sink)
-        assert f"fake answers {told}: {caught.value.message}" in caplog.text
+        assert f"fake responded {told}: {caught.value.message}" in caplog.text
     caplog.clear()
     upstream.behave(fakes.FORBIDDEN_CONTENT)
     with pytest.raises(core.PromptRefusedException):
