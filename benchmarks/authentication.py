@@ -45,9 +45,7 @@ class Credentials:
 
 @contextlib.contextmanager
 def reading(folder: Path, *, database_url: str | None = None) -> Iterator[tuple[Server, str, Call]]:
-    """Serve a PixyProxy with one picture; yield it, its administrator's key and the call that reads the picture's
-    details.
-    """
+    """Serve a PixyProxy with one picture; yield it, its administrator's key and the call that reads the details."""
     settings = SETTINGS if database_url is None else {**SETTINGS, "PIXYPROXY_DATABASE_URL": database_url}
     installation = Installation(folder, settings)
     key = installation.bootstrap()
