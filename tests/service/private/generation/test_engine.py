@@ -55,8 +55,9 @@ def _name(error: BaseException) -> str:
 
 @pytest.fixture
 def failing() -> FakeDrawer:
-    """Return an upstream that is called first, as the other one has no free slot until then; it fails as the test sets
-    it.
+    """Return an upstream that is called first, since the other has no free slot until then.
+
+    It fails as the test sets it.
     """
     return FakeDrawer(name="failing")
 

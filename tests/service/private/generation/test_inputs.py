@@ -32,7 +32,7 @@ def receiver(database: Database, store: LocalStore) -> InputReceiver:
 
 @pytest.fixture
 async def image(database: Database, store: LocalStore, tenant: Tenant) -> StoredImage:
-    """An image of the tenant."""
+    """Add an image of the tenant."""
     made = await database.write(lambda data: add_image(data, tenant))
     await keep_picture(store, made.guid, content=SMALL)
     return made

@@ -296,7 +296,7 @@ async def test_idle_stream_sends_heartbeats(process: Process, principal: Princip
     assert _final(seen).status is STORED
 
 
-async def test_pictures_are_in_memory_at_first_and_files_later_on(process: Process, principal: Principal) -> None:
+async def test_new_pictures_are_in_memory_and_later_in_files(process: Process, principal: Principal) -> None:
     made = await process.make(principal=principal)
     (content,) = await process.watcher.pictures(made)
     process.store.recent.forget(made.images[0].guid)
