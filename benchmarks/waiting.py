@@ -55,7 +55,7 @@ def measure_waiting(folder: Path) -> list[Waiting]:
     _allow_many_connections()
     return [
         _measure("POST /v1/images/generations, connections held", _hold, folder / "held"),
-        _measure("POST /generation, answered at once", _order, folder / "ordered"),
+        _measure("POST /generation, returned at once", _order, folder / "ordered"),
     ]
 
 
@@ -67,7 +67,7 @@ def waiting_table(measured: list[Waiting]) -> str:
         "idle MB",
         "waiting MB",
         "KB each",
-        "peak with answers MB",
+        "peak with responses MB",
         "answered",
     )
     rows = [
@@ -92,8 +92,8 @@ def waiting_targets(measured: list[Waiting]) -> list[Target]:
         for item in measured
         for target in (
             Target(f"at the upstream at once, {item.name}", item.at_upstream, GENERATIONS, "", at_least=True),
-            Target(f"answered with a picture, {item.name}", item.answered, GENERATIONS, "", at_least=True),
-            Target(f"each that waits, {item.name}", item.kilobytes_each, MOST_KILOBYTES, "KB"),
+            Target(f"finished with a picture, {item.name}", item.answered, GENERATIONS, "", at_least=True),
+            Target(f"memory of each waiting generation, {item.name}", item.kilobytes_each, MOST_KILOBYTES, "KB"),
         )
     ]
 

@@ -97,9 +97,13 @@ def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
     added = one.pixyproxy.sample.p50 - one.upstream.sample.p50
     return [
         Target(f"requests/s at {BUSY_CLIENTS} clients, over LiteLLM's", rate, RATE_RATIO, "x", at_least=True),
-        Target("LiteLLM's p50 at one client, over ours", latency, LATENCY_RATIO, "x", at_least=True),
+        Target("LiteLLM's p50 at one client, over PixyProxy's", latency, LATENCY_RATIO, "x", at_least=True),
         Target(
-            f"LiteLLM's growth at {MOST_CLIENTS} clients, over ours", _growth(most), GROWTH_RATIO, "x", at_least=True
+            f"LiteLLM's growth at {MOST_CLIENTS} clients, over PixyProxy's",
+            _growth(most),
+            GROWTH_RATIO,
+            "x",
+            at_least=True,
         ),
         Target("added to the bare call at one client, p50", added, ADDED_MILLISECONDS, "ms"),
     ]

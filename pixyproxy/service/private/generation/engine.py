@@ -156,7 +156,7 @@ class Engine:
         except _LeaseOverException:
             logger.warning("generation %s missed its lease before the call and returns to the queue", generation.guid)
             await self._write_down(execution, None)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the generation has to end)
+        except Exception as error:  # noqa: BLE001  (any error must settle the generation)
             await reach(FaultPoint.REFUSED)
             # Remove the entry first: once the outcome is recorded, the order may be executed anew.
             await (await self.spool.open()).remove(generation.guid)
@@ -277,7 +277,9 @@ class Engine:
         if error is not None and not isinstance(error, ImageGenerationException | ImageStorageException):
             logger.error("generation %s failed with an unexpected error", generation.guid, exc_info=error)
         if isinstance(error, ImageStorageException):
-            logger.error("generation %s was paid for and could not be received", generation.guid)
+            logger.error(
+                "generation %s was paid for and could not be received: check the disk of the spool", generation.guid
+            )
         shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
 
         def write(data: Repositories) -> tuple[GenerationError | None, GenerationStatus, list[Generation]]:
@@ -338,7 +340,7 @@ class Engine:
                 execution.fail(error)
                 await folder.remove(generation.guid)
                 return
-            except Exception as error:  # whatever it is, what was paid for is not given up
+            except Exception as error:  # after any error, keep the paid picture
                 logger.warning(
                     "generation %s is safe but cannot be recorded yet; will retry", generation.guid, exc_info=error
                 )

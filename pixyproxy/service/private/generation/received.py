@@ -63,7 +63,7 @@ class PictureHeader:
 class PictureReceiver:
     """Writes one picture to a file. Its methods block.
 
-    Rejects what is not a picture, or is too large, as early as possible: by magic bytes and header alone, whatever the
+    Rejects what is not a picture, or is too large, as early as possible: by magic bytes and header alone, ignoring the
     declared type.
     """
 

@@ -90,7 +90,7 @@ def test_different_requests_have_different_fingerprints(other: dict[str, object]
     assert fingerprint(ORDER.model_copy(update=other)) != fingerprint(ORDER)
 
 
-def test_fingerprint_ignores_previews_and_spelling() -> None:
+def test_fingerprint_ignores_previews_and_option_order() -> None:
     assert re.fullmatch("[0-9a-f]{64}", fingerprint(ORDER))
     assert fingerprint(ORDER.model_copy(update={"previews": 3})) == fingerprint(ORDER)
     one, two = ({"options": dict(pairs)} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
@@ -102,7 +102,7 @@ def test_fingerprint_is_stable_across_releases() -> None:
     assert fingerprint(ORDER) == hashlib.sha256(b'{"prompt": "a red fox"}').hexdigest()
 
 
-@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a place"])
+@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a slot"])
 def test_claim_belongs_to_the_principal_and_this_month(place: Place | None) -> None:
     principal = principal_of(new_tenant(default_visibility=Visibility.PRIVATE))
     terms = Terms(

@@ -11,7 +11,7 @@ from tests.service.private.upstream.listing import FakeListing
 pytestmark = pytest.mark.anyio
 
 
-async def test_listed_models_are_offered_and_enabled() -> None:
+async def test_only_enabled_models_are_listed() -> None:
     one = FakeListing("one", models=("flare-2", "text-1", "flare-1"))
     two = FakeListing("two", models=("sketch", "flare-1"))
     silent = FakeListing("silent", error=UpstreamSilentException())

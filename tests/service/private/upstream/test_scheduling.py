@@ -483,9 +483,7 @@ def _is_served(schedules: Schedules, generation: Generation) -> bool:
 
 
 def _assert_sound(schedules: Schedules) -> None:
-    """Assert that no upstream exceeds its limits or has an excluded order, and that none is free while an order waits
-    for it.
-    """
+    """Assert that limits and exclusions hold, and that no upstream is free while an order waits for it."""
     upstreams = schedules.scheduler.upstreams
     taken = Counter(generation.upstream for generation in schedules.at_work)
     assert [name for name, upstream in upstreams.items() if taken[name] > upstream.concurrency] == []

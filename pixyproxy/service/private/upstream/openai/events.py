@@ -85,7 +85,7 @@ class EventReader:
         await self._unusable.keep(self._with_url)
 
     def close(self) -> None:
-        """Discard what is held of an event."""
+        """Discard the held picture of an unfinished event."""
         if self._event.held is not None:
             self._event.held.close()
 
