@@ -27,7 +27,7 @@ for _ in range(300):
     except OSError:
         time.sleep(0.1)
 else:
-    sys.exit("The server did not start within 30 s.")
+    sys.exit("The server did not start; see its log above.")
 PYTHON
   if picture=$(PIXYPROXY_API_KEY=$key $bin/pixyproxy generate --url "$url" "a lighthouse above a quiet sea at sunset"); then
     printf '\nFirst picture: %s\nGallery:       %s\n\n' "$picture" "$url"

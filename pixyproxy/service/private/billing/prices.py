@@ -199,8 +199,8 @@ def _most_of_area(row: Mapping[str, int], area: int) -> int:
     """Return the most for a picture of an area from the listed sizes: never less than for any smaller area.
 
     Of all shapes of one area, the square costs the most. A larger square costs more than a smaller one, but less per
-    pixel (OpenAI's calculator). So the next square of at least this area is an upper bound, and so is any smaller size
-    scaled up in proportion.
+    pixel (OpenAI's calculator). So the next larger square is an upper bound, and so is any smaller size scaled up in
+    proportion.
     """
     listed = [(int(edges[1]), int(edges[2]), most) for size, most in row.items() if (edges := EDGES.fullmatch(size))]
     smaller = [(width * height, most) for width, height, most in listed if width * height <= area]

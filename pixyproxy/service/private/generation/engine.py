@@ -214,7 +214,6 @@ class Engine:
         return stored
 
     async def _ask(self, execution: Execution) -> SpoolEntry:
-        """Call the upstream and receive its response."""
         generation = execution.generation
         folder = await self.spool.open()
         inputs = [self.store.orders.input(generation.guid, index) for index in range(len(generation.order.inputs))]

@@ -25,10 +25,10 @@ NOTICEABLE = 4
 
 @dataclass
 class Execution:
-    """A generation for which this process holds a slot at an upstream.
+    """A generation with a slot of this process at an upstream.
 
-    ``began`` is when the transaction started that gave it the slot (``time.monotonic``). ``asked``: the upstream has
-    been called, or is being called, so it may have done the work. ``handed_over``: another generation has its slot in
+    ``began`` is when the transaction started that gave it the slot (``time.monotonic``). ``asked``: the call has
+    started, so the upstream may have done the work. ``handed_over``: another generation has its slot in
     this process. ``outcome`` is set once: the pictures, the generation's error as an exception, or None if the row must
     be read.
     """

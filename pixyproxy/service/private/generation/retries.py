@@ -69,7 +69,6 @@ class Repetition:
         )
 
     def _may_adopt(self, generation: Generation, moment: float) -> bool:
-        """Return whether this request is a retry of that order."""
         if generation.lost_at is not None:
             return generation.lost_at >= moment - self.window_seconds
         ended_at = None if generation.finished_at is None else generation.finished_at.timestamp()

@@ -255,7 +255,6 @@ class GenerationWatcher:
         return news + await self._previews(standing.found.generation, told)
 
     async def _look(self) -> None:
-        """Notify followers of changes."""
         guids = self.progress.followed_elsewhere
         for start in range(0, len(guids), LOOKED_AT_ONCE):
             some = guids[start : start + LOOKED_AT_ONCE]
@@ -296,7 +295,6 @@ class GenerationWatcher:
         ]
 
     def _execution(self, guid: GenerationGuid, tenant_id: TenantId) -> Execution | None:
-        """Return the execution of the tenant's generation if it is in this process."""
         execution = self.progress.executions.get(guid)
         return execution if execution is not None and execution.generation.tenant_id == tenant_id else None
 

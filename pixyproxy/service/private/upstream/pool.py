@@ -51,7 +51,7 @@ class UpstreamPool:
         return ", ".join(each.upstream.name for each in self.upstreams)
 
     async def list_models(self, *, seconds: float | None = None) -> list[str]:
-        """Return the models that the upstreams offer, as far as these are enabled, sorted.
+        """Return the enabled models that the upstreams offer, sorted.
 
         If an upstream fails or does not respond within ``seconds``, use the models that its settings name in full.
         Raise ``ImageGenerationException`` if all upstreams fail.

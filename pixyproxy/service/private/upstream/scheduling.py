@@ -218,7 +218,6 @@ class Schedule:
         }
 
     def _enter(self, gate: Gate, tenant_id: TenantId) -> Place:
-        """Take a free slot."""
         gate.enter(self.now)
         state, moment = gate.state, datetime.fromtimestamp(int(self.now), UTC)
         if state.requests_per_minute is not None:

@@ -111,7 +111,7 @@ async def _spent_and_reserved(process: Process, tenant: Tenant) -> tuple[int, in
 
 
 def _trust_leases(process: Process) -> None:
-    """Make a process treat expired leases as expired, as it does a minute after its start."""
+    """Make a process settle orders with expired leases, as it does a minute after its start."""
     process.recovery.renewal.since -= LEASE_SECONDS
 
 

@@ -122,6 +122,5 @@ def _as_plain(text: bytes) -> bytes:
 
 
 def _character(escape: re.Match[bytes]) -> bytes:
-    """Return the character of a JSON escape."""
     code, letter = escape.groups()
     return CONTROLS.get(letter, letter) if code is None else bytes.fromhex(code.decode())

@@ -60,7 +60,6 @@ class EventLines:
             start = end + 1
 
     def _read(self, text: bytes) -> Iterator[EventPart]:
-        """Read a piece of a line."""
         if self._field is None:
             self._kept += text
             name, colon, rest = self._kept.partition(b":")

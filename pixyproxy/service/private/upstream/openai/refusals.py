@@ -117,8 +117,8 @@ TABLE = (
 )
 """The first row with a matching word or message decides, or else the first with the status.
 
-Each row's exception is for the party that can act: the client for ``PromptRefusedException``, the operator for funds,
-credential and address; a busy upstream recovers by itself. Anything else is a failure of the upstream.
+The client can act on ``PromptRefusedException``, the operator on funds, credential and address; a busy upstream recovers
+by itself. Anything else is a failure of the upstream.
 """
 
 
