@@ -117,8 +117,8 @@ TABLE = (
 )
 """The first row with a matching word or message decides, or else the first with the status.
 
-The client can act on ``PromptRefusedException``, the operator on funds, credential and address; a busy upstream recovers
-by itself. Anything else is a failure of the upstream.
+The client can act on ``PromptRefusedException``, the operator on funds, credential and address; a busy upstream
+recovers by itself. Anything else is a failure of the upstream.
 """
 
 
