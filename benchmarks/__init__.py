@@ -1,6 +1,5 @@
-"""``python -m benchmarks``: start, memory, generation and serving, measured beside the bare upstream call.
+"""``python -m benchmarks``: measure start, memory, generation and serving beside the bare upstream call.
 
-Everything runs as it does in production: PixyProxy, the upstream and MariaDB are processes of their own, on
-loopback, and storing is included. Nothing here is a test; only ratios and the targets mean anything on
-another machine.
+As in production, PixyProxy, the upstream and MariaDB are separate processes on loopback, and pictures are stored. These
+are not tests; on another machine only the ratios and targets are meaningful.
 """

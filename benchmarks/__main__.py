@@ -38,14 +38,14 @@ from tests.support.mariadb import MariaDbError
 
 @dataclass(frozen=True)
 class Report:
-    """Markdown tables, and the targets that they decide."""
+    """Markdown tables and the targets computed with them."""
 
     tables: list[str]
     targets: list[Target]
 
 
 def main() -> int:
-    """Run in temporary folders (TMPDIR says where: the disk there is part of what is measured)."""
+    """Run in temporary folders (in TMPDIR, whose disk affects the figures)."""
     began = time.monotonic()
     busy = os.getloadavg()[0]
     reports = []
@@ -54,7 +54,7 @@ def main() -> int:
             reports.append(measure(Path(folder)))
     targets = [target for report in reports for target in report.targets]
     tables = [table for report in reports for table in report.tables]
-    # On a machine that does other work meanwhile, the figures are those of that work, too.
+    # Report the load: other work on the machine affects the figures.
     facts = f"{os.cpu_count()} cores, load {busy:.1f} before, {platform.platform()}, Python {platform.python_version()}"
     print("\n\n".join((f"Measured in {time.monotonic() - began:.0f} s: {facts}.", *tables, target_table(targets))))
     return 0 if all(target.met for target in targets) else 1
@@ -102,7 +102,7 @@ def _authentication(database: str, folder: Path, *, database_url: str | None = N
 
 
 def _with_mariadb(folder: Path, upstream: Server) -> list[Door]:
-    """The same with MariaDB, where there is one."""
+    """Measure the same with MariaDB, if it is installed."""
     home = folder / "mariadb"
     home.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""What a credential costs: the same cheap read without one, with an API key and with an access token."""
+"""The cost of a credential: the same cheap read without one, with an API key and with an access token."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ COLD_WARM_UP = 10
 KEY_MILLISECONDS = 0.4
 TOKEN_MILLISECONDS = 0.6
 SETTINGS = {
-    # Tokens are asked for, and credentials used, faster than anybody should.
+    # The benchmark requests tokens and uses credentials faster than the usual limits allow.
     "PIXYPROXY_READS_PER_SECOND": "1000000",
     "PIXYPROXY_CHANGES_PER_MINUTE": "1000000",
 }
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Credentials:
-    """One read in three ways, over one connection: the same credentials all the time, or others each time."""
+    """One read in three ways on one connection, with the same credentials throughout or different ones each time."""
 
     name: str
     anonymous: Sample
@@ -34,18 +34,18 @@ class Credentials:
 
     @property
     def added_by_key(self) -> float:
-        """Milliseconds at the median."""
+        """The median in milliseconds."""
         return self.key.p50 - self.anonymous.p50
 
     @property
     def added_by_token(self) -> float:
-        """Milliseconds at the median."""
+        """The median in milliseconds."""
         return self.token.p50 - self.anonymous.p50
 
 
 @contextlib.contextmanager
 def reading(folder: Path, *, database_url: str | None = None) -> Iterator[tuple[Server, str, Call]]:
-    """A PixyProxy with one picture, its administrator's key, and the call that reads the picture's details."""
+    """Serve a PixyProxy with one picture; yield it, its administrator's key and the call that reads the details."""
     settings = SETTINGS if database_url is None else {**SETTINGS, "PIXYPROXY_DATABASE_URL": database_url}
     installation = Installation(folder, settings)
     key = installation.bootstrap()
@@ -60,12 +60,12 @@ def reading(folder: Path, *, database_url: str | None = None) -> Iterator[tuple[
 
 
 def with_credential(call: Call, credential: str) -> Call:
-    """The same call with an API key or an access token."""
+    """Return the same call with an API key or an access token."""
     return replace(call, headers={**call.headers, "Authorization": f"Bearer {credential}"})
 
 
 def measure_authentication(database: str, server: Server, key: str, read: Call) -> list[Credentials]:
-    """With credentials that the server checked a moment ago now and then, and with some that it never saw."""
+    """Measure with recently checked credentials, and with credentials that the server has not seen."""
     with_key, with_token = with_credential(read, key), with_credential(read, _new_token(server, key))
     samples = interleave_all([[read], [with_key], [with_token]], rounds=ROUNDS, warm_up=WARM_UP)
     count = COLD_ROUNDS + COLD_WARM_UP
@@ -79,7 +79,7 @@ def measure_authentication(database: str, server: Server, key: str, read: Call) 
 
 
 def authentication_table(measured: Sequence[Credentials]) -> str:
-    """The report."""
+    """Return the report."""
     columns = ("GET /image/{guid}", "none p50 ms", "key p50 ms", "token p50 ms", "key adds ms", "token adds ms")
     rows = [
         (
@@ -96,7 +96,7 @@ def authentication_table(measured: Sequence[Credentials]) -> str:
 
 
 def authentication_targets(measured: Sequence[Credentials]) -> list[Target]:
-    """For credentials in use; what a first look at one costs is for information."""
+    """Return the targets for credentials in use; the cost of the first check is informative only."""
     return [
         target
         for item in measured

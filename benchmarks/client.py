@@ -1,4 +1,4 @@
-"""The client: the same for PixyProxy and for the bare upstream, so that its own cost is in both."""
+"""The HTTP client, the same for PixyProxy and the bare upstream, so that both include its cost."""
 
 import contextlib
 import itertools
@@ -20,10 +20,10 @@ NUMBERS = itertools.count()
 
 @dataclass(frozen=True)
 class Call:
-    """One kind of request, and the status that every answer to it must have.
+    """A kind of request, and the status that every response must have.
 
-    ``order``: a JSON object that is sent with a number in its prompt, since an equal order of an equal credential that
-    comes while another is open may be a repetition of that, and waits for up to a second until it is known to be none.
+    ``order``: a JSON object that is sent with a number in its prompt. An equal order of the same credential could be a
+    retry of an open one, and would wait up to a second to find out.
     """
 
     port: int
@@ -35,13 +35,13 @@ class Call:
     order: Mapping[str, str] | None = None
 
     def content(self) -> bytes | None:
-        """The body of the next request."""
+        """Return the body of the next request."""
         if self.order is None:
             return self.body
         return json.dumps({**self.order, "prompt": f"{self.order['prompt']} {next(NUMBERS)}"}).encode()
 
     def send(self, connection: HTTPConnection) -> bytes:
-        """The body of the answer, read to its end. Raises ``BenchmarkError`` for any other status."""
+        """Return the complete body of the response. Raise ``BenchmarkError`` for any other status."""
         connection.request(self.method, self.path, body=self.content(), headers=dict(self.headers))
         response = connection.getresponse()
         content = response.read()
@@ -51,26 +51,26 @@ class Call:
         return content
 
     def answer(self, connection: HTTPConnection) -> dict[str, Any]:
-        """The answer's JSON object."""
+        """Return the response's JSON object."""
         content: dict[str, Any] = json.loads(self.send(connection))
         return content
 
     def timed(self, connection: HTTPConnection) -> float:
-        """The milliseconds from sending a request to the last byte of its answer."""
+        """Return the milliseconds from sending a request to the last byte of its response."""
         began = time.perf_counter()
         self.send(connection)
         return (time.perf_counter() - began) * 1e3
 
 
 def post_json(port: int, path: str, order: Mapping[str, str], *, key: str, status: int) -> Call:
-    """A POST of a JSON object with a bearer key."""
+    """Return a POST of a JSON object with a bearer key."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     return Call(port, "POST", path, status, headers, order=order)
 
 
 @contextlib.contextmanager
 def connected(call: Call) -> Iterator[HTTPConnection]:
-    """One keep-alive connection to the server of ``call``."""
+    """Open a keep-alive connection to the server of ``call``."""
     connection = HTTPConnection(HOST, call.port, timeout=TIMEOUT_SECONDS)
     try:
         yield connection
@@ -79,7 +79,7 @@ def connected(call: Call) -> Iterator[HTTPConnection]:
 
 
 def interleave_all(kinds: Sequence[Sequence[Call]], *, rounds: int, warm_up: int) -> list[Sample]:
-    """One call of each kind in turn, all on one connection; a kind of several calls takes them one after the other."""
+    """Measure one call of each kind in turn, all on one connection; a kind cycles through its calls."""
     times: list[list[float]] = [[] for _ in kinds]
     with connected(kinds[0][0]) as connection:
         for number in range(warm_up + rounds):
@@ -89,7 +89,7 @@ def interleave_all(kinds: Sequence[Sequence[Call]], *, rounds: int, warm_up: int
 
 
 def interleave(calls: Sequence[Call], *, rounds: int, warm_up: int) -> list[Sample]:
-    """The calls in turn, on one connection each: whatever else the machine does meets all of them alike."""
+    """Measure the calls in turn, on one connection each, so that other load on the machine affects all alike."""
     times: list[list[float]] = [[] for _ in calls]
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connected(call)) for call in calls]
@@ -100,7 +100,7 @@ def interleave(calls: Sequence[Call], *, rounds: int, warm_up: int) -> list[Samp
 
 
 def load(call: Call, *, clients: int, seconds: float) -> Sample:
-    """The call from several clients at once, each sending its next as soon as it has its answer."""
+    """Measure the call from several clients at once, each sending the next request after its response."""
     barrier = threading.Barrier(clients)
 
     def run_client(_: int) -> tuple[float, list[float], float]:
@@ -115,5 +115,5 @@ def load(call: Call, *, clients: int, seconds: float) -> Sample:
 
     with ThreadPoolExecutor(clients) as threads:
         began, times, ended = zip(*threads.map(run_client, range(clients)), strict=True)
-    # Wall time, not the sum of the requests' own: a client waits for this process's other threads, too.
+    # Wall time, not the sum of the requests' times: a client also waits for this process's other threads.
     return Sample([milliseconds for client in times for milliseconds in client], max(ended) - min(began))

@@ -1,4 +1,4 @@
-"""What is measured, and what it has to reach."""
+"""Measured figures and targets."""
 
 import math
 import statistics
@@ -8,35 +8,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sample:
-    """The times of like requests, in milliseconds, and how many seconds all of them took together."""
+    """The times of equal requests in milliseconds, and the seconds that all of them took together."""
 
     milliseconds: Sequence[float]
     elapsed_seconds: float
 
     @property
     def p50(self) -> float:
-        """Half of the requests took no longer than this."""
+        """The median in milliseconds."""
         return statistics.median(self.milliseconds)
 
     @property
     def p99(self) -> float:
-        """99 of 100 requests took no longer than this (nearest rank: a time that did occur)."""
+        """The 99th percentile in milliseconds (nearest rank: a time that did occur)."""
         return sorted(self.milliseconds)[math.ceil(0.99 * len(self.milliseconds)) - 1]
 
     @property
     def per_second(self) -> float:
-        """Requests a second, of all clients together."""
+        """The requests per second of all clients together."""
         return len(self.milliseconds) / self.elapsed_seconds
 
 
 def pooled(samples: Sequence[Sample]) -> Sample:
-    """The requests of several rounds as one sample."""
+    """Return the requests of several rounds as one sample."""
     return Sample([each for one in samples for each in one.milliseconds], sum(one.elapsed_seconds for one in samples))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure and the most that it may be, or the least where ``at_least``."""
+    """A figure and its upper limit, or its lower limit if ``at_least``."""
 
     name: str
     measured: float
@@ -51,13 +51,13 @@ class Target:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is a figure, so it is set to the right."""
+    """Return a Markdown table; every column but the first holds figures, so it is right-aligned."""
     rule = ["---", *("---:" for _ in columns[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
 
 
 def target_table(targets: Sequence[Target]) -> str:
-    """Every target, and whether it was met."""
+    """Return the table of all targets and whether they were met."""
     rows = [
         (
             item.name,

@@ -1,4 +1,4 @@
-"""Generation of a picture by both of its doors, and the bare call to the upstream that PixyProxy makes for each."""
+"""Generation of a picture through both endpoints, and PixyProxy's bare upstream call for comparison."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CLIENTS = (4, 16)
 LOAD_SECONDS = 4.0
 BARE_LOAD_SECONDS = 1.5
 ADDED_MILLISECONDS = 8.0
-"""The most that PixyProxy may add at the median: what a client of the upstream would hardly notice."""
+"""The most that PixyProxy may add at the median: hardly noticeable to a client of the upstream."""
 SQLITE = "embedded SQLite"
 PROMPT = {"prompt": "a red fox in the snow"}
 ORDER = {**PROMPT, "model": "gpt-image-2.5-flare"}
@@ -28,7 +28,7 @@ ORDER = {**PROMPT, "model": "gpt-image-2.5-flare"}
 
 @dataclass(frozen=True)
 class Load:
-    """Several clients at once."""
+    """A measurement with several clients at once."""
 
     clients: int
     sample: Sample
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Door:
-    """What was measured of one way to ask for a picture, with one database, in turn with the bare call."""
+    """The measurements of one endpoint with one database, in turn with the bare call."""
 
     name: str
     proxied: Sample
@@ -46,36 +46,36 @@ class Door:
 
     @property
     def added(self) -> float:
-        """Milliseconds at the median."""
+        """The median in milliseconds."""
         return self.proxied.p50 - self.bare.p50
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A PixyProxy that asks a fake upstream, with high limits, and an administrator's API key."""
+    """A PixyProxy with a fake upstream, high limits, and an administrator's API key."""
 
     server: Server
     key: str
 
     @property
     def image(self) -> Call:
-        """Makes a picture, and answers with its details."""
+        """The call that makes a picture and returns its details."""
         return post_json(self.server.port, "/image", PROMPT, key=self.key, status=201)
 
     @property
     def generation(self) -> Call:
-        """Orders a picture, and answers at once."""
+        """The call that orders a picture and returns at once."""
         return post_json(self.server.port, "/generation", PROMPT, key=self.key, status=202)
 
     @property
     def openai(self) -> Call:
-        """Makes a picture, and answers with it in base64, as the upstream does."""
+        """The call that makes a picture and returns it in base64, as the upstream does."""
         return post_json(self.server.port, GENERATIONS_PATH, ORDER, key=self.key, status=200)
 
 
 @contextlib.contextmanager
 def generating(folder: Path, upstream: Server, *, database_url: str | None = None) -> Iterator[Proxy]:
-    """Serve a PixyProxy of its own, with everything that it keeps in ``folder``."""
+    """Serve a separate PixyProxy with all its data in ``folder``."""
     settings = {
         "OPENAI_API_KEY": API_KEY,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
@@ -91,9 +91,9 @@ def generating(folder: Path, upstream: Server, *, database_url: str | None = Non
 
 @contextlib.contextmanager
 def durable_mariadb() -> Iterator[str]:
-    """The URL of an empty database on a private MariaDB whose commits are synced to disk, as by default.
+    """Yield the URL of an empty database on a private MariaDB that syncs commits to disk, as by default.
 
-    The tests' options would only hand them to the operating system. Raises ``MariaDbError`` without MariaDB.
+    With the tests' options, commits only reach the operating system. Raise ``MariaDbError`` without MariaDB.
     """
     with MariaDbServer() as server:
         with contextlib.closing(mysql.connector.connect(host="127.0.0.1", port=server.port, user="root")) as connection:
@@ -102,12 +102,12 @@ def durable_mariadb() -> Iterator[str]:
 
 
 def bare_call(upstream: Server) -> Call:
-    """The upstream's own call, which PixyProxy makes for each picture."""
+    """Return the upstream call that PixyProxy makes for each picture."""
     return post_json(upstream.port, GENERATIONS_PATH, ORDER, key=API_KEY, status=200)
 
 
 def measure_generation(database: str, proxy: Proxy, *, bare: Call) -> list[Door]:
-    """One client takes both doors and the bare call in turn, then several clients take each door."""
+    """Measure both endpoints and the bare call in turn with one client, then each endpoint with several."""
     calls = {"POST /image": proxy.image, "POST /v1/images/generations": proxy.openai}
     *proxied, direct = interleave([*calls.values(), bare], rounds=ROUNDS, warm_up=WARM_UP)
     return [
@@ -117,18 +117,18 @@ def measure_generation(database: str, proxy: Proxy, *, bare: Call) -> list[Door]
 
 
 def measure_bare_loads(bare: Call) -> dict[int, Sample]:
-    """What the upstream and the client manage between themselves, by number of clients."""
+    """Measure the upstream and the client without PixyProxy, by number of clients."""
     return {clients: load(bare, clients=clients, seconds=BARE_LOAD_SECONDS) for clients in CLIENTS}
 
 
 def generation_table(measured: list[Door]) -> str:
-    """The report on one client."""
+    """Return the report for one client."""
     columns = ("one client", "p50 ms", "p99 ms", "bare call p50 ms", "bare p99 ms", "added p50 ms", "ratio p50")
     return markdown_table(columns, [_row(item) for item in measured])
 
 
 def load_table(measured: list[Door], bare: dict[int, Sample]) -> str:
-    """The report on several clients."""
+    """Return the report for several clients."""
     columns = ("several clients", "requests/s", "p50 ms", "p99 ms", "memory after MB", "bare requests/s")
     rows = [
         (
@@ -146,7 +146,7 @@ def load_table(measured: list[Door], bare: dict[int, Sample]) -> str:
 
 
 def generation_targets(measured: list[Door]) -> list[Target]:
-    """One for each door; a database of another process is for information."""
+    """Return one target per endpoint; a database in another process is informative only."""
     return [
         Target(f"added by {item.name}, p50", item.added, ADDED_MILLISECONDS, "ms")
         for item in measured

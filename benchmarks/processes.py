@@ -1,4 +1,4 @@
-"""The processes that are measured: PixyProxy's, a peer's and the upstream's. Each ends with its block."""
+"""The measured processes: PixyProxy, a peer and the upstream. Each is stopped at the end of its block."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Not resolved: the environment's python is a link to one outside of it.
+# Do not resolve the link: the environment's python links to one outside of it.
 PIXYPROXY = Path(sys.executable).parent / "pixyproxy"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -23,7 +23,7 @@ LOG_TAIL = 2_000
 
 
 class BenchmarkError(Exception):
-    """Something did not work, so that its figures would mean nothing."""
+    """A step failed, so its figures would be meaningless."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Server:
     process: "subprocess.Popen[bytes]"
     port: int
     start_seconds: float = 0.0
-    """From exec to the first 200 of its health check."""
+    """Seconds from exec to the first 200 of its health check."""
 
     def resident_megabytes(self) -> float:
-        """The process's resident memory (VmRSS) in units of 10^6 bytes."""
+        """Return the process's resident memory (VmRSS) in units of 10^6 bytes."""
         return self._megabytes("VmRSS:")
 
     def peak_megabytes(self) -> float:
-        """The most that its resident memory has ever been (VmHWM)."""
+        """Return the process's peak resident memory (VmHWM) in units of 10^6 bytes."""
         return self._megabytes("VmHWM:")
 
     def _megabytes(self, name: str) -> float:
@@ -51,7 +51,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Installation:
-    """A PixyProxy with a folder and settings of its own; nothing of the caller's environment reaches it."""
+    """A PixyProxy with its own folder and settings, isolated from the caller's environment."""
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Installation:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Server]:
-        """One serving process, from its first 200 on; its log goes to a file, as a supervisor's would."""
+        """Serve in one process, from its first 200 on; its log goes to a file, as under a supervisor."""
         command = [str(PIXYPROXY), "serve", "--host", HOST]
         with serving(command, self.folder, self._environment(), health="/healthz") as server:
             yield server
@@ -88,16 +88,16 @@ class Installation:
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """The environment of a process whose cwd is ``home``.
+    """Return the environment of a process whose working directory is ``home``.
 
-    An empty folder as cwd has no .env; a short environment has no settings and no HTTP proxy in it.
+    An empty working directory has no .env; a short environment has no settings and no HTTP proxy.
     """
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home)}
 
 
 @contextlib.contextmanager
 def serving(command: Sequence[str], folder: Path, environment: Mapping[str, str], *, health: str) -> Iterator[Server]:
-    """The command with a free ``--port``, from the first 200 of its path ``health`` on."""
+    """Run the command with a free ``--port``, from the first 200 of its path ``health`` on."""
     port = _free_port()
     log = folder / "serve.log"
     with log.open("wb") as output:
@@ -117,21 +117,21 @@ def serving(command: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 @contextlib.contextmanager
 def fake_upstream(*, picture_bytes: int, delay_seconds: float = 0.0) -> Iterator[Server]:
-    """The tests' upstream, which answers with one picture in base64, at once unless ``delay_seconds`` says later."""
+    """Serve the tests' upstream, which returns one picture in base64 after ``delay_seconds``."""
     command = [sys.executable, "-m", "tests.support.upstream", "--picture-bytes", str(picture_bytes)]
     command += ["--delay", str(delay_seconds)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     with _ended(process):
         base_url = process.stdout.readline().decode().strip() if process.stdout else ""
         if not base_url:
-            message = "the fake upstream did not start"
+            message = "The fake upstream did not start."
             raise BenchmarkError(message)
         yield Server(process, int(base_url.removesuffix("/v1").rpartition(":")[2]))
 
 
 @contextlib.contextmanager
 def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """End the process with the block: in order if it heeds that, else at once."""
+    """Stop the process at the end of the block: by SIGTERM, then by SIGKILL if it does not stop in time."""
     try:
         yield
     finally:
@@ -149,7 +149,7 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, *, path: 
     deadline = time.monotonic() + START_SECONDS
     while not _is_healthy(port, path):
         if process.poll() is not None or time.monotonic() > deadline:
-            message = f"it did not start: {log.read_text(errors='replace')[-LOG_TAIL:]}"
+            message = f"The process did not become healthy: {log.read_text(errors='replace')[-LOG_TAIL:]}"
             raise BenchmarkError(message)
         time.sleep(POLL_SECONDS)
 

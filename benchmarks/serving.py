@@ -12,7 +12,7 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Served:
-    """A picture served to so many clients at once."""
+    """A picture served to a number of clients at once."""
 
     clients: int
     picture_bytes: int
@@ -20,19 +20,19 @@ class Served:
 
 
 def measure_serving(generate: Call) -> list[Served]:
-    """Make one picture with ``generate``, then get it again and again, without a credential."""
+    """Make one picture with ``generate``, then get it repeatedly without a credential."""
     with connected(generate) as connection:
         guid = generate.answer(connection)["guid"]
         call = Call(generate.port, "GET", f"/image/{guid}/content", 200)
         size = len(call.send(connection))
     if not size:
-        message = "the picture that was served is empty"
+        message = "The served picture is empty."
         raise BenchmarkError(message)
     return [Served(clients, size, load(call, clients=clients, seconds=SECONDS)) for clients in CLIENTS]
 
 
 def serving_table(measured: list[Served]) -> str:
-    """The report."""
+    """Return the report."""
     columns = ("GET /image/{guid}/content", "requests/s", "MB/s", "p50 ms", "p99 ms")
     rows = [
         (

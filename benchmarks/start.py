@@ -1,4 +1,4 @@
-"""Start and idle memory: how soon PixyProxy serves, and what it holds when nobody asks for anything."""
+"""Start and idle memory: how soon PixyProxy serves, and its memory without requests."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ MOST_SECONDS = 2.0
 MOST_MEGABYTES = 130.0
 CONFIGURATIONS: Mapping[str, Mapping[str, str]] = {
     "offline": {},
-    # Never asked; with a key the SDK is loaded.
+    # Never called; with a key the SDK is loaded.
     "with OPENAI_API_KEY": {"OPENAI_API_KEY": "sk-unused", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
 }
 
@@ -30,7 +30,7 @@ class Starts:
 
     @property
     def row(self) -> tuple[str, ...]:
-        """The row of the report."""
+        """Return the row of the report."""
         return (
             self.name,
             f"{statistics.median(self.seconds):.2f}",
@@ -45,13 +45,13 @@ def measure_starts(folder: Path) -> list[Starts]:
 
 
 def start_table(measured: list[Starts]) -> str:
-    """The report."""
+    """Return the report."""
     columns = ("start", "median s", "worst s", "idle memory MB")
     return markdown_table(columns, [starts.row for starts in measured])
 
 
 def start_targets(measured: list[Starts]) -> list[Target]:
-    """The worst start and the largest idle memory decide."""
+    """Return the targets for the slowest start and the largest idle memory."""
     return [
         Target("start, worst", max(max(starts.seconds) for starts in measured), MOST_SECONDS, "s"),
         Target("idle memory, largest", max(max(starts.idle_megabytes) for starts in measured), MOST_MEGABYTES, "MB"),
@@ -70,7 +70,7 @@ def _measure(name: str, settings: Mapping[str, str], folder: Path) -> tuple[Star
 
 
 def _start(installation: Installation, starts: Starts, *, with_memory: bool) -> None:
-    """Start once; memory differs little between runs, so that only some wait for it to settle."""
+    """Start once; memory differs little between runs, so only some wait for it to settle."""
     with installation.serve() as server:
         starts.seconds.append(server.start_seconds)
         if with_memory:

@@ -1,4 +1,4 @@
-"""What a generation costs that only waits for a slow upstream: memory, for each of a thousand at once."""
+"""Memory of a generation that waits for a slow upstream, for each of a thousand at once."""
 
 import asyncio
 import resource
@@ -19,7 +19,7 @@ GENERATIONS = 1000
 DELAY_SECONDS = 10.0
 SENDERS = 4
 ON_THE_WAY = 16
-"""So many may be sent and not yet be with the upstream: a measure of waiting, not of how many come in at once."""
+"""The most that may be sent and not yet at the upstream: this measures waiting, not simultaneous arrival."""
 WARM_UP_CLIENTS = 8
 WARM_UP_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
@@ -32,42 +32,42 @@ ESTABLISHED = "01"
 
 @dataclass(frozen=True)
 class Waiting:
-    """So many generations at once on one process. Memory in units of 10^6 bytes."""
+    """A number of generations at once in one process. Memory in units of 10^6 bytes."""
 
     name: str
     at_upstream: int
-    """The most connections to the upstream that were open at one time."""
+    """The most simultaneous connections to the upstream."""
     idle_megabytes: float
     waiting_megabytes: float
     peak_megabytes: float
-    """The most there ever was, with all of the answers coming in at once, too."""
+    """The peak, while all responses arrive at once."""
     answered: int
-    """How many came to a picture."""
+    """The number of generations with a picture."""
 
     @property
     def kilobytes_each(self) -> float:
-        """What the process grew by while they waited, in units of 10^3 bytes for each that was at the upstream."""
+        """The growth while they waited, in units of 10^3 bytes for each generation at the upstream."""
         return (self.waiting_megabytes - self.idle_megabytes) * 1e3 / max(1, self.at_upstream)
 
 
 def measure_waiting(folder: Path) -> list[Waiting]:
-    """With clients that wait for their answer, then with clients that do not, on a fresh server each."""
+    """Measure with clients that wait for their response, then with clients that do not, on a fresh server each."""
     _allow_many_connections()
     return [
         _measure("POST /v1/images/generations, connections held", _hold, folder / "held"),
-        _measure("POST /generation, answered at once", _order, folder / "ordered"),
+        _measure("POST /generation, returned at once", _order, folder / "ordered"),
     ]
 
 
 def waiting_table(measured: list[Waiting]) -> str:
-    """The report."""
+    """Return the report."""
     columns = (
         f"{GENERATIONS} waiting",
         "at upstream",
         "idle MB",
         "waiting MB",
         "KB each",
-        "peak with answers MB",
+        "peak with responses MB",
         "answered",
     )
     rows = [
@@ -86,14 +86,14 @@ def waiting_table(measured: list[Waiting]) -> str:
 
 
 def waiting_targets(measured: list[Waiting]) -> list[Target]:
-    """All of them have to be with the upstream at once, to cost little there, and to come to a picture."""
+    """Return the targets: all are at the upstream at once, use little memory there, and get a picture."""
     return [
         target
         for item in measured
         for target in (
             Target(f"at the upstream at once, {item.name}", item.at_upstream, GENERATIONS, "", at_least=True),
-            Target(f"answered with a picture, {item.name}", item.answered, GENERATIONS, "", at_least=True),
-            Target(f"each that waits, {item.name}", item.kilobytes_each, MOST_KILOBYTES, "KB"),
+            Target(f"finished with a picture, {item.name}", item.answered, GENERATIONS, "", at_least=True),
+            Target(f"memory of each waiting generation, {item.name}", item.kilobytes_each, MOST_KILOBYTES, "KB"),
         )
     ]
 
@@ -104,7 +104,7 @@ def _measure(name: str, send: Callable[[Proxy, Server], Awaitable[int]], home: P
         fake_upstream(picture_bytes=PICTURE_BYTES, delay_seconds=DELAY_SECONDS) as upstream,
         generating(home, upstream) as proxy,
     ):
-        # What the first requests load stays, however many follow.
+        # What the first requests load stays in memory, so load it before measuring.
         load(proxy.image, clients=WARM_UP_CLIENTS, seconds=WARM_UP_SECONDS)
         time.sleep(SETTLE_SECONDS)
         idle = proxy.server.resident_megabytes()
@@ -113,7 +113,7 @@ def _measure(name: str, send: Callable[[Proxy, Server], Awaitable[int]], home: P
 
 
 async def _watched(sending: Awaitable[int], server: Server, upstream: Server) -> tuple[int, float, int]:
-    """The most connections to the upstream and the most memory until the first answer is due, and what was sent."""
+    """Return the most connections to the upstream and the most memory before the first response, and the result."""
     sent = asyncio.ensure_future(sending)
     due = time.monotonic() + DELAY_SECONDS
     connections, megabytes = 0, 0.0
@@ -125,7 +125,7 @@ async def _watched(sending: Awaitable[int], server: Server, upstream: Server) ->
 
 
 async def _hold(proxy: Proxy, upstream: Server) -> int:
-    """Ask on a connection for each, as fast as the requests reach the upstream; the number of pictures answered."""
+    """Send each order on its own connection, as fast as the upstream accepts them; return the number of pictures."""
     asked: list[asyncio.Task[bool]] = []
     async with asyncio.TaskGroup() as group, asyncio.timeout(ANSWER_SECONDS):
         while len(asked) < GENERATIONS:
@@ -137,7 +137,7 @@ async def _hold(proxy: Proxy, upstream: Server) -> int:
 
 
 async def _ask(call: Call) -> bool:
-    """Send the call on a connection of its own, and read the answer to its end without keeping it."""
+    """Send the call on its own connection; read the response to its end without storing it."""
     reader, writer = await asyncio.open_connection(HOST, call.port)
     try:
         writer.write(_request(call))
@@ -157,7 +157,7 @@ def _request(call: Call) -> bytes:
 
 
 async def _order(proxy: Proxy, _: Server) -> int:
-    """Order all of them on a few connections, then wait until each is over; the number of those with a picture."""
+    """Order all on a few connections, then wait for each outcome; return the number with a picture."""
     with ThreadPoolExecutor(SENDERS) as threads:
         loop = asyncio.get_running_loop()
         sent = [loop.run_in_executor(threads, _order_some, proxy) for _ in range(SENDERS)]
@@ -171,7 +171,7 @@ def _order_some(proxy: Proxy) -> list[str]:
 
 
 def _has_ended(proxy: Proxy, guid: str) -> bool:
-    """Whether the generation came to a picture, which is waited for."""
+    """Wait for the generation; return whether it has a picture."""
     order = proxy.generation
     wait = {"Prefer": f"wait={ORDER_SECONDS}"}
     call = Call(order.port, "GET", f"/generation/{guid}", 200, {**order.headers, **wait})
@@ -180,13 +180,13 @@ def _has_ended(proxy: Proxy, guid: str) -> bool:
 
 
 def _connections_to(server: Server) -> int:
-    """How many connections there are to the server."""
+    """Return the number of connections to the server."""
     there = f"{int.from_bytes(socket.inet_aton(HOST), sys.byteorder):08X}:{server.port:04X}"
     rows = (line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:])
     return sum(row[2] == there and row[3] == ESTABLISHED for row in rows)
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files, for the processes that are started from now on as well."""
+    """Raise the limit of open files, also for processes that are started later."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -15,7 +15,7 @@ from benchmarks.processes import Server, fake_upstream
 
 
 def main() -> int:
-    """Run in temporary folders (TMPDIR says where: the disk there is part of what is measured)."""
+    """Run in temporary folders (in TMPDIR, whose disk affects the figures)."""
     began = time.monotonic()
     busy = os.getloadavg()[0]
     version = litellm_version()
@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def _compare(upstream: Server, clients: int) -> Comparison:
-    # A folder each: what was stored for some clients is gone before the next are measured.
+    # One folder each: the data of one measurement is deleted before the next.
     with tempfile.TemporaryDirectory(prefix="pixyproxy-bench-") as folder:
         return compare(Path(folder), upstream, clients=clients)
 

@@ -1,4 +1,4 @@
-"""The same requests to the upstream, a bare forwarder, LiteLLM and PixyProxy, in turn; and what is claimed of them."""
+"""Send the same requests to the upstream, a bare forwarder, LiteLLM and PixyProxy in turn, and check the claims."""
 
 import contextlib
 import sys
@@ -27,7 +27,7 @@ MOST_CLIENTS = 64
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of one process, in units of 10^6 bytes: before any request, after all, and at the most."""
+    """Resident memory of one process in units of 10^6 bytes: before any request, after all, and at the peak."""
 
     idle: float
     after: float
@@ -35,13 +35,13 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """What the requests left behind."""
+        """The growth that remains after the requests."""
         return self.after - self.idle
 
 
 @dataclass(frozen=True)
 class Served:
-    """What one server did for so many clients at once; ``memory`` None: the upstream's does not count."""
+    """The measurements of one server with a number of clients; ``memory`` is None for the upstream."""
 
     name: str
     clients: int
@@ -52,7 +52,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Comparison:
-    """So many clients at once, with all four of them, all but the upstream freshly started."""
+    """The measurements of all four servers with a number of clients, all but the upstream freshly started."""
 
     upstream: Served
     forwarder: Served
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(folder: Path, upstream: Server, *, clients: int) -> Comparison:
-    """Each in turn, several rounds, so that whatever else the machine does meets all of them."""
+    """Measure each in turn, over several rounds, so that other load on the machine affects all of them."""
     homes = [folder / name for name in ("forwarder", "litellm", "pixyproxy")]
     for home in homes:
         home.mkdir(parents=True)
@@ -82,14 +82,14 @@ def compare(folder: Path, upstream: Server, *, clients: int) -> Comparison:
 
 
 def comparison_table(measured: Sequence[Comparison]) -> str:
-    """The report."""
+    """Return the report."""
     columns = ("", "requests/s", "p50 ms", "p99 ms", "idle MB", "after MB", "peak MB", "start s")
     rows = [_row(served) for each in measured for served in _of(each)]
     return markdown_table(columns, rows)
 
 
 def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
-    """What PixyProxy claims; ratios, so that another machine can check them."""
+    """Return PixyProxy's claims as ratios, so that another machine can check them."""
     at = {each.pixyproxy.clients: each for each in measured}
     one, busy, most = at[1], at[BUSY_CLIENTS], at[MOST_CLIENTS]
     rate = busy.pixyproxy.sample.per_second / busy.litellm.sample.per_second
@@ -97,9 +97,13 @@ def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
     added = one.pixyproxy.sample.p50 - one.upstream.sample.p50
     return [
         Target(f"requests/s at {BUSY_CLIENTS} clients, over LiteLLM's", rate, RATE_RATIO, "x", at_least=True),
-        Target("LiteLLM's p50 at one client, over ours", latency, LATENCY_RATIO, "x", at_least=True),
+        Target("LiteLLM's p50 at one client, over PixyProxy's", latency, LATENCY_RATIO, "x", at_least=True),
         Target(
-            f"LiteLLM's growth at {MOST_CLIENTS} clients, over ours", _growth(most), GROWTH_RATIO, "x", at_least=True
+            f"LiteLLM's growth at {MOST_CLIENTS} clients, over PixyProxy's",
+            _growth(most),
+            GROWTH_RATIO,
+            "x",
+            at_least=True,
         ),
         Target("added to the bare call at one client, p50", added, ADDED_MILLISECONDS, "ms"),
     ]
@@ -107,7 +111,7 @@ def comparison_targets(measured: Sequence[Comparison]) -> list[Target]:
 
 @contextlib.contextmanager
 def bare_forwarder(folder: Path, upstream: Server) -> Iterator[tuple[Server, Call]]:
-    """One process of ``forwarder.py``, and the call that makes a picture."""
+    """Serve ``forwarder.py`` in one process; yield it and the call that makes a picture."""
     command = [sys.executable, "-m", "benchmarks.peers.forwarder"]
     base_url = f"http://{HOST}:{upstream.port}/v1"
     environment = {"PYTHONPATH": str(REPOSITORY), "OPENAI_API_KEY": API_KEY, "OPENAI_BASE_URL": base_url}
@@ -129,7 +133,7 @@ def _memory(server: Server, idle: float) -> Memory:
 
 
 def _growth(compared: Comparison) -> float:
-    """LiteLLM's growth over ours; one that did not grow at all wins by any ratio."""
+    """Return LiteLLM's growth over PixyProxy's; no growth at all wins by any ratio."""
     theirs, ours = compared.litellm.memory, compared.pixyproxy.memory
     if theirs is None or ours is None or ours.growth <= 0:
         return float("inf")

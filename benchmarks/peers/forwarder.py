@@ -1,6 +1,6 @@
-"""The least that a proxy of FastAPI and the OpenAI SDK does: it keeps nothing, checks nothing and counts nothing.
+"""The minimal proxy of FastAPI and the OpenAI SDK: it stores, checks and counts nothing.
 
-What it takes is a bound for everything that is built on the two. ``python -m benchmarks.peers.forwarder --port N``.
+Its cost is a lower bound for everything built on the two. ``python -m benchmarks.peers.forwarder --port N``.
 """
 
 import argparse
@@ -17,25 +17,25 @@ from benchmarks.processes import HOST
 
 @asynccontextmanager
 async def _connected(app: FastAPI) -> AsyncIterator[None]:
-    """With one client for all requests; the key and the URL of the upstream are in the SDK's own variables."""
+    """Open one client for all requests; the SDK's own variables hold the key and the URL of the upstream."""
     async with openai.AsyncOpenAI(max_retries=0) as client:
         app.state.client = client
         yield
 
 
 async def forward(request: Request, order: dict[str, Any]) -> Response:
-    """The upstream's answer, byte for byte."""
+    """Return the upstream's response, byte for byte."""
     images = request.app.state.client.images.with_streaming_response
     async with images.generate(prompt=order["prompt"], model=order["model"]) as answer:
         return Response(await answer.read(), media_type="application/json")
 
 
 async def healthy() -> None:
-    """It serves."""
+    """Return 200 while serving."""
 
 
 def main() -> None:
-    """Serve until it is stopped."""
+    """Serve until stopped."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--port", type=int, required=True)
     app = FastAPI(lifespan=_connected)

@@ -1,4 +1,4 @@
-"""Run by LiteLLM's own environment: make a picture through its library, and print the picture's SHA-256."""
+"""Run in LiteLLM's environment: make a picture through its library, and print the picture's SHA-256."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ import litellm  # type: ignore[import-not-found]  # it is in .venv-peers, never 
 
 
 def main() -> None:
-    """Ask the ``api_base`` and the model that the command line names."""
+    """Call the ``api_base`` with the model from the command line."""
     api_base, model = sys.argv[1:]
     answer = litellm.image_generation(
         model=f"openai/{model}",

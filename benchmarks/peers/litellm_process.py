@@ -20,21 +20,21 @@ CLIENT_SECONDS = 120.0
 
 
 def litellm_version() -> str:
-    """What is installed. Raises ``BenchmarkError`` if nothing is."""
+    """Return the installed version. Raise ``BenchmarkError`` if LiteLLM is not installed."""
     versions = [path.name.split("-")[1] for path in ENVIRONMENT.glob("lib/*/site-packages/litellm-*.dist-info")]
     if not versions:
-        message = f"{ENVIRONMENT.name} has no LiteLLM: make bench-peers installs it"
+        message = f"LiteLLM is not installed in {ENVIRONMENT.name}. Run: make bench-peers"
         raise BenchmarkError(message)
     return versions[0].removesuffix(".dist")
 
 
 @contextlib.contextmanager
 def litellm_proxy(folder: Path, upstream: Server) -> Iterator[tuple[Server, Call]]:
-    """One process with one model, which is the upstream's, and the call that makes a picture."""
+    """Serve one process with the upstream's model; yield it and the call that makes a picture."""
     model = {"model": f"openai/{ORDER['model']}", "api_base": f"http://{HOST}:{upstream.port}/v1", "api_key": API_KEY}
-    # JSON is YAML, too.
+    # JSON is valid YAML.
     config = {"model_list": [{"model_name": ORDER["model"], "litellm_params": model}]}
-    # It does not start without one that is hard to guess.
+    # LiteLLM requires a key that is hard to guess.
     key = f"sk-{secrets.token_hex(32)}"
     environment = {**_environment(folder), "LITELLM_MASTER_KEY": key}
     (folder / "config.yaml").write_text(json.dumps(config))
@@ -45,7 +45,7 @@ def litellm_proxy(folder: Path, upstream: Server) -> Iterator[tuple[Server, Call
 
 
 def same_bytes_with_litellm(folder: Path, proxy: Proxy, *, bare: Call) -> bool:
-    """Whether LiteLLM's library gets from PixyProxy, as its ``api_base``, the picture that the upstream makes."""
+    """Return whether LiteLLM's library gets the upstream's picture unchanged with PixyProxy as its ``api_base``."""
     finished = subprocess.run(
         [ENVIRONMENT / "bin" / "python", CLIENT, f"http://{HOST}:{proxy.server.port}/v1", ORDER["model"]],
         cwd=folder,
@@ -64,5 +64,5 @@ def same_bytes_with_litellm(folder: Path, proxy: Proxy, *, bare: Call) -> bool:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    # With the prices in its package it need not ask another machine for them while it starts.
+    # With the prices in its package it does not fetch them from another machine at its start.
     return {**bare_environment(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}

@@ -1,7 +1,7 @@
-"""What an order may cost, and what it did: whole micro-dollars, reckoned without floats.
+"""The possible and the actual cost of an order, in whole micro-dollars, computed without floats.
 
-An estimate that is too low breaks a budget and one that is too high only holds money back until the answer is here, so
-wherever nothing is documented the dearer figure is taken; docs/prices.md names the source of each.
+An estimate that is too low breaks a budget; one that is too high only reserves money until the response. Where nothing
+is documented, the higher value is used; docs/prices.md names the source of each.
 """
 
 import json
@@ -22,27 +22,27 @@ from pixyproxy.core.models.price import ANY, ModelPrice, PicturePrice, TokenPric
 from pixyproxy.core.settings import problems_of
 
 OURS = Path(str(files("pixyproxy") / "prices.json"))
-"""Micro-dollars in a dollar; likewise the parts of a micro-dollar that a rate may have."""
+"""The built-in price file."""
 
 TOKENS_AROUND_PROMPT = 256
-"""Text tokens that the API may add to a prompt: not documented, and generously guessed."""
+"""Text tokens that the API may add to a prompt: not documented, a generous guess."""
 TOKENS_AROUND_INPUT = 64
-"""Text tokens that the API adds for each picture that is sent along; its users report 32."""
+"""Text tokens that the API adds for each input picture; users report 32."""
 TOKENS_PER_PREVIEW = 100
 """Output image tokens of one partial image (OpenAI's image generation guide, "Partial images cost")."""
 DEFAULT_FRAMES, MOST_FRAMES = 9, 16
-"""Of a GIF (openai 3.52, ImageGenerateParams); how they are billed is not documented, so each counts as a picture."""
+"""Frames of a GIF (openai 3.52, ImageGenerateParams); billing is not documented, so each counts as a picture."""
 DEFAULT_FIDELITY = "low"
-"""Of ``input_fidelity``, on the models that take it (openai 3.52, ImageEditParams)."""
+"""The default of ``input_fidelity`` for models that accept it (openai 3.52, ImageEditParams)."""
 
 EDGES = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 DATED = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")
-"""The name of a model's snapshot; it costs what its model does."""
+"""The name of a model's snapshot, which costs the same as the model."""
 MODEL = re.compile(r"[^*]{1,128}|[^*]{0,127}\*")
 AUTO = "auto"
 LEFT_OPEN = ("quality", "size")
-"""Options that an order may leave to the upstream, and that an answer names."""
-ADVICE = "Mend the file (docs/prices.md has its format), or unset PIXYPROXY_PRICES."
+"""Options that an order may leave to the upstream, and that a response reports."""
+ADVICE = "Correct the file (see docs/prices.md for its format), or unset PIXYPROXY_PRICES."
 
 _Listed = Mapping[str, ModelPrice | None]
 
@@ -51,14 +51,14 @@ _Listed = Mapping[str, ModelPrice | None]
 class Prices:
     """The prices of models, by name.
 
-    ``lists`` are searched in turn, and the first that knows a model decides; ``None`` in it means that the model has
-    no price. Where a method gives ``None``, the cost is not known: never that there is none.
+    ``lists`` are searched in order, and the first that contains a model decides; ``None`` in it means that the model
+    has no price. ``None`` from a method means that the cost is unknown, never that it is zero.
     """
 
     lists: Sequence[_Listed]
 
     def price_of(self, model: str) -> ModelPrice | None:
-        """The price of a model: under its name, its name without a date, or the longest pattern that fits it."""
+        """Return the price of a model: by its name, its name without a date, or the longest matching pattern."""
         for listed in self.lists:
             dated = DATED.fullmatch(model)
             patterns = sorted((name for name in listed if _fits(model, name)), key=len, reverse=True)
@@ -68,10 +68,10 @@ class Prices:
         return None
 
     def with_defaults(self, order: PictureOrder, defaults: Mapping[str, str]) -> PictureOrder:
-        """Return the order with the default quality and size that it names none of, so that its bound is tight.
+        """Return the order with default quality and size where it names none, so that its bound is tight.
 
-        Only what the model's price lists is added: an upstream may refuse other values. An edit gets no size, since
-        the upstream takes that from the picture to edit.
+        Only values in the model's price list are added: an upstream may reject others. An edit gets no size, since the
+        upstream takes it from the input picture.
         """
         price = self.price_of(order.model)
         table = price.most_output_tokens if isinstance(price, TokenPrice) else price.per_picture if price else {}
@@ -85,14 +85,14 @@ class Prices:
         return order.model_copy(update={"options": {**order.options, **added}}) if added else order
 
     def upper_bound(self, order: PictureOrder) -> int | None:
-        """The most micro-dollars that an order can cost, whatever comes of it."""
+        """Return the highest possible cost of an order in micro-dollars, whatever its outcome."""
         return self._bound(order, pictures=order.count)
 
     def cost(self, order: PictureOrder, answer: UpstreamAnswer, *, pictures: int) -> int | None:
-        """The micro-dollars that an answer with so many pictures cost, rounded up once, at the end.
+        """Return the cost in micro-dollars of a response with this number of pictures, rounded up once, at the end.
 
-        Without a usage to go by it is the bound for these pictures, of the quality and size that the answer names
-        where the order left them open.
+        Without a usage it is the bound for these pictures, with the quality and size that the response reports where
+        the order left them open.
         """
         price = self.price_of(order.model)
         if isinstance(price, TokenPrice) and _is_usable(answer.usage, pictures=pictures):
@@ -108,14 +108,14 @@ class Prices:
                 for quality, row in price.per_picture.items()
             }
             return _most_of(amounts, order.options) * pictures
-        # An SVG is written by another model, whose tokens and price are its own (openai 3.52, SvgUsage).
+        # An SVG is made by another model with its own tokens and price (openai 3.52, SvgUsage).
         if price is None or order.options.get("output_format") == "svg":
             return None
         return _charge(price.per_million_tokens, _most_usage(price, order, pictures=pictures))
 
 
 def load_prices(path: Path | None) -> Prices:
-    """Our prices, and before them those of an operator's file. Raises ``ConfigurationException``."""
+    """Load the built-in prices, and an operator's file with precedence. Raise ``ConfigurationException``."""
     own = [] if path is None else [_read(path)]
     return Prices(lists=(*own, _read(OURS)))
 
@@ -125,17 +125,17 @@ def _fits(model: str, pattern: str) -> bool:
 
 
 def _is_usable(usage: UpstreamUsage | None, *, pictures: int) -> TypeGuard[UpstreamUsage]:
-    """Whether to believe a usage: some servers report zeros, but no picture takes no tokens."""
+    """Return whether a usage is plausible: some servers report zeros, but no picture takes no tokens."""
     return usage is not None and (pictures == 0 or usage.output_image_tokens + usage.output_text_tokens > 0)
 
 
 def _most_usage(price: TokenPrice, order: PictureOrder, *, pictures: int) -> UpstreamUsage:
-    """The most tokens of an order. Several pictures are billed as that many orders of one, inputs included."""
-    # A token of text is at least one byte of it, whatever the tokenizer.
+    """Return the most tokens of an order. Several pictures are billed as that many orders of one, inputs included."""
+    # A text token is at least one byte, whatever the tokenizer.
     text = len(order.prompt.encode(errors="surrogatepass")) + TOKENS_AROUND_PROMPT
     text += len(order.inputs) * TOKENS_AROUND_INPUT
     each = _most_of(price.most_output_tokens, order.options) * _frames(order.options)
-    # Older answers do not tell text from image tokens in their output, so all are taken for the dearer kind.
+    # Older responses do not separate text from image tokens in their output, so assume the more expensive kind.
     each += price.most_output_text_tokens + order.previews * TOKENS_PER_PREVIEW
     return UpstreamUsage(
         input_text_tokens=text * pictures,
@@ -171,7 +171,7 @@ def _charge(rates: TokenRates, usage: UpstreamUsage) -> int:
 
 
 def _micros(dollars: Decimal) -> int:
-    """Exact: a price has six decimals at the most."""
+    """Return micro-dollars, exactly: a price has at most six decimals."""
     return int(dollars.scaleb(6))
 
 
@@ -180,7 +180,7 @@ def _divide_up(number: int, by: int) -> int:
 
 
 def _most_of(table: Mapping[str, Mapping[str, int]], options: Mapping[str, Any]) -> int:
-    """The amount for one picture, or the most that it may be where the options leave open which it is."""
+    """Return the amount for one picture, or the highest possible amount for options that are left open."""
     quality, size = (str(options.get(name) or AUTO) for name in LEFT_OPEN)
     row = table.get(quality, table.get(ANY))
     return max(_most_of_row(each, size) for each in (table.values() if row is None else [row]))
@@ -196,11 +196,11 @@ def _most_of_row(row: Mapping[str, int], size: str) -> int:
 
 
 def _most_of_area(row: Mapping[str, int], area: int) -> int:
-    """The most for a picture of an area, by what is listed: never less than anything of no more area.
+    """Return the most for a picture of an area from the listed sizes: never less than for any smaller area.
 
-    Of all shapes of one area the square is the dearest, and a larger square is dearer than a smaller one, while a
-    pixel of it is cheaper (OpenAI's calculator). So the next square of no less area is enough, and so is whatever is
-    smaller once it is grown in proportion.
+    Of all shapes of one area, the square costs the most. A larger square costs more than a smaller one, but less per
+    pixel (OpenAI's calculator). So the next larger square is an upper bound, and so is any smaller size scaled up in
+    proportion.
     """
     listed = [(int(edges[1]), int(edges[2]), most) for size, most in row.items() if (edges := EDGES.fullmatch(size))]
     smaller = [(width * height, most) for width, height, most in listed if width * height <= area]
@@ -211,20 +211,20 @@ def _most_of_area(row: Mapping[str, int], area: int) -> int:
 
 
 def _as_answered(order: PictureOrder, facts: Mapping[str, Any]) -> PictureOrder:
-    """The order with the quality and size that it left to the upstream, as the answer names them."""
+    """Return the order with the reported quality and size where it left them to the upstream."""
     named = {name: facts[name] for name in LEFT_OPEN if facts.get(name) and order.options.get(name) in (None, AUTO)}
     return order.model_copy(update={"options": {**order.options, **named}})
 
 
 def _read(path: Path) -> _Listed:
-    """The models of a price file. Raises ``ConfigurationException``."""
+    """Read the models of a price file. Raise ``ConfigurationException``."""
     try:
         content = _read_json(path)
         return _read_models(content)
     except OSError as error:
-        raise _unusable(path, f"it cannot be read ({error.strerror})") from error
+        raise _unusable(path, f"the file cannot be read ({error.strerror})") from error
     except RecursionError as error:
-        raise _unusable(path, "it nests too deeply") from error
+        raise _unusable(path, "its JSON nests too deeply") from error
     except UnicodeDecodeError as error:
         raise _unusable(path, "it is not UTF-8") from error
     except ValueError as error:
@@ -232,7 +232,7 @@ def _read(path: Path) -> _Listed:
 
 
 def _read_json(path: Path) -> object:
-    # A float would not be the number that the operator wrote.
+    # A float would not be exactly the number in the file.
     content: object = json.loads(
         path.read_text(encoding="utf-8"), parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_unique
     )
@@ -240,17 +240,17 @@ def _read_json(path: Path) -> object:
 
 
 def _read_models(content: object) -> _Listed:
-    """The models in what a file holds. Raises ``ValueError``, which says where in the file."""
+    """Return the models in a file's content. Raise ``ValueError`` with the location of the problem."""
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(models, dict) or content.keys() - {"models", "note"}:
-        problem = 'it must be an object with "models", an object of prices by model, and nothing else but "note"'
+        problem = 'it must be an object with the member "models" (prices by model name) and optionally "note"'
         raise ValueError(problem)
     return {name: _read_price(name, price) for name, price in models.items()}
 
 
 def _read_price(name: str, price: object) -> ModelPrice | None:
     if not MODEL.fullmatch(name):
-        problem = f"models.{name}: a name has 1 to 128 characters, and a * at its end alone"
+        problem = f"models.{name}: a name must have 1 to 128 characters, and * only at its end"
         raise ValueError(problem)
     if price is None:
         return None
@@ -265,13 +265,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        problem = f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object"
+        problem = f"{next(name for name in names if names.count(name) > 1)!r} appears twice in one object"
         raise ValueError(problem)
     return members
 
 
 def _refuse(text: str) -> object:
-    problem = f"{text} is no number of JSON"
+    problem = f"{text} is not a JSON number"
     raise ValueError(problem)
 
 

@@ -1,6 +1,6 @@
-"""The generation engine: from an order to pictures that stay, bought at most once.
+"""The generation engine: turn an order into stored pictures, bought at most once.
 
-``orders`` makes an order a claim, ``service`` takes it in and lets clients watch, ``engine`` executes it, ``received``
-takes the upstream's pictures as they come, ``settlement`` writes down how it ended, and ``jobs`` knows what this
-process works on.
+``orders`` turns an order into a claim, ``service`` accepts it, ``watching`` reports its progress, ``engine`` executes
+it, ``received`` receives the upstream's pictures, ``settlement`` records the outcome, and ``progress`` tracks what this
+process executes.
 """

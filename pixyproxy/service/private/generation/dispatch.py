@@ -1,6 +1,6 @@
-"""What time alone brings about: places that become free, orders that waited too long, and what a decision missed.
+"""Start waiting orders when time frees a slot, expire orders that waited too long, and repair missed decisions.
 
-Every process looks once a second, without a lock unless there is something to do.
+Every process polls once a second, without a lock unless there is something to do.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ ENDED_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Begins what may begin. ``queue_seconds`` is how long an order may wait for a place at an upstream."""
+    """Starts waiting orders. ``queue_seconds`` is how long an order may wait for a slot at an upstream."""
 
     database: Database
     scheduler: Scheduler
@@ -38,23 +38,23 @@ class Dispatcher:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
-        """Look at once: another process cannot begin what waits."""
+        """Poll immediately: another process has orders that it cannot start."""
         self._woken.set()
 
     async def run_forever(self) -> None:
-        """Look again and again, until cancelled."""
+        """Poll until cancelled."""
         while True:
             try:
                 await self.look()
             except PixyProxyException as error:
-                logger.warning("orders that wait cannot be begun: %s", error.code)
+                logger.warning("waiting orders cannot be started and will be retried: %s", error.code)
             except Exception:
-                logger.exception("beginning what waits met something unforeseen and will go on")
+                logger.exception("unexpected error while starting waiting orders; will retry")
             await wait_at_most(self._woken, TICK_SECONDS)
             self._woken.clear()
 
     async def look(self) -> None:
-        """Begin what may begin, and end what has waited for too long."""
+        """Start the orders that have a slot and fail those that waited too long."""
         if self.places.in_doubt and not self.places.deciding:
             await self.put_back_lost()
         if await self.database.read(lambda data: data.queue.is_empty()):
@@ -64,8 +64,8 @@ class Dispatcher:
             pass
 
     async def put_back_lost(self) -> None:
-        """Let orders wait again that this process was given by a transaction whose answer was lost."""
-        # What is decided from here on is later than this, and is known once it is decided.
+        """Return orders to the queue that a transaction in doubt may have given to this process."""
+        # Decisions made from here on are later than this and their results are known.
         before, running = clock.seconds(), list(self.engine.progress.executions)
 
         def put_back(data: Repositories) -> int:
@@ -82,10 +82,10 @@ class Dispatcher:
             self.places.in_doubt = True
             raise
         if count:
-            logger.warning("%d orders wait again that this process was given unknowingly", count)
+            logger.warning("%d orders returned to the queue after a COMMIT whose result was lost", count)
 
     async def _begin(self) -> int:
-        # Its lock tells this machine when the process is dead, so it is held before the process is given anything.
+        # The spool's lock shows this machine when the process is dead, so hold it before the process owns any order.
         await self.engine.spool.open()
         began = time.monotonic()
         taken = self.places.take(BEGUN_AT_ONCE)

@@ -1,13 +1,13 @@
-"""Executing a generation: ask an upstream once, keep what it answers, write down how it ended.
+"""Execute a generation: call an upstream once, receive its response, record the outcome.
 
-1. The generation is committed as ``calling``, with a place at an upstream, before that is asked.
-2. The answer goes into the spool as it arrives, and is durable there before anything else happens.
-3. The pictures move to the store; then one transaction records them, charges them, settles the generation and gives
-   the place that it had to the order that is next, which this process then executes.
-4. The spool's entry goes.
+1. The generation is committed as ``calling``, with a slot at an upstream, before the call.
+2. The response is written to the spool as it arrives, and is durable there before the next step.
+3. The pictures move to the store. One transaction then records and charges them, settles the generation and gives
+   its slot to the next order, which this process executes.
+4. The spool entry is removed.
 
-Whatever dies in between, ``recovery.py`` goes on from what is in the spool. What is asked for is in the generation's
-row, and its input pictures in the store: whoever executes it needs nothing but its id.
+If the process dies in between, ``recovery.py`` continues from the spool. The order is in the generation's row and its
+input pictures are in the store, so any process can execute it by its id.
 """
 
 import asyncio
@@ -68,26 +68,26 @@ DID_NOTHING = (
     UpstreamFundsException,
     UpstreamAddressException,
 )
-"""After these another upstream may be asked: the one that said so certainly bought nothing."""
+"""Errors after which another upstream may be called: this one certainly bought nothing."""
 BROKE_OFF = (UpstreamAnswerException, UpstreamSilentException, ImageStorageException)
-"""After these, the pictures that came before are kept."""
+"""Errors after which the pictures received before are kept."""
 RECORDERS = 4
 LEASE_MARGIN_SECONDS = 15
-"""A call is begun only while its lease lasts at least this long."""
+"""A call starts only if its lease lasts at least this long."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
-"""While the database or the store is away; recovery from that takes no longer."""
+"""Retry delays while the database or the store is unavailable; recovery takes no longer."""
 
 
 class _LeaseOverException(Exception):
-    """The process stood still for so long that others may take it for dead; nothing was asked."""
+    """The process stalled so long that others may consider it dead; no upstream was called."""
 
 
 @dataclass(frozen=True)
 class Engine:
     """Executes generations.
 
-    ``recorders`` bounds those that record at once: what is paid for waits in turn, without an end, where new orders
-    are refused after a while.
+    ``recorders`` limits concurrent recording: paid pictures wait their turn without a time limit, while new orders are
+    rejected after a while.
     """
 
     database: Database
@@ -104,48 +104,48 @@ class Engine:
     recorders: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, RECORDERS))
 
     def start(self, generation: Generation, *, began: float) -> None:
-        """Execute a generation that has a place at an upstream, and one of ``places``.
+        """Execute a generation that has a slot at an upstream and one of ``places``.
 
-        ``began`` is when the transaction began that gave it the place.
+        ``began`` is when the transaction started that gave it the slot.
         """
         execution = Execution(generation, began)
         self.progress.begin(execution)
         self.tasks.start(self._run(execution))
 
     async def finish(self, generation: Generation, entry: SpoolEntry, folder: SpoolFolder) -> GenerationWithImages:
-        """Store and record the pictures of an entry of the spool; again is as good as once.
+        """Store and record the pictures of a spool entry; idempotent.
 
-        Raises ``GenerationDeletedException`` where nobody may ever see them, ``ImageStorageException`` and
-        ``DatabaseException``; the entry is then as it was.
+        Raise ``GenerationDeletedException`` if they were deleted, ``ImageStorageException`` or ``DatabaseException``;
+        the entry is then unchanged.
         """
         await run_in_thread(self._move, generation, entry, folder)
         stored, _ = await self._record(generation, entry, limit=0)
         return stored
 
     async def clean(self, generation: Generation, folder: SpoolFolder) -> None:
-        """Let go of what the spool holds of a generation that is over. Raises ``ImageStorageException``."""
+        """Remove the spool entry of a finished generation. Raise ``ImageStorageException``."""
         await run_in_thread(self._sync_and_unlink, generation, folder)
         await reach(FaultPoint.CLEANED)
 
     async def _run(self, execution: Execution) -> None:
-        """Execute a generation. Never raises but when it is cancelled."""
+        """Execute a generation. Raises only on cancellation."""
         try:
             await self._execute(execution)
         except Exception:
-            logger.exception("generation %s is left to recovery", execution.generation.guid)
+            logger.exception("generation %s failed unexpectedly and is left to recovery", execution.generation.guid)
         finally:
             self.progress.end(execution)
             if not execution.handed_over:
                 self.places.give_back(1)
 
     def _hand_over(self, execution: Execution, begun: list[Generation], began: float) -> None:
-        """Execute what got the place of a generation that is over; there is one at the most."""
+        """Execute the order, at most one, that got the slot of a finished generation."""
         for generation in begun:
             execution.handed_over = True
             self.start(generation, began=began)
 
     async def _execute(self, execution: Execution) -> None:
-        """Bring a generation to its end, or back to the queue."""
+        """Execute a generation to its outcome, or return it to the queue."""
         generation = execution.generation
         try:
             entry = await self._ask(execution)
@@ -154,22 +154,22 @@ class Engine:
             await self._settle_cancelled(execution)
             raise
         except _LeaseOverException:
-            logger.warning("generation %s was not begun in time, and waits again", generation.guid)
+            logger.warning("generation %s missed its lease before the call and returns to the queue", generation.guid)
             await self._write_down(execution, None)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the generation has to end)
+        except Exception as error:  # noqa: BLE001  (any error must settle the generation)
             await reach(FaultPoint.REFUSED)
-            # Not later: once it is written down, the order may be executed anew.
+            # Remove the entry first: once the outcome is recorded, the order may be executed anew.
             await (await self.spool.open()).remove(generation.guid)
             await self._write_down(execution, error)
         else:
             await self._see_through(execution, entry, moved=moved)
 
     async def _keep(self, generation: Generation, entry: SpoolEntry) -> bool:
-        """Make the entry durable and store its pictures; False where they have yet to be stored."""
+        """Make the entry durable and store its pictures; return False if they could not be stored yet."""
         try:
             await run_in_thread(self._commit_and_move, generation, entry, asyncio.get_running_loop())
         except Exception:
-            logger.exception("the pictures of generation %s have to wait for the store", entry.generation)
+            logger.exception("generation %s: its pictures cannot be stored yet; will retry", entry.generation)
             return False
         return True
 
@@ -178,8 +178,8 @@ class Engine:
         try:
             folder.commit(entry)
         except Exception:
-            # The pictures are there, and are stored none the less.
-            logger.exception("generation %s has no entry in the spool", entry.generation)
+            # The pictures exist and are still stored.
+            logger.exception("generation %s: its spool entry cannot be written", entry.generation)
         reach_from_thread(FaultPoint.SPOOLED, loop)
         self._move(generation, entry, folder)
 
@@ -194,7 +194,7 @@ class Engine:
     async def _record(
         self, generation: Generation, entry: SpoolEntry, *, limit: int
     ) -> tuple[GenerationWithImages, list[Generation]]:
-        """Record the pictures that are in the store; return what is to be executed next. Raises as ``finish`` does."""
+        """Record the stored pictures; return what to execute next. Raise as ``finish`` does."""
         await reach(FaultPoint.MOVED)
 
         def record(data: Repositories) -> tuple[GenerationWithImages, list[Generation]]:
@@ -214,7 +214,6 @@ class Engine:
         return stored
 
     async def _ask(self, execution: Execution) -> SpoolEntry:
-        """The upstream's answer, received."""
         generation = execution.generation
         folder = await self.spool.open()
         inputs = [self.store.orders.input(generation.guid, index) for index in range(len(generation.order.inputs))]
@@ -238,13 +237,13 @@ class Engine:
             await self._commit_kept(generation, received)
             if not (isinstance(error, BROKE_OFF) and received.whole):
                 raise
-            logger.warning("generation %s broke off; what came whole is kept", generation.guid)
+            logger.warning("generation %s: the response broke off; its complete pictures are kept", generation.guid)
             answer = UpstreamAnswer()
         await reach(FaultPoint.ANSWERED)
         return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
 
     def _tell_preview(self, generation: Generation) -> None:
-        """Tell those who follow here at once, and those elsewhere by the row's version."""
+        """Notify followers in this process at once, and others by the row's version."""
         self.progress.tell(generation.guid)
         self.tasks.start(self._note_preview(generation))
 
@@ -256,27 +255,30 @@ class Engine:
             self.progress.publish(generation.guid)
 
     async def _commit_kept(self, generation: Generation, received: ReceivedAnswer) -> None:
-        """Make the answer durable that cannot be used, if there is one, for the operator to look at."""
+        """Make the retained answer, if any, durable for the operator."""
         if received.kept is None:
             return
         try:
             await run_in_thread(received.commit_kept)
         except ImageStorageException:
-            logger.exception("generation %s: the answer that cannot be used is not kept", generation.guid)
+            logger.exception("generation %s: its unusable answer cannot be retained", generation.guid)
         else:
             path = received.kept.path
             logger.error("generation %s was paid for, and its picture cannot be stored: see %s", generation.guid, path)
 
     async def _write_down(self, execution: Execution, error: Exception | None) -> None:
-        """Write down that there is no picture, however long the database is away.
+        """Record that there is no picture, retrying while the database is unavailable.
 
-        Where the upstream did nothing and another one serves the model, the order waits again; None: it does so anyway.
+        If the upstream did nothing and another one serves the model, return the order to the queue; None always does
+        so.
         """
         generation = execution.generation
         if error is not None and not isinstance(error, ImageGenerationException | ImageStorageException):
-            logger.error("generation %s met something unforeseen", generation.guid, exc_info=error)
+            logger.error("generation %s failed with an unexpected error", generation.guid, exc_info=error)
         if isinstance(error, ImageStorageException):
-            logger.error("generation %s was paid for and could not be received", generation.guid)
+            logger.error(
+                "generation %s was paid for and could not be received: check the disk of the spool", generation.guid
+            )
         shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
 
         def write(data: Repositories) -> tuple[GenerationError | None, GenerationStatus, list[Generation]]:
@@ -292,7 +294,7 @@ class Engine:
             try:
                 told, status, begun = await self.places.decide(self.database, write)
             except DatabaseException:
-                logger.warning("generation %s cannot be settled yet", generation.guid)
+                logger.warning("generation %s cannot be settled yet; will retry", generation.guid)
                 execution.fail(shown)
                 await asyncio.sleep(delay)
             else:
@@ -304,7 +306,7 @@ class Engine:
                 return
 
     async def _settle_cancelled(self, execution: Execution) -> None:
-        """The server stops, and the upstream may have done the work; where that cannot be written, recovery will."""
+        """Settle at shutdown, when the upstream may have done the work; recovery does it if this write fails."""
         generation = execution.generation
         ending = ending_of(UpstreamSilentException(), asked=execution.asked, upstream=generation.upstream)
 
@@ -320,7 +322,7 @@ class Engine:
             await self.database.write(write_down)
 
     async def _see_through(self, execution: Execution, entry: SpoolEntry, *, moved: bool) -> None:
-        """Record what is safe and ``moved`` to the store; while that cannot be, those who wait are told so."""
+        """Record the pictures, storing them first unless ``moved``; while that fails, waiting clients get an error."""
         generation, folder = execution.generation, await self.spool.open()
         for delay in _delays():
             try:
@@ -330,15 +332,17 @@ class Engine:
                     began = time.monotonic()
                     stored, begun = await self._record(generation, entry, limit=self.places.next_limit)
             except DatabaseBusyException:
-                # Its turn will come.
+                # All connections are in use; retry.
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
             except GenerationDeletedException as error:
                 execution.status = GenerationStatus.FAILED
                 execution.fail(error)
                 await folder.remove(generation.guid)
                 return
-            except Exception as error:  # whatever it is, what was paid for is not given up
-                logger.warning("generation %s is safe, and cannot be recorded yet", generation.guid, exc_info=error)
+            except Exception as error:  # after any error, keep the paid picture
+                logger.warning(
+                    "generation %s is safe but cannot be recorded yet; will retry", generation.guid, exc_info=error
+                )
                 execution.fail(_pending(generation, error))
                 await asyncio.sleep(delay)
             else:
@@ -353,22 +357,22 @@ class Engine:
         try:
             await self.clean(generation, folder)
         except ImageStorageException:
-            logger.exception("the spool's entry of generation %s stays", generation.guid)
+            logger.exception("generation %s: its spool entry cannot be removed; recovery will retry", generation.guid)
 
 
 def _put_back_or_end(
     data: Repositories, schedule: Schedule, execution: Execution, error: Exception | None
 ) -> tuple[GenerationError | None, GenerationStatus]:
-    """Let the order wait for another upstream, if there is one; or end it, and return the error that it ends with."""
+    """Return the order to the queue for another upstream if one is eligible; else settle it and return its error."""
     generation, excluded = execution.generation, execution.generation.excluded
     former = generation.error
     if isinstance(error, DID_NOTHING) and generation.upstream_id is not None:
         excluded |= {generation.upstream_id}
-        # Where all did nothing and one is at its limit, that is told: it passes by itself.
+        # If none did the work and one is at its limit, report the limit: it is temporary.
         former = former if former is not None and former.code == UpstreamBusyException.code else error_of(error)
     if error is None or (excluded != generation.excluded and schedule.is_served(generation.order.model, excluded)):
         if error is not None:
-            logger.warning("%s did nothing (%s); another upstream is asked", generation.upstream, error_of(error).code)
+            logger.warning("%s did nothing (%s); calling another upstream", generation.upstream, error_of(error).code)
         data.queue.put_back(generation, excluded=excluded, error=former)
         return None, GenerationStatus.ACCEPTED
     ending = ending_of(error, asked=execution.asked, upstream=generation.upstream)
@@ -379,20 +383,20 @@ def _put_back_or_end(
 
 
 def _begin(schedule: Schedule, limit: int) -> list[Generation]:
-    """Give what is free to who is next, and write what became of the upstreams."""
+    """Give free slots to the next orders and store the state of the upstreams."""
     begun = schedule.begin_waiting(limit=limit)
     schedule.save()
     return begun
 
 
 def _require_files(inputs: list[Path]) -> None:
-    """Raise ``InputPictureException`` where an input picture is not in the store (any more)."""
+    """Raise ``InputPictureException`` if an input picture is missing from the store."""
     if not all(path.is_file() for path in inputs):
         raise InputPictureException
 
 
 def _delays() -> Iterator[float]:
-    """How long to wait before each further attempt, without end, in seconds."""
+    """Yield the seconds to wait before each further attempt, without end."""
     delay = FIRST_RETRY_SECONDS
     while True:
         yield delay
@@ -400,7 +404,7 @@ def _delays() -> Iterator[float]:
 
 
 def _pending(generation: Generation, error: Exception) -> PixyProxyException:
-    """What those who wait are told: the picture is safe."""
+    """Return the error for waiting clients: the picture is safe but not recorded yet."""
     context = {"image": generation.image_guids[0], "generation": generation.guid}
     pending = RecordPendingException(context=context)
     pending.__cause__ = error

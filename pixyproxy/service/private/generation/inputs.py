@@ -1,4 +1,4 @@
-"""Pictures that come with an order: kept beside it until it is over, so that executing it needs nothing else."""
+"""Input pictures of an order, stored with it until it finishes so that any process can execute it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture that a client sent, open to be read from its beginning; or the GUID of an image of its tenant."""
+    """A picture that a client sent, open at its start; or the GUID of an image of its tenant."""
 
     field: InputField
     content: BinaryIO | ImageGuid
@@ -30,7 +30,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class InputReceiver:
-    """Takes input pictures into the store, where whichever process executes the order finds them."""
+    """Receives input pictures into the store, where any process that executes the order can read them."""
 
     database: Database
     store: LocalStore
@@ -39,9 +39,9 @@ class InputReceiver:
     async def receive(
         self, uploads: Sequence[Upload], guid: GenerationGuid, *, tenant_id: TenantId
     ) -> tuple[InputPicture, ...]:
-        """What the uploads are, durable in the store as the inputs of this generation.
+        """Store the uploads durably as the inputs of this generation, and describe them.
 
-        Raises ``InputPictureException`` for what is no picture, or no image of the tenant, and
+        Raise ``InputPictureException`` for an upload that is not a picture or not an image of the tenant, and
         ``ImageStorageException``.
         """
         files = self.store.orders
@@ -82,7 +82,7 @@ def _copy_file(path: Path, receiver: PictureReceiver) -> None:
     try:
         file = path.open("rb")
     except OSError as error:
-        # It was deleted just now.
+        # The image was deleted just now.
         raise PictureUnusableException from error
     with file:
         _copy(file, receiver)

@@ -1,4 +1,4 @@
-"""From what a caller asks for to a claim: all that is decided before anything is bought."""
+"""Turn a request into a claim: everything that is decided before something is bought."""
 
 import hashlib
 import json
@@ -19,19 +19,19 @@ from pixyproxy.data.repositories.queue import Place
 from pixyproxy.service.private.generation.received import PictureLimits
 
 OPTIONS = {"size", "quality", "background", "output_format", "output_compression", "moderation"}
-"""What of a prompt is passed on as the client sent it."""
+"""The options of a prompt that are passed to the upstream unchanged."""
 SAME_REQUEST = {"operation", "prompt", "model", "count", "options", "inputs", "visibility", "filename"}
-"""What makes two requests the same one. How a client watches, previews among it, does not."""
+"""The fields that identify a request. How a client watches it, previews included, does not."""
 
 
 HELD = ("upstream_id", "upstream", "lease_owner", "lease_until", "started_at", "place_until")
-"""What a generation has of its place."""
+"""The fields of a generation that describe its slot."""
 SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a claim is made on, beside the order. ``place``: None where it has to wait."""
+    """The terms of a claim beside the order. ``place`` is its slot; None if it has to wait."""
 
     guid: GenerationGuid
     principal: Principal
@@ -43,21 +43,19 @@ class Terms:
 
 
 def require_storable(order: NewOrder, limits: PictureLimits) -> None:
-    """Refuse an order whose pictures could not be stored, before they are bought. Raises ``ImagePromptException``."""
+    """Raise ``ImagePromptException`` for an order whose pictures could not be stored, before they are bought."""
     wanted = order.options.get("output_format")
     if wanted is not None and wanted not in get_args(PictureFormat):
-        problem = (
-            f"Pictures in this output_format cannot be stored. Ask for one of: {', '.join(get_args(PictureFormat))}."
-        )
+        problem = f"Pictures in this output_format cannot be stored. Use one of: {', '.join(get_args(PictureFormat))}."
         raise ImagePromptException(problem, context={"field": "output_format"})
     edges = SIZE.fullmatch(str(order.options.get("size")))
     if edges is not None and int(edges[1]) * int(edges[2]) > limits.max_pixels:
-        problem = f"Pictures of this size cannot be stored. Ask for at most {limits.max_pixels} pixels."
+        problem = f"Pictures of this size cannot be stored. Request at most {limits.max_pixels} pixels."
         raise ImagePromptException(problem, context={"field": "size"})
 
 
 def order_of(prompt: ImagePrompt) -> NewOrder:
-    """The order in a prompt of the native surface."""
+    """Return the order in a prompt of the native API."""
     count, previews = (prompt.n, prompt.partial_images) if isinstance(prompt, GenerationPrompt) else (1, 0)
     return NewOrder(
         prompt=prompt.prompt,
@@ -71,13 +69,13 @@ def order_of(prompt: ImagePrompt) -> NewOrder:
 
 
 def picture_order(order: NewOrder, *, model: str) -> PictureOrder:
-    """What the upstream has to know of an order."""
+    """Return the part of an order that the upstream needs."""
     fields = set(PictureOrder.model_fields) - {"model"}
     return PictureOrder(model=model, **{name: getattr(order, name) for name in fields})
 
 
 def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGeneration:
-    """The generation that an order claims."""
+    """Return the generation that an order claims."""
     moment, place = clock.now(), terms.place
     held = {} if place is None else {name: getattr(place, name) for name in HELD}
     return NewGeneration(
@@ -102,18 +100,18 @@ def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGenerat
 
 
 def fingerprint(order: NewOrder) -> str:
-    """The digest of what makes two requests the same one, 64 hex digits."""
+    """Return the digest that identifies equal requests, 64 hex digits."""
     same = order.model_dump(mode="json", include=SAME_REQUEST, exclude_none=True, exclude_defaults=True)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
 def content_of(order: NewOrder, subject: Subject) -> str:
-    """The digest (64 hex digits) by which a repetition is recognized that has no Idempotency-Key of its own."""
+    """Return the digest (64 hex digits) that identifies a retry without an Idempotency-Key."""
     return hashlib.sha256(f"{subject}\n{fingerprint(order)}".encode()).hexdigest()
 
 
 def new_images(generation: Generation, pictures: tuple[ReceivedPicture, ...]) -> list[NewImage]:
-    """The images of a generation's pictures, which may be fewer than were ordered."""
+    """Return the images for a generation's pictures, which may be fewer than ordered."""
     moment = clock.now()
     return [
         NewImage(
@@ -133,9 +131,9 @@ def new_images(generation: Generation, pictures: tuple[ReceivedPicture, ...]) ->
 
 
 def _filename(generation: Generation, index: int, extension: str) -> str:
-    """The name that was asked for, numbered from the second picture on; or one that says what is in the picture.
+    """Return the requested name, numbered from the second picture on, or a name made from the prompt.
 
-    No two pictures share one of the latter: ``a-red-fox-1b2c3d4e.png``.
+    Names made from the prompt are unique: ``a-red-fox-1b2c3d4e.png``.
     """
     if generation.filename is not None:
         return generation.filename if index == 0 else _numbered(generation.filename, index + 1)

@@ -1,4 +1,4 @@
-"""How many generations this process executes at once, and the transactions that give it more."""
+"""The slots of this process for executing generations, and the transactions that fill them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 @dataclass
 class Places:
-    """At most ``most`` generations are executed at once; none is begun while not ``open``.
+    """At most ``most`` generations are executed at once; none is started unless ``open``.
 
-    ``in_doubt``: a transaction may have given this process orders that it knows nothing of.
+    ``in_doubt``: a COMMIT whose result was lost may have given this process orders that it does not know.
     """
 
     most: int
@@ -24,22 +24,22 @@ class Places:
     in_doubt: bool = False
 
     def take(self, wanted: int) -> int:
-        """Return how many of the places that are wanted are this caller's, which gives them back or fills them."""
+        """Reserve up to ``wanted`` slots; return how many. The caller fills them or gives them back."""
         taken = max(0, min(wanted, self.most - self.used)) if self.open else 0
         self.used += taken
         return taken
 
     def give_back(self, count: int) -> None:
-        """Let others have places."""
+        """Release slots."""
         self.used -= count
 
     @property
     def next_limit(self) -> int:
-        """How many orders may be begun in the place of one that is over."""
+        """The number of orders that may start in the slot of a finished one."""
         return 1 if self.open else 0
 
     async def decide(self, database: Database, work: UnitOfWork[Result]) -> Result:
-        """Run a transaction that may give orders to this process. Raises as ``Database.write`` does."""
+        """Run a transaction that may give orders to this process. Raise as ``Database.write`` does."""
         self.deciding += 1
         try:
             return await database.write(work)
@@ -47,7 +47,7 @@ class Places:
             self.in_doubt |= error.in_doubt
             raise
         except asyncio.CancelledError:
-            # The transaction ran to its end.
+            # The transaction completed.
             self.in_doubt = True
             raise
         finally:

@@ -1,4 +1,4 @@
-"""What this process executes, and what is followed in it: whoever follows a generation is told when to look again."""
+"""What this process executes and follows; followers of a generation are notified when to poll it again."""
 
 import asyncio
 import contextlib
@@ -20,17 +20,17 @@ from pixyproxy.core.models.tenant import TenantId
 Key = TypeVar("Key")
 AnyFollowed = TypeVar("AnyFollowed", bound="Followed")
 NOTICEABLE = 4
-"""A position is told again when about this part of those in front are gone."""
+"""Report a position again when about this fraction of the orders in front is gone."""
 
 
 @dataclass
 class Execution:
-    """A generation that this process has a place at an upstream for.
+    """A generation with a slot of this process at an upstream.
 
-    ``began`` is when the transaction began that gave it the place (``time.monotonic``). ``asked``: the upstream has
-    been, or is being, asked, so that it may have done the work. ``handed_over``: another generation has its place in
-    this process. ``outcome`` is set once: the pictures, the generation's error as an exception, or None where the table
-    has to be looked at.
+    ``began`` is when the transaction started that gave it the slot (``time.monotonic``). ``asked``: the call has
+    started, so the upstream may have done the work. ``handed_over``: another generation has its slot in
+    this process. ``outcome`` is set once: the pictures, the generation's error as an exception, or None if the row must
+    be read.
     """
 
     generation: Generation
@@ -41,21 +41,21 @@ class Execution:
     outcome: "asyncio.Future[GenerationWithImages | None]" = field(default_factory=asyncio.Future)
 
     def succeed(self, stored: GenerationWithImages | None) -> None:
-        """Give the pictures to all who wait for them; None: they are to look at the table."""
+        """Return the pictures to all waiting callers; None makes them read the row."""
         if not self.outcome.done():
             self.outcome.set_result(stored)
 
     def fail(self, error: PixyProxyException) -> None:
-        """Give an error to all who wait, though the work on it may go on."""
+        """Raise an error in all waiting callers; the work may go on."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
-            # Nobody has to wait for it.
+            # Mark the exception as retrieved: there may be no waiting caller.
             self.outcome.exception()
 
 
 @dataclass(eq=False)
 class Followed:
-    """A generation that somebody follows here. ``count`` grows with everything that is new."""
+    """A generation that is followed in this process. ``count`` grows with every change."""
 
     followers: int = 0
     version: int | None = None
@@ -64,22 +64,23 @@ class Followed:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self) -> None:
-        """Tell those who follow that there is something new."""
+        """Notify the followers of a change."""
         self.count += 1
         self.changed.set()
         self.changed = asyncio.Event()
 
     async def wait(self, count: int, seconds: float | None = None) -> None:
-        """Return when there is something newer than ``count``, or the time is over."""
+        """Return when there is a change newer than ``count``, or the time has passed."""
         if self.count <= count:
             await wait_at_most(self.changed, seconds)
 
 
 @dataclass(eq=False)
 class FollowedTenant(Followed):
-    """A tenant all of whose generations somebody follows here.
+    """A tenant whose generations are all followed in this process.
 
-    ``changes`` is how those stood that were not over, or new, at ``looked_at`` (seconds since 1970; None: not yet).
+    ``changes`` are its open and recently finished generations at ``looked_at`` (seconds since 1970; None: not polled
+    yet).
     """
 
     changes: list[GenerationChange] = field(default_factory=list)
@@ -87,11 +88,11 @@ class FollowedTenant(Followed):
 
     @property
     def looked_at_second(self) -> int:
-        """The whole second of the last look."""
+        """The whole second of the last poll."""
         return int(self.looked_at or 0)
 
     def note(self, changes: list[GenerationChange], looked_at: float) -> None:
-        """Note how the generations stand; the followers are notified if that is new."""
+        """Store the state of the generations; notify the followers if it changed."""
         self.looked_at = looked_at
         if changes != self.changes:
             self.changes = changes
@@ -100,44 +101,44 @@ class FollowedTenant(Followed):
 
 @dataclass(frozen=True)
 class Progress:
-    """The generations that are executed in this process, by their GUIDs, and what is followed in it."""
+    """The generations that this process executes, by GUID, and those that it follows."""
 
     executions: dict[GenerationGuid, Execution] = field(default_factory=dict)
     followed: dict[GenerationGuid, Followed] = field(default_factory=dict)
     publish: Callable[[str], None] = lambda _: None
-    """What tells the other processes, after a COMMIT, that there is something new."""
+    """Notifies the other processes of a change, after its COMMIT."""
     tenants: dict[TenantId, FollowedTenant] = field(default_factory=dict)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self, execution: Execution) -> None:
-        """Note what this process executes from now on."""
+        """Register a generation that this process executes."""
         self.executions[execution.generation.guid] = execution
         self.announce(execution.generation.guid)
 
     def end(self, execution: Execution) -> None:
-        """Note that this process does not execute it any more; who has no answer yet looks at the table."""
+        """Unregister a generation; callers without an outcome read the row."""
         if self.executions.get(execution.generation.guid) is execution:
             del self.executions[execution.generation.guid]
         execution.succeed(None)
         self.announce(execution.generation.guid)
 
     def tell(self, guid: GenerationGuid) -> None:
-        """Tell those who follow a generation that there is something new."""
+        """Notify the followers of a generation in this process."""
         if (followed := self.followed.get(guid)) is not None:
             followed.tell()
 
     def announce(self, guid: GenerationGuid) -> None:
-        """Tell those who follow a generation, here and elsewhere, that there is something new."""
+        """Notify the followers of a generation in all processes."""
         self.tell(guid)
         self.publish(guid)
 
     def wake(self, guid: str) -> None:
-        """Have the next look at once, if somebody follows this generation here and it is executed elsewhere."""
+        """Poll immediately if this generation is followed here and executed elsewhere."""
         if guid in self.followed and guid not in self.executions:
             self._woken.set()
 
     def follow(self, guid: GenerationGuid) -> AbstractContextManager[Followed]:
-        """What tells of changes for as long as the block lasts."""
+        """Follow a generation for as long as the block lasts."""
         return _follow(self.followed, guid, Followed)
 
     def follow_tenant(self, tenant_id: TenantId) -> AbstractContextManager[FollowedTenant]:
@@ -145,20 +146,20 @@ class Progress:
         return _follow(self.tenants, tenant_id, FollowedTenant)
 
     async def pause(self, seconds: float) -> None:
-        """Wait for the time of the next look, or until woken."""
+        """Wait for the next poll, or until woken."""
         await wait_at_most(self._woken, seconds)
         self._woken.clear()
 
     @property
     def followed_elsewhere(self) -> list[GenerationGuid]:
-        """What is followed here and not executed here."""
+        """The generations that are followed here and executed elsewhere."""
         return [guid for guid in self.followed if guid not in self.executions]
 
     def note(self, guid: GenerationGuid, version: int, position: int | None) -> None:
-        """Note how a generation stands in the table; who follows it is told of what is new.
+        """Store a generation's version and position; notify its followers of a change.
 
-        Far behind, changes of the position by a quarter are; near the front each one is. The first look is always told:
-        the generation may have changed between its follower's own look and this one.
+        Far back in the queue, report a move of a quarter of the position; near the front, every move. Always report the
+        first poll: the generation may have changed since its follower read it.
         """
         followed = self.followed.get(guid)
         if followed is None:
@@ -172,14 +173,14 @@ class Progress:
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
-    """Return when the event is set, or the time is over; None: never before it is set."""
+    """Return when the event is set or the time has passed; None waits without a limit."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
 def has_moved(former: int | None, position: int | None) -> bool:
-    """Whether a position differs so much from one that was told that it is told again."""
+    """Return whether the position moved far enough since the last report to be reported again."""
     return former != position and (former is None or position is None or former - position >= former // NOTICEABLE)
 
 

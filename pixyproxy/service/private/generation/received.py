@@ -1,4 +1,4 @@
-"""Taking an upstream's pictures into the spool as they arrive, and the checks that each has to pass."""
+"""Receive an upstream's pictures into the spool as they arrive, and check each of them."""
 
 import contextlib
 import io
@@ -26,33 +26,33 @@ MEDIA_TYPES: dict[str, MediaType] = {
     WebPImagePlugin.WebPImageFile.format: "image/webp",
     GifImagePlugin.GifImageFile.format: "image/gif",
 }
-"""Pillow's format to media type; importing the plugins registers them, and no others."""
+"""Media types by Pillow's format; importing the plugins registers these formats only."""
 SAME_FORMAT = {"MPO": JpegImagePlugin.JpegImageFile.format}
-"""What Pillow calls a JPEG with further pictures behind the first."""
+"""Pillow's name for a JPEG followed by further pictures."""
 MAGIC_BYTES = 12
-"""As many as it takes to tell the formats apart."""
+"""The number of bytes needed to distinguish the formats."""
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"RIFF")
 
-# Pillow's guard warns about large pictures; ``PictureLimits`` refuses them, and nothing is decoded here.
+# Pillow only warns about large pictures; ``PictureLimits`` rejects them, and nothing is decoded here.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """What is accepted at the most: the picture's bytes, and its width times its height."""
+    """The limits of a picture: its bytes, and its width times its height."""
 
     max_bytes: int
     max_pixels: int
 
     @property
     def max_kept_bytes(self) -> int:
-        """Of an answer that cannot be used: base64 is a third longer than the picture, and JSON may escape it."""
+        """The limit of a retained answer: base64 is a third longer than the picture, and JSON may escape it."""
         return 2 * self.max_bytes
 
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a picture's header says of it, in pixels."""
+    """The media type and the size in pixels from a picture's header."""
 
     media_type: MediaType
     width: int
@@ -61,22 +61,22 @@ class PictureHeader:
 
 @dataclass
 class PictureReceiver:
-    """One picture on its way into a file. Its methods block.
+    """Writes one picture to a file. Its methods block.
 
-    It is refused as soon as it can be told that it is none, or too large: by its magic bytes and header alone,
-    whatever anyone called it.
+    Rejects what is not a picture, or is too large, as early as possible: by magic bytes and header alone, ignoring the
+    declared type.
     """
 
     file: SpoolFile
     limits: PictureLimits
     remember: Callable[[bytes], object] | None = None
-    """What a picture that came in one piece is given to, once it is whole."""
+    """Called with a finished picture that came in one piece."""
     header: PictureHeader | None = None
     finished: bool = False
     _content: bytes | None = None
 
     def write(self, content: bytes) -> None:
-        """Take the next bytes. Raises ``PictureUnusableException`` and ``ImageStorageException``."""
+        """Write the next bytes. Raise ``PictureUnusableException`` and ``ImageStorageException``."""
         if self.file.byte_size + len(content) > self.limits.max_bytes:
             self.file.close()
             raise PictureUnusableException
@@ -86,7 +86,7 @@ class PictureReceiver:
         self.file.write(content)
 
     def finish(self) -> None:
-        """The picture is whole, and durable on return. Raises as ``write`` does."""
+        """Finish the picture; it is durable on return. Raise as ``write`` does."""
         self.file.finish()
         if self.header is None:
             self.header = read_header(self.file.path, self.limits)
@@ -97,7 +97,7 @@ class PictureReceiver:
 
     @property
     def picture(self) -> ReceivedPicture:
-        """What it turned out to be; once it is finished."""
+        """The picture's details, available once it is finished."""
         header = self.header
         if header is None:
             raise PictureUnusableException
@@ -113,7 +113,7 @@ class PictureReceiver:
         if not beginning.startswith(MAGIC):
             self.file.close()
             raise PictureUnusableException
-        # A header may be longer than what has come so far; then the whole file tells.
+        # A header may be longer than the bytes so far; then the whole file is checked.
         with contextlib.suppress(OSError, ValueError, SyntaxError):
             self.header = _open_header(io.BytesIO(beginning))
         if self.header is not None:
@@ -122,14 +122,14 @@ class PictureReceiver:
 
 @dataclass
 class PreviewReceiver(PictureReceiver):
-    """A preview, which has its name only once it is whole. A broken one is dropped: the order goes on."""
+    """A preview, which gets its name only once it is complete. A broken one is dropped and the order goes on."""
 
     path: Path = Path()
     tell: Callable[[], object] = lambda: None
     broken: bool = False
 
     def write(self, content: bytes) -> None:
-        """Take the next bytes; never raises."""
+        """Write the next bytes; never raises."""
         if not self.broken:
             try:
                 super().write(content)
@@ -137,7 +137,7 @@ class PreviewReceiver(PictureReceiver):
                 self.broken = True
 
     def finish(self) -> None:
-        """Show the preview, if it is one; never raises."""
+        """Publish the preview if it is valid; never raises."""
         self.file.close()
         with contextlib.suppress(PictureUnusableException, OSError):
             if not self.broken and read_header(self.file.path, self.limits):
@@ -147,9 +147,9 @@ class PreviewReceiver(PictureReceiver):
 
 @dataclass
 class ReceivedAnswer:
-    """The pictures of one answer, in the folder of this process; ``images`` are the GUIDs that they are to have.
+    """The pictures of one response in this process's spool folder; ``images`` are their future GUIDs.
 
-    Previews go to the store, where every process finds them. ``tell_preview`` is called in a worker thread.
+    Previews go to the store, where every process can read them. ``tell_preview`` is called in a worker thread.
     """
 
     folder: SpoolFolder
@@ -162,10 +162,10 @@ class ReceivedAnswer:
     receivers: list[PictureReceiver] = field(default_factory=list)
     previews: list[PreviewReceiver] = field(default_factory=list)
     kept: SpoolFile | None = None
-    """What is kept of the answer if it cannot be used."""
+    """The retained answer, if the response cannot be used."""
 
     def begin_picture(self) -> PictureReceiver:
-        """Where the next picture goes."""
+        """Return the receiver of the next picture."""
         index = len(self.receivers)
         path = self.folder.picture(self.generation, index)
         remember = partial(self.store.recent.keep, self.images[index])
@@ -173,16 +173,16 @@ class ReceivedAnswer:
         return self.receivers[-1]
 
     def begin_preview(self, index: int) -> PreviewReceiver:
-        """Where the preview of this number goes."""
+        """Return the receiver of the preview with this number."""
         path = self.store.orders.preview(self.generation, index)
         file = SpoolFile(path.with_suffix(".part"))
         self.previews.append(PreviewReceiver(file, self.limits, path=path, tell=self.tell_preview))
         return self.previews[-1]
 
     def keep(self, content: bytes) -> None:
-        """Keep the next bytes of an answer that cannot be used.
+        """Append bytes to the retained answer.
 
-        Raises ``PictureUnusableException`` beyond ``max_kept_bytes``, and ``ImageStorageException``.
+        Raise ``PictureUnusableException`` beyond ``max_kept_bytes``, and ``ImageStorageException``.
         """
         if self.kept is None:
             self.kept = self.answers.begin(self.generation)
@@ -192,24 +192,24 @@ class ReceivedAnswer:
             raise PictureUnusableException
 
     def commit_kept(self) -> None:
-        """Make what is kept of the answer durable, if anything is. Blocks; raises ``ImageStorageException``."""
+        """Make the retained answer, if any, durable. Blocks; raises ``ImageStorageException``."""
         if self.kept is not None:
             broken = [each.file.path for each in self.receivers if not each.finished and each.file.path.is_file()]
             self.answers.commit(self.kept, pictures=broken)
 
     def open_temporary(self) -> BinaryIO:
-        """Return a file beside the pictures that is gone once it is closed. Blocks, and raises ``OSError``."""
+        """Return a temporary file beside the pictures, deleted on close. Blocks; raises ``OSError``."""
         return self.folder.open_temporary()
 
     async def aclose(self) -> None:
-        """Let go of files whose pictures broke off."""
+        """Close the files of unfinished pictures."""
         broken = [each.file for each in (*self.receivers, *self.previews) if each.file.is_open]
         if broken:
             await run_in_thread(_close_all, broken)
 
     @property
     def whole(self) -> tuple[ReceivedPicture, ...]:
-        """The pictures that were received whole, up to the first that was not."""
+        """The complete pictures up to the first incomplete one."""
         return tuple(receiver.picture for receiver in itertools.takewhile(lambda each: each.finished, self.receivers))
 
 
@@ -219,7 +219,10 @@ def _close_all(files: Sequence[SpoolFile]) -> None:
 
 
 def read_header(path: Path, limits: PictureLimits) -> PictureHeader:
-    """What is in a picture's file. Raises ``PictureUnusableException`` for what is no picture within the limits."""
+    """Return the header of a picture's file.
+
+    Raise ``PictureUnusableException`` if it is not a picture within the limits.
+    """
     try:
         with path.open("rb") as file:
             header = _open_header(file)

@@ -1,4 +1,4 @@
-"""Recovery: finishing what dead processes and outages left behind, without a restart."""
+"""Recovery: finish what dead processes and outages left behind, without a restart."""
 
 import asyncio
 import contextlib
@@ -42,32 +42,32 @@ GENERATIONS_AT_ONCE = 1000
 RENEWED_AT_ONCE = 500
 FOUND_AT_ONCE = 500
 ORDER_FILES_KEPT = timedelta(seconds=1)
-"""Beyond the end of an order: whoever follows it has yet to read its last previews."""
+"""How long order files outlive their order: a follower may still have to read the last previews."""
 TOKENS_KEPT = timedelta(seconds=LONGEST_TOKEN_SECONDS)
-"""Beyond their time: a revoked sign-in still refuses the access tokens that came of it."""
+"""How long tokens outlive their expiry: a revoked sign-in still rejects the access tokens issued for it."""
 
 
 @dataclass
 class Renewal:
-    """Since when leases could be renewed without a failure (``time.monotonic``)."""
+    """The time since which every lease renewal succeeded (``time.monotonic``)."""
 
     since: float = field(default_factory=time.monotonic)
 
     def broke_off(self) -> None:
-        """Begin anew."""
+        """Restart the count after a failed renewal."""
         self.since = time.monotonic()
 
     def lasts(self, seconds: float) -> bool:
-        """Whether it has gone on for at least this long."""
+        """Return whether renewals have succeeded for at least this long."""
         return time.monotonic() - self.since >= seconds
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Looks every few seconds for what dead processes left: spool entries, generations, deletions that broke off.
+    """Looks every few seconds for leftovers of dead processes: spool entries, generations, unfinished deletions.
 
-    Any number of processes may do so at once. Another machine's leases are believed only once this process could renew
-    its own for as long as one lasts: a database that was away kept everyone from it.
+    Any number of processes may do so at once. Another machine's lease is treated as expired only after this process
+    could renew its own for one whole lease: a database outage stops every renewal.
     """
 
     database: Database
@@ -79,13 +79,13 @@ class Recovery:
     renewal: Renewal = field(default_factory=Renewal)
 
     async def run_forever(self) -> None:
-        """Say that this process lives, sweep and recover, again and again until cancelled."""
+        """Renew leases, sweep and recover until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_forever())
             group.create_task(self._recover_forever())
 
     async def _renew_forever(self) -> None:
-        """In a loop of its own: a round of recovery may take longer than a lease."""
+        """Renew in a separate loop, since a recovery round may take longer than a lease."""
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
             try:
@@ -93,13 +93,13 @@ class Recovery:
                 await self._renew(list(self.engine.progress.executions))
             except PixyProxyException as error:
                 self.renewal.broke_off()
-                logger.warning("leases could not be renewed: %s", error.code)
+                logger.warning("leases could not be renewed and will be retried: %s", error.code)
             except Exception:
                 self.renewal.broke_off()
-                logger.exception("renewing leases met something unforeseen and will go on")
+                logger.exception("unexpected error while renewing leases; will retry")
 
     async def _renew(self, running: list[GenerationGuid]) -> None:
-        """Only what this process works on: what it has lost track of is to be found."""
+        """Renew only what this process executes, so that recovery finds orders that it has lost track of."""
         until = clock.now() + timedelta(seconds=LEASE_SECONDS)
         for start in range(0, len(running), RENEWED_AT_ONCE):
             guids = running[start : start + RENEWED_AT_ONCE]
@@ -110,16 +110,15 @@ class Recovery:
             try:
                 await self._round(round_number)
             except PixyProxyException as error:
-                logger.warning("recovery could not finish and will go on: %s", error.code)
+                logger.warning("recovery round failed and will be retried: %s", error.code)
             except Exception:
-                logger.exception("recovery met something unforeseen and will go on")
+                logger.exception("unexpected error in recovery; will retry")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def recover(self) -> None:
-        """Finish the spools of this machine's dead processes, and end what dead processes anywhere had begun.
+        """Finish the spools of dead processes on this machine, and settle the orders of dead processes anywhere.
 
-        Raises ``DatabaseException``; what fails in another way does not stop the others, and the next round tries it
-        again.
+        Raise ``DatabaseException``. Other failures do not stop the remaining steps; the next round retries them.
         """
         await _attempt("the spool", self._finish_folders())
         moment = clock.now() if self.renewal.lasts(LEASE_SECONDS) else None
@@ -132,7 +131,7 @@ class Recovery:
                 await _attempt(f"folder {folder.owner}", self._finish_folder(folder))
 
     async def _end_unless_worked_on(self, generation: Generation) -> None:
-        """A database that was away for long lets the leases of the living end as well."""
+        """Settle unless a living process works on it: a database outage can expire the leases of living processes."""
         owner = generation.lease_owner
         if owner == self.spool.owner:
             worked_on = generation.guid in self.engine.progress.executions
@@ -142,7 +141,7 @@ class Recovery:
             await self._end(generation)
 
     async def close(self) -> None:
-        """Leave what this process has not finished to any other: it stops."""
+        """Release unfinished work to other processes before this one stops."""
         if self.spool.is_held:
             with contextlib.suppress(DatabaseException):
                 if self.engine.places.in_doubt:
@@ -151,16 +150,16 @@ class Recovery:
             await self.spool.close()
 
     async def _round(self, round_number: int) -> None:
-        await _attempt("sweeping", self.store.sweep())
+        await _attempt("the store's sweep", self.store.sweep())
         await self.recover()
-        await _attempt("removing the files of orders", self._remove_order_files())
-        await _attempt("removing tenants", self.removal.remove_all())
-        await _attempt("letting go of kept answers", remove_decided(self.database, self.engine.answers))
+        await _attempt("removal of order files", self._remove_order_files())
+        await _attempt("tenant removal", self.removal.remove_all())
+        await _attempt("removal of decided retained answers", remove_decided(self.database, self.engine.answers))
         if round_number % ROUNDS_PER_HOUR == 0:
             await self.database.write(_forget_expired_tokens)
 
     async def _remove_order_files(self) -> None:
-        """Remove input pictures and previews of orders that are over, and those that came to no order."""
+        """Remove input pictures and previews of finished orders, and those without an order."""
         files = self.store.orders
         found = await run_in_thread(files.list_guids)
         guids, newest = list(found), clock.now() - ORDER_FILES_KEPT
@@ -174,7 +173,7 @@ class Recovery:
                     await run_in_thread(files.remove, guid)
 
     async def _end(self, generation: Generation) -> None:
-        """Write down that nobody knows what became of a generation; its place stays taken as long as a call takes."""
+        """Settle as unknown; the slot stays in use until the call's deadline."""
         ending = ending_of(UpstreamSilentException(), asked=True).model_copy(update={"keeps_place": True})
 
         def end(data: Repositories) -> None:
@@ -183,10 +182,12 @@ class Recovery:
 
         await self.database.write(end)
         self.engine.progress.announce(generation.guid)
-        logger.warning("generation %s ended without a known outcome", generation.guid)
+        logger.warning(
+            "generation %s: outcome unknown; resolve it with `pixyproxy generation resolve`", generation.guid
+        )
 
     async def _finish_folder(self, folder: SpoolFolder) -> None:
-        """Record every entry of a dead process, end what else it had begun, and remove its folder."""
+        """Record every entry of a dead process, settle its other generations, and remove its folder."""
         entries, all_readable = await folder.entries()
         recorded = [
             await _attempt(f"generation {entry.generation}", self._finish_entry(entry, folder)) for entry in entries
@@ -209,10 +210,10 @@ class Recovery:
         )
 
     async def _finish_entry(self, entry: SpoolEntry, folder: SpoolFolder) -> None:
-        """Record an entry. Raises as ``Engine.finish`` does where its turn has yet to come."""
+        """Record an entry. Raise as ``Engine.finish`` does."""
         generation = await self.database.read(lambda data: data.generations.find(entry.generation))
         if generation is None:
-            # Its tenant was removed.
+            # The tenant was removed.
             await folder.remove(entry.generation)
             return
         await reach(FaultPoint.RECOVERING)
@@ -220,7 +221,7 @@ class Recovery:
             stored = await self.engine.finish(generation, entry, folder)
             await self.engine.clean(stored.generation, folder)
         except (GenerationDeletedException, PictureMissingException):
-            # The images were deleted since, or whoever recorded them was about to clean up.
+            # The images were deleted since, or were recorded by a process that died before cleaning up.
             await folder.remove(entry.generation)
         else:
             self.engine.progress.announce(entry.generation)
@@ -228,20 +229,20 @@ class Recovery:
 
 
 async def _attempt(what: str, work: Awaitable[bool | None]) -> bool:
-    """Do a part of a round, and tell whether it is over. What keeps it from that is logged, and keeps no other from it.
+    """Run one recovery step; return whether it completed. Failures are logged and do not stop other steps.
 
-    Raises ``DatabaseUnavailableException``, since nothing else could be done either.
+    Raise ``DatabaseUnavailableException``, since no other step could succeed either.
     """
     try:
         return await work is not False
     except DatabaseUnavailableException:
         raise
     except PixyProxyException as error:
-        # Those of the file system name nothing but what is ours.
+        # Messages of the file system contain only this installation's own paths.
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error.code
-        logger.warning("recovery could not finish %s and will go on: %s", what, reason)
+        logger.warning("recovery of %s failed and will be retried: %s", what, reason)
     except Exception:
-        logger.exception("recovery met something unforeseen with %s and will go on", what)
+        logger.exception("unexpected error in recovery of %s; will retry", what)
     return False
 
 

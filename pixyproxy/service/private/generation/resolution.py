@@ -1,4 +1,4 @@
-"""What operators and tenants look up about generations: usage, and outcomes that nobody knows yet."""
+"""Usage reports, and the resolution of generations whose outcome is unknown."""
 
 import contextlib
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class OperationsService:
     answers: KeptAnswers
 
     async def usage(self, *, tenant_id: TenantId, since: date | None, until: date | None) -> list[UsageRow]:
-        """What the tenant made on each day (UTC) from ``since`` to ``until``, both included; this month by default."""
+        """Return the tenant's usage per day (UTC) from ``since`` to ``until`` inclusive; by default this month."""
         today = clock.now().date()
         first = since or min(today.replace(day=1), until or today)
         last = until or max(today, first)
@@ -43,7 +43,7 @@ class OperationsService:
         )
 
     async def budget(self, *, tenant_id: TenantId) -> BudgetDetail:
-        """What the tenant has spent and reserved this month (UTC), and what is left. Raises ``DatabaseException``."""
+        """Return the tenant's budget of this month (UTC): spent, reserved and left. Raise ``DatabaseException``."""
         month = month_of(clock.now())
 
         def find(data: Repositories) -> BudgetDetail:
@@ -62,16 +62,16 @@ class OperationsService:
         return await self.database.read(find)
 
     async def list_generations(self, status: GenerationStatus, *, limit: int) -> list[UnresolvedGeneration]:
-        """The newest generations of all tenants in this status that nobody has resolved."""
+        """Return the newest unresolved generations of all tenants with this status."""
         found = await self.database.read(lambda data: data.generations.list_of_status(status, limit=limit))
         return [_shown(generation, tenant) for tenant, generation in found]
 
     async def resolve_generations(
         self, incoming: Resolution, *, upstream: str | None, since: datetime | None, actor: Actor
     ) -> int:
-        """Resolve all unknown outcomes of an upstream, or of any, since a time; return how many there were.
+        """Resolve all unknown outcomes of an upstream, or of all, since a time; return how many were resolved.
 
-        Each is resolved, and audited, on its own: what was done stays where a later one fails. Raises
+        Each is resolved and audited in its own transaction, so a later failure undoes none of them. Raise
         ``DatabaseException``.
         """
         count = 0
@@ -86,9 +86,9 @@ class OperationsService:
         return count
 
     async def resolve_generation(self, guid: str, incoming: Resolution, *, actor: Actor) -> UnresolvedGeneration:
-        """Write down what an operator found out about an unknown outcome; what was kept of its answer goes.
+        """Record an operator's decision on an unknown outcome and remove its retained answer.
 
-        Raises ``GenerationNotFoundException``, and ``GenerationResolvedException`` where nothing is unknown.
+        Raise ``GenerationNotFoundException``, or ``GenerationResolvedException`` if the outcome is not unknown.
         """
         resolved = await self._resolve(guid, incoming, actor)
         await remove_decided(self.database, self.answers)

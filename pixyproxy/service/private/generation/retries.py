@@ -1,9 +1,9 @@
-"""Requests that a client sends again without an Idempotency-Key are still the same ones.
+"""Recognize retries that clients send without an Idempotency-Key.
 
-An order that lost its client before that was answered, or whose outcome is unknown, is what the next request of the
-same credential with the same content asks for: that joins it and buys nothing. SDKs that say how often they have sent a
-request need not wait until the loss is noticed. Decided under the lock of the tenant's budget, so that of any number of
-repetitions, at any process, each order is taken by one at a time.
+A retry is a request of the same credential with the same content as an order that lost its client before the response
+was sent, or whose outcome is unknown. It joins that order and buys nothing. SDKs that send a retry count need not wait
+until the loss is noticed. Decisions are made under the lock of the tenant's budget, so that only one of any number of
+retries in all processes adopts an order at a time.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from pixyproxy.data.database import Repositories
 LONGEST_ORDER = timedelta(hours=2)
 """How much earlier than its loss an order may have been made."""
 RECENTLY_SECONDS = 10.0
-"""How long after its end a request that says it is repeated is taken for the order's, though nobody noticed a loss."""
+"""How long after an order finished a request marked as a retry matches it, though no loss was noticed."""
 NOTICE_SECONDS = 1.0
-"""How long a request that does not say so waits for notice that the client of an order like it is gone."""
+"""How long an unmarked request waits for notice that the client of a matching order is gone."""
 
 
 class Verdict(Enum):
-    """What a request is where it repeats no order."""
+    """The result for a request that adopts no order."""
 
     NEW = auto()
     PERHAPS = auto()
-    """An order of the same content is open, whose client may be gone by now."""
+    """An order with the same content is open, and its client may be gone."""
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """A request without an Idempotency-Key. ``content`` names its credential and content, ``follower`` itself.
+    """A request without an Idempotency-Key. ``content`` identifies its credential and content, ``follower`` itself.
 
-    ``says_so``: it says that it was sent before. ``window_seconds`` is how long after a loss it is recognized.
+    ``says_so``: it is marked as a retry. ``window_seconds`` is how long after a loss it is recognized.
     """
 
     content: str
@@ -45,7 +45,7 @@ class Repetition:
     window_seconds: float
 
     def adopt(self, data: Repositories) -> Generation | Verdict:
-        """Return the order that this request repeats, which it follows from now on."""
+        """Adopt the order that this request repeats and return it, or return the verdict."""
         if not self.window_seconds:
             return Verdict.NEW
         moment = clock.seconds()
@@ -57,7 +57,7 @@ class Repetition:
             lost_since=lost_since,
             ended_since=datetime.fromtimestamp(int(moment - RECENTLY_SECONDS), UTC),
         )
-        # Each repetition an order of its own, as long as there is one that no other took.
+        # Each retry adopts a different order, as long as one is left that no other adopted.
         for generation in sorted(found, key=lambda each: (each.lost_at is None, each.adopted_at or 0.0, each.id)):
             if self._may_adopt(generation, moment) and self._take(data, generation, moment):
                 return generation
@@ -69,14 +69,13 @@ class Repetition:
         )
 
     def _may_adopt(self, generation: Generation, moment: float) -> bool:
-        """Whether this request is a repetition of that order."""
         if generation.lost_at is not None:
             return generation.lost_at >= moment - self.window_seconds
         ended_at = None if generation.finished_at is None else generation.finished_at.timestamp()
         if generation.status is GenerationStatus.UNKNOWN:
             return ended_at is not None and ended_at >= moment - self.window_seconds
         if not self.says_so or generation.status is GenerationStatus.FAILED:
-            # A client that was told of a failure, which bought nothing, asks for another attempt.
+            # The client got the failure, which bought nothing, and wants a new attempt.
             return False
         if not generation.status.is_final:
             return True

@@ -1,4 +1,4 @@
-"""Taking orders in: from then on they are executed, whatever becomes of whoever asked."""
+"""Accept orders; an accepted order is executed even if its client disconnects."""
 
 import asyncio
 import contextlib
@@ -58,18 +58,18 @@ from pixyproxy.service.revalidation import revalidate
 logger = logging.getLogger(__name__)
 
 BEGUN_AT_ONCE = 4
-"""Orders that a claim may begin beside its own: what became free a moment ago is theirs whose turn it is."""
+"""Orders that a claim may start beside its own: freed slots go to the orders whose turn it is."""
 NOTICE_LOOK_SECONDS = 0.1
 IMAGE_WINDOW_SECONDS = 60
 DOUBT_SECONDS = 1.0
-IN_FLIGHT = "This order has begun, and cannot be cancelled any more."
+IN_FLIGHT = "This order has already started and can no longer be cancelled."
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An order that was taken in; ``replayed`` if an earlier request was it already.
+    """An accepted order; ``replayed`` if it belongs to an earlier request.
 
-    ``follower`` names the request that follows it; None where the order has an Idempotency-Key.
+    ``follower`` identifies the request that follows it; None where the order has an Idempotency-Key.
     """
 
     guid: GenerationGuid
@@ -80,7 +80,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class _Claim:
-    """What is claimed: an order of a principal, and all that was decided of it before."""
+    """A principal's order and everything decided about it before the claim."""
 
     guid: GenerationGuid
     principal: Principal
@@ -94,7 +94,7 @@ class _Claim:
 
 @dataclass(frozen=True)
 class _Claimed:
-    """The generation of a claim, which is an earlier one where ``replayed``, and those that were begun with it."""
+    """The generation of a claim, an earlier one if ``replayed``, and the generations started with it."""
 
     generation: Generation
     replayed: bool
@@ -102,16 +102,16 @@ class _Claimed:
 
 
 class _KeyTakenException(Exception):
-    """Another claim of this Idempotency-Key was committed in the same moment."""
+    """Another claim of this Idempotency-Key was committed at the same moment."""
 
 
 @dataclass(frozen=True)
 class GenerationService:
     """Makes pictures for a principal.
 
-    ``default_model`` is asked for where an order names none; ``only_model``, if it is set, draws whatever was
-    asked for. ``default_options`` are the quality and size of orders that name none, as far as the model's price lists
-    them. ``retry_window_seconds`` is how long a repeated request without an Idempotency-Key is recognized.
+    ``default_model`` is used where an order names no model; ``only_model``, if set, overrides every requested model.
+    ``default_options`` are the quality and size of orders that name none, as far as the model's prices list them.
+    ``retry_window_seconds`` is how long a retry without an Idempotency-Key is recognized.
     """
 
     database: Database
@@ -137,11 +137,11 @@ class GenerationService:
         uploads: Sequence[Upload] = (),
         says_repeated: bool = False,
     ) -> Submission:
-        """Take an order in: from then on it is executed, whatever becomes of the caller.
+        """Accept an order; it is then executed even if the caller is cancelled.
 
-        A repeated ``idempotency_key`` of the tenant gives the generation that it made already, and so does a repetition
-        without one of a request whose client is gone; ``says_repeated``: the client says that it is one. Raises
-        ``ImagePromptException``, ``ModelNotAllowedException``, ``ImageLimitException``, ``ImageStorageException`` and
+        Return the existing generation for an ``idempotency_key`` that the tenant has used before, or for a retry
+        without a key whose original client is gone; ``says_repeated``: the client marks the request as a retry. Raise
+        ``ImagePromptException``, ``ModelNotAllowedException``, ``ImageLimitException``, ``ImageStorageException`` or
         ``ImageGenerationException``; nothing was bought.
         """
         valid = revalidate(incoming)
@@ -175,9 +175,10 @@ class GenerationService:
             follower=follower,
         )
         try:
-            # Nothing is bought that could not be kept.
+            # Buy nothing that could not be stored.
             await self.store.check()
-            # Its lock tells this machine when the process is dead, so it is held before the process is given anything.
+            # The spool's lock shows this machine when the process is dead, so hold it before the process owns any
+            # order.
             await self.engine.spool.open()
             if not self.scheduler.serves(model):
                 raise ModelUnknownException
@@ -190,7 +191,7 @@ class GenerationService:
         return await self.tasks.run(self._submit(claim))
 
     async def note_lost(self, submission: Submission) -> None:
-        """Note that the client of a request is gone before it was answered, so that its repetition is recognized."""
+        """Record that the client left before its response was sent, so that a retry is recognized."""
         follower = submission.follower
         if follower is None:
             return
@@ -202,9 +203,9 @@ class GenerationService:
             )
 
     async def cancel(self, guid: GenerationGuid, *, tenant_id: TenantId) -> bool:
-        """Cancel an order that waits; False where it is over. Decided where places are given away.
+        """Cancel a waiting order; return False if it has finished. Decided under the scheduling lock.
 
-        Raises ``GenerationNotFoundException``, and ``GenerationInFlightException`` where an upstream is at work on it.
+        Raise ``GenerationNotFoundException``, or ``GenerationInFlightException`` if an upstream is working on it.
         """
 
         def end(data: Repositories) -> bool:
@@ -240,7 +241,7 @@ class GenerationService:
         return Submission(claimed.generation.guid, claim.principal.tenant_id, claimed.replayed, follower)
 
     async def _claim_when_certain(self, claim: _Claim) -> _Claimed:
-        """Claim; while a repetition may be one whose client's loss is not noticed yet, for so long wait for that."""
+        """Claim, after at most ``NOTICE_SECONDS`` if the request may be a retry whose loss is not noticed yet."""
         deadline = time.monotonic() + NOTICE_SECONDS
         while True:
             last = time.monotonic() >= deadline
@@ -250,10 +251,10 @@ class GenerationService:
             await asyncio.sleep(NOTICE_LOOK_SECONDS)
 
     async def _claim(self, claim: _Claim, *, perhaps_new: bool) -> _Claimed | None:
-        """The generation that a claim made or found, and what was begun with it is executed from now on.
+        """Return the generation that the claim made or found, and start what was scheduled with it.
 
-        Where a COMMIT's answer was lost, the database is asked again. If it does not answer, the caller is told that
-        nothing was changed, and a claim that stands is ended.
+        After a COMMIT whose result was lost, read the database again. If it does not respond, the caller gets an error
+        that says nothing was changed, and a claim that did take effect is failed later.
         """
         began = time.monotonic()
         taken = self.places.take(BEGUN_AT_ONCE)
@@ -279,7 +280,7 @@ class GenerationService:
         return claimed
 
     def _decide(self, data: Repositories, claim: _Claim, *, limit: int, perhaps_new: bool) -> _Claimed | None:
-        """Find the generation that this request repeats, or make it one; None where that is not certain yet."""
+        """Find the generation that this request repeats, or claim a new one; return None if that is not certain yet."""
         principal = claim.principal
         if (earlier := _of_key(data, claim)) is not None:
             return _Claimed(earlier, replayed=True, begun=[])
@@ -314,7 +315,7 @@ class GenerationService:
         return _Claimed(claimed, replayed=False, begun=begun)
 
     def _require_images(self, data: Repositories, claim: _Claim) -> None:
-        """Raise ``ImageLimitException`` where the tenant, or the key, has ordered as many pictures as it may."""
+        """Raise ``ImageLimitException`` if the tenant or the key has reached its limit of images per minute."""
         principal, moment = claim.principal, clock.now()
         since = moment - timedelta(seconds=IMAGE_WINDOW_SECONDS)
         own = principal.tenant_images_per_minute
@@ -328,7 +329,7 @@ class GenerationService:
                 raise ImageLimitException(retry_after_seconds=max(1, IMAGE_WINDOW_SECONDS + 1 - passed))
 
     async def _find_doubtful(self, claim: _Claim) -> _Claimed | None:
-        """The generation of a claim whose COMMIT's answer was lost, if it took effect."""
+        """Return the generation of a claim in doubt, if the COMMIT took effect."""
         try:
             found = await self.database.read(lambda data: data.generations.find(claim.guid))
         except BaseException:
@@ -340,9 +341,9 @@ class GenerationService:
         return _Claimed(found, replayed=False, begun=[found] if mine else [])
 
     async def _end_doubtful(self, guid: GenerationGuid) -> None:
-        """End a claim whose COMMIT's answer was lost, if it took effect: who ordered was told that it did not.
+        """Fail a claim in doubt if its COMMIT took effect: its client already got an error.
 
-        What has been given to a process since goes on; its row has another version.
+        A generation that was given to a process since then continues; its row has another version.
         """
         ending = ending_of(DatabaseUnavailableException(), asked=False)
 
@@ -365,7 +366,7 @@ class GenerationService:
     async def _with_inputs(
         self, order: NewOrder, uploads: Sequence[Upload], guid: GenerationGuid, principal: Principal
     ) -> NewOrder:
-        """The order with its input pictures, which are in the store by then."""
+        """Store the input pictures and return the order with them."""
         if not uploads:
             return order
         try:
@@ -380,7 +381,7 @@ class GenerationService:
             await run_in_thread(self.store.orders.remove, claim.guid)
 
     async def _earlier(self, claim: _Claim) -> GenerationGuid | None:
-        """The same order under the same key: it is not a new one, and needs no room."""
+        """Return the generation of the same order and key: it needs no space in the store."""
         if claim.idempotency_key is None:
             return None
         try:
@@ -391,7 +392,7 @@ class GenerationService:
 
 
 def _of_key(data: Repositories, claim: _Claim) -> Generation | None:
-    """The generation that the claim's Idempotency-Key made before. Raises ``IdempotencyMismatchException``."""
+    """Return the earlier generation of the claim's Idempotency-Key. Raise ``IdempotencyMismatchException``."""
     key = claim.idempotency_key
     if key is None:
         return None
@@ -402,7 +403,7 @@ def _of_key(data: Repositories, claim: _Claim) -> Generation | None:
 
 
 def _reserve(data: Repositories, claim: _Claim, month: str) -> None:
-    """Take what it may cost at the most from the month's budget; no limit is skipped because a price is unknown."""
+    """Reserve the highest possible cost in the month's budget; an unknown price never skips a limit."""
     amount = claim.reserved_micro_usd
     if amount is None:
         if claim.principal.has_budget:

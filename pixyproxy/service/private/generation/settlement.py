@@ -1,4 +1,4 @@
-"""How a generation ends: status, images, charge and webhooks in one transaction."""
+"""Settle a generation: status, images, charge and webhooks in one transaction."""
 
 import logging
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ EXCEPTIONS: dict[str, type[PixyProxyException]] = {
     for kind in vars(exceptions).values()
     if isinstance(kind, type) and issubclass(kind, PixyProxyException)
 }
-"""By code, so that whoever asks later gets the same answer."""
+"""Exceptions by code, so that a stored error is raised again unchanged."""
 
 
 @dataclass(frozen=True)
 class Settlement:
-    """Writes down how generations end."""
+    """Records the outcomes of generations."""
 
     prices: Prices
 
     def record(self, data: Repositories, generation: Generation, entry: SpoolEntry) -> GenerationWithImages:
-        """Record the pictures of a generation that are in the store, and charge them; again is as good as once.
+        """Record and charge the stored pictures of a generation; idempotent.
 
-        Its budget is locked. Raises ``GenerationDeletedException`` where the tenant was removed, or the images deleted,
-        meanwhile.
+        The caller holds the lock of its budget. Raise ``GenerationDeletedException`` if the tenant was removed or the
+        images were deleted meanwhile.
         """
         cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
         if cost is not None and generation.reserved_micro_usd is not None and cost > generation.reserved_micro_usd:
-            logger.warning("generation %s cost more than its bound: look at the model's price", generation.guid)
+            logger.warning("generation %s cost more than its reservation: check the model's price", generation.guid)
         ending = Ending(
             status=GenerationStatus.STORED,
             at=clock.now(),
@@ -67,16 +67,16 @@ class Settlement:
 
 
 def lock_budget(data: Repositories, generation: Generation) -> None:
-    """Lock what a generation is charged to. Before the upstreams, and those before generations, as everywhere."""
+    """Lock the budget of a generation. Lock order: budgets, upstreams, generations."""
     if generation.budget_month is not None:
         data.budgets.lock(generation.budget_month, tenant_id=generation.tenant_id)
 
 
 def settle(data: Repositories, generation: Generation, ending: Ending, *, waiting: bool = False) -> bool:
-    """End a generation, once, whose budget is locked, and settle that; False where it had ended.
+    """Settle a generation once, with its budget locked; return False if it has already finished.
 
-    ``waiting``: only while it waits. An unknown one keeps its reservation: what was bought, if it was, is charged when
-    an operator resolves it.
+    ``waiting``: only if it is still in the queue. An unknown outcome keeps the reservation, which is charged if an
+    operator finds that the upstream did the work.
     """
     end = data.generations.end_waiting if waiting else data.generations.settle
     if not end(generation.id, ending, tenant_id=generation.tenant_id):
@@ -88,11 +88,12 @@ def settle(data: Repositories, generation: Generation, ending: Ending, *, waitin
 
 
 def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None) -> Ending:
-    """How a generation ends that gave this error; ``upstream`` is the last one that was asked.
+    """Return the outcome for an error; ``upstream`` is the last one that was called.
 
-    What may have been bought is unknown, and so is what a picture cost that cannot be stored; nothing was bought where
-    no upstream was ``asked``. An answer without a picture was an answer: nothing is charged, yet the upstream is not
-    asked again under the same Idempotency-Key. Everything else bought nothing, so the key is free.
+    The outcome is unknown if something may have been bought, or if a picture cannot be stored so that its cost is not
+    known. If no upstream was called (``asked``), nothing was bought. A response without a picture is not charged, but
+    its Idempotency-Key stays in use so that the upstream is not called again. Every other error bought nothing and
+    frees the key.
     """
     answered = isinstance(error, UpstreamAnswerException)
     unknown = isinstance(error, UpstreamSilentException | PictureUnusableException)
@@ -108,7 +109,7 @@ def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None)
 
 
 def error_of(error: BaseException) -> GenerationError:
-    """An exception as it stands in a generation's row; what is not ours tells nothing."""
+    """Return an exception as stored in a generation's row; hide the details of foreign exceptions."""
     shown = error if isinstance(error, PixyProxyException) else PixyProxyException()
     return GenerationError(
         code=shown.code,
@@ -119,13 +120,13 @@ def error_of(error: BaseException) -> GenerationError:
 
 
 def exception_of(error: GenerationError) -> PixyProxyException:
-    """The exception that a generation ended with, to be raised again."""
+    """Return the exception of a failed generation, to be raised again."""
     kind = EXCEPTIONS.get(error.code, ImageGenerationException)
     return kind(error.detail, retry_after_seconds=error.retry_after_seconds, context=error.context)
 
 
 def require_images(data: Repositories, generation: Generation) -> GenerationWithImages:
-    """A stored generation as it is now, with its images. Raises ``GenerationDeletedException`` where none is left."""
+    """Return a stored generation with its images. Raise ``GenerationDeletedException`` if none is left."""
     stored = data.generations.get(generation.id, tenant_id=generation.tenant_id)
     images = data.images.list_of_generations([generation.id], tenant_id=generation.tenant_id)
     if stored is None or not images:
@@ -134,7 +135,7 @@ def require_images(data: Repositories, generation: Generation) -> GenerationWith
 
 
 def _settle_resolved(data: Repositories, generation: Generation, ending: Ending) -> bool:
-    """End a generation whose picture turned up after an operator had decided on it: what that charged is corrected."""
+    """Settle a generation whose picture was found after an operator's decision, and correct that charge."""
     before = data.generations.get(generation.id, tenant_id=generation.tenant_id)
     if before is None or not data.generations.settle_resolved(before.id, ending, tenant_id=before.tenant_id):
         return False
@@ -144,7 +145,7 @@ def _settle_resolved(data: Repositories, generation: Generation, ending: Ending)
 
 
 def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
-    """What webhooks are told of a generation."""
+    """Return the webhook event data of a generation."""
     return GenerationOutcome(
         tenant_id=generation.tenant_id,
         guid=generation.guid,
@@ -157,7 +158,7 @@ def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
 
 
 def _ended(generation: Generation, ending: Ending) -> Generation:
-    """The generation as its row is now."""
+    """Return the generation as its row is now."""
     values = {name: getattr(ending, name) for name in Ending.model_fields if name in Generation.model_fields}
     changes = {"finished_at": ending.at, "updated_at": ending.at, "version": generation.version + 1}
     place_until = generation.place_until if ending.keeps_place else None
@@ -165,6 +166,6 @@ def _ended(generation: Generation, ending: Ending) -> Generation:
 
 
 def charge(data: Repositories, generation: Generation, *, released: int, spent: int) -> None:
-    """Give back what a generation held of its month's budget, and note what was spent, in micro-dollars."""
+    """Release a generation's reservation in its month's budget and add what was spent, in micro-dollars."""
     if generation.budget_month is not None and (released or spent):
         data.budgets.settle(generation.budget_month, released=released, spent=spent, tenant_id=generation.tenant_id)

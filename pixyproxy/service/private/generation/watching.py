@@ -1,8 +1,8 @@
-"""Watching generations: whoever does, in whatever way, from whichever process and however often, sees the same one.
+"""Watch generations: every client sees the same state, from any process and however it asks.
 
-A client that waits, one that asks again, one that follows the events, and one that repeats its request with the same
-Idempotency-Key all look at one row. What this process executes itself is told as it happens; for all else one loop a
-process looks at the rows of everything that is followed in it.
+A client that waits, polls, follows the events or repeats its request with the same Idempotency-Key reads one row.
+Changes of generations that this process executes are reported at once; one loop per process polls the rows of all
+others that are followed in it.
 """
 
 import asyncio
@@ -43,23 +43,23 @@ from pixyproxy.service.private.upstream.scheduling import Scheduler
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""How often a process looks for changes of what is followed in it, and executed elsewhere."""
+"""How often a process polls the followed generations that are executed elsewhere."""
 LOOKED_AT_ONCE = 500
 HEARTBEAT_SECONDS = 15.0
 RECENT_SECONDS = 60
-"""How long generations that are over are looked at with those that are not: some end between two looks."""
+"""How long finished generations are polled along with open ones, since some finish between two polls."""
 LATE_SECONDS = 10
 """How long after the time in its row a change may be committed."""
 LONGEST_ABSENCE_SECONDS = 3600
 MOST_ENDED = 1000
 TOLD_AT_ONCE = 100
 ACCEPTED_ID, CALLING_ID, FIRST_PREVIEW_ID, FINAL_ID = 1, 2, 3, 100
-"""Events are numbered by what they say, not by when: any process can go on where another one left off."""
+"""An event's id depends on its content, not on time, so any process can continue the stream of another."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a generation stands. ``position`` is 1 for the next in the queue, None where it does not wait."""
+    """The state of a generation. ``position`` is 1 for the next in the queue, None if it does not wait."""
 
     found: GenerationWithImages
     status: GenerationStatus
@@ -69,7 +69,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Preview:
-    """The file of a preview, whole."""
+    """The complete file of a preview."""
 
     index: int
     path: Path
@@ -78,7 +78,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class GenerationEvent:
-    """Something that happened to a generation; None: nothing did, for a while."""
+    """A change of a generation; ``what`` is None for a heartbeat."""
 
     id: int
     what: Standing | Preview | None
@@ -86,7 +86,7 @@ class GenerationEvent:
 
 @dataclass(frozen=True)
 class GenerationPage:
-    """One page of a list, and the cursor of the next one while there is more."""
+    """One page of a list, and the cursor of the next page if there is one."""
 
     generations: list[GenerationWithImages]
     next_cursor: str | None
@@ -94,7 +94,7 @@ class GenerationPage:
 
 @dataclass(frozen=True)
 class GenerationWatcher:
-    """Follows generations."""
+    """Reports the state and the changes of generations."""
 
     database: Database
     store: LocalStore
@@ -105,24 +105,25 @@ class GenerationWatcher:
     heartbeat_seconds: float = HEARTBEAT_SECONDS
 
     async def look_forever(self) -> None:
-        """Look for changes of what is followed here again and again, until cancelled."""
+        """Poll what is followed in this process until cancelled."""
         while True:
             await self.progress.pause(self.look_seconds)
             try:
                 await self._look()
             except PixyProxyException as error:
-                logger.warning("changes of generations cannot be seen: %s", error.code)
+                logger.warning("changes of generations cannot be read and will be retried: %s", error.code)
             except Exception:
-                logger.exception("looking for changes met something unforeseen and will go on")
+                logger.exception("unexpected error while polling for changes; will retry")
 
     async def outcome(
         self, guid: GenerationGuid, *, tenant_id: TenantId, seconds: float | None = None, replayed: bool = True
     ) -> GenerationWithImages:
-        """The pictures of a generation, once they are stored.
+        """Return the generation with its pictures, once they are stored.
 
-        Whoever ordered it, so that it is not ``replayed``, is told why the outcome is unknown. Raises the error that it
-        ended with, ``GenerationUnknownException``, ``GenerationCancelledException``, ``GenerationDeletedException``,
-        ``GenerationNotFoundException``; and ``TimeoutError`` where ``seconds`` pass before it ends.
+        Only the original request, which is not ``replayed``, gets the reason of an unknown outcome. Raise the error of
+        the failed generation, ``GenerationUnknownException``, ``GenerationCancelledException``,
+        ``GenerationDeletedException`` or ``GenerationNotFoundException``; raise ``TimeoutError`` if it does not finish
+        within ``seconds``.
         """
         async with asyncio.timeout(seconds):
             with self.progress.follow(guid) as followed:
@@ -141,7 +142,7 @@ class GenerationWatcher:
     async def list_generations(
         self, wanted: GenerationFilter, *, tenant_id: TenantId, limit: int, cursor: str | None
     ) -> GenerationPage:
-        """At most ``limit`` generations of the tenant, newest first. Raises ``InvalidCursorException``."""
+        """Return at most ``limit`` generations of the tenant, newest first. Raise ``InvalidCursorException``."""
         before = None if cursor is None else GenerationId(self.cursors.decode(cursor, wanted))
 
         def find(data: Repositories) -> list[GenerationWithImages]:
@@ -155,7 +156,7 @@ class GenerationWatcher:
         return GenerationPage(page, following)
 
     async def standing(self, guid: GenerationGuid, *, tenant_id: TenantId) -> Standing:
-        """A generation of the tenant as it is now. Raises ``GenerationNotFoundException``."""
+        """Return the current state of a tenant's generation. Raise ``GenerationNotFoundException``."""
         execution = self._execution(guid, tenant_id)
         if execution is not None and not execution.status.is_final:
             return Standing(GenerationWithImages(generation=execution.generation, images=()), execution.status)
@@ -171,9 +172,9 @@ class GenerationWatcher:
         return await self.database.read(find)
 
     async def events(self, guid: GenerationGuid, *, tenant_id: TenantId, after: int) -> AsyncIterator[GenerationEvent]:
-        """What has happened to a generation since the event of the id ``after``, and what happens; the last is final.
+        """Yield what happened to a generation since the event with the id ``after``, until the final event.
 
-        Raises ``GenerationNotFoundException`` and ``DatabaseException``.
+        Raise ``GenerationNotFoundException`` and ``DatabaseException``.
         """
         told, position, looked = after, None, False
         quiet_since = time.monotonic()
@@ -183,7 +184,7 @@ class GenerationWatcher:
                 standing = await self.standing(guid, tenant_id=tenant_id)
                 news = await self._news(standing, told, moved=standing.position != position)
                 if looked and standing.status.is_final:
-                    # What came since the last look; whoever comes when all is over is told the end alone.
+                    # Previews since the last poll; a client that connects after the outcome gets only that.
                     news = [*await self._previews(standing.found.generation, told), *news]
                 for event in news:
                     yield event
@@ -198,10 +199,10 @@ class GenerationWatcher:
                 await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
 
     async def tenant_events(self, *, tenant_id: TenantId, after: int | None) -> AsyncIterator[GenerationEvent]:
-        """Every generation of the tenant that is not over, then each change of any, without an end.
+        """Yield every open generation of the tenant, then each change of any of them, without end.
 
-        The id of an event is a time, in seconds since 1970, up to which everything was told before. With one in
-        ``after``, what ended since then is told first, for up to an hour, some of it again. Raises
+        The id of an event is a time in seconds since 1970; everything before it was reported. With such an id in
+        ``after``, start with what finished since then, at most an hour back; some events may repeat. Raise
         ``DatabaseException``.
         """
         with self.progress.follow_tenant(tenant_id) as followed:
@@ -232,18 +233,18 @@ class GenerationWatcher:
                 told = {guid: each for guid, each in told.items() if guid in present}
                 missed = []
                 if looked_at - done_until > RECENT_SECONDS // 2:
-                    # Its client reads slowly, or the database was away.
+                    # The client reads slowly, or the database was unavailable.
                     missed = await self.database.read(partial(_ended_since, moment=done_until, tenant_id=tenant_id))
                 done_until = looked_at
                 if not missed:
                     await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
 
     async def pictures(self, found: GenerationWithImages) -> list[bytes | Path]:
-        """Its images in their order, from memory or as files. Raises ``PictureMissingException``."""
+        """Return the images in order, as bytes or as files. Raise ``PictureMissingException``."""
         return [await self.store.at_hand(image.guid, image.media_type) for image in found.images]
 
     async def _news(self, standing: Standing, told: int, *, moved: bool) -> list[GenerationEvent]:
-        """What has happened since the event of the id ``told``, in order."""
+        """Return what happened since the event with the id ``told``, in order."""
         if standing.status.is_final:
             return [GenerationEvent(FINAL_ID, standing)]
         news = []
@@ -254,7 +255,6 @@ class GenerationWatcher:
         return news + await self._previews(standing.found.generation, told)
 
     async def _look(self) -> None:
-        """Tell those who follow of what is new."""
         guids = self.progress.followed_elsewhere
         for start in range(0, len(guids), LOOKED_AT_ONCE):
             some = guids[start : start + LOOKED_AT_ONCE]
@@ -267,7 +267,7 @@ class GenerationWatcher:
         return self._with_positions(data, data.generations.list_changes(guids))
 
     async def _look_at_tenant(self, tenant_id: TenantId, followed: FollowedTenant) -> None:
-        """Note how the tenant's generations stand that are not over, or new."""
+        """Store the state of the tenant's open and recently finished generations."""
         moment = clock.seconds()
 
         def look(data: Repositories) -> list[GenerationChange]:
@@ -285,7 +285,7 @@ class GenerationWatcher:
         return [each.model_copy(update={"position": standings.get(each.id, (None, None))[0]}) for each in changes]
 
     def _standings(self, data: Repositories, *, guids: list[GenerationGuid], tenant_id: TenantId) -> list[Standing]:
-        """These generations of the tenant, some hundred at most, as they are now, oldest first."""
+        """Return the current state of these generations of the tenant, some hundred at most, oldest first."""
         found = sorted(data.generations.find_all(guids), key=lambda each: each.id)
         images = data.images.list_of_generations([each.id for each in found], tenant_id=tenant_id)
         waits = any(each.status is GenerationStatus.ACCEPTED for each in found)
@@ -295,7 +295,6 @@ class GenerationWatcher:
         ]
 
     def _execution(self, guid: GenerationGuid, tenant_id: TenantId) -> Execution | None:
-        """The tenant's generation, if this process executes it."""
         execution = self.progress.executions.get(guid)
         return execution if execution is not None and execution.generation.tenant_id == tenant_id else None
 
@@ -312,7 +311,7 @@ class GenerationWatcher:
 def _ended_since(
     data: Repositories, moment: int, *, tenant_id: TenantId, longest: timedelta = LONGEST_ORDER
 ) -> list[GenerationChange]:
-    """The tenant's generations that ended since, made at most ``longest`` before. Commits may come late."""
+    """Return generations finished since ``moment``, made at most ``longest`` before; late commits included."""
     since = datetime.fromtimestamp(moment - LATE_SECONDS, UTC)
     return data.generations.list_ended(
         tenant_id=tenant_id, created_since=since - longest, finished_since=since, limit=MOST_ENDED
@@ -342,7 +341,7 @@ def _with_images(generation: Generation, images: list[StoredImage]) -> Generatio
 def _outcome(
     data: Repositories, guid: GenerationGuid, tenant_id: TenantId, *, replayed: bool
 ) -> GenerationWithImages | None:
-    """How a generation ended, None while it has not."""
+    """Return the finished generation, or None if it is still open; raise its error."""
     found = _require(data, guid, tenant_id)
     generation = found.generation
     if generation.status is GenerationStatus.STORED:

@@ -1,1 +1,1 @@
-"""Where pictures come from: the OpenAI Images API, or sketches drawn here when there is no key for it."""
+"""Sources of pictures: the OpenAI Images API, or offline sketches when no key is set."""

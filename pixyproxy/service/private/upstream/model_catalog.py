@@ -1,4 +1,4 @@
-"""Which models there are to ask for."""
+"""The models that clients may request."""
 
 import asyncio
 import time
@@ -13,13 +13,13 @@ from pixyproxy.service.private.upstream.pool import UpstreamPool
 KEPT_SECONDS = 60
 FAILURE_KEPT_SECONDS = 5
 MOST_SECONDS = 10
-"""That each upstream has to answer."""
+"""The time limit of each upstream's response."""
 Listed = list[str] | ImageGenerationException
 
 
 @dataclass
 class ModelCatalog:
-    """The models that the upstreams offer, asked for once a minute at the most, and once for all who wait for them."""
+    """The models that the upstreams offer, fetched at most once a minute and shared by all concurrent callers."""
 
     pool: UpstreamPool
     most_seconds: float = MOST_SECONDS
@@ -30,18 +30,18 @@ class ModelCatalog:
     _tasks: DetachedTasks = field(default_factory=DetachedTasks)
 
     async def list_models(self, principal: Principal) -> list[str]:
-        """Those that the principal may ask for, sorted.
+        """Return the models that the principal may request, sorted.
 
-        Raises ``ImageGenerationException``, the same one for some seconds, so that upstreams that fail are spared.
+        Raise ``ImageGenerationException``; the same one for some seconds, to spare failing upstreams.
         """
         listed = self._listed
         if self._until is None or self.clock() >= self._until:
             if self._asking is None or self._asking.done():
                 self._asking = self._tasks.start(self._ask())
-            # Who hangs up does not end it for the others.
+            # A cancelled caller must not cancel the fetch for the others.
             listed = await asyncio.shield(self._asking)
         if isinstance(listed, ImageGenerationException):
-            # A new one each time: one that many raise would gather the frames of all of them.
+            # Raise a new instance: one shared by many callers would collect the frames of all of them.
             raise type(listed)(listed.message, retry_after_seconds=listed.retry_after_seconds, context=listed.context)
         allowed = principal.allowed_models
         return [name for name in listed if allowed is None or name in allowed]

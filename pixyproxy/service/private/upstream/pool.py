@@ -17,7 +17,7 @@ TIMED_OUT = "The image service took too long to list its models. Try again later
 
 @dataclass(frozen=True)
 class PooledUpstream:
-    """An upstream, and how much of the work it gets; ``UpstreamSettings`` says what the figures mean."""
+    """An upstream with its capacity limits; see ``UpstreamSettings``."""
 
     name: str
     upstream: Upstream
@@ -28,7 +28,7 @@ class PooledUpstream:
 
     @property
     def numbers(self) -> UpstreamNumbers:
-        """How much of the work it gets."""
+        """The capacity limits of the upstream."""
         return UpstreamNumbers(
             weight=self.weight, concurrency=self.concurrency, requests_per_minute=self.requests_per_minute
         )
@@ -36,25 +36,25 @@ class PooledUpstream:
 
 @dataclass(frozen=True)
 class UpstreamPool:
-    """All upstreams together. There is one at least, and each has a name of its own."""
+    """All configured upstreams: at least one, with unique names."""
 
     upstreams: Sequence[PooledUpstream]
 
     @cached_property
     def by_name(self) -> dict[str, PooledUpstream]:
-        """The upstreams by their names."""
+        """The upstreams by name."""
         return {each.name: each for each in self.upstreams}
 
     @property
     def name(self) -> str:
-        """What to call them all in the log."""
+        """The names of all upstreams, for the log."""
         return ", ".join(each.upstream.name for each in self.upstreams)
 
     async def list_models(self, *, seconds: float | None = None) -> list[str]:
-        """What the upstreams offer, as far as they are asked for it, sorted.
+        """Return the enabled models that the upstreams offer, sorted.
 
-        Of one that cannot tell, within this many seconds if any are given, these are the models that its settings
-        name in full. Raises ``ImageGenerationException`` if none can tell.
+        If an upstream fails or does not respond within ``seconds``, use the models that its settings name in full.
+        Raise ``ImageGenerationException`` if all upstreams fail.
         """
         models: set[str] = set()
         errors: list[ImageGenerationException] = []
@@ -79,7 +79,7 @@ class UpstreamPool:
         return sorted(models)
 
     async def close(self) -> None:
-        """Close the connections of all. Raises what one of them raised, when all are closed."""
+        """Close all upstreams, then raise the first exception."""
         outcomes = await asyncio.gather(*(each.upstream.close() for each in self.upstreams), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:

@@ -1,7 +1,7 @@
-"""Which order goes to which upstream, and when: decided in one transaction, under the lock of the upstreams' rows.
+"""Decide which order goes to which upstream and when, in one transaction under the lock of the upstreams' rows.
 
-Tenants take turns: of those that wait, the one whose last order at these upstreams began longest ago is next, with its
-oldest order. Everything that this is decided from stands in the database, so that any number of processes decide alike.
+Tenants take turns: the waiting tenant whose last order at these upstreams started longest ago is next, with its oldest
+order. All inputs of the decision are in the database, so all processes decide alike.
 """
 
 import math
@@ -29,20 +29,20 @@ from pixyproxy.service.private.upstream.gate import (
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 
 LEASE_SECONDS = 60
-"""How long a process may be silent before others take it for dead; on its own machine its lock tells at once."""
+"""How long a process may be silent before others consider it dead; on its own machine its lock shows that at once."""
 CALL_MARGIN_SECONDS = 15
-"""How much longer than a call may take its place is held where nobody says that it is over."""
+"""How much longer than the longest call its slot is held if nothing releases it."""
 TURN_SECONDS = 1e-6
-"""How far turns lie apart at least; a column of seconds since 1970 tells steps of a quarter of this."""
+"""The least distance of two turns; a column of seconds since 1970 resolves a quarter of this."""
 LONGEST_RETRY_SECONDS = 300
-"""The most that a refusal tells a client to wait: an estimate for later than that is none."""
+"""The longest wait that an error suggests: estimates beyond it are unreliable."""
 
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Opens schedules. ``upstreams`` are those that this process has configured.
+    """Creates schedules. ``upstreams`` are those configured in this process.
 
-    ``call_seconds`` is how long a call takes at the most. At most ``queue_size`` orders of a tenant wait.
+    ``call_seconds`` is the longest duration of a call. At most ``queue_size`` orders of a tenant wait.
     """
 
     upstreams: Mapping[str, PooledUpstream]
@@ -51,29 +51,29 @@ class Scheduler:
     queue_size: int
 
     def lock(self, data: Repositories) -> "Schedule":
-        """Return a schedule that nobody else changes before this transaction ends."""
+        """Return a schedule whose upstreams stay locked until this transaction ends."""
         return Schedule(self, data, data.upstreams.list_named(list(self.upstreams), lock=True))
 
     def look(self, data: Repositories) -> "Schedule":
-        """Return a schedule to read positions from."""
+        """Return a read-only schedule, without locks."""
         return Schedule(self, data, data.upstreams.list_named(list(self.upstreams)))
 
     def register(self, data: Repositories, *, revision: float) -> None:
-        """Have a row for each upstream, with the numbers of the settings."""
+        """Write a row for each upstream with the capacity limits of the settings."""
         for name, upstream in self.upstreams.items():
             data.upstreams.register(name, upstream.numbers, revision=revision)
 
     def serves(self, model: str) -> bool:
-        """Whether an upstream serves the model."""
+        """Return whether an upstream serves the model."""
         return any(serves(each.models, model) for each in self.upstreams.values())
 
 
 @dataclass
 class Schedule:
-    """Who has which place, and who waits, in one transaction. Its time is taken after the lock.
+    """The slots in use and the waiting orders in one transaction. Its time is taken after the lock.
 
-    ``latest_turn`` is the latest one that is known of. The next one is later, whatever the time: several orders begin
-    in one transaction, and the clocks of two processes differ by a little.
+    ``latest_turn`` is the latest known turn. The next turn is later, whatever the time: one transaction may start
+    several orders, and the clocks of two processes differ slightly.
     """
 
     scheduler: Scheduler
@@ -84,12 +84,12 @@ class Schedule:
 
     @cached_property
     def gates(self) -> list[Gate]:
-        """The upstreams, with nothing counted yet."""
+        """The upstreams, without counts."""
         return [Gate(state) for state in self.states]
 
     @cached_property
     def counted(self) -> list[Gate]:
-        """The upstreams, with what they have to do when they are first looked at."""
+        """The upstreams, with their counts as of the first access."""
         places = self.data.upstreams.count_places(now=self.now)
         for gate in self.gates:
             gate.in_flight = places.get(gate.state.id, 0)
@@ -98,22 +98,22 @@ class Schedule:
         return self.gates
 
     def reach(self, model: str, excluded: frozenset[UpstreamId] = frozenset()) -> list[Gate]:
-        """The upstreams that may take an order."""
+        """Return the upstreams that may take an order."""
         return [gate for gate in self.counted if self._serves(gate.state, model, excluded)]
 
     def is_served(self, model: str, excluded: frozenset[UpstreamId]) -> bool:
-        """Whether an upstream may take an order, now or later."""
+        """Return whether an upstream may take an order, now or later."""
         return any(self._serves(state, model, excluded) for state in self.states)
 
     def place_at_once(self, tenant_id: TenantId, model: str) -> Place | None:
-        """A place for a new order, if one is free and nobody waits for it."""
+        """Return a slot for a new order if one is free and no order is waiting."""
         if not self.data.queue.is_empty():
             return None
         free = least_loaded(self.reach(model), self.now)
         return self._enter(draw_by_weight(free), tenant_id) if free else None
 
     def begin_waiting(self, *, limit: int) -> list[Generation]:
-        """Give free places to those that are next, and return their orders: this process is to execute them."""
+        """Give free slots to the next orders and return these; this process must execute them."""
         begun: list[Generation] = []
         if not limit or self.data.queue.is_empty():
             return begun
@@ -125,18 +125,18 @@ class Schedule:
 
     @property
     def is_something_free(self) -> bool:
-        """Whether an order that waits may begin."""
+        """Whether a waiting order may start."""
         return self._next() is not None
 
     def require_room(self, tenant_id: TenantId, model: str) -> None:
-        """Raise ``QueueFullException`` if more of the tenant's orders wait than may."""
+        """Raise ``QueueFullException`` if the tenant has more waiting orders than allowed."""
         if self.data.queue.count(tenant_id=tenant_id) > self.scheduler.queue_size:
             raise QueueFullException(retry_after_seconds=self.retry_after(model))
 
     def leave(self, generation: Generation, error: BaseException | None) -> None:
-        """Note how an order went at its upstream, whose place the row does not hold any more.
+        """Record the outcome of an order at its upstream; its row no longer holds the slot.
 
-        What recovery finishes for another process says nothing of how long a call takes.
+        Orders that recovery finished for another process are ignored, as their durations say nothing about calls.
         """
         gate = next((gate for gate in self.gates if gate.state.id == generation.upstream_id), None)
         own = generation.lease_owner == self.scheduler.owner
@@ -144,23 +144,23 @@ class Schedule:
             gate.leave(error, entered_at=generation.started_at, now=self.now)
 
     def save(self) -> None:
-        """Write what has changed of the upstreams."""
+        """Write the changed upstreams."""
         for gate in self.gates:
             if gate.changed:
                 self.data.upstreams.save(gate.state)
                 gate.changed = False
 
     def retry_after(self, model: str) -> int | None:
-        """When the queue of the model has moved by one for each tenant, in seconds; None while that is unknown."""
+        """Return the estimated seconds until each waiting tenant of the model had one turn; None while unknown."""
         gates = self.reach(model)
         tenants = {head.tenant_id for head in self.data.queue.heads() if self._meets(head, gates)}
         seconds = estimate_seconds(gates, max(1, len(tenants)), self.now)
         return None if seconds is None else min(max(1, math.ceil(seconds)), LONGEST_RETRY_SECONDS)
 
     def standings(self, tenant_id: TenantId) -> dict[GenerationId, tuple[int, float | None]]:
-        """The position of each of a tenant's orders that wait, 1 for the next, and about how many seconds it waits.
+        """Return the position of each waiting order of a tenant, 1 for the next, and its estimated wait in seconds.
 
-        Between two of its orders every other tenant that waits for the same upstreams has one turn.
+        Between two of its orders, every other tenant waiting for the same upstreams has one turn.
         """
         lines = self.data.queue.count_lines()
         turns = self._turns([head for head, _ in lines])
@@ -187,7 +187,7 @@ class Schedule:
         lines: list[tuple[QueueHead, int]],
         turns: Mapping[QueueHead, float],
     ) -> list[tuple[int, bool]]:
-        """For each other tenant that waits for these upstreams, how many of its orders do, and whether it is next."""
+        """Return, for each other tenant waiting for these upstreams, its number of orders and whether it is next."""
         counts: Counter[TenantId] = Counter()
         firsts: dict[TenantId, tuple[float, GenerationId]] = {}
         for head, count in lines:
@@ -202,11 +202,11 @@ class Schedule:
         return state.id not in excluded and serves(self.scheduler.upstreams[state.name].models, model)
 
     def _meets(self, head: QueueHead, gates: list[Gate]) -> bool:
-        """Whether one of these upstreams may take the orders of a line."""
+        """Return whether one of these upstreams may take the orders of a queue lane."""
         return any(gate in gates for gate in self.reach(head.model, head.excluded))
 
     def _turns(self, heads: list[QueueHead]) -> dict[QueueHead, float]:
-        """When the last order of each line's tenant began at the upstreams that may take it; 0 for none."""
+        """Return when the last order of each lane's tenant started at the lane's eligible upstreams; 0 for never."""
         began = self.data.upstreams.turns(sorted({head.tenant_id for head in heads}))
         self.latest_turn = max([self.latest_turn, *began.values()])
         return {
@@ -218,7 +218,6 @@ class Schedule:
         }
 
     def _enter(self, gate: Gate, tenant_id: TenantId) -> Place:
-        """Take a place that is free."""
         gate.enter(self.now)
         state, moment = gate.state, datetime.fromtimestamp(int(self.now), UTC)
         if state.requests_per_minute is not None:
@@ -235,7 +234,7 @@ class Schedule:
         )
 
     def _next(self) -> tuple[QueueHead, list[Gate]] | None:
-        """The order whose turn it is, of those that a free place is there for, and the upstreams to choose from."""
+        """Return the next order among those with a free slot, and the upstreams to choose from."""
         lines = (
             (head, least_loaded(self.reach(head.model, head.excluded), self.now)) for head in self.data.queue.heads()
         )
@@ -244,6 +243,6 @@ class Schedule:
             return None
         turns = self._turns([head for head, _ in able])
         following, _ = min(able, key=lambda each: (turns[each[0]], each[0].first_id))
-        # It is the tenant's turn, not the line's.
+        # The turn belongs to the tenant, not to the lane.
         own = [each for each in able if each[0].tenant_id == following.tenant_id]
         return min(own, key=lambda each: each[0].first_id)

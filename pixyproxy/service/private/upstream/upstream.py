@@ -1,4 +1,4 @@
-"""What an upstream is to the rest of PixyProxy."""
+"""The interface of an upstream."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,59 +7,59 @@ from typing import BinaryIO, Protocol
 from pixyproxy.core.models.order import PictureOrder, UpstreamAnswer
 
 DEFAULT_NAME = "default"
-"""Of the upstream that no list of upstreams names; it is called by its host."""
+"""The name of the upstream when no list of upstreams is configured; the log uses its host."""
 OFFLINE_MODEL = "offline-sketch"
-"""What the offline generator calls itself, whatever model was asked for."""
+"""The model name of the offline generator, whatever model was requested."""
 
 
 class PictureWriter(Protocol):
-    """One picture that is being received. Both methods block, and are called in a worker thread, one at a time."""
+    """Receives one picture. Both methods block and are called in a worker thread, one at a time."""
 
     def write(self, content: bytes) -> None:
-        """Take the next bytes of the picture, decoded, of any length.
+        """Write the next bytes of the picture, decoded, of any length.
 
-        Raises ``PictureUnusableException`` as soon as it is too large or no picture, ``ImageStorageException``.
+        Raise ``PictureUnusableException`` as soon as it is too large or not a picture, and ``ImageStorageException``.
         """
 
     def finish(self) -> None:
-        """The picture is whole. Raises as ``write`` does."""
+        """Finish the picture. Raise as ``write`` does."""
 
 
 class PictureSink(Protocol):
-    """Where the pictures of one answer go as they arrive. The methods that begin something wait for nothing."""
+    """Receives the pictures of one response as they arrive. The ``begin_…`` methods do not block."""
 
     def begin_picture(self) -> PictureWriter:
-        """The next of the pictures that were ordered, in their order."""
+        """Return the writer of the next ordered picture, in order."""
 
     def begin_preview(self, index: int) -> PictureWriter:
-        """The preview of this number, from 0; the last whole picture of an answer is no preview."""
+        """Return the writer of the preview with this number, from 0; the final picture is not a preview."""
 
     def keep(self, content: bytes) -> None:
-        """Keep the next bytes of an answer that cannot be used, for the operator. Blocks, one call at a time.
+        """Append bytes to the retained answer. Blocks; one call at a time.
 
-        Raises ``PictureUnusableException`` when no more of it is kept, and ``ImageStorageException``.
+        Raise ``PictureUnusableException`` when its limit is reached, and ``ImageStorageException``.
         """
 
     def open_temporary(self) -> BinaryIO:
-        """Return a file beside the pictures that is gone once it is closed. Blocks, and raises ``OSError``."""
+        """Return a temporary file beside the pictures, deleted on close. Blocks; raises ``OSError``."""
 
 
 class Upstream(Protocol):
-    """Something that draws pictures."""
+    """A server or generator that makes pictures."""
 
     @property
     def name(self) -> str:
-        """What to call it in the log and to an operator."""
+        """The name for the log and the operator."""
 
     async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
-        """Put the pictures of an order into the sink as they arrive; the order is sent once, whatever happens.
+        """Send an order once and write its pictures to the sink as they arrive.
 
-        ``inputs`` are the files of ``order.inputs``. Raises ``ImageGenerationException``; each class says what may
-        have been bought; and what the sink raises.
+        ``inputs`` are the files of ``order.inputs``. Raise ``ImageGenerationException``, whose classes say what may
+        have been bought, and the exceptions of the sink.
         """
 
     async def list_models(self) -> list[str]:
-        """The models that it offers; costs nothing. Raises ``ImageGenerationException``."""
+        """Return the models that it offers, at no cost. Raise ``ImageGenerationException``."""
 
     async def close(self) -> None:
         """Close its connections."""

@@ -1,7 +1,7 @@
-"""Delivery: telling webhooks what they are to be told, at least once, until they have taken it or time is up.
+"""Deliver webhook events at least once, retrying until accepted or expired.
 
-Any number of processes deliver at once. What is due is claimed with a lease, by compare-and-swap, before it is posted;
-a process that dies in between loses nothing, and its delivery goes out again under the same ``webhook-id``.
+Any number of processes deliver at once. A due delivery is claimed with a lease, by compare-and-swap, before it is
+posted. If the process dies in between, nothing is lost: it is posted again under the same ``webhook-id``.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ FORGET_SECONDS = 3600
 KEPT = timedelta(days=30)
 AT_ONCE = 8
 AT_ONCE_PER_TENANT = 2
-"""Places that one tenant's receivers can keep busy, however slow they are."""
+"""The concurrent deliveries of one tenant, however slow its receivers are."""
 ATTEMPT_SECONDS = 15.0
-"""From the look-up of the host to the head of the answer."""
+"""From the DNS look-up of the host to the response head."""
 LEASE = timedelta(seconds=60)
-"""Longer than an attempt with its record takes."""
+"""Longer than an attempt and its record take."""
 DELAYS = (5, 30, 120, 600, 3600, 6 * 3600, 24 * 3600)
-"""Seconds after each attempt; beyond the last the delivery has failed."""
+"""Seconds after each attempt; after the last one the delivery has failed."""
 LONGEST_JITTER = 1.2
 USER_AGENT = f"PixyProxy/{version('pixyproxy')}"
 
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A delivery whose next attempt is this process's to make."""
+    """A delivery that this process has claimed for its next attempt."""
 
     webhook: StoredWebhook
     delivery: StoredDelivery
@@ -52,30 +52,30 @@ class DueDelivery:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of an attempt: a status of HTTP, or the problem that there was in its place."""
+    """The result of an attempt: an HTTP status, or the problem if there was none."""
 
     status: int | None = None
     problem: str | None = None
 
     @property
     def is_success(self) -> bool:
-        """Whether the receiver has taken it."""
+        """Whether the receiver accepted it."""
         return self.status is not None and httpx2.codes.is_success(self.status)
 
     @property
     def is_gone(self) -> bool:
-        """Whether the receiver wants nothing more, ever."""
+        """Whether the receiver wants no more deliveries, ever."""
         return self.status == httpx2.codes.GONE
 
 
 def jitter() -> float:
-    """A factor, so that what failed together does not come again together."""
+    """Return a random factor that spreads the retries of deliveries that failed together."""
     return chance.uniform(1, LONGEST_JITTER)
 
 
 @dataclass(frozen=True)
 class WebhookDelivery:
-    """Posts what is due, no more than ``AT_ONCE`` at a time."""
+    """Posts due deliveries, at most ``AT_ONCE`` at a time."""
 
     database: Database
     secrets: WebhookSecrets
@@ -85,15 +85,15 @@ class WebhookDelivery:
     attempt_seconds: float = ATTEMPT_SECONDS
 
     async def run_forever(self) -> None:
-        """Deliver, and forget what is old, until cancelled."""
+        """Deliver, and delete old deliveries, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forget_forever())
             await self._deliver_forever(group)
 
     async def claim_due(self, busy: Counter[TenantId]) -> list[DueDelivery]:
-        """What this process is to attempt next; ``busy`` counts the attempts that are under way, by tenant.
+        """Claim the deliveries to attempt next; ``busy`` counts the running attempts by tenant.
 
-        Raises ``DatabaseException``.
+        Raise ``DatabaseException``.
         """
         at = self.now()
         if busy.total() >= AT_ONCE:
@@ -103,20 +103,20 @@ class WebhookDelivery:
         return await self.database.write(lambda data: _claim(data, places, at)) if places else []
 
     async def attempt(self, due: DueDelivery) -> None:
-        """Post a claimed delivery and record what came of it; where that fails it is due again after its lease."""
+        """Post a claimed delivery and record the result; if recording fails, it is due again after its lease."""
         answer = await self._post(due)
         guid, attempts = due.delivery.guid, due.delivery.attempts
         logger.info("webhook delivery %s, attempt %d: %s", guid, attempts, answer.status or answer.problem)
         try:
             if await self.database.write(lambda data: self._record(data, due, answer)):
-                logger.warning("webhook %s is gone, as its receiver says, and disabled", due.webhook.guid)
+                logger.warning("webhook %s disabled: its receiver responded 410 Gone", due.webhook.guid)
         except PixyProxyException as error:
             logger.warning("webhook delivery %s could not be recorded: %s", guid, error.code)
         except Exception:
             logger.exception("webhook delivery %s could not be recorded", guid)
 
     async def forget_old(self) -> None:
-        """Remove what is older than ``KEPT``. Raises ``DatabaseException``."""
+        """Delete deliveries older than ``KEPT``. Raise ``DatabaseException``."""
         before = self.now() - KEPT
         await self.database.write(lambda data: data.webhook_deliveries.delete_old(before=before))
 
@@ -127,9 +127,9 @@ class WebhookDelivery:
                 for due in await self.claim_due(Counter(running.values())):
                     running[group.create_task(self.attempt(due))] = due.delivery.tenant_id
             except PixyProxyException as error:
-                logger.warning("webhook deliveries could not be claimed and will be: %s", error.code)
+                logger.warning("webhook deliveries could not be claimed and will be retried: %s", error.code)
             except Exception:
-                logger.exception("claiming webhook deliveries met something unforeseen and will go on")
+                logger.exception("unexpected error while claiming webhook deliveries; will retry")
             if running:
                 await asyncio.wait(running, timeout=INTERVAL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -141,9 +141,9 @@ class WebhookDelivery:
             try:
                 await self.forget_old()
             except PixyProxyException as error:
-                logger.warning("old webhook deliveries could not be forgotten yet: %s", error.code)
+                logger.warning("old webhook deliveries could not be deleted and will be retried: %s", error.code)
             except Exception:
-                logger.exception("forgetting webhook deliveries met something unforeseen and will go on")
+                logger.exception("unexpected error while deleting old webhook deliveries; will retry")
             await asyncio.sleep(FORGET_SECONDS)
 
     async def _post(self, due: DueDelivery) -> Answer:
@@ -166,11 +166,11 @@ class WebhookDelivery:
         except httpx2.TransportError:
             return Answer(problem="unreachable")
         except Exception:
-            logger.exception("webhook delivery %s met something unforeseen", delivery.guid)
+            logger.exception("unexpected error in webhook delivery %s", delivery.guid)
             return Answer(problem="internal_error")
 
     def _record(self, data: Repositories, due: DueDelivery, answer: Answer) -> bool:
-        """Write what came of an attempt; True if that disabled the webhook."""
+        """Record the result of an attempt; return True if that disabled the webhook."""
         at, delivery = self.now(), due.delivery
         data.webhook_deliveries.record(
             delivery.model_copy(update=self._end(delivery, answer, at)), tenant_id=delivery.tenant_id
@@ -183,7 +183,7 @@ class WebhookDelivery:
         return disabled
 
     def _end(self, delivery: StoredDelivery, answer: Answer, at: datetime) -> dict[str, object]:
-        """The fields of a delivery after an attempt of it."""
+        """Return the changed fields of a delivery after an attempt."""
         told = {"response_status": answer.status, "problem": answer.problem}
         if answer.is_success:
             return told | {"status": DeliveryStatus.DELIVERED, "next_attempt_at": None, "finished_at": at}
@@ -193,7 +193,7 @@ class WebhookDelivery:
 
 
 def share_places(waiting: Sequence[TenantId], busy: Counter[TenantId]) -> Counter[TenantId]:
-    """How many deliveries of which tenant may begin: those with the fewest under way first, chance among equals."""
+    """Return how many deliveries of each tenant may start: fewest running first, at random among equals."""
     asked = [
         (place, chance.random(), tenant_id)
         for tenant_id in waiting
@@ -203,7 +203,7 @@ def share_places(waiting: Sequence[TenantId], busy: Counter[TenantId]) -> Counte
 
 
 def _claim(data: Repositories, places: Counter[TenantId], at: datetime) -> list[DueDelivery]:
-    """Claim in one order, so that processes that claim at once wait for each other and do not lock crosswise."""
+    """Claim in one order, so that concurrent processes wait for each other instead of deadlocking."""
     claimed = []
     for tenant_id, count in sorted(places.items()):
         for delivery in data.webhook_deliveries.list_due(tenant_id=tenant_id, at=at, limit=count):
@@ -212,7 +212,7 @@ def _claim(data: Repositories, places: Counter[TenantId], at: datetime) -> list[
             begun = delivery.model_copy(update={"attempts": delivery.attempts + 1})
             webhook = data.webhooks.get_own(delivery.webhook_guid, tenant_id=tenant_id)
             if webhook is None or webhook.disabled_at is not None:
-                # It went while the generation ended.
+                # The webhook was deleted while the generation finished.
                 end = {"status": DeliveryStatus.FAILED, "next_attempt_at": None, "finished_at": at}
                 data.webhook_deliveries.record(begun.model_copy(update=end), tenant_id=tenant_id)
             else:

@@ -1,6 +1,6 @@
-"""Webhooks: making, listing, rotating and deleting them, and noting what they are to be told.
+"""Create, list, rotate and delete webhooks, and enqueue their events.
 
-Secrets and signatures are those of Standard Webhooks (https://www.standardwebhooks.com).
+Secrets and signatures follow Standard Webhooks (https://www.standardwebhooks.com).
 """
 
 import base64
@@ -53,16 +53,16 @@ EVENTS = {
 
 @dataclass(frozen=True)
 class WebhookSecrets:
-    """The secrets of all webhooks, derived from the server's own, so that the database never holds one."""
+    """The secrets of all webhooks, derived from the server's secret, so that the database holds none."""
 
     server_secret: SecretStr
 
     def secret_of(self, guid: WebhookGuid, version: int) -> SecretStr:
-        """The secret of one version of a webhook: ``whsec_`` and 256 bits in base64."""
+        """Return the secret of one version of a webhook: ``whsec_`` and 256 bits in base64."""
         return SecretStr(PREFIX + base64.b64encode(self._key(guid, version)).decode())
 
     def signatures(self, webhook: StoredWebhook, delivery: StoredDelivery, *, at: datetime) -> str:
-        """``webhook-signature``: by the webhook's secret, and while its grace lasts by the former one too."""
+        """Return the ``webhook-signature`` by the webhook's secret, and during its grace period by the former one."""
         in_grace = webhook.former_secret_until is not None and at < webhook.former_secret_until
         versions = [webhook.version, webhook.version - 1] if in_grace else [webhook.version]
         signed = f"{delivery.guid}.{int(at.timestamp())}.{delivery.payload}".encode()
@@ -75,18 +75,18 @@ class WebhookSecrets:
 
 @dataclass(frozen=True)
 class WebhookService:
-    """Manages the webhooks of tenants; every change is written to the audit log in its own transaction."""
+    """Manages the webhooks of tenants; every change writes an audit entry in its own transaction."""
 
     database: Database
     secrets: WebhookSecrets
     targets: SafeTargets
 
     async def create_webhook(self, incoming: NewWebhook, *, grantor: Grantor) -> IssuedWebhook:
-        """A new webhook of the tenant; its secret is in the answer and can be had nowhere else.
+        """Create a webhook of the tenant; its secret is returned only here.
 
-        It tells of private pictures, so whoever makes it must be permitted to see them; and it does not expire, so
-        their credential must not either. Raises ``GrantException``, ``WebhookTargetException`` for a URL that the
-        server must not call, and ``WebhookLimitException``.
+        It reports private pictures, so the credential must be permitted to see them; and it does not expire, so the
+        credential must not expire either. Raise ``GrantException``, ``WebhookTargetException`` for a URL that the SSRF
+        guard rejects, and ``WebhookLimitException``.
         """
         order = revalidate(incoming)
         grantor.require_scopes({Scope.IMAGE_READ})
@@ -113,15 +113,15 @@ class WebhookService:
         return self._issued(webhook)
 
     async def list_webhooks(self, *, tenant_id: TenantId) -> list[WebhookDetail]:
-        """The tenant's webhooks, oldest first, disabled ones too."""
+        """Return the tenant's webhooks, oldest first, disabled ones included."""
         found = await self.database.read(lambda data: data.webhooks.list_of_tenant(tenant_id=tenant_id))
         return [_detail(webhook) for webhook in found]
 
     async def rotate_webhook(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedWebhook:
-        """A new secret for a webhook; the former signs as well for the grace period.
+        """Create a new secret for a webhook; the former one also signs during the grace period.
 
-        A second rotation within that time ends it for the one before. Raises ``WebhookNotFoundException``, and
-        ``GrantException`` for a credential that expires: the secret does not.
+        Another rotation in that time drops the oldest secret. Raise ``WebhookNotFoundException``, and
+        ``GrantException`` for a credential that expires, since the secret does not.
         """
         rotation = revalidate(incoming)
         grantor.require_lifetime(None)
@@ -137,7 +137,7 @@ class WebhookService:
         return self._issued(await self.database.write(rotate))
 
     async def delete_webhook(self, guid: str, *, grantor: Grantor) -> None:
-        """Remove a webhook, and what it was still to be told. Raises ``WebhookNotFoundException``."""
+        """Delete a webhook and its pending deliveries. Raise ``WebhookNotFoundException``."""
 
         def delete(data: Repositories) -> None:
             webhook = _require_own(data, guid, grantor)
@@ -148,7 +148,7 @@ class WebhookService:
         await self.database.write(delete)
 
     async def list_deliveries(self, guid: str, *, tenant_id: TenantId) -> list[DeliveryDetail]:
-        """The newest deliveries to a webhook, newest first. Raises ``WebhookNotFoundException``."""
+        """Return the newest deliveries to a webhook, newest first. Raise ``WebhookNotFoundException``."""
 
         def find(data: Repositories) -> list[StoredDelivery]:
             if data.webhooks.get_own(guid, tenant_id=tenant_id) is None:
@@ -163,10 +163,10 @@ class WebhookService:
 
 
 def enqueue(data: Repositories, outcome: GenerationOutcome) -> None:
-    """Note what the tenant's webhooks are to be told, in the transaction that ends the generation.
+    """Enqueue an event for the tenant's webhooks, in the transaction that settles the generation.
 
-    So they are told if and only if that commits. A status that is no event is told to nobody; where the tenant has
-    no webhook, this costs one look-up in an index.
+    It is delivered if and only if that commits. A status that is not an event is skipped; for a tenant without webhooks
+    this costs one index look-up.
     """
     event = EVENTS.get(outcome.status)
     if event is None:
@@ -191,7 +191,7 @@ def enqueue(data: Repositories, outcome: GenerationOutcome) -> None:
 
 
 def erase_prompt(data: Repositories, generation: GenerationGuid, *, tenant_id: TenantId) -> None:
-    """Erase a generation's prompt from what the tenant's webhooks are still to be told."""
+    """Erase a generation's prompt from the tenant's pending deliveries."""
     for delivery in data.webhook_deliveries.list_pending(generation, tenant_id=tenant_id):
         payload = json.loads(delivery.payload)
         payload["data"]["prompt"] = ""
@@ -199,7 +199,7 @@ def erase_prompt(data: Repositories, generation: GenerationGuid, *, tenant_id: T
 
 
 def payload_of(outcome: GenerationOutcome, event: WebhookEvent) -> str:
-    """The body that tells of a generation, as JSON; the paths in it are this server's."""
+    """Return the JSON body for a generation; its paths are this server's."""
     told = {
         "generation": outcome.guid,
         "status": outcome.status,
@@ -227,7 +227,7 @@ def _require_own(data: Repositories, guid: str, grantor: Grantor) -> StoredWebho
 
 
 def _audit(data: Repositories, action: AuditAction, webhook: StoredWebhook, grantor: Grantor) -> None:
-    # The rest of the URL may be what the receiver knows its callers by.
+    # The rest of the URL may contain the receiver's credential.
     details = {"host": httpx2.URL(webhook.url).host, "events": " ".join(sorted(webhook.events))}
     data.audit_log.append(
         audit.entry(grantor.actor, action, tenant_guid=grantor.tenant_guid, target=webhook.guid, details=details)

@@ -1,4 +1,4 @@
-"""What orders may cost and did cost, by our own price file and by operators'."""
+"""The possible and the actual cost of orders, by the built-in and by operators' price files."""
 
 import json
 import math
@@ -57,14 +57,14 @@ def load(folder: Path, models: object) -> Prices:
 
 
 def calculated_tokens(factor: int, width: int, height: int) -> int:
-    """What OpenAI's calculator says for the gpt-image-2 family, as published in its forum."""
+    """Return the tokens by OpenAI's calculator for the gpt-image-2 family, as published in its forum."""
     longer, shorter = max(width, height), min(width, height)
     short_factor = (2 * factor * shorter + longer) // (2 * longer)
     return -(-factor * short_factor * (2_000_000 + width * height) // 4_000_000)
 
 
 def random_size(dice: random.Random) -> tuple[int, int]:
-    """A size that the gpt-image-2 family takes."""
+    """Return a size that the gpt-image-2 family accepts."""
     while True:
         width, height = (16 * dice.randint(16, MOST_EDGE // 16) for _ in range(2))
         if FEWEST_PIXELS <= width * height <= MOST_PIXELS and max(width, height) <= 3 * min(width, height):
@@ -89,7 +89,7 @@ def random_order(dice: random.Random) -> PictureOrder:
 
 
 def most_usage_documented(order: PictureOrder) -> UpstreamUsage:
-    """The most that the documents allow for an order; what it leaves open falls out as dear as can be."""
+    """Return the documented maximum for an order; options left open take their most expensive values."""
     price = MODELS[order.model]
     table = price.most_output_tokens
     quality, size = order.options["quality"], order.options["size"]
@@ -106,7 +106,7 @@ def most_usage_documented(order: PictureOrder) -> UpstreamUsage:
 
 
 @pytest.mark.parametrize(("model", "quality", "size", "tokens"), LISTED)
-def test_a_listed_picture_costs_no_more_than_its_bound(model: str, quality: str, size: str, tokens: int) -> None:
+def test_listed_picture_costs_at_most_its_bound(model: str, quality: str, size: str, tokens: int) -> None:
     order = make_order(model, count=3, previews=2, inputs=2, quality=quality, size=size)
     usage = UpstreamUsage(
         input_text_tokens=3 * (5 + 50 + 64),
@@ -119,7 +119,7 @@ def test_a_listed_picture_costs_no_more_than_its_bound(model: str, quality: str,
 
 
 @pytest.mark.parametrize("model", FACTORS)
-def test_no_size_that_a_model_takes_is_dearer_than_its_bound(model: str) -> None:
+def test_every_accepted_size_costs_at_most_its_bound(model: str) -> None:
     dice = random.Random(model)
     for _ in range(2_000):
         width, height = random_size(dice)
@@ -130,12 +130,12 @@ def test_no_size_that_a_model_takes_is_dearer_than_its_bound(model: str) -> None
         cost = cost_of(order, usage)
         assert cost is not None
         assert cost <= bound_of(order)
-        # A bound that is far off would hold back money that a tenant has.
+        # A bound that is too high would reserve money needlessly.
         assert bound_of(order) <= 30 * 6 * output + 5 * 300
 
 
 @pytest.mark.parametrize("model", FACTORS)
-def test_listed_tokens_are_those_of_the_calculator(model: str) -> None:
+def test_listed_tokens_match_the_calculator(model: str) -> None:
     listed = {(quality, size): tokens for name, quality, size, tokens in LISTED if name == model}
     assert {quality for quality, _ in listed} == FACTORS[model].keys()
     assert listed == {
@@ -145,7 +145,7 @@ def test_listed_tokens_are_those_of_the_calculator(model: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_usage_within_the_documented_maxima_costs_more_than_the_bound(seed: int) -> None:
+def test_documented_usage_costs_at_most_the_bound(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(100):
         order = random_order(dice)
@@ -155,7 +155,7 @@ def test_no_usage_within_the_documented_maxima_costs_more_than_the_bound(seed: i
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_more_pictures_previews_inputs_or_words_never_lower_the_bound(seed: int) -> None:
+def test_larger_orders_never_lower_the_bound(seed: int) -> None:
     dice = random.Random(1_000 + seed)
     for _ in range(50):
         order = random_order(dice)
@@ -168,44 +168,44 @@ def test_more_pictures_previews_inputs_or_words_never_lower_the_bound(seed: int)
             assert bound_of(order.model_copy(update=more)) > bound_of(order)
 
 
-def test_a_bound_by_hand() -> None:
-    # "a cat" is 5 bytes, with 256 tokens around it, at 5; 1,756 tokens at 30.
+def test_bound_matches_a_manual_calculation() -> None:
+    # "a cat" is 5 bytes, plus 256 tokens, at 5; 1,756 tokens at 30.
     assert bound_of(make_order(quality="high", size="1024x1024")) == 261 * 5 + 1756 * 30
 
 
-def test_a_bound_with_everything_by_hand() -> None:
+def test_bound_with_every_option_matches_a_manual_calculation() -> None:
     order = make_order("gpt-image-1.5", count=2, previews=3, inputs=2, quality="low", size="1536x1024")
     text, image, output = 5 + 256 + 2 * 64, 2 * 581, 400 + 512 + 300
     assert bound_of(order) == 2 * (text * 5 + image * 8 + output * 32)
 
 
-def test_high_fidelity_counts_where_it_is_asked_for() -> None:
+def test_high_fidelity_counts_if_requested() -> None:
     low, high = (make_order("gpt-image-1.5", inputs=1, input_fidelity=fidelity) for fidelity in ("low", "high"))
     assert bound_of(high) - bound_of(low) == (6821 - 581) * 8
 
 
-def test_a_model_that_is_always_faithful_takes_no_word_for_less() -> None:
+def test_always_faithful_model_ignores_low_fidelity() -> None:
     asked, unasked = make_order(inputs=1, input_fidelity="low"), make_order(inputs=1)
     assert bound_of(asked) == bound_of(unasked)
     assert bound_of(unasked) - bound_of(make_order()) == 6821 * 8 + 64 * 5
 
 
-def test_a_cost_by_hand() -> None:
+def test_cost_matches_a_manual_calculation() -> None:
     usage = UpstreamUsage(input_text_tokens=13, input_image_tokens=323, output_image_tokens=1056, output_text_tokens=7)
     assert cost_of(make_order("gpt-image-1.5"), usage) == 13 * 5 + 323 * 8 + 1056 * 32 + 7 * 10
 
 
-def test_text_in_the_output_of_a_model_without_a_price_for_it_costs_what_pictures_do() -> None:
+def test_output_text_without_its_own_price_costs_as_images() -> None:
     assert cost_of(make_order(), UpstreamUsage(output_image_tokens=10, output_text_tokens=3)) == 13 * 30
 
 
-def test_a_cost_is_rounded_up_once_at_the_end() -> None:
+def test_cost_is_rounded_up_once_at_the_end() -> None:
     # 1 token at 2.5 and 1 at 8 are 10.5.
     usage = UpstreamUsage(input_image_tokens=1, output_image_tokens=1)
     assert cost_of(make_order("gpt-image-1-mini"), usage) == 11
 
 
-def test_a_thousand_costs_are_what_decimals_say(tmp_path: Path) -> None:
+def test_costs_match_decimal_arithmetic(tmp_path: Path) -> None:
     dice = random.Random(7)
     model = token_price(input_text=0.000001, input_image=0.1, output_image=33.333333)
     prices = load(tmp_path, {"odd": model})
@@ -221,14 +221,14 @@ def test_a_thousand_costs_are_what_decimals_say(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quality", ["auto", None, "standard", ["low"]])
 @pytest.mark.parametrize("size", ["auto", None, "huge", "9" * 5_000 + "x1", {"width": 1}])
-def test_what_is_left_open_is_bounded_by_the_dearest(quality: object, size: object) -> None:
+def test_open_options_are_bounded_by_the_most_expensive(quality: object, size: object) -> None:
     dearest = max(
         bound_of(make_order(quality=quality, size=size)) for model, quality, size, _ in LISTED if model == FLARE
     )
     assert bound_of(make_order(quality=quality, size=size)) == dearest
 
 
-def test_an_unlisted_size_is_never_below_a_listed_one_of_no_more_area() -> None:
+def test_unlisted_size_costs_at_least_any_smaller_listed_one() -> None:
     dice = random.Random(3)
     for _ in range(500):
         model, quality, size, tokens = dice.choice(LISTED)
@@ -237,53 +237,53 @@ def test_an_unlisted_size_is_never_below_a_listed_one_of_no_more_area() -> None:
         assert bound_of(make_order(model, quality=quality, size=unlisted)) >= tokens * 8
 
 
-def test_a_size_beyond_all_that_are_listed_grows_with_its_area() -> None:
+def test_size_beyond_the_listed_ones_grows_with_its_area() -> None:
     order = make_order("gpt-image-1", quality="low", size="4096x4096")
     assert bound_of(order) == 261 * 5 + 272 * 16 * 40
 
 
-def test_a_size_counts_for_both_orientations() -> None:
+def test_listed_size_applies_to_both_orientations() -> None:
     assert bound_of(make_order(size="2160x3840")) == bound_of(make_order(size="3840x2160"))
 
 
 @pytest.mark.parametrize(("frames", "pictures"), [(None, 9), (2, 2), (16, 16), (400, 16), (-3, 1), ("4", 16)])
-def test_each_frame_of_a_gif_is_taken_for_a_picture(frames: object, pictures: int) -> None:
+def test_each_frame_of_a_gif_counts_as_a_picture(frames: object, pictures: int) -> None:
     order = make_order(quality="low", size="1024x1024", output_format="gif", frame_count=frames)
     assert bound_of(order) == 261 * 5 + pictures * 196 * 30
 
 
-def test_an_svg_has_no_price_because_another_model_writes_it() -> None:
+def test_svg_has_no_price() -> None:
     assert PRICES.upper_bound(make_order(output_format="svg")) is None
 
 
 @pytest.mark.parametrize("usage", [None, UpstreamUsage(), UpstreamUsage(input_text_tokens=9)])
-def test_without_a_usable_usage_the_bound_is_charged_for_what_was_delivered(usage: UpstreamUsage | None) -> None:
+def test_bound_of_the_delivered_pictures_is_charged_without_a_usage(usage: UpstreamUsage | None) -> None:
     order = make_order(count=4, quality="low", size="1024x1024")
     cost = PRICES.cost(order, UpstreamAnswer(usage=usage), pictures=1)
     assert cost == bound_of(order.model_copy(update={"count": 1}))
 
 
-def test_without_a_usage_the_answer_says_what_the_order_left_open() -> None:
+def test_reported_options_are_used_without_a_usage() -> None:
     order, facts = make_order(size="auto"), {"quality": "low", "size": "1024x1024"}
     cost = PRICES.cost(order, UpstreamAnswer(facts=facts), pictures=1)
     assert cost == bound_of(make_order(quality="low", size="1024x1024"))
 
 
-def test_an_answer_never_costs_more_than_the_bound_for_what_it_says_of_itself() -> None:
+def test_reported_options_never_cost_more_than_the_bound() -> None:
     order = make_order(size=["1024x1024"])
     answer = UpstreamAnswer(facts={"quality": "max", "size": "99999x99999"})
     assert PRICES.cost(order, answer, pictures=1) == bound_of(order)
 
 
-def test_an_answer_without_pictures_and_usage_costs_nothing() -> None:
+def test_response_without_pictures_and_usage_costs_nothing() -> None:
     assert PRICES.cost(make_order(), UpstreamAnswer(), pictures=0) == 0
 
 
-def test_a_lone_surrogate_in_a_prompt_has_a_bound() -> None:
+def test_prompt_with_a_lone_surrogate_has_a_bound() -> None:
     assert bound_of(make_order(prompt="\ud800")) > 0
 
 
-def test_an_unknown_model_has_no_price() -> None:
+def test_unknown_model_has_no_price() -> None:
     assert PRICES.upper_bound(make_order("dall-e-9")) is None
     assert cost_of(make_order("dall-e-9"), UpstreamUsage(output_image_tokens=1)) is None
 
@@ -294,11 +294,11 @@ def test_offline_sketches_are_free() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_dated_snapshot_costs_what_its_model_does(model: str) -> None:
+def test_dated_snapshot_costs_as_its_model(model: str) -> None:
     assert bound_of(make_order(f"{model}-2026-09-08")) == bound_of(make_order(model))
 
 
-def test_our_file_has_every_model_of_the_list_it_was_made_from() -> None:
+def test_built_in_file_has_every_documented_model() -> None:
     assert set(MODELS) == {
         "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "gpt-image-2", "gpt-image-2.5-flare",
         "gpt-image-2.5-sunburst", "chatgpt-image-latest",
@@ -313,7 +313,7 @@ def token_price(**rates: float) -> dict[str, object]:
     }
 
 
-def test_a_flat_price_is_reserved_and_charged_exactly(tmp_path: Path) -> None:
+def test_flat_price_is_reserved_and_charged_exactly(tmp_path: Path) -> None:
     prices = load(tmp_path, {"shop": {"per_picture": {"high": {"1024x1024": 0.041, "auto": 0.05}}}})
     order = make_order("shop", count=7, inputs=3, quality="high", size="1024x1024")
     assert bound_of(order, prices) == 287_000
@@ -322,7 +322,7 @@ def test_a_flat_price_is_reserved_and_charged_exactly(tmp_path: Path) -> None:
     assert bound_of(make_order("shop", quality="high"), prices) == 50_000
 
 
-def test_an_unlisted_size_of_a_flat_price_is_bounded_by_area(tmp_path: Path) -> None:
+def test_unlisted_size_of_a_flat_price_is_bounded_by_area(tmp_path: Path) -> None:
     prices = load(tmp_path, {"shop": {"per_picture": {"high": {"100x200": 0.01, "300x200": 0.02}}}})
     bounds = [
         bound_of(make_order("shop", quality="high", size=size), prices) for size in ("50x50", "150x200", "600x200")
@@ -340,14 +340,14 @@ def test_an_unlisted_size_of_a_flat_price_is_bounded_by_area(tmp_path: Path) -> 
         ({"100x100": 0.01, "200x200": 0.02}, 20_000),
     ],
 )
-def test_an_unlisted_size_costs_as_much_as_a_listed_one_of_equal_area(
+def test_unlisted_size_costs_as_a_listed_one_of_equal_area(
     listed: dict[str, float], bound: int, tmp_path: Path
 ) -> None:
     prices = load(tmp_path, {"shop": {"per_picture": {"high": listed}}})
     assert bound_of(make_order("shop", quality="high", size="80x500"), prices) == bound
 
 
-def test_a_bound_is_never_below_a_listed_price_of_no_more_area(tmp_path: Path) -> None:
+def test_bound_is_at_least_any_smaller_listed_price(tmp_path: Path) -> None:
     dice = random.Random(11)
     for _ in range(100):
         row = {f"{dice.randint(1, 6)}x{dice.randint(1, 6)}": dice.randint(1, 9) for _ in range(dice.randint(1, 6))}
@@ -359,38 +359,38 @@ def test_a_bound_is_never_below_a_listed_price_of_no_more_area(tmp_path: Path) -
         assert bound_of(order, prices) >= most * 1_000_000
 
 
-def test_a_star_in_a_table_is_whatever_is_not_listed(tmp_path: Path) -> None:
+def test_star_in_a_table_matches_unlisted_values(tmp_path: Path) -> None:
     prices = load(tmp_path, {"shop": {"per_picture": {"low": {"*": 0.01}, "*": {"64x64": 0.02, "*": 0.03}}}})
     asked = [("low", "9x9"), ("max", "64x64"), ("max", "9x9"), (None, None)]
     bounds = [bound_of(make_order("shop", quality=quality, size=size), prices) for quality, size in asked]
     assert bounds == [10_000, 20_000, 30_000, 30_000]
 
 
-def test_an_operators_price_replaces_ours(tmp_path: Path) -> None:
+def test_operators_price_replaces_the_built_in_one(tmp_path: Path) -> None:
     prices = load(tmp_path, {FLARE: {"per_picture": 0.25}})
     assert bound_of(make_order(count=2), prices) == 500_000
     assert bound_of(make_order("gpt-image-2"), prices) == bound_of(make_order("gpt-image-2"))
 
 
-def test_null_removes_a_price_of_ours_and_of_its_snapshots(tmp_path: Path) -> None:
+def test_null_removes_a_built_in_price_and_its_snapshots(tmp_path: Path) -> None:
     prices = load(tmp_path, {"gpt-image-2": None})
     assert prices.upper_bound(make_order("gpt-image-2")) is None
     assert prices.upper_bound(make_order("gpt-image-2-2026-04-21")) is None
     assert prices.upper_bound(make_order()) is not None
 
 
-def test_the_most_exact_name_of_an_operators_file_wins(tmp_path: Path) -> None:
+def test_most_specific_name_wins(tmp_path: Path) -> None:
     names = ["*", "shop-*", "shop-a*", "shop-a", "shop-a-2026-01-01"]
     prices = load(tmp_path, {name: {"per_picture": number} for number, name in enumerate(names)})
     asked = ["other", "shop-b", "shop-ab", "shop-a-2026-02-02", "shop-a-2026-01-01"]
     assert [bound_of(make_order(name), prices) for name in asked] == [0, 1_000_000, 2_000_000, 3_000_000, 4_000_000]
 
 
-def test_a_pattern_of_an_operator_comes_before_our_names(tmp_path: Path) -> None:
+def test_operators_pattern_overrides_built_in_names(tmp_path: Path) -> None:
     assert load(tmp_path, {"gpt-image-*": None}).price_of(FLARE) is None
 
 
-def test_a_number_is_taken_as_it_was_written(tmp_path: Path) -> None:
+def test_number_is_read_exactly(tmp_path: Path) -> None:
     price = load(tmp_path, {"shop": {"per_picture": 0.1}}).price_of("shop")
     assert isinstance(price, PicturePrice)
     assert price.per_picture["*"]["*"] == Decimal("0.1")
@@ -404,8 +404,8 @@ def test_a_number_is_taken_as_it_was_written(tmp_path: Path) -> None:
         ("{}", '"models"'),
         ('{"models": {}, "currency": "EUR"}', '"models"'),
         ('{"models": {"shop": {"per_picture": NaN}}}', "NaN"),
-        ('{"models": {"shop": {"per_picture": 1}, "shop": null}}', "'shop' stands twice"),
-        ('{"models": {"first": null, "shop": null, "shop": null}}', "'shop' stands twice"),
+        ('{"models": {"shop": {"per_picture": 1}, "shop": null}}', "'shop' appears twice"),
+        ('{"models": {"first": null, "shop": null, "shop": null}}', "'shop' appears twice"),
         ('{"models": {"s*p": null}}', "models.s*p"),
         ('{"models": {"shop": 1}}', "models.shop"),
         ('{"models": {"shop": {"per_picture": "1"}}}', "models.shop.per_picture.*.*"),
@@ -420,7 +420,7 @@ def test_a_number_is_taken_as_it_was_written(tmp_path: Path) -> None:
         ("1" * 5_000, "digits"),
     ],
 )  # fmt: skip
-def test_a_malformed_file_is_refused_with_its_place(content: str, place: str, tmp_path: Path) -> None:
+def test_malformed_file_is_rejected_with_the_location(content: str, place: str, tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigurationException) as caught:
@@ -430,19 +430,19 @@ def test_a_malformed_file_is_refused_with_its_place(content: str, place: str, tm
     assert "PIXYPROXY_PRICES" in caught.value.message
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationException, match=r"absent\.json cannot be used: it cannot be read"):
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationException, match=r"absent\.json cannot be used: the file cannot be read"):
         load_prices(tmp_path / "absent.json")
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_binary_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(ConfigurationException, match="not UTF-8"):
         load_prices(path)
 
 
-def test_the_documented_file_works_as_it_is_described(tmp_path: Path) -> None:
+def test_documented_file_works_as_described(tmp_path: Path) -> None:
     document = (Path(__file__).parents[4] / "docs" / "prices.md").read_text(encoding="utf-8")
     (tmp_path / "own.json").write_text(document.split("```json\n")[1].split("```")[0], encoding="utf-8")
     prices = load_prices(tmp_path / "own.json")
@@ -452,7 +452,7 @@ def test_the_documented_file_works_as_it_is_described(tmp_path: Path) -> None:
     assert prices.upper_bound(make_order("gpt-image-2")) is None
 
 
-def test_our_file_can_be_an_operators() -> None:
+def test_built_in_file_is_a_valid_operators_file() -> None:
     assert load_prices(OURS).lists[0] == PRICES.lists[0]
 
 
@@ -467,21 +467,19 @@ def test_our_file_can_be_an_operators() -> None:
         ({}, Operation.EDIT, {"quality": "medium"}),
     ],
 )
-def test_an_order_gets_the_defaults_that_it_names_none_of(
-    options: dict[str, str], operation: Operation, expected: dict[str, str]
-) -> None:
+def test_order_gets_missing_defaults(options: dict[str, str], operation: Operation, expected: dict[str, str]) -> None:
     order = PictureOrder(prompt="a fox", model=FLARE, operation=operation, options=options)
     assert PRICES.with_defaults(order, DEFAULTS).options == expected
 
 
-def test_a_model_whose_price_lists_no_sizes_gets_no_defaults() -> None:
+def test_model_without_listed_sizes_gets_no_defaults() -> None:
     for model in ("unknown", "flat"):
         order = PictureOrder(prompt="a fox", model=model)
         prices = Prices([{"flat": PicturePrice.model_validate({"per_picture": 1})}])
         assert prices.with_defaults(order, DEFAULTS) == order
 
 
-def test_a_model_that_is_billed_by_the_picture_gets_the_defaults_that_its_price_lists() -> None:
+def test_model_billed_by_picture_gets_its_listed_defaults() -> None:
     table = {"medium": {"1024x1024": Decimal("0.04"), "*": Decimal("0.2")}, "high": {"*": Decimal(1)}}
     prices = Prices([{"shop": PicturePrice.model_validate({"per_picture": table})}])
     order = PictureOrder(prompt="a fox", model="shop")

@@ -1,1 +1,1 @@
-"""Tests of the upstreams."""
+"""Tests of ``pixyproxy.service.private.generation``."""

@@ -1,4 +1,4 @@
-"""What waits is begun by whichever process can take it, and by none beyond what it can serve."""
+"""Any process with capacity starts waiting orders, and none beyond its capacity."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ ACCEPTED, CALLING, STORED, *_ = GenerationStatus
 
 @pytest.fixture
 def backend() -> str:
-    """SQLite: what is decided in SQL is tested on both elsewhere."""
+    """SQLite only: the SQL of the decisions is tested on both elsewhere."""
     return "sqlite"
 
 
@@ -29,7 +29,7 @@ async def _statuses(process: Process, guids: Sequence[str]) -> list[GenerationSt
     return [(await process.generation(guid)).status for guid in guids]
 
 
-async def test_a_process_executes_no_more_at_once_than_it_may(
+async def test_process_executes_at_most_its_limit_at_once(
     database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -53,7 +53,7 @@ async def test_a_process_executes_no_more_at_once_than_it_may(
     assert len(drawer.asked) == 5
 
 
-async def test_a_process_that_stops_takes_nothing_new_and_another_one_does(
+async def test_stopping_process_takes_no_orders_and_another_does(
     database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
 ) -> None:
     process = await start_process(database, store, drawer.pooled(concurrency=1))
@@ -73,7 +73,7 @@ async def test_a_process_that_stops_takes_nothing_new_and_another_one_does(
         await each.stop()
 
 
-async def test_orders_for_an_upstream_that_another_process_has_are_left_to_that(
+async def test_orders_for_another_processs_upstream_are_left_to_it(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     one, two = FakeDrawer(name="one"), FakeDrawer(name="two")
@@ -93,7 +93,7 @@ async def test_orders_for_an_upstream_that_another_process_has_are_left_to_that(
         await each.stop()
 
 
-async def test_a_process_holds_its_lock_before_it_is_given_anything(
+async def test_process_holds_its_lock_before_it_owns_an_order(
     process: Process, principal: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only then does its machine notice at once that it is dead."""

@@ -1,4 +1,4 @@
-"""Executing a generation: an upstream is asked once, what it answers is kept, and how it ended is written down."""
+"""Executing a generation: one call to an upstream, its response retained, its outcome recorded."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ MAY_HAVE_DONE_SOMETHING: dict[Exception, GenerationStatus] = {
     core.PromptRefusedException(): FAILED,
     ZeroDivisionError(): UNKNOWN,
 }
-"""How a generation ends whose upstream failed in each of these ways."""
+"""The outcome of a generation for each failure of its upstream."""
 
 
 def _name(error: BaseException) -> str:
@@ -55,7 +55,10 @@ def _name(error: BaseException) -> str:
 
 @pytest.fixture
 def failing() -> FakeDrawer:
-    """An upstream that is asked first, for the other one has no place until then; it fails as a test says."""
+    """Return an upstream that is called first, since the other has no free slot until then.
+
+    It fails as the test sets it.
+    """
     return FakeDrawer(name="failing")
 
 
@@ -63,14 +66,14 @@ def failing() -> FakeDrawer:
 async def pair(
     shaky: FailingDatabase, store: LocalStore, failing: FakeDrawer, drawer: FakeDrawer
 ) -> AsyncIterator[Process]:
-    """A process that has both upstreams."""
+    """Yield a process that has both upstreams."""
     started = await start_process(shaky, store, failing.pooled(), drawer.pooled())
     yield started
     await started.stop()
 
 
 async def _end(process: Process, principal: Principal, order: ImagePrompt | NewOrder = PRICED) -> Generation:
-    """How a generation ends."""
+    """Execute an order and return its generation."""
     submitted = await process.submit(order, principal=principal, key="k")
     await process.finish()
     return await process.generation(submitted.guid)
@@ -88,7 +91,7 @@ async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.mark.parametrize("error", DID_NOTHING, ids=_name)
-async def test_another_upstream_is_asked_where_the_first_did_nothing(
+async def test_another_upstream_is_called_if_the_first_did_nothing(
     pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: Exception
 ) -> None:
     failing.error = error
@@ -101,7 +104,7 @@ async def test_another_upstream_is_asked_where_the_first_did_nothing(
 
 
 @pytest.mark.parametrize("error", MAY_HAVE_DONE_SOMETHING, ids=_name)
-async def test_no_other_upstream_is_asked_where_the_first_may_have_done_something(
+async def test_no_other_upstream_is_called_after_a_possible_purchase(
     pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: Exception
 ) -> None:
     failing.error = drawer.error = error
@@ -111,7 +114,7 @@ async def test_no_other_upstream_is_asked_where_the_first_may_have_done_somethin
 
 
 @pytest.mark.parametrize("error", DID_NOTHING, ids=_name)
-async def test_where_every_upstream_did_nothing_each_was_asked_once_and_the_last_error_is_told(
+async def test_each_upstream_is_called_once_and_the_last_error_returned(
     pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, error: core.ImageGenerationException
 ) -> None:
     failing.error = drawer.error = error
@@ -124,7 +127,7 @@ async def test_where_every_upstream_did_nothing_each_was_asked_once_and_the_last
 
 
 @pytest.mark.parametrize("first", ["limit", "key"])
-async def test_where_one_of_them_is_at_its_limit_that_is_told(
+async def test_limit_of_one_upstream_is_the_reported_error(
     pair: Process, principal: Principal, failing: FakeDrawer, drawer: FakeDrawer, first: str
 ) -> None:
     errors = [core.UpstreamBusyException(retry_after_seconds=7), core.UpstreamCredentialException()]
@@ -149,7 +152,7 @@ async def test_where_one_of_them_is_at_its_limit_that_is_told(
     ],
     ids=lambda value: _name(value) if isinstance(value, Exception) else None,
 )
-async def test_an_error_says_what_may_have_been_bought(  # noqa: PLR0913, PLR0917  (a table, and where it happens)
+async def test_error_determines_status_reservation_and_key(  # noqa: PLR0913, PLR0917  (a table, and where it happens)
     process: Process,
     principal: Principal,
     drawer: FakeDrawer,
@@ -169,7 +172,7 @@ async def test_an_error_says_what_may_have_been_bought(  # noqa: PLR0913, PLR091
     assert process.spooled == []
 
 
-async def test_what_is_unforeseen_is_logged_and_not_shown(
+async def test_unexpected_error_is_logged_and_not_shown(
     process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawer.error = ZeroDivisionError("a secret")
@@ -182,7 +185,7 @@ async def test_what_is_unforeseen_is_logged_and_not_shown(
 
 
 @pytest.mark.parametrize("error", [core.UpstreamSilentException(), core.UpstreamAnswerException()], ids=_name)
-async def test_the_pictures_that_came_before_an_answer_broke_off_are_kept_and_charged(
+async def test_pictures_before_a_broken_response_are_stored_and_charged(
     process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
 ) -> None:
     drawer.error, drawer.given = error, 2
@@ -194,7 +197,7 @@ async def test_the_pictures_that_came_before_an_answer_broke_off_are_kept_and_ch
     assert process.spooled == []
 
 
-async def test_a_picture_that_is_none_is_refused_and_the_whole_ones_before_it_are_kept(
+async def test_invalid_picture_is_rejected_and_earlier_ones_are_stored(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.content = b"no picture, whatever it says"
@@ -207,12 +210,12 @@ async def test_a_picture_that_is_none_is_refused_and_the_whole_ones_before_it_ar
 async def _keep_an_answer(
     process: Process, principal: Principal, drawer: FakeDrawer, *, pictures: int = 0
 ) -> Generation:
-    """Order two pictures; the answer has so many that can be stored, and one that cannot."""
+    """Order two pictures; the response has this many valid pictures, and one that cannot be stored."""
     drawer.error, drawer.given, drawer.unusable = core.PictureUnusableException(), pictures, UNUSABLE
     return await _end(process, principal, NewOrder(prompt="a", model="priced", count=2))
 
 
-async def test_an_answer_whose_picture_cannot_be_stored_is_kept_until_an_operator_has_decided(
+async def test_unusable_answer_is_retained_until_resolved(
     process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended = await _keep_an_answer(process, principal, drawer)
@@ -230,7 +233,7 @@ async def test_an_answer_whose_picture_cannot_be_stored_is_kept_until_an_operato
     assert process.spooled == []
 
 
-async def test_an_answer_of_which_a_part_is_stored_is_kept_until_its_pictures_are_erased(
+async def test_partly_stored_answer_is_retained_until_its_pictures_are_erased(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     ended = await _keep_an_answer(process, principal, drawer, pictures=1)
@@ -243,7 +246,7 @@ async def test_an_answer_of_which_a_part_is_stored_is_kept_until_its_pictures_ar
     assert process.spooled == []
 
 
-async def test_what_was_decoded_of_a_picture_before_it_proved_unusable_is_kept_beside_the_answer(
+async def test_decoded_part_of_an_unusable_picture_is_retained(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -258,7 +261,7 @@ async def test_what_was_decoded_of_a_picture_before_it_proved_unusable_is_kept_b
     assert kept.byte_size == len(drawer.begun) + len(UNUSABLE)
 
 
-async def test_an_answer_that_there_is_no_room_for_is_not_kept_and_its_outcome_is_unknown(
+async def test_answer_beyond_the_limit_is_not_retained_and_unknown(
     process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = replace(process.engine.answers, most_bytes=1)
@@ -272,14 +275,14 @@ async def test_an_answer_that_there_is_no_room_for_is_not_kept_and_its_outcome_i
     assert f"generation {other.guid} was paid for and could not be received" in caplog.text
 
 
-async def test_an_answer_is_kept_with_what_it_says(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
+async def test_response_details_are_stored(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     drawer.answer = UpstreamAnswer(facts={"created": 7}, revised_prompts=("a fox, red",))
     ended = await _end(process, principal)
     assert (ended.answer, ended.upstream) == (drawer.answer, drawer.name)
 
 
 @pytest.mark.parametrize("error", [*MAY_HAVE_DONE_SOMETHING, None], ids=_name)
-async def test_a_place_is_free_again_whatever_came_of_it(
+async def test_slot_is_freed_after_any_outcome(
     database: Database, store: LocalStore, principal: Principal, error: Exception | None
 ) -> None:
     drawer = FakeDrawer(error=error)
@@ -294,7 +297,7 @@ async def test_a_place_is_free_again_whatever_came_of_it(
 
 
 @pytest.mark.parametrize("error", [*DID_NOTHING, core.PromptRefusedException(), None], ids=_name)
-async def test_the_place_of_an_order_that_is_over_is_the_next_ones_in_the_same_transaction(
+async def test_slot_passes_to_the_next_order_in_one_transaction(
     database: Database, store: LocalStore, principal: Principal, error: Exception | None
 ) -> None:
     drawer = FakeDrawer(error=error)
@@ -311,9 +314,7 @@ async def test_the_place_of_an_order_that_is_over_is_the_next_ones_in_the_same_t
     await process.stop()
 
 
-async def test_who_waits_too_long_for_a_place_is_told_and_nothing_is_bought(
-    database: Database, store: LocalStore, principal: Principal
-) -> None:
+async def test_queue_timeout_buys_nothing(database: Database, store: LocalStore, principal: Principal) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
     process = await start_process(database, store, drawer.pooled(concurrency=1), queue_seconds=0.01)
@@ -328,7 +329,7 @@ async def test_who_waits_too_long_for_a_place_is_told_and_nothing_is_bought(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_picture_that_cannot_be_recorded_is_told_to_be_safe_and_recorded_when_it_can_be(
+async def test_unrecorded_picture_is_reported_safe_and_recorded_later(
     process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
 ) -> None:
     drawer.close_gate()
@@ -354,7 +355,7 @@ async def test_a_picture_that_cannot_be_recorded_is_told_to_be_safe_and_recorded
     [(core.PromptRefusedException(), FAILED, 0), (core.UpstreamSilentException(), UNKNOWN, PRICE)],
     ids=["refused", "silent"],
 )
-async def test_an_error_is_told_at_once_and_written_down_when_it_can_be(  # noqa: PLR0913, PLR0917  (a table, and where)
+async def test_error_is_returned_at_once_and_settled_after_the_outage(  # noqa: PLR0913, PLR0917  (a table, and where)
     process: Process,
     principal: Principal,
     drawer: FakeDrawer,
@@ -379,7 +380,7 @@ async def test_an_error_is_told_at_once_and_written_down_when_it_can_be(  # noqa
 
 
 def _block(path: Path) -> Callable[[], None]:
-    """Put a file where a folder has to be; what it gives takes that away."""
+    """Put a file where a folder must be; return a function that removes it."""
     if path.is_dir():
         path.rmdir()
     path.write_text("in the way")
@@ -387,7 +388,7 @@ def _block(path: Path) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_store_that_fails_after_the_purchase_has_the_picture_when_it_works_again(
+async def test_picture_is_stored_when_the_store_recovers(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -405,7 +406,7 @@ async def test_a_store_that_fails_after_the_purchase_has_the_picture_when_it_wor
     assert len(drawer.asked) == 1
 
 
-async def test_a_picture_that_cannot_be_received_is_unknown_and_its_budget_held(
+async def test_unreceivable_picture_is_unknown_and_keeps_its_budget(
     process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawer.close_gate()
@@ -420,7 +421,7 @@ async def test_a_picture_that_cannot_be_received_is_unknown_and_its_budget_held(
     assert f"generation {ended.guid} was paid for and could not be received" in caplog.text
 
 
-async def test_a_stop_during_the_call_settles_it_as_unknown(
+async def test_stop_during_the_call_settles_it_as_unknown(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -437,7 +438,7 @@ async def test_a_stop_during_the_call_settles_it_as_unknown(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_stop_without_a_database_leaves_it_to_recovery(
+async def test_stop_during_an_outage_leaves_it_to_recovery(
     pair: Process, process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
 ) -> None:
     drawer.close_gate()
@@ -453,7 +454,7 @@ async def test_a_stop_without_a_database_leaves_it_to_recovery(
     assert (await process.generation(submitted.guid)).status is UNKNOWN
 
 
-async def test_a_stop_leaves_what_only_waits_as_it_is(
+async def test_stop_leaves_waiting_orders_unchanged(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -468,7 +469,7 @@ async def test_a_stop_leaves_what_only_waits_as_it_is(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_an_order_that_waits_for_another_upstream_waits_over_a_stop(
+async def test_order_waiting_for_another_upstream_survives_a_stop(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     refusing, busy = FakeDrawer(name="refusing", error=core.UpstreamBusyException()), FakeDrawer(name="busy")
@@ -489,7 +490,7 @@ async def test_an_order_that_waits_for_another_upstream_waits_over_a_stop(
     assert (len(refusing.asked), len(busy.asked)) == (1, 1)
 
 
-async def test_a_process_that_stood_still_for_too_long_does_not_ask_and_the_order_waits_again(
+async def test_stalled_process_makes_no_call_and_requeues_the_order(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     process.places.open = False
@@ -499,7 +500,7 @@ async def test_a_process_that_stood_still_for_too_long_does_not_ask_and_the_orde
     await process.finish()
     assert (await process.generation(submitted.guid)).status is ACCEPTED
     assert drawer.asked == []
-    # It says nothing of the upstream.
+    # It does not count as a failure of the upstream.
     (upstream,) = await process.database.read(lambda data: data.upstreams.list_named([drawer.name]))
     assert (upstream.mean_seconds, upstream.failures) == (None, 0)
     process.places.open = True
@@ -508,7 +509,7 @@ async def test_a_process_that_stood_still_for_too_long_does_not_ask_and_the_orde
 
 
 def _begin(process: Process, data: Repositories) -> list[Generation]:
-    """Begin what waits, though this process takes nothing by itself."""
+    """Start waiting orders, though this process is closed for new ones."""
     process.places.used += 1
     schedule = process.scheduler.lock(data)
     begun = schedule.begin_waiting(limit=1)
@@ -517,7 +518,7 @@ def _begin(process: Process, data: Repositories) -> list[Generation]:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_before_it_can(
+async def test_upstream_is_called_only_after_the_start_is_committed(
     shaky: FailingDatabase, store: LocalStore, principal: Principal, outage: Outage
 ) -> None:
     drawer = FakeDrawer()
@@ -539,7 +540,7 @@ async def test_where_a_call_cannot_be_written_down_the_upstream_is_not_asked_bef
     await process.stop()
 
 
-async def test_the_images_of_a_generation_that_were_deleted_meanwhile_are_not_made_again(
+async def test_images_deleted_meanwhile_are_not_made_again(
     process: Process, tenant: Tenant, principal: Principal
 ) -> None:
     made = await process.make(principal=principal)

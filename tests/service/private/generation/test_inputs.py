@@ -1,4 +1,4 @@
-"""Pictures that come with an order: in the store, whole, or refused."""
+"""Input pictures: stored completely, or rejected."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ def receiver(database: Database, store: LocalStore) -> InputReceiver:
 
 @pytest.fixture
 async def image(database: Database, store: LocalStore, tenant: Tenant) -> StoredImage:
-    """An image of the tenant."""
+    """Add an image of the tenant."""
     made = await database.write(lambda data: add_image(data, tenant))
     await keep_picture(store, made.guid, content=SMALL)
     return made
@@ -42,7 +42,7 @@ def _upload(content: bytes | ImageGuid) -> Upload:
     return Upload(field="image", content=io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
-async def test_uploads_are_what_they_are_in_their_order(receiver: InputReceiver, tenant: Tenant) -> None:
+async def test_uploads_are_stored_and_described_in_order(receiver: InputReceiver, tenant: Tenant) -> None:
     uploads = [_upload(LARGE), Upload(field="mask", content=io.BytesIO(SMALL))]
     received = await receiver.receive(uploads, GUID, tenant_id=tenant.id)
     assert received == (
@@ -56,14 +56,14 @@ async def test_uploads_are_what_they_are_in_their_order(receiver: InputReceiver,
     assert [receiver.store.orders.input(GUID, index).read_bytes() for index in range(2)] == [LARGE, SMALL]
 
 
-async def test_an_image_of_ones_own_is_copied(receiver: InputReceiver, tenant: Tenant, image: StoredImage) -> None:
+async def test_image_of_the_tenant_is_copied(receiver: InputReceiver, tenant: Tenant, image: StoredImage) -> None:
     (received,) = await receiver.receive([_upload(image.guid)], GUID, tenant_id=tenant.id)
     assert received.sha256 == hashlib.sha256(SMALL).hexdigest()
     assert receiver.store.orders.input(GUID, 0).read_bytes() == SMALL
     assert await receiver.store.read(image.guid, image.media_type) == SMALL
 
 
-async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
+async def test_image_of_another_tenant_looks_missing(
     receiver: InputReceiver, stranger: Tenant, image: StoredImage
 ) -> None:
     told = set()
@@ -77,7 +77,7 @@ async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
 @pytest.mark.parametrize(
     "content", [b"", pictures.svg(), b"no picture at all", LARGE + b"\0"], ids=["empty", "svg", "text", "too large"]
 )
-async def test_what_is_no_picture_is_told_with_its_field(
+async def test_invalid_picture_is_rejected_with_its_field(
     receiver: InputReceiver, tenant: Tenant, content: bytes
 ) -> None:
     uploads = [_upload(SMALL), Upload(field="mask", content=io.BytesIO(content))]
@@ -86,7 +86,7 @@ async def test_what_is_no_picture_is_told_with_its_field(
     assert caught.value.context == {"field": "mask"}
 
 
-async def test_a_folder_or_a_picture_that_is_gone_is_a_storage_exception(
+async def test_missing_folder_or_picture_is_a_storage_exception(
     receiver: InputReceiver, tenant: Tenant, image: StoredImage
 ) -> None:
     receiver.store.path(image.guid, image.media_type).unlink()

@@ -1,4 +1,4 @@
-"""From what a caller asks for to a claim."""
+"""From a request to a claim."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ def _generation(*, pictures: int = 1, prompt: str = "a red fox", filename: str |
     return Generation(**(dict(new) | {"filename": filename, "id": GenerationId(1)}))
 
 
-def test_a_prompt_is_an_order_with_its_options_as_they_were_sent() -> None:
+def test_prompt_becomes_an_order_with_unchanged_options() -> None:
     prompt = ImagePrompt(
         prompt="a", model="m", size="auto", output_compression=0, visibility=Visibility.PRIVATE, filename="f"
     )
@@ -59,12 +59,12 @@ def test_a_prompt_is_an_order_with_its_options_as_they_were_sent() -> None:
     )
 
 
-def test_a_prompt_for_several_is_an_order_of_as_many() -> None:
+def test_prompt_count_becomes_the_orders_count() -> None:
     order = order_of(GenerationPrompt(prompt="a", n=4, partial_images=2))
     assert (order.count, order.previews, order.options) == (4, 2, {})
 
 
-def test_the_upstream_is_told_what_concerns_it() -> None:
+def test_picture_order_has_the_fields_for_the_upstream() -> None:
     order = ORDER.model_copy(update={"inputs": (MASK,), "operation": Operation.EDIT, "options": {"a": None}})
     wanted = picture_order(order, model="m")
     assert (wanted.model, wanted.prompt, wanted.inputs, wanted.operation) == ("m", "a red fox", (MASK,), Operation.EDIT)
@@ -86,24 +86,24 @@ def test_the_upstream_is_told_what_concerns_it() -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_requests_that_differ_have_other_fingerprints(other: dict[str, object]) -> None:
+def test_different_requests_have_different_fingerprints(other: dict[str, object]) -> None:
     assert fingerprint(ORDER.model_copy(update=other)) != fingerprint(ORDER)
 
 
-def test_the_same_request_has_the_same_fingerprint_however_it_is_watched_or_written() -> None:
+def test_fingerprint_ignores_previews_and_option_order() -> None:
     assert re.fullmatch("[0-9a-f]{64}", fingerprint(ORDER))
     assert fingerprint(ORDER.model_copy(update={"previews": 3})) == fingerprint(ORDER)
     one, two = ({"options": dict(pairs)} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
     assert fingerprint(ORDER.model_copy(update=one)) == fingerprint(ORDER.model_copy(update=two))
 
 
-def test_fingerprints_do_not_change_from_release_to_release() -> None:
-    """Else a key that was used before an upgrade is a mismatch after it."""
+def test_fingerprint_is_stable_across_releases() -> None:
+    """A changed fingerprint would make keys used before an upgrade a mismatch after it."""
     assert fingerprint(ORDER) == hashlib.sha256(b'{"prompt": "a red fox"}').hexdigest()
 
 
-@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a place"])
-def test_a_claim_is_the_principals_and_of_this_month(place: Place | None) -> None:
+@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a slot"])
+def test_claim_belongs_to_the_principal_and_this_month(place: Place | None) -> None:
     principal = principal_of(new_tenant(default_visibility=Visibility.PRIVATE))
     terms = Terms(
         guid=GenerationGuid(new_guid()),
@@ -139,7 +139,7 @@ def test_a_claim_is_the_principals_and_of_this_month(place: Place | None) -> Non
     ],
     ids=["words", "no words", "path", "long"],
 )
-def test_a_filename_is_made_of_the_prompt(prompt: str, pattern: str) -> None:
+def test_filename_is_made_from_the_prompt(prompt: str, pattern: str) -> None:
     (image,) = new_images(_generation(prompt=prompt), (_picture(),))
     assert re.fullmatch(pattern, image.filename)
 
@@ -148,7 +148,7 @@ def test_a_filename_is_made_of_the_prompt(prompt: str, pattern: str) -> None:
     ("media_type", "extension"),
     [("image/png", ".png"), ("image/jpeg", ".jpg"), ("image/webp", ".webp"), ("image/gif", ".gif")],
 )
-def test_a_made_filename_says_what_the_picture_is(media_type: str, extension: str) -> None:
+def test_made_filename_has_the_formats_extension(media_type: str, extension: str) -> None:
     (image,) = new_images(_generation(), (_picture(media_type),))
     assert image.filename.endswith(extension)
 
@@ -165,18 +165,18 @@ def test_a_made_filename_says_what_the_picture_is(media_type: str, extension: st
     ],
     ids=["extension", "none", "dot file", "dots", "long", "long with extension"],
 )
-def test_a_filename_that_was_given_is_kept_and_numbered_from_the_second_picture_on(filename: str, second: str) -> None:
+def test_given_filename_is_numbered_from_the_second_picture(filename: str, second: str) -> None:
     first, other = new_images(_generation(pictures=2, filename=filename), (_picture(),) * 2)
     assert (first.filename, other.filename) == (filename, second)
     assert len(other.filename) <= 255
 
 
-def test_no_two_pictures_share_a_made_filename() -> None:
+def test_made_filenames_are_unique() -> None:
     images = new_images(_generation(pictures=10), (_picture(),) * 10)
     assert len({image.filename for image in images}) == 10
 
 
-def test_fewer_pictures_than_were_ordered_are_the_first_ones() -> None:
+def test_fewer_pictures_get_the_first_guids() -> None:
     generation = _generation(pictures=3)
     images = new_images(generation, (_picture(),) * 2)
     assert tuple(image.guid for image in images) == generation.image_guids[:2]

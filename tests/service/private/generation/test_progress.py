@@ -1,4 +1,4 @@
-"""Who follows a generation is told when to look again: of all that is new, and of noticeable moves in the queue."""
+"""Followers are notified of every change, and of noticeable moves in the queue."""
 
 import asyncio
 
@@ -12,29 +12,29 @@ GUID = GenerationGuid("g")
 
 
 def _told(progress: Progress, version: int, position: int | None) -> bool:
-    """Whether a look at the row tells those who follow."""
+    """Return whether a poll of the row notifies the followers."""
     followed = progress.followed[GUID]
     before = followed.count
     progress.note(GUID, version, position)
     return followed.count > before
 
 
-def test_the_first_look_tells_since_it_may_be_over_by_then() -> None:
-    """Whoever follows has read the row before, maybe just before it changed."""
+def test_first_poll_always_notifies() -> None:
+    """A follower may have read the row just before it changed."""
     progress = Progress()
     with progress.follow(GUID):
         assert _told(progress, 7, None)
         assert not _told(progress, 7, None)
 
 
-def test_each_new_version_is_told_once() -> None:
+def test_each_new_version_notifies_once() -> None:
     progress = Progress()
     with progress.follow(GUID):
         _told(progress, 0, None)
         assert [_told(progress, version, None) for version in (1, 1, 3, 3)] == [True, False, True, False]
 
 
-def test_near_the_front_each_move_is_told_and_far_behind_those_by_a_quarter() -> None:
+def test_front_moves_always_notify_and_others_after_a_quarter() -> None:
     progress = Progress()
     with progress.follow(GUID):
         told = [position for position in range(1000, 0, -1) if _told(progress, 0, position)]
@@ -44,14 +44,14 @@ def test_near_the_front_each_move_is_told_and_far_behind_those_by_a_quarter() ->
     assert 10 < len(told) < 30
 
 
-def test_what_does_not_move_is_not_told_of() -> None:
+def test_unchanged_position_does_not_notify() -> None:
     progress = Progress()
     with progress.follow(GUID):
         _told(progress, 0, 5)
         assert not _told(progress, 0, 5)
 
 
-async def test_many_follow_one_and_any_of_them_may_stop() -> None:
+async def test_any_of_several_followers_may_stop() -> None:
     progress = Progress()
 
     async def follow() -> int:
@@ -68,13 +68,13 @@ async def test_many_follow_one_and_any_of_them_may_stop() -> None:
     assert progress.followed == {}
 
 
-async def test_a_wait_ends_at_once_where_something_is_newer_than_what_was_seen() -> None:
+async def test_wait_returns_at_once_after_an_unseen_change() -> None:
     progress = Progress()
     with progress.follow(GUID) as followed:
         seen = followed.count
         progress.tell(GUID)
         async with asyncio.timeout(20):
             await followed.wait(seen)
-        # And in time where nothing is.
+        # A wait without a change times out.
         await followed.wait(followed.count, 0)
         assert followed.count == seen + 1

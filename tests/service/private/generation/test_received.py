@@ -1,4 +1,4 @@
-"""Pictures are told by their bytes: four formats within the limits pass, anything else does not."""
+"""Pictures are recognized by their bytes: four formats within the limits are accepted, everything else is rejected."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ IMAGES = [ImageGuid(f"image {number}") for number in range(3)]
 def _receive(
     path: Path, content: bytes, *, limits: PictureLimits = LIMITS, piece: int | None = None
 ) -> ReceivedPicture:
-    """What a picture that comes in pieces of so many bytes turns out to be."""
+    """Return the details of a picture that arrives in pieces of this many bytes."""
     receiver = PictureReceiver(SpoolFile(path), limits)
     size = piece or max(1, len(content))
     for start in range(0, len(content), size):
@@ -46,7 +46,7 @@ def _receive(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a picture is received."""
+    """Return the path to which a picture is received."""
     return tmp_path / "picture"
 
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> SpoolFolder:
 
 @pytest.mark.parametrize("piece", [None, 1, 7, 12, 100], ids=lambda piece: f"pieces of {piece}")
 @pytest.mark.parametrize(("media_type", "draw"), FORMATS.items(), ids=FORMATS)
-def test_a_picture_is_what_its_bytes_say_in_whatever_pieces_they_come(
+def test_format_is_read_from_the_bytes_in_any_pieces(
     path: Path, media_type: str, draw: Callable[[int, int], bytes], piece: int | None
 ) -> None:
     content = draw(48, 32)
@@ -67,7 +67,7 @@ def test_a_picture_is_what_its_bytes_say_in_whatever_pieces_they_come(
     assert path.read_bytes() == content
 
 
-def test_a_jpeg_with_further_pictures_behind_it_is_a_jpeg(path: Path) -> None:
+def test_jpeg_with_further_pictures_is_a_jpeg(path: Path) -> None:
     content = io.BytesIO()
     first, second = (Image.new("RGB", (48, 32), colour) for colour in ("red", "blue"))
     first.save(content, "MPO", save_all=True, append_images=[second])
@@ -93,12 +93,12 @@ def test_a_jpeg_with_further_pictures_behind_it_is_a_jpeg(path: Path) -> None:
     ids=["empty", "png's magic", "svg", "html", "bmp", "tiff", "pdf", "gif's magic", "webp's magic", "jpeg's", "zeros"],
 )
 @pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
-def test_what_is_no_picture_of_these_formats_is_refused(path: Path, content: bytes, piece: int | None) -> None:
+def test_other_content_is_rejected(path: Path, content: bytes, piece: int | None) -> None:
     with pytest.raises(PictureUnusableException):
         _receive(path, content, piece=piece)
 
 
-def test_what_can_be_told_by_its_first_bytes_is_not_written_at_all(path: Path) -> None:
+def test_content_rejected_by_its_first_bytes_is_not_written(path: Path) -> None:
     receiver = PictureReceiver(SpoolFile(path), LIMITS)
     with pytest.raises(PictureUnusableException):
         receiver.write(b"<!DOCTYPE html><html></html>")
@@ -107,9 +107,7 @@ def test_what_can_be_told_by_its_first_bytes_is_not_written_at_all(path: Path) -
 
 
 @pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)
-def test_bytes_cut_anywhere_or_altered_are_refused_or_taken_and_raise_nothing_else(
-    path: Path, draw: Callable[[int, int], bytes]
-) -> None:
+def test_damaged_pictures_raise_only_the_expected_exception(path: Path, draw: Callable[[int, int], bytes]) -> None:
     content, chosen = draw(48, 32), random.Random(1)
     broken = [content[:length] for length in range(min(len(content), 200))]
     for _ in range(200):
@@ -127,7 +125,7 @@ def test_bytes_cut_anywhere_or_altered_are_refused_or_taken_and_raise_nothing_el
     assert refused > 10
 
 
-def test_a_header_that_claims_too_many_pixels_is_refused_at_once_and_without_a_warning(path: Path) -> None:
+def test_header_with_too_many_pixels_is_rejected_at_once(path: Path) -> None:
     receiver = PictureReceiver(SpoolFile(path), LIMITS)
     with pytest.raises(PictureUnusableException):
         receiver.write(pictures.png_claiming(50_000, 50_000))
@@ -136,22 +134,20 @@ def test_a_header_that_claims_too_many_pixels_is_refused_at_once_and_without_a_w
 
 @pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (100_000, 1000)])
-def test_the_most_pixels_are_taken_and_one_more_row_is_not(
-    path: Path, width: int, height: int, piece: int | None
-) -> None:
+def test_pixel_limit_is_exact(path: Path, width: int, height: int, piece: int | None) -> None:
     assert _receive(path, pictures.png_claiming(width, height), piece=piece).width == width
     with pytest.raises(PictureUnusableException):
         _receive(path, pictures.png_claiming(width, height + 1), piece=piece)
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
-def test_a_picture_without_pixels_is_refused(path: Path, width: int, height: int) -> None:
+def test_picture_without_pixels_is_rejected(path: Path, width: int, height: int) -> None:
     with pytest.raises(PictureUnusableException):
         _receive(path, pictures.png_claiming(width, height))
 
 
 @pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
-def test_the_most_bytes_are_taken_and_one_more_is_not(path: Path, piece: int | None) -> None:
+def test_byte_limit_is_exact(path: Path, piece: int | None) -> None:
     content = pictures.png(64, 64)
     limits = PictureLimits(max_bytes=len(content), max_pixels=64 * 64)
     assert _receive(path, content, limits=limits, piece=piece).byte_size == len(content)
@@ -159,19 +155,19 @@ def test_the_most_bytes_are_taken_and_one_more_is_not(path: Path, piece: int | N
         _receive(path, content, limits=PictureLimits(max_bytes=len(content) - 1, max_pixels=64 * 64), piece=piece)
 
 
-def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) -> None:
+def test_unwritable_file_is_a_storage_exception(tmp_path: Path) -> None:
     with pytest.raises(ImageStorageException):
         _receive(tmp_path / "absent" / "picture", pictures.png(8, 8))
 
 
 def _begun(folder: SpoolFolder, tell_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
-    """An answer of which nothing has come yet."""
+    """Return a response of which nothing has arrived."""
     answers, store = KeptAnswers(folder.path / "kept"), LocalStore(folder.path / "images", room_bytes=1)
     return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, store, answers, tell_preview)
 
 
 def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:
-    """An answer with these pictures; None: one that broke off."""
+    """Return a response with these pictures; None: one that broke off."""
     answer = _begun(folder)
     for content in contents:
         receiver = answer.begin_picture()
@@ -183,14 +179,14 @@ def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:
     return answer
 
 
-def test_an_answers_pictures_are_in_the_folder_in_their_order(folder: SpoolFolder) -> None:
+def test_pictures_are_in_the_folder_in_order(folder: SpoolFolder) -> None:
     contents = [pictures.png(8, 8, seed=seed) for seed in range(3)]
     answer = _answer(folder, *contents)
     assert [picture.sha256 for picture in answer.whole] == [hashlib.sha256(each).hexdigest() for each in contents]
     assert [folder.picture(GUID, index).read_bytes() for index in range(3)] == contents
 
 
-def test_a_picture_that_came_in_one_piece_stays_in_memory(folder: SpoolFolder) -> None:
+def test_picture_in_one_piece_stays_in_memory(folder: SpoolFolder) -> None:
     content = pictures.png(8, 8)
     answer = _answer(folder, content)
     assert answer.store.recent.get(IMAGES[0]) == content
@@ -209,7 +205,7 @@ def test_previews_do_not_stay_in_memory(folder: SpoolFolder) -> None:
     try:
         for _ in range(10):
             receiver = answer.begin_preview(0)
-            # Another object each time.
+            # A new object each time.
             receiver.write(bytes(bytearray(content)))
             receiver.finish()
         held, _ = tracemalloc.get_traced_memory()
@@ -219,14 +215,14 @@ def test_previews_do_not_stay_in_memory(folder: SpoolFolder) -> None:
 
 
 @pytest.mark.parametrize("broken_at", range(3))
-def test_whole_are_the_pictures_before_the_first_that_broke_off(folder: SpoolFolder, broken_at: int) -> None:
+def test_whole_has_the_pictures_before_the_first_incomplete_one(folder: SpoolFolder, broken_at: int) -> None:
     content = pictures.png(8, 8)
     contents: list[bytes | None] = [content, content, content]
     contents[broken_at] = None
     assert len(_answer(folder, *contents).whole) == broken_at
 
 
-def test_of_an_answer_that_cannot_be_used_so_much_is_kept_and_its_reader_is_stopped(folder: SpoolFolder) -> None:
+def test_retained_answer_is_limited_and_stops_its_reader(folder: SpoolFolder) -> None:
     answer = _begun(folder)
     content = random.Random(1).randbytes(2 * LIMITS.max_bytes)
     for start in range(0, len(content), 700_000):
@@ -239,11 +235,11 @@ def test_of_an_answer_that_cannot_be_used_so_much_is_kept_and_its_reader_is_stop
     assert kept.paths[0].read_bytes() == content
 
 
-def test_an_answer_without_a_picture_has_none(folder: SpoolFolder) -> None:
+def test_response_without_a_picture_has_none(folder: SpoolFolder) -> None:
     assert _answer(folder).whole == ()
 
 
-def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
+def test_preview_is_published_when_complete(folder: SpoolFolder) -> None:
     shown: list[bool] = []
     content, orders = pictures.png(8, 8), _begun(folder).store.orders
     path = orders.preview(GUID, 2)
@@ -266,7 +262,7 @@ def test_a_preview_appears_whole_and_is_told_then(folder: SpoolFolder) -> None:
     [b"<!DOCTYPE html><html></html>", b"", pictures.png_claiming(50_000, 50_000), b"\x89PNG\r\n\x1a\n" + bytes(20)],
     ids=["html", "empty", "too large", "damaged"],
 )
-def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolFolder, content: bytes) -> None:
+def test_invalid_preview_is_dropped(folder: SpoolFolder, content: bytes) -> None:
     shown: list[None] = []
     answer = _begun(folder, lambda: shown.append(None))
     answer.store.orders.prepare(GUID)
@@ -278,7 +274,7 @@ def test_a_preview_that_is_no_picture_is_dropped_and_hurts_nobody(folder: SpoolF
     assert shown == []
 
 
-def test_a_preview_that_cannot_be_written_is_dropped(tmp_path: Path) -> None:
+def test_unwritable_preview_is_dropped(tmp_path: Path) -> None:
     answer = _begun(SpoolFolder(tmp_path / "absent"))
     receiver = answer.begin_preview(0)
     receiver.write(pictures.png(8, 8))

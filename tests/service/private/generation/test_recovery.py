@@ -1,4 +1,4 @@
-"""Recovery: what a crash or an outage left behind is finished, once."""
+"""Recovery finishes what a crash or an outage left behind, once."""
 
 import asyncio
 import hashlib
@@ -46,7 +46,7 @@ MINUTE = timedelta(seconds=60)
 
 
 def _die(spool: Spool) -> SpoolFolder:
-    """The folder of a process of this machine that was killed: a lock that nobody holds."""
+    """Return the folder of a killed process of this machine: its lock is not held."""
     owner = ProcessGuid(new_guid())
     folder = SpoolFolder(spool.folder / owner)
     folder.path.mkdir(parents=True)
@@ -61,7 +61,7 @@ def _reserved(data: Repositories, tenant: Tenant, order: dict[str, object]) -> G
 
 
 async def _claim(process: Process, tenant: Tenant, owner: ProcessGuid | None, **changes: object) -> Generation:
-    """A generation of a process, whose lease lasts, with its budget reserved; of none: one that waits."""
+    """Add a process's generation with a valid lease and a reservation; without an owner, one that waits."""
     order: dict[str, object] = {
         "idempotency_key": new_guid(),
         "model": "priced",
@@ -76,7 +76,7 @@ async def _claim(process: Process, tenant: Tenant, owner: ProcessGuid | None, **
 
 
 async def _leave(generation: Generation, folder: SpoolFolder, *contents: bytes) -> None:
-    """Put an answer with these pictures into a folder, as a process does before it records them."""
+    """Write a response with these pictures to a folder, as a process does before recording them."""
     received = []
     for index, content in enumerate(contents):
         folder.picture(generation.guid, index).write_bytes(content)
@@ -91,7 +91,7 @@ async def _leave(generation: Generation, folder: SpoolFolder, *contents: bytes) 
 
 
 async def _left_behind(process: Process, tenant: Tenant, folder: SpoolFolder | None = None) -> Generation:
-    """What a process leaves that is killed between the upstream's answer and the commit."""
+    """Leave what a process leaves if it is killed between the upstream's response and the commit."""
     folder = folder or _die(process.spool)
     generation = await _claim(process, tenant, folder.owner)
     await _leave(generation, folder, PICTURE)
@@ -111,19 +111,19 @@ async def _spent_and_reserved(process: Process, tenant: Tenant) -> tuple[int, in
 
 
 def _trust_leases(process: Process) -> None:
-    """Have a process believe that a lease which is over was not renewed, as it does a minute after its start."""
+    """Make a process settle orders with expired leases, as it does a minute after its start."""
     process.recovery.renewal.since -= LEASE_SECONDS
 
 
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
-    """Another process of this machine."""
+    """Yield another process on this machine."""
     started = await start_process(database, store, drawer.pooled())
     yield started
     await started.stop()
 
 
-async def test_a_picture_left_behind_is_recorded_as_what_it_is(process: Process, tenant: Tenant) -> None:
+async def test_left_picture_is_recorded_with_its_details(process: Process, tenant: Tenant) -> None:
     generation = await _left_behind(process, tenant)
     await process.recovery.recover()
     (image,) = await _images(process, tenant)
@@ -138,9 +138,7 @@ async def test_a_picture_left_behind_is_recorded_as_what_it_is(process: Process,
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2], ids=["none", "one", "both"])
-async def test_a_process_that_died_while_pictures_moved_to_the_store_lost_none(
-    process: Process, tenant: Tenant, moved: int
-) -> None:
+async def test_crash_while_moving_pictures_loses_none(process: Process, tenant: Tenant, moved: int) -> None:
     folder = _die(process.spool)
     guids = (ImageGuid(new_guid()), ImageGuid(new_guid()))
     generation = await _claim(process, tenant, folder.owner, order=new_order(count=2), image_guids=guids)
@@ -152,18 +150,14 @@ async def test_a_process_that_died_while_pictures_moved_to_the_store_lost_none(
     assert [find_picture(process.store, guid) for guid in guids] == ["image/png", "image/png"]
 
 
-async def test_recoveries_at_once_record_one_image_and_charge_it_once(
-    process: Process, other: Process, tenant: Tenant
-) -> None:
+async def test_concurrent_recoveries_record_and_charge_once(process: Process, other: Process, tenant: Tenant) -> None:
     await _left_behind(process, tenant)
     await asyncio.gather(*(each.recovery.recover() for each in (process, other) * 3))
     assert len(await _images(process, tenant)) == 1
     assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
 
 
-async def test_a_picture_whose_record_was_written_is_recorded_and_charged_once(
-    process: Process, tenant: Tenant
-) -> None:
+async def test_already_recorded_picture_is_charged_once(process: Process, tenant: Tenant) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
     (entry,), _ = await folder.entries()
@@ -174,9 +168,7 @@ async def test_a_picture_whose_record_was_written_is_recorded_and_charged_once(
     assert list(process.spool.folder.iterdir()) == []
 
 
-async def test_an_outage_leaves_the_picture_and_its_end_finishes_it(
-    process: Process, tenant: Tenant, outage: Outage
-) -> None:
+async def test_picture_is_recorded_after_an_outage(process: Process, tenant: Tenant, outage: Outage) -> None:
     await _left_behind(process, tenant)
     outage.lasts = True
     with pytest.raises(DatabaseUnavailableException):
@@ -186,9 +178,7 @@ async def test_an_outage_leaves_the_picture_and_its_end_finishes_it(
     assert len(await _images(process, tenant)) == 1
 
 
-async def test_a_picture_that_cannot_be_recorded_does_not_keep_the_others_from_it(
-    process: Process, tenant: Tenant
-) -> None:
+async def test_unrecordable_picture_does_not_block_others(process: Process, tenant: Tenant) -> None:
     folder = _die(process.spool)
     damaged, whole = [await _left_behind(process, tenant, folder) for _ in range(2)]
     in_the_way = process.store.path(damaged.image_guids[0], "image/png")
@@ -204,7 +194,7 @@ async def test_a_picture_that_cannot_be_recorded_does_not_keep_the_others_from_i
     assert list(process.spool.folder.iterdir()) == []
 
 
-async def test_an_entry_of_a_generation_that_nobody_knows_any_more_goes(process: Process, tenant: Tenant) -> None:
+async def test_entry_of_a_missing_generation_is_removed(process: Process, tenant: Tenant) -> None:
     generation = await _left_behind(process, tenant)
     await process.database.write(
         lambda data: data.connection.exec_driver_sql(f"DELETE FROM generations WHERE id = {generation.id}")
@@ -214,7 +204,7 @@ async def test_an_entry_of_a_generation_that_nobody_knows_any_more_goes(process:
     assert list(process.store.folder.rglob("*.png")) == []
 
 
-async def test_recovery_records_what_a_crash_left_of_a_deleted_tenant_and_then_it_goes_too(
+async def test_left_picture_of_a_deleted_tenant_is_recorded_and_removed(
     identity: Identity, process: Process, tenant: Tenant
 ) -> None:
     generation = await _left_behind(process, tenant)
@@ -225,7 +215,7 @@ async def test_recovery_records_what_a_crash_left_of_a_deleted_tenant_and_then_i
     assert find_picture(process.store, generation.image_guids[0]) is None
 
 
-async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(process: Process, tenant: Tenant) -> None:
+async def test_deleted_picture_is_not_recorded_again(process: Process, tenant: Tenant) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
     (entry,), _ = await folder.entries()
@@ -237,9 +227,7 @@ async def test_a_picture_that_was_recorded_and_deleted_is_not_recorded_again(pro
     assert list(process.spool.folder.iterdir()) == []
 
 
-async def test_an_entry_whose_pictures_were_recorded_and_deleted_is_removed(
-    process: Process, tenant: Tenant, principal: Principal
-) -> None:
+async def test_entry_of_deleted_pictures_is_removed(process: Process, tenant: Tenant, principal: Principal) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
     (entry,), _ = await folder.entries()
@@ -250,18 +238,14 @@ async def test_an_entry_whose_pictures_were_recorded_and_deleted_is_removed(
     assert list(process.spool.folder.iterdir()) == []
 
 
-async def test_what_a_living_process_has_in_the_spool_is_its_own(
-    process: Process, other: Process, tenant: Tenant
-) -> None:
+async def test_spool_of_a_living_process_is_left_alone(process: Process, other: Process, tenant: Tenant) -> None:
     generation = await _left_behind(process, tenant, other.spool.own)
     await process.recovery.recover()
     assert await _images(process, tenant) == []
     assert (await process.generation(generation.guid)).status is CALLING
 
 
-async def test_a_call_that_its_process_did_not_survive_is_unknown_and_its_budget_held(
-    process: Process, tenant: Tenant
-) -> None:
+async def test_call_of_a_dead_process_is_unknown_and_keeps_its_budget(process: Process, tenant: Tenant) -> None:
     generation = await _claim(process, tenant, _die(process.spool).owner)
     await process.recovery.recover()
     ended = await process.generation(generation.guid)
@@ -270,7 +254,7 @@ async def test_a_call_that_its_process_did_not_survive_is_unknown_and_its_budget
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-2, UNKNOWN), (60, CALLING)], ids=["over", "lasts"])
-async def test_the_lease_of_another_machine_is_respected_until_it_is_over(
+async def test_lease_of_another_machine_is_respected_until_expiry(
     process: Process, tenant: Tenant, seconds: int, status: GenerationStatus
 ) -> None:
     until = clock.now() + timedelta(seconds=seconds)
@@ -283,7 +267,7 @@ async def test_the_lease_of_another_machine_is_respected_until_it_is_over(
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-2, GenerationStatus.UNKNOWN), (60, GenerationStatus.CALLING)])
-async def test_what_this_process_lost_track_of_is_given_up_with_its_lease(
+async def test_untracked_order_is_settled_when_its_lease_expires(
     process: Process, tenant: Tenant, seconds: int, status: GenerationStatus
 ) -> None:
     until = clock.now() + timedelta(seconds=seconds)
@@ -293,14 +277,14 @@ async def test_what_this_process_lost_track_of_is_given_up_with_its_lease(
     assert (await process.generation(generation.guid)).status is status
 
 
-async def test_what_a_first_release_left_calling_is_unknown(process: Process, tenant: Tenant) -> None:
+async def test_calling_generation_of_the_first_release_becomes_unknown(process: Process, tenant: Tenant) -> None:
     generation = await process.database.write(lambda data: add_generation(data, tenant.id, created_at=MOMENT))
     await process.recovery.recover()
     assert (await process.generation(generation.guid)).status is UNKNOWN
 
 
-async def test_a_picture_whose_generation_was_given_up_meanwhile_is_stored(process: Process, tenant: Tenant) -> None:
-    """Its machine was away for longer than its lease."""
+async def test_picture_of_a_generation_settled_as_unknown_is_stored(process: Process, tenant: Tenant) -> None:
+    """Its machine was unreachable for longer than its lease."""
     folder = SpoolFolder(process.spool.folder / new_guid())
     generation = await _claim(process, tenant, folder.owner, lease_until=clock.now() - MINUTE)
     _trust_leases(process)
@@ -314,7 +298,7 @@ async def test_a_picture_whose_generation_was_given_up_meanwhile_is_stored(proce
     assert await _spent_and_reserved(process, tenant) == (PRICE, 0)
 
 
-async def test_what_waits_is_executed_once_by_whichever_process_has_room(
+async def test_waiting_order_is_executed_once_by_any_process(
     process: Process, other: Process, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
     generation = await _claim(process, tenant, None)
@@ -333,9 +317,7 @@ async def _claim_edit(process: Process, tenant: Tenant, *, count: int = 1) -> Ge
     return await _claim(process, tenant, None, order=order)
 
 
-async def test_an_edit_without_its_pictures_failed_and_costs_nothing(
-    process: Process, tenant: Tenant, drawer: FakeDrawer
-) -> None:
+async def test_edit_without_its_inputs_fails_at_no_cost(process: Process, tenant: Tenant, drawer: FakeDrawer) -> None:
     generation = await _claim_edit(process, tenant)
     await process.dispatcher.look()
     await process.finish()
@@ -346,7 +328,7 @@ async def test_an_edit_without_its_pictures_failed_and_costs_nothing(
     assert await _spent_and_reserved(process, tenant) == (0, 0)
 
 
-async def test_the_files_of_an_order_stay_until_it_is_over(
+async def test_order_files_stay_until_the_order_finishes(
     process: Process, tenant: Tenant, drawer: FakeDrawer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.generation.recovery.ORDER_FILES_KEPT", timedelta(0))
@@ -377,7 +359,7 @@ async def test_the_files_of_an_order_stay_until_it_is_over(
     assert (files.folder / young).is_dir()
 
 
-async def test_a_folder_stays_while_more_generations_are_abandoned_than_one_round_finds(
+async def test_folder_stays_until_all_abandoned_generations_are_settled(
     process: Process, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.generation.recovery.GENERATIONS_AT_ONCE", 1)
@@ -399,7 +381,7 @@ async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 @asynccontextmanager
 async def _recovering(process: Process) -> AsyncIterator[None]:
-    """Recover in rounds, as a server does, until the exit."""
+    """Run recovery rounds, as a server does, until the exit."""
     running = asyncio.create_task(process.recovery.run_forever())
     yield
     running.cancel()
@@ -407,7 +389,7 @@ async def _recovering(process: Process) -> AsyncIterator[None]:
         await running
 
 
-async def test_a_process_that_stops_leaves_what_waits_to_others_at_once(
+async def test_stopping_process_releases_waiting_orders_at_once(
     database: Database,
     store: LocalStore,
     tenant: Tenant,
@@ -432,10 +414,8 @@ async def test_a_process_that_stops_leaves_what_waits_to_others_at_once(
     await process.stop()
 
 
-async def test_a_process_does_not_give_up_what_it_works_on_itself(
-    process: Process, tenant: Tenant, drawer: FakeDrawer
-) -> None:
-    """A database that was away for longer than a lease kept it from being renewed."""
+async def test_process_does_not_settle_its_running_orders(process: Process, tenant: Tenant, drawer: FakeDrawer) -> None:
+    """A database outage longer than a lease prevented its renewal."""
     drawer.close_gate()
     generation = await _claim(process, tenant, None)
     await process.dispatcher.look()
@@ -453,7 +433,7 @@ async def test_a_process_does_not_give_up_what_it_works_on_itself(
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
+async def test_recovery_sweeps_at_start_and_survives_an_outage(
     process: Process,
     tenant: Tenant,
     outage: Outage,
@@ -468,7 +448,7 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
     os.utime(staged, (0, 0))
 
     async def failed() -> bool:
-        return not staged.exists() and "recovery could not finish and will go on: database_unavailable" in caplog.text
+        return not staged.exists() and "recovery round failed and will be retried: database_unavailable" in caplog.text
 
     async def recorded() -> bool:
         return bool(await _images(process, tenant))
@@ -480,9 +460,7 @@ async def test_it_sweeps_at_the_start_and_goes_on_through_an_outage(
         await _eventually(recorded)
 
 
-async def test_a_revoked_sign_in_is_known_until_the_last_of_its_access_tokens_has_expired(
-    process: Process, tenant: Tenant
-) -> None:
+async def test_revoked_sign_in_is_kept_until_its_access_tokens_expire(process: Process, tenant: Tenant) -> None:
     """Access tokens live up to a day; the refresh token of the same sign-in may expire before them."""
     last_use = clock.now() - timedelta(seconds=LONGEST_TOKEN_SECONDS)
     kept, forgotten = [
@@ -511,7 +489,7 @@ def _add_refresh_tokens(data: Repositories, *tokens: RefreshToken) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_it_lets_go_of_answers_that_were_decided_on_elsewhere(process: Process, tenant: Tenant) -> None:
+async def test_decided_retained_answers_are_removed(process: Process, tenant: Tenant) -> None:
     unknown = await process.database.write(lambda data: add_generation(data, tenant.id, status=UNKNOWN))
     for guid in (unknown.guid, GenerationGuid(new_guid())):
         file = process.engine.answers.begin(guid)
@@ -530,7 +508,7 @@ async def test_it_lets_go_of_answers_that_were_decided_on_elsewhere(process: Pro
 
 @dataclass(frozen=True, kw_only=True)
 class _CommitLosingDatabase(Database):
-    """A real database that commits its next change without saying so, if it is told to; then it may be away."""
+    """A real database that loses the result of its next COMMIT if requested; then it may be unavailable."""
 
     losing: asyncio.Event = field(default_factory=asyncio.Event)
     away: asyncio.Event = field(default_factory=asyncio.Event)
@@ -557,7 +535,7 @@ def _losing(database: Database, *, is_lost: bool = False) -> _CommitLosingDataba
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_claim_whose_commit_was_lost_is_looked_for_and_executed(
+async def test_claim_in_doubt_is_found_and_executed(
     database: Database, store: LocalStore, drawer: FakeDrawer, principal: Principal
 ) -> None:
     losing = _losing(database)
@@ -571,7 +549,7 @@ async def test_a_claim_whose_commit_was_lost_is_looked_for_and_executed(
 
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.parametrize("waits", [True, False])
-async def test_a_claim_that_was_refused_and_stands_is_ended_unasked(  # noqa: PLR0913  (fixtures)
+async def test_claim_in_doubt_that_exists_is_failed_without_a_call(  # noqa: PLR0913  (fixtures)
     database: Database, store: LocalStore, drawer: FakeDrawer, tenant: Tenant, principal: Principal, *, waits: bool
 ) -> None:
     losing = _losing(database, is_lost=True)
@@ -598,7 +576,7 @@ async def test_a_claim_that_was_refused_and_stands_is_ended_unasked(  # noqa: PL
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_orders_that_a_process_was_given_unknowingly_wait_again_and_are_executed_once(
+async def test_orders_started_in_doubt_are_requeued_and_executed_once(
     database: Database, store: LocalStore, drawer: FakeDrawer, principal: Principal
 ) -> None:
     losing = _losing(database)
@@ -613,7 +591,7 @@ async def test_orders_that_a_process_was_given_unknowingly_wait_again_and_are_ex
     await process.stop()
 
 
-async def test_a_folder_whose_entry_cannot_be_read_stays_as_it_is(process: Process, tenant: Tenant) -> None:
+async def test_folder_with_an_unreadable_entry_stays_unchanged(process: Process, tenant: Tenant) -> None:
     folder = _die(process.spool)
     generation = await _left_behind(process, tenant, folder)
     (path,) = folder.path.glob("*.json")

@@ -1,4 +1,4 @@
-"""Usage, and the resolution of outcomes that nobody knows."""
+"""Usage, and the resolution of unknown outcomes."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -51,7 +51,7 @@ async def _count(
     return sum(row.images for row in rows)
 
 
-async def test_usage_is_told_by_day_model_and_who_asked(operations: OperationsService, tenant: Tenant) -> None:
+async def test_usage_is_grouped_by_day_model_and_subject(operations: OperationsService, tenant: Tenant) -> None:
     first, second = datetime(2026, 10, 1, 12, tzinfo=UTC), datetime(2026, 10, 2, tzinfo=UTC)
     ann = Subject(new_guid())
     for at, model, subject in ((first, "m", ann), (first, "m", ann), (first, "n", ann), (second, "m", None)):
@@ -64,7 +64,7 @@ async def test_usage_is_told_by_day_model_and_who_asked(operations: OperationsSe
     ]
 
 
-async def test_a_period_has_both_of_its_days_to_the_second(operations: OperationsService, tenant: Tenant) -> None:
+async def test_period_includes_both_days_completely(operations: OperationsService, tenant: Tenant) -> None:
     october, november = date(2026, 10, 1), date(2026, 10, 31)
     for at in (
         datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC),
@@ -77,7 +77,7 @@ async def test_a_period_has_both_of_its_days_to_the_second(operations: Operation
     assert await _count(operations, tenant, october, october) == 1
 
 
-async def test_without_a_period_it_is_this_month(operations: OperationsService, tenant: Tenant) -> None:
+async def test_default_period_is_this_month(operations: OperationsService, tenant: Tenant) -> None:
     now = clock.now()
     month_began = now.replace(day=1, hour=0, minute=0, second=0)
     await _add(operations.database, tenant, created_at=now)
@@ -88,23 +88,25 @@ async def test_without_a_period_it_is_this_month(operations: OperationsService, 
     assert await _count(operations, tenant, until=now.date()) == 2
 
 
-async def test_a_last_day_before_this_month_is_the_only_one(operations: OperationsService, tenant: Tenant) -> None:
+async def test_last_day_before_this_month_is_the_only_one(operations: OperationsService, tenant: Tenant) -> None:
     for day in (1, 2):
         await _add(operations.database, tenant, created_at=datetime(2020, 5, day, tzinfo=UTC))
     assert await _count(operations, tenant, until=date(2020, 5, 2)) == 1
 
 
-async def test_a_first_day_in_the_future_has_nothing(operations: OperationsService, tenant: Tenant) -> None:
+async def test_future_period_is_empty(operations: OperationsService, tenant: Tenant) -> None:
     await _add(operations.database, tenant, created_at=clock.now())
     assert await _count(operations, tenant, since=clock.now().date() + timedelta(days=2)) == 0
 
 
-async def test_usage_is_the_tenants_own(operations: OperationsService, tenant: Tenant, stranger: Tenant) -> None:
+async def test_usage_has_only_the_tenants_generations(
+    operations: OperationsService, tenant: Tenant, stranger: Tenant
+) -> None:
     await _add(operations.database, stranger, created_at=clock.now())
     assert await _count(operations, tenant) == 0
 
 
-async def test_a_period_that_ends_before_it_begins_has_nothing(operations: OperationsService, tenant: Tenant) -> None:
+async def test_reversed_period_is_empty(operations: OperationsService, tenant: Tenant) -> None:
     await _add(operations.database, tenant, created_at=clock.now())
     assert await _count(operations, tenant, since=date(2126, 10, 2), until=date(2026, 10, 1)) == 0
 
@@ -123,14 +125,14 @@ async def test_a_period_that_ends_before_it_begins_has_nothing(operations: Opera
         (None, date.max, 0),
     ],
 )
-async def test_any_other_period_is_taken(
+async def test_other_periods_are_accepted(
     operations: OperationsService, tenant: Tenant, since: date | None, until: date | None, images: int
 ) -> None:
     await _add(operations.database, tenant, created_at=datetime(2024, 1, 1, tzinfo=UTC))
     assert await _count(operations, tenant, since, until) == images
 
 
-async def test_what_is_open_is_listed_of_every_tenant(
+async def test_unresolved_generations_of_all_tenants_are_listed(
     operations: OperationsService, tenant: Tenant, stranger: Tenant
 ) -> None:
     made = [await _add(operations.database, owner, status=UNKNOWN) for owner in (tenant, stranger)]
@@ -144,7 +146,7 @@ async def test_what_is_open_is_listed_of_every_tenant(
 
 
 async def _unknown(process: Process, principal: Principal, drawer: FakeDrawer) -> str:
-    """The GUID of a generation whose outcome nobody knows."""
+    """Return the GUID of a generation with an unknown outcome."""
     drawer.error = UpstreamSilentException()
     with pytest.raises(UpstreamSilentException):
         await process.make(PRICED, principal=principal, key="k")
@@ -154,7 +156,7 @@ async def _unknown(process: Process, principal: Principal, drawer: FakeDrawer) -
     return found.guid
 
 
-async def test_what_was_not_bought_frees_its_idempotency_key(
+async def test_resolution_as_not_bought_frees_the_idempotency_key(
     operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     guid = await _unknown(process, principal, drawer)
@@ -166,7 +168,7 @@ async def test_what_was_not_bought_frees_its_idempotency_key(
     assert len(drawer.asked) == 2
 
 
-async def test_what_was_bought_keeps_its_idempotency_key(
+async def test_resolution_as_bought_keeps_the_idempotency_key(
     operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     guid = await _unknown(process, principal, drawer)
@@ -179,7 +181,7 @@ async def test_what_was_bought_keeps_its_idempotency_key(
 
 
 @pytest.mark.parametrize("bought", [True, False])
-async def test_what_is_resolved_is_listed_no_more_and_not_resolved_again(
+async def test_resolved_generation_is_not_listed_or_resolved_again(
     operations: OperationsService, tenant: Tenant, *, bought: bool
 ) -> None:
     generation = await _add(operations.database, tenant, status=UNKNOWN)
@@ -192,7 +194,7 @@ async def test_what_is_resolved_is_listed_no_more_and_not_resolved_again(
 
 
 @pytest.mark.parametrize(("upstream", "since"), [("a", None), (None, 2), ("a", 2), (None, None), ("absent", None)])
-async def test_many_are_resolved_of_an_upstream_since_a_time(
+async def test_bulk_resolution_filters_by_upstream_and_time(
     operations: OperationsService,
     identity: Identity,
     tenant: Tenant,
@@ -225,7 +227,7 @@ def _end(data: Repositories, *, generation: Generation, ending: Ending) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(set(GenerationStatus) - {UNKNOWN}))
-async def test_what_is_known_is_not_resolved(
+async def test_known_outcome_cannot_be_resolved(
     operations: OperationsService, tenant: Tenant, status: GenerationStatus
 ) -> None:
     generation = await _add(operations.database, tenant, status=status)
@@ -233,13 +235,13 @@ async def test_what_is_known_is_not_resolved(
         await operations.resolve_generation(generation.guid, Resolution(bought=False), actor=OPERATOR)
 
 
-async def test_an_absent_generation_is_told(operations: OperationsService) -> None:
+async def test_missing_generation_cannot_be_resolved(operations: OperationsService) -> None:
     with pytest.raises(GenerationNotFoundException):
         await operations.resolve_generation(new_guid(), Resolution(bought=True), actor=OPERATOR)
 
 
 @pytest.mark.parametrize("bought", [True, False])
-async def test_what_was_held_is_charged_or_given_back(
+async def test_resolution_charges_or_releases_the_reservation(
     operations: OperationsService, process: Process, principal: Principal, drawer: FakeDrawer, *, bought: bool
 ) -> None:
     spent = PRICE if bought else 0
@@ -255,7 +257,7 @@ def _update(data: Repositories, *, tenant: Tenant) -> None:
     data.tenants.update(tenant)
 
 
-async def test_a_budget_is_told_with_what_is_left(
+async def test_budget_shows_the_remaining_amount(
     operations: OperationsService, process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
 ) -> None:
     before = await operations.budget(tenant_id=tenant.id)
@@ -271,7 +273,7 @@ async def test_a_budget_is_told_with_what_is_left(
 
 
 @pytest.mark.parametrize("bought", [True, False])
-async def test_a_resolution_is_written_down_once(
+async def test_resolution_is_audited_once(
     operations: OperationsService, identity: Identity, tenant: Tenant, *, bought: bool
 ) -> None:
     generation = await _add(operations.database, tenant, status=UNKNOWN)
@@ -284,7 +286,7 @@ async def test_a_resolution_is_written_down_once(
     assert entry.details == {"bought": str(bought).lower()}
 
 
-async def test_a_resolution_that_cannot_be_written_down_is_not_made(
+async def test_resolution_without_audit_is_rolled_back(
     operations: OperationsService, identity: Identity, tenant: Tenant
 ) -> None:
     generation = await _add(operations.database, tenant, status=UNKNOWN, idempotency_key="k")

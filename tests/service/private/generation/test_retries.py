@@ -1,4 +1,4 @@
-"""Requests that are sent again without an Idempotency-Key: each order is taken by one at a time, and bought once."""
+"""Retries without an Idempotency-Key: one request at a time adopts an order, and it is bought once."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,20 +18,20 @@ CONTENT = "c" * 64
 
 @pytest.fixture
 def backend() -> str:
-    """SQLite: the SQL is a test of the repository's."""
+    """SQLite only: the SQL is tested with the repository."""
     return "sqlite"
 
 
 @pytest.fixture
 def tenant(data: Repositories) -> Tenant:
-    """A tenant."""
+    """Return a tenant."""
     return add_tenant(data)
 
 
 def _adopt(
     data: Repositories, tenant: Tenant, follower: str = "second", *, says_so: bool = False, window: float = WINDOW
 ) -> Generation | Verdict:
-    """What a request turns out to be."""
+    """Adopt an order for a request, or return the verdict."""
     return Repetition(CONTENT, follower, tenant.id, says_so, window).adopt(data)
 
 
@@ -64,7 +64,7 @@ def _guid(found: Generation | Verdict) -> str:
     return found.guid
 
 
-def test_a_request_that_is_the_first_of_its_content_is_new(data: Repositories, tenant: Tenant) -> None:
+def test_first_request_with_its_content_is_new(data: Repositories, tenant: Tenant) -> None:
     _lost(data, tenant, content="d" * 64)
     _lost(data, add_tenant(data))
     for says_so in (True, False):
@@ -72,7 +72,7 @@ def test_a_request_that_is_the_first_of_its_content_is_new(data: Repositories, t
 
 
 @pytest.mark.parametrize("status", [ACCEPTED, CALLING])
-def test_a_lost_order_is_adopted_once_until_that_client_is_gone_too(
+def test_lost_order_is_adopted_again_only_after_another_loss(
     data: Repositories, tenant: Tenant, status: GenerationStatus
 ) -> None:
     lost = _lost(data, tenant, status=status)
@@ -85,16 +85,14 @@ def test_a_lost_order_is_adopted_once_until_that_client_is_gone_too(
 
 
 @pytest.mark.parametrize("status", [STORED, FAILED])
-def test_a_lost_order_that_is_over_is_adopted_once(
-    data: Repositories, tenant: Tenant, status: GenerationStatus
-) -> None:
+def test_finished_lost_order_is_adopted_once(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
     lost = _lost(data, tenant)
     _end(data, lost, status)
     assert _guid(_adopt(data, tenant, "second")) == lost.guid
     assert _adopt(data, tenant, "third") is Verdict.NEW
 
 
-def test_each_of_several_lost_orders_is_adopted_by_one_the_oldest_first(data: Repositories, tenant: Tenant) -> None:
+def test_lost_orders_are_adopted_oldest_first(data: Repositories, tenant: Tenant) -> None:
     open_one, *lost = _followed(data, tenant), *(_lost(data, tenant) for _ in range(3))
     adopted = [_guid(_adopt(data, tenant, f"follower {number}")) for number in range(3)]
     assert adopted == [each.guid for each in lost]
@@ -102,7 +100,7 @@ def test_each_of_several_lost_orders_is_adopted_by_one_the_oldest_first(data: Re
     assert _guid(_adopt(data, tenant, "late", says_so=True)) == open_one.guid
 
 
-def test_an_unknown_order_answers_every_such_request(data: Repositories, tenant: Tenant) -> None:
+def test_unknown_order_is_returned_to_every_retry(data: Repositories, tenant: Tenant) -> None:
     unknown = _followed(data, tenant)
     _end(data, unknown, UNKNOWN)
     for number in range(3):
@@ -110,7 +108,7 @@ def test_an_unknown_order_answers_every_such_request(data: Repositories, tenant:
 
 
 @pytest.mark.parametrize(("ago", "recognized"), [(WINDOW - 5, True), (WINDOW + 5, False)])
-def test_a_loss_and_an_unknown_outcome_are_remembered_for_a_while(
+def test_loss_and_unknown_outcome_are_recognized_within_the_window(
     data: Repositories, tenant: Tenant, ago: float, *, recognized: bool
 ) -> None:
     made = clock.now() - timedelta(seconds=2 * WINDOW)
@@ -123,16 +121,14 @@ def test_a_loss_and_an_unknown_outcome_are_remembered_for_a_while(
     assert lost.guid != unknown.guid
 
 
-def test_with_a_window_of_nothing_nothing_is_a_repetition(data: Repositories, tenant: Tenant) -> None:
+def test_window_of_zero_disables_retries(data: Repositories, tenant: Tenant) -> None:
     _lost(data, tenant)
     _end(data, _followed(data, tenant), UNKNOWN)
     for says_so in (True, False):
         assert _adopt(data, tenant, says_so=says_so, window=0) is Verdict.NEW
 
 
-def test_who_says_so_adopts_the_oldest_open_order_before_its_loss_is_noticed(
-    data: Repositories, tenant: Tenant
-) -> None:
+def test_marked_retry_adopts_the_oldest_open_order(data: Repositories, tenant: Tenant) -> None:
     first, second = _followed(data, tenant), _followed(data, tenant, follower="other")
     assert _adopt(data, tenant, "third") is Verdict.PERHAPS
     assert _guid(_adopt(data, tenant, "third", says_so=True)) == first.guid
@@ -141,19 +137,19 @@ def test_who_says_so_adopts_the_oldest_open_order_before_its_loss_is_noticed(
     assert second.guid not in {first.guid, lost.guid}
 
 
-def test_who_says_so_adopts_what_was_stored_just_now_once(data: Repositories, tenant: Tenant) -> None:
+def test_marked_retry_adopts_a_recently_stored_order_once(data: Repositories, tenant: Tenant) -> None:
     long_over, ended, failed = (_followed(data, tenant) for _ in range(3))
     _end(data, long_over, STORED, ago=RECENTLY_SECONDS + 2)
     _end(data, ended, STORED)
-    # A client that was told of a failure asks for another attempt.
+    # The client got the failure and wants a new attempt.
     _end(data, failed, FAILED)
     assert _adopt(data, tenant) is Verdict.NEW
     assert _guid(_adopt(data, tenant, "second", says_so=True)) == ended.guid
     assert _adopt(data, tenant, "third", says_so=True) is Verdict.NEW
 
 
-def test_a_repetition_that_followed_to_the_end_may_be_lost_unnoticed(data: Repositories, tenant: Tenant) -> None:
-    """A proxy in front may hide that the client of the first repetition is gone, too."""
+def test_adopting_retry_may_be_lost_unnoticed(data: Repositories, tenant: Tenant) -> None:
+    """A proxy in front may hide that the client of the first retry is gone, too."""
     followed = _followed(data, tenant)
     assert _guid(_adopt(data, tenant, "second", says_so=True)) == followed.guid
     _end(data, followed, STORED)
@@ -161,7 +157,7 @@ def test_a_repetition_that_followed_to_the_end_may_be_lost_unnoticed(data: Repos
     assert _adopt(data, tenant, "fourth", says_so=True) is Verdict.NEW
 
 
-def test_a_cancelled_order_is_never_a_repetitions(data: Repositories, tenant: Tenant) -> None:
+def test_cancelled_order_is_never_adopted(data: Repositories, tenant: Tenant) -> None:
     _lost(data, tenant, status=CANCELLED)
     cancelled = _followed(data, tenant, status=ACCEPTED)
     _end(data, cancelled, CANCELLED)

@@ -1,4 +1,4 @@
-"""How a generation ends: status, images and charge together, and the budget exact whatever is found out later."""
+"""Settlement writes status, images and charge together, and the budget stays exact whatever is found out later."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ TOKENS_COST = 10 * 1 + 100 * 10
 
 
 def _reserved(data: Repositories, tenant: Tenant, *, count: int = 1, model: str = "priced") -> Generation:
-    """A generation whose upstream is being asked, with its budget reserved."""
+    """Add a generation whose upstream is being called, with its budget reserved."""
     order = new_order(count=count, model=model)
     bound = PRICES.upper_bound(order)
     data.budgets.lock(MONTH, tenant_id=tenant.id)
@@ -77,7 +77,7 @@ async def _end(database: Database, generation: Generation, error: BaseException)
 
 
 async def _budget(database: Database, tenant: Tenant) -> tuple[int, int]:
-    """What is spent, and what is reserved."""
+    """Return the spent and the reserved amount."""
     spending = await database.read(lambda data: data.budgets.get(MONTH, tenant_id=tenant.id))
     return spending.spent_micro_usd, spending.reserved_micro_usd
 
@@ -93,14 +93,14 @@ async def test_stored_pictures_are_charged_once(database: Database, tenant: Tena
     assert tuple(image.guid for image in images) == generation.image_guids
 
 
-async def test_what_came_is_charged_and_no_more(database: Database, tenant: Tenant) -> None:
+async def test_only_received_pictures_are_charged(database: Database, tenant: Tenant) -> None:
     generation = await _claim(database, tenant, count=3)
     stored = await _record(database, generation, pictures=1)
     assert (stored.cost_micro_usd, stored.image_count) == (PRICE, 1)
     assert await _budget(database, tenant) == (PRICE, 0)
 
 
-async def test_an_answer_that_tells_its_tokens_is_charged_by_them(database: Database, tenant: Tenant) -> None:
+async def test_reported_tokens_determine_the_charge(database: Database, tenant: Tenant) -> None:
     generation = await _claim(database, tenant, model="by-tokens")
     assert generation.reserved_micro_usd is not None
     assert generation.reserved_micro_usd > TOKENS_COST
@@ -109,13 +109,13 @@ async def test_an_answer_that_tells_its_tokens_is_charged_by_them(database: Data
     assert await _budget(database, tenant) == (TOKENS_COST, 0)
 
 
-async def test_what_has_no_price_is_stored_and_charges_nothing(database: Database, tenant: Tenant) -> None:
+async def test_unpriced_picture_is_stored_without_a_charge(database: Database, tenant: Tenant) -> None:
     stored = await _record(database, await _claim(database, tenant, model="fake"))
     assert (stored.status, stored.cost_micro_usd) == (STORED, None)
     assert await _budget(database, tenant) == (0, 0)
 
 
-async def test_what_failed_is_given_back_once(database: Database, tenant: Tenant) -> None:
+async def test_failure_releases_the_reservation_once(database: Database, tenant: Tenant) -> None:
     generation, other = [await _claim(database, tenant) for _ in range(2)]
     assert await _end(database, generation, core.PromptRefusedException())
     assert not await _end(database, generation, core.PromptRefusedException())
@@ -124,7 +124,9 @@ async def test_what_failed_is_given_back_once(database: Database, tenant: Tenant
     assert other.reserved_micro_usd == PRICE
 
 
-async def test_what_is_unknown_is_held_until_a_picture_turns_up(database: Database, tenant: Tenant) -> None:
+async def test_unknown_outcome_keeps_the_reservation_until_a_picture_is_found(
+    database: Database, tenant: Tenant
+) -> None:
     generation = await _claim(database, tenant, model="by-tokens")
     assert await _end(database, generation, core.UpstreamSilentException())
     assert not await _end(database, generation, core.UpstreamSilentException())
@@ -136,7 +138,7 @@ async def test_what_is_unknown_is_held_until_a_picture_turns_up(database: Databa
 
 @pytest.mark.parametrize("model", ["priced", "by-tokens", "fake"])
 @pytest.mark.parametrize("bought", [True, False])
-async def test_a_picture_that_turns_up_after_a_resolution_is_charged_what_it_cost(
+async def test_picture_found_after_a_resolution_corrects_the_charge(
     database: Database, tenant: Tenant, tmp_path: Path, model: str, *, bought: bool
 ) -> None:
     generation = await _claim(database, tenant, model=model)
@@ -153,7 +155,7 @@ async def test_a_picture_that_turns_up_after_a_resolution_is_charged_what_it_cos
 
 
 @pytest.mark.parametrize("status", [STORED, FAILED, UNKNOWN])
-async def test_whatever_ends_it_first_of_two_at_once_counts(
+async def test_first_of_two_concurrent_outcomes_counts(
     database: Database, tenant: Tenant, status: GenerationStatus
 ) -> None:
     generation = await _claim(database, tenant)
@@ -166,12 +168,12 @@ async def test_whatever_ends_it_first_of_two_at_once_counts(
         await _end(database, generation, error)
     found = await database.read(lambda data: data.generations.find(generation.guid))
     assert found is not None
-    # That the upstream certainly did nothing is knowledge, where nothing was known before.
+    # That the upstream certainly did nothing replaces an unknown outcome.
     assert found.status is (FAILED if status is UNKNOWN else status)
     assert await _budget(database, tenant) == (PRICE if status is STORED else 0, 0)
 
 
-async def test_the_pictures_of_a_removed_tenant_are_nobodys(database: Database, tenant: Tenant) -> None:
+async def test_pictures_of_a_removed_tenant_are_not_recorded(database: Database, tenant: Tenant) -> None:
     generation = await _claim(database, tenant)
     await _end(database, generation, core.UpstreamSilentException())
     await database.write(lambda data: data.generations.delete_settled(tenant_id=tenant.id))
@@ -179,7 +181,7 @@ async def test_the_pictures_of_a_removed_tenant_are_nobodys(database: Database, 
         await _record(database, generation)
 
 
-async def test_pictures_that_were_deleted_are_not_recorded_again(database: Database, tenant: Tenant) -> None:
+async def test_deleted_pictures_are_not_recorded_again(database: Database, tenant: Tenant) -> None:
     generation = await _claim(database, tenant)
     await _record(database, generation)
     await database.write(lambda data: data.images.delete(generation.image_guids[0], tenant_id=tenant.id))
@@ -188,7 +190,7 @@ async def test_pictures_that_were_deleted_are_not_recorded_again(database: Datab
     assert await _budget(database, tenant) == (PRICE, 0)
 
 
-async def test_webhooks_are_told_of_each_ending_once(database: Database, tenant: Tenant) -> None:
+async def test_each_outcome_enqueues_one_webhook_event(database: Database, tenant: Tenant) -> None:
     webhook = new_webhook(tenant.id)
     await database.write(lambda data: data.webhooks.insert(webhook))
     stored, failed = [await _claim(database, tenant) for _ in range(2)]
@@ -203,18 +205,18 @@ async def test_webhooks_are_told_of_each_ending_once(database: Database, tenant:
 
 
 @pytest.mark.parametrize("code", sorted(EXCEPTIONS))
-def test_an_error_is_raised_again_as_what_it_was(code: str) -> None:
+def test_stored_error_is_raised_again_unchanged(code: str) -> None:
     error = GenerationError(code=code, detail="d", context={"a": "b"}, retry_after_seconds=3)
     again = exception_of(error)
     assert (type(again), again.code) == (EXCEPTIONS[code], code)
     assert (again.message, again.context, again.retry_after_seconds) == ("d", {"a": "b"}, 3)
 
 
-def test_an_error_of_another_release_is_an_error_of_generation() -> None:
+def test_unknown_error_code_is_a_generation_exception() -> None:
     assert type(exception_of(GenerationError(code="of tomorrow", detail="d"))) is core.ImageGenerationException
 
 
-def test_every_exception_that_may_end_a_generation_is_known_by_its_code() -> None:
+def test_every_exception_is_found_by_its_code() -> None:
     kinds: list[type[core.PixyProxyException]] = [core.PixyProxyException]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())

@@ -1,4 +1,4 @@
-"""Taking orders in: pay once, never lose what was paid for."""
+"""Accept orders: pay once, never lose a paid picture."""
 
 import asyncio
 import hashlib
@@ -39,14 +39,14 @@ PRICED = FOX.model_copy(update={"model": "priced"})
 
 
 async def _set_budget(process: Process, tenant: Tenant, pictures: int) -> None:
-    """Give the tenant a budget of so many pictures a month."""
+    """Give the tenant a monthly budget for this many pictures."""
     limited = tenant.model_copy(update={"monthly_budget_usd": Decimal(pictures * PRICE) / 1_000_000})
     await process.database.write(lambda data: data.tenants.update(limited))
 
 
 @pytest.fixture
 async def pair(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[list[Process]]:
-    """Two processes."""
+    """Yield two processes."""
     started = [await start_process(database, store, drawer.pooled()) for _ in range(2)]
     yield started
     for each in started:
@@ -54,12 +54,12 @@ async def pair(database: Database, store: LocalStore, drawer: FakeDrawer) -> Asy
 
 
 async def _places_taken(process: Process) -> tuple[int, int]:
-    """How many places are taken in the process, and at upstreams."""
+    """Return the slots in use in the process and at the upstreams."""
     places = await process.database.read(lambda data: data.upstreams.count_places(now=clock.seconds()))
     return process.places.used, sum(places.values())
 
 
-async def test_a_picture_is_kept_and_recorded_with_what_it_is(
+async def test_picture_is_stored_and_recorded_with_its_details(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     submitted = await process.submit(principal=principal, key=KEY)
@@ -79,20 +79,20 @@ async def test_a_picture_is_kept_and_recorded_with_what_it_is(
     assert drawer.prompts == [FOX.prompt]
 
 
-async def test_an_order_of_several_gives_as_many_in_their_order(process: Process, principal: Principal) -> None:
+async def test_order_for_several_pictures_returns_them_in_order(process: Process, principal: Principal) -> None:
     made = await process.make(NewOrder(prompt="a", count=4), principal=principal)
     assert tuple(image.guid for image in made.images) == made.generation.image_guids
     assert len({image.sha256 for image in made.images}) == made.generation.image_count == 4
     assert len(await process.watcher.pictures(made)) == 4
 
 
-async def test_nothing_is_left_in_the_spool(process: Process, principal: Principal) -> None:
+async def test_spool_is_empty_afterwards(process: Process, principal: Principal) -> None:
     await process.make(NewOrder(prompt="a", count=2, previews=1), principal=principal)
     await process.finish()
     assert process.spooled == []
 
 
-async def test_a_request_says_who_may_see_its_picture(process: Process, principal: Principal) -> None:
+async def test_request_sets_the_visibility(process: Process, principal: Principal) -> None:
     private = FOX.model_copy(update={"visibility": Visibility.PRIVATE})
     (image,) = (await process.make(private, principal=principal)).images
     assert image.visibility is Visibility.PRIVATE
@@ -109,7 +109,7 @@ async def test_a_request_says_who_may_see_its_picture(process: Process, principa
     ],
     ids=["empty", "blank", "too many", "NaN", "surrogate"],
 )
-async def test_an_invalid_order_buys_nothing(
+async def test_invalid_order_buys_nothing(
     process: Process, principal: Principal, drawer: FakeDrawer, invalid: ImagePrompt | NewOrder
 ) -> None:
     with pytest.raises(core.ImagePromptException):
@@ -118,7 +118,7 @@ async def test_an_invalid_order_buys_nothing(
     assert await process.of_key(KEY, principal=principal) is None
 
 
-async def test_without_a_key_each_request_buys_a_picture(
+async def test_each_request_without_a_key_buys_a_picture(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     first, second = [await process.make(principal=principal) for _ in range(2)]
@@ -126,7 +126,9 @@ async def test_without_a_key_each_request_buys_a_picture(
     assert len(drawer.asked) == 2
 
 
-async def test_a_repeated_key_replays_its_picture(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
+async def test_repeated_key_returns_the_same_picture(
+    process: Process, principal: Principal, drawer: FakeDrawer
+) -> None:
     made = await process.make(principal=principal, key=KEY)
     again = await process.submit(principal=principal, key=KEY)
     assert again == Submission(made.generation.guid, principal.tenant_id, replayed=True)
@@ -139,7 +141,7 @@ async def test_a_repeated_key_replays_its_picture(process: Process, principal: P
     [ImagePrompt(prompt="a hen"), FOX.model_copy(update={"size": "auto"}), FOX.model_copy(update={"filename": "a"})],
     ids=["prompt", "size", "filename"],
 )
-async def test_a_repeated_key_with_another_request_is_a_mismatch(
+async def test_repeated_key_with_another_request_is_a_mismatch(
     process: Process, principal: Principal, drawer: FakeDrawer, other: ImagePrompt
 ) -> None:
     await process.make(principal=principal, key=KEY)
@@ -148,7 +150,7 @@ async def test_a_repeated_key_with_another_request_is_a_mismatch(
     assert len(drawer.asked) == 1
 
 
-async def test_the_key_of_another_tenant_is_another_key(
+async def test_keys_are_separate_per_tenant(
     process: Process, principal: Principal, other_principal: Principal, drawer: FakeDrawer
 ) -> None:
     mine, theirs = [await process.make(principal=each, key=KEY) for each in (principal, other_principal)]
@@ -157,7 +159,7 @@ async def test_the_key_of_another_tenant_is_another_key(
     assert len(drawer.asked) == 2
 
 
-async def test_a_repeated_key_that_is_being_worked_on_is_the_same_generation_and_the_others_go_on(
+async def test_repeated_key_joins_the_running_generation(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -172,7 +174,7 @@ async def test_a_repeated_key_that_is_being_worked_on_is_the_same_generation_and
     assert len(drawer.asked) == 2
 
 
-async def test_twenty_requests_at_once_with_one_key_get_one_picture(
+async def test_concurrent_requests_with_one_key_get_one_picture(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     made = await asyncio.gather(*(process.make(principal=principal, key=KEY) for _ in range(20)))
@@ -191,7 +193,7 @@ async def test_two_processes_with_one_key_buy_once(
     await other.stop()
 
 
-async def test_a_replay_takes_no_place(database: Database, store: LocalStore, principal: Principal) -> None:
+async def test_replay_takes_no_slot(database: Database, store: LocalStore, principal: Principal) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
     process = await start_process(database, store, drawer.pooled(concurrency=1))
@@ -207,7 +209,7 @@ async def test_a_replay_takes_no_place(database: Database, store: LocalStore, pr
     await process.stop()
 
 
-async def test_what_has_to_wait_is_accepted_and_made_in_its_turn(
+async def test_waiting_orders_are_accepted_and_executed_in_turn(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -222,7 +224,7 @@ async def test_what_has_to_wait_is_accepted_and_made_in_its_turn(
     await process.stop()
 
 
-async def test_a_full_queue_claims_and_reserves_nothing(
+async def test_full_queue_claims_and_reserves_nothing(
     database: Database, store: LocalStore, tenant: Tenant, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -240,9 +242,7 @@ async def test_a_full_queue_claims_and_reserves_nothing(
     await process.stop()
 
 
-async def test_a_full_queue_has_room_for_an_order_that_is_repeated_and_for_no_other(
-    database: Database, store: LocalStore, principal: Principal
-) -> None:
+async def test_full_queue_accepts_only_replays(database: Database, store: LocalStore, principal: Principal) -> None:
     drawer = FakeDrawer()
     drawer.close_gate()
     process = await start_process(database, store, drawer.pooled(concurrency=1), queue_size=1)
@@ -264,7 +264,7 @@ async def test_a_full_queue_has_room_for_an_order_that_is_repeated_and_for_no_ot
     [core.UpstreamSilentException(), core.UpstreamTimeoutException(), ZeroDivisionError()],
     ids=lambda error: type(error).__name__,
 )
-async def test_what_may_have_been_bought_is_unknown_and_never_bought_again(
+async def test_possible_purchase_is_unknown_and_never_repeated(
     process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
 ) -> None:
     drawer.error = error
@@ -283,7 +283,7 @@ async def test_what_may_have_been_bought_is_unknown_and_never_bought_again(
     [core.PromptRefusedException(), core.UpstreamBusyException(), core.UpstreamErrorException()],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_key_that_bought_nothing_may_try_again(
+async def test_key_that_bought_nothing_may_be_retried(
     process: Process, principal: Principal, drawer: FakeDrawer, error: Exception
 ) -> None:
     drawer.error = error
@@ -294,7 +294,7 @@ async def test_a_key_that_bought_nothing_may_try_again(
     assert len(drawer.asked) == 2
 
 
-async def test_a_key_whose_answer_was_no_picture_gives_the_same_error_again(
+async def test_key_without_a_picture_repeats_its_error(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.error = core.UpstreamAnswerException()
@@ -309,7 +309,7 @@ async def test_a_key_whose_answer_was_no_picture_gives_the_same_error_again(
     assert (generation.status, generation.cost_micro_usd) == (GenerationStatus.FAILED, 0)
 
 
-async def test_the_key_of_a_deleted_picture_makes_no_other(
+async def test_key_of_a_deleted_picture_makes_no_other(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     (image,) = (await process.make(principal=principal, key=KEY)).images
@@ -320,7 +320,7 @@ async def test_the_key_of_a_deleted_picture_makes_no_other(
     assert len(drawer.asked) == 1
 
 
-async def test_a_caller_that_hangs_up_gets_its_picture_later(
+async def test_disconnected_caller_gets_its_picture_later(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -337,7 +337,7 @@ async def test_a_caller_that_hangs_up_gets_its_picture_later(
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_a_caller_that_hangs_up_at_any_moment_leaves_no_place_taken(
+async def test_caller_cancelled_at_any_moment_frees_its_slot(
     database: Database, store: LocalStore, principal: Principal, steps: int
 ) -> None:
     process = await start_process(database, store, FakeDrawer().pooled(concurrency=1))
@@ -354,16 +354,14 @@ async def test_a_caller_that_hangs_up_at_any_moment_leaves_no_place_taken(
     await process.stop()
 
 
-async def test_a_store_that_cannot_be_used_buys_nothing(
-    process: Process, principal: Principal, drawer: FakeDrawer
-) -> None:
+async def test_unusable_store_buys_nothing(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     process.store.folder.write_text("in the way")
     with pytest.raises(core.ImageStorageException):
         await process.make(principal=principal, key=KEY)
     assert drawer.asked == []
 
 
-async def test_a_database_that_is_away_buys_nothing_and_leaves_nothing(
+async def test_database_outage_buys_nothing_and_leaves_nothing(
     process: Process, principal: Principal, drawer: FakeDrawer, outage: Outage
 ) -> None:
     outage.lasts = True
@@ -393,7 +391,7 @@ async def test_no_connection_is_held_while_the_upstream_draws(
 
 
 @pytest.mark.parametrize("model", [None, "fake", "another"])
-async def test_a_model_that_is_not_allowed_buys_nothing(
+async def test_disallowed_model_buys_nothing(
     process: Process, principal: Principal, drawer: FakeDrawer, model: str | None
 ) -> None:
     limited = principal.model_copy(update={"allowed_models": frozenset({"vendor/model"})})
@@ -405,7 +403,7 @@ async def test_a_model_that_is_not_allowed_buys_nothing(
 
 
 @pytest.mark.parametrize(("model", "allowed"), [("a", {"a"}), ("a", {"a", "b"}), (None, {"fake"}), ("a", None)])
-async def test_a_model_that_is_allowed_is_used(
+async def test_allowed_model_is_used(
     process: Process, principal: Principal, drawer: FakeDrawer, model: str | None, allowed: set[str] | None
 ) -> None:
     limited = principal.model_copy(update={"allowed_models": None if allowed is None else frozenset(allowed)})
@@ -414,9 +412,7 @@ async def test_a_model_that_is_allowed_is_used(
     assert [order.model for order in drawer.asked] == [model or "fake"]
 
 
-async def test_a_model_that_no_upstream_serves_claims_nothing(
-    database: Database, store: LocalStore, principal: Principal
-) -> None:
+async def test_unserved_model_claims_nothing(database: Database, store: LocalStore, principal: Principal) -> None:
     drawer = FakeDrawer()
     process = await start_process(database, store, PooledUpstream("a", drawer, ("only",), 1, 1, None))
     with pytest.raises(core.ModelUnknownException):
@@ -425,16 +421,14 @@ async def test_a_model_that_no_upstream_serves_claims_nothing(
     await process.stop()
 
 
-async def test_a_budget_that_could_not_be_kept_buys_nothing(
-    process: Process, principal: Principal, drawer: FakeDrawer
-) -> None:
+async def test_budget_without_a_price_buys_nothing(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     with pytest.raises(core.BudgetUnpricedException):
         await process.make(principal=principal.model_copy(update={"has_budget": True}), key=KEY)
     assert drawer.asked == []
     assert await process.of_key(KEY, principal=principal) is None
 
 
-async def test_a_budget_is_spent_to_the_last_picture_and_no_further(
+async def test_budget_can_be_spent_exactly(
     process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
 ) -> None:
     await _set_budget(process, tenant, 3)
@@ -448,7 +442,7 @@ async def test_a_budget_is_spent_to_the_last_picture_and_no_further(
     assert len(drawer.asked) == 3
 
 
-async def test_orders_at_once_do_not_overrun_the_budget(
+async def test_concurrent_orders_stay_within_the_budget(
     process: Process, tenant: Tenant, principal: Principal, drawer: FakeDrawer
 ) -> None:
     await _set_budget(process, tenant, 7)
@@ -473,7 +467,7 @@ async def test_a_replay_reserves_nothing(
     assert (await process.spending(generation)).spent_micro_usd == PRICE
 
 
-async def test_a_generation_names_who_asked_and_who_works_on_it(
+async def test_generation_has_its_subject_and_lease_owner(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -488,9 +482,7 @@ def _png(seed: int) -> io.BytesIO:
     return io.BytesIO(pictures.png(8, 8, seed=seed))
 
 
-async def test_pictures_of_an_order_reach_the_upstream(
-    process: Process, principal: Principal, drawer: FakeDrawer
-) -> None:
+async def test_input_pictures_reach_the_upstream(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
     uploads = [Upload(field="image", content=_png(1)), Upload(field="mask", content=_png(2))]
     await process.submit(edit, principal=principal, uploads=uploads)
@@ -500,7 +492,7 @@ async def test_pictures_of_an_order_reach_the_upstream(
     assert process.spooled == []
 
 
-async def test_a_replay_of_an_order_with_pictures_leaves_none_of_its_own(
+async def test_replay_with_inputs_leaves_no_input_files(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     edit = NewOrder(prompt="a hat", operation=Operation.EDIT)
@@ -519,7 +511,7 @@ async def test_a_replay_of_an_order_with_pictures_leaves_none_of_its_own(
 @pytest.mark.parametrize(
     "second", [io.BytesIO(b"no picture at all"), ImageGuid("absent")], ids=["no picture", "no image"]
 )
-async def test_an_order_with_what_is_no_picture_claims_and_leaves_nothing(
+async def test_invalid_input_picture_claims_and_leaves_nothing(
     process: Process, principal: Principal, drawer: FakeDrawer, second: io.BytesIO | ImageGuid
 ) -> None:
     uploads = [Upload(field="image", content=_png(1)), Upload(field="mask", content=second)]
@@ -531,7 +523,7 @@ async def test_an_order_with_what_is_no_picture_claims_and_leaves_nothing(
     assert (process.store.orders.list_guids(), drawer.asked) == ({}, [])
 
 
-async def test_a_paid_picture_is_stored_even_if_there_is_no_thread_for_it_at_first(
+async def test_paid_picture_is_stored_after_thread_exhaustion(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     refused: list[object] = []
@@ -556,7 +548,7 @@ async def _submit_again(process: Process, principal: Principal, *, says_repeated
     return await process.service.submit(FOX, principal=principal, idempotency_key=None, says_repeated=says_repeated)
 
 
-async def test_of_repetitions_at_once_at_two_processes_each_takes_one_lost_order(
+async def test_concurrent_retries_adopt_different_lost_orders(
     process: Process, database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -567,7 +559,7 @@ async def test_of_repetitions_at_once_at_two_processes_each_takes_one_lost_order
     again = await asyncio.gather(*(_submit_again(each, principal) for each in (patient, other)))
     assert {each.guid for each in again} == {each.guid for each in lost}
     assert [each.replayed for each in again] == [True, True]
-    # A further one is a new order, once nobody has noticed a loss for a while.
+    # A further request is a new order after a while without notice of a loss.
     third, fourth = await asyncio.gather(*(_submit_again(each, principal) for each in (patient, other)))
     assert (third.replayed, fourth.replayed) == (False, False)
     drawer.open_gate()
@@ -577,7 +569,7 @@ async def test_of_repetitions_at_once_at_two_processes_each_takes_one_lost_order
     assert len(drawer.asked) == await process.count_generations(principal.tenant_id) == 4
 
 
-async def test_a_request_like_an_open_one_waits_for_notice_of_a_loss_and_then_takes_its_order(
+async def test_request_like_an_open_one_waits_and_adopts_its_order(
     database: Database, store: LocalStore, principal: Principal, drawer: FakeDrawer
 ) -> None:
     process = await start_process(database, store, drawer.pooled(), retry_window_seconds=600)
@@ -594,7 +586,7 @@ async def test_a_request_like_an_open_one_waits_for_notice_of_a_loss_and_then_ta
     await process.stop()
 
 
-async def test_what_waits_is_cancelled_and_charges_nothing(
+async def test_cancelled_waiting_order_charges_nothing(
     database: Database, store: LocalStore, principal: Principal, other_principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -606,7 +598,7 @@ async def test_what_waits_is_cancelled_and_charges_nothing(
         await process.service.cancel(waiting.guid, tenant_id=other_principal.tenant_id)
     with pytest.raises(core.GenerationInFlightException):
         await process.service.cancel(begun.guid, tenant_id=principal.tenant_id)
-    # The second time it is over, and so is erased.
+    # The second call finds it finished and erases it.
     cancelled_twice = [await process.service.cancel(waiting.guid, tenant_id=principal.tenant_id) for _ in range(2)]
     assert cancelled_twice == [True, False]
     with pytest.raises(core.GenerationCancelledException):
@@ -622,7 +614,7 @@ async def test_what_waits_is_cancelled_and_charges_nothing(
     await process.stop()
 
 
-async def test_an_order_is_either_cancelled_or_executed(
+async def test_order_is_either_cancelled_or_executed(
     database: Database, store: LocalStore, principal: Principal
 ) -> None:
     drawer = FakeDrawer()
@@ -648,7 +640,7 @@ async def test_an_order_is_either_cancelled_or_executed(
 
 
 @pytest.mark.parametrize("of", ["tenant", "key"])
-async def test_of_fifty_orders_at_once_exactly_so_many_are_taken_as_a_minute_has(
+async def test_concurrent_orders_stop_exactly_at_the_minute_limit(
     process: Process, pair: list[Process], drawer: FakeDrawer, tenant: Tenant, of: str
 ) -> None:
     limited = principal_of(tenant).model_copy(update={f"{of}_images_per_minute": 20})
@@ -663,15 +655,13 @@ async def test_of_fifty_orders_at_once_exactly_so_many_are_taken_as_a_minute_has
     for each in pair:
         await each.finish()
     assert len(drawer.asked) == await process.count_generations(tenant.id) == 10
-    # The limit is of this key alone, or of all of the tenant's.
+    # The limit applies to this key only, or to the whole tenant.
     another = limited.model_copy(update={"subject": principal_of(tenant).subject})
     (end,) = await asyncio.gather(process.submit(orders[0], principal=another), return_exceptions=True)
     assert type(end) is (Submission if of == "key" else core.ImageLimitException)
 
 
-async def test_an_order_beyond_the_limit_of_a_minute_is_taken_when_the_minute_is_over(
-    process: Process, principal: Principal
-) -> None:
+async def test_minute_limit_ends_with_the_minute(process: Process, principal: Principal) -> None:
     limited = principal.model_copy(update={"tenant_images_per_minute": 1})
     first = await process.submit(principal=limited)
     with pytest.raises(core.ImageLimitException):

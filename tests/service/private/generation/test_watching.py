@@ -1,4 +1,4 @@
-"""Watching generations: every way of looking, from whichever process, sees the same one."""
+"""Every way to watch a generation shows the same state, from any process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ WITH_PREVIEWS = NewOrder(prompt="a red fox", previews=2)
 
 @pytest.fixture
 async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[GenerationWatcher]:
-    """Who watches from another process of this machine."""
+    """Yield the watcher of another process on this machine."""
     started = await start_process(database, store, drawer.pooled())
     yield started.watcher
     await started.stop()
@@ -46,7 +46,7 @@ async def other(database: Database, store: LocalStore, drawer: FakeDrawer) -> As
 
 @pytest.fixture
 async def narrow(database: Database, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
-    """A process whose upstream has one place, and whose gate is closed."""
+    """Yield a process whose upstream has one slot, and whose fake upstream is blocked."""
     drawer.close_gate()
     started = await start_process(database, store, drawer.pooled(concurrency=1))
     yield started
@@ -56,7 +56,7 @@ async def narrow(database: Database, store: LocalStore, drawer: FakeDrawer) -> A
 async def _follow(
     watcher: GenerationWatcher, guid: GenerationGuid, principal: Principal, *, after: int = 0, until: int = FINAL_ID
 ) -> list[GenerationEvent]:
-    """The events from one to the other, both excluded and included."""
+    """Return the events between two ids, from after the first to the second inclusive."""
     seen = []
     async with asyncio.timeout(LONG_ENOUGH):
         stream = watcher.events(guid, tenant_id=principal.tenant_id, after=after)
@@ -78,7 +78,7 @@ def _final(events: list[GenerationEvent]) -> Standing:
     return last
 
 
-async def test_everyone_who_waits_gets_the_same_pictures(
+async def test_all_waiting_clients_get_the_same_pictures(
     process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -96,7 +96,7 @@ async def test_everyone_who_waits_gets_the_same_pictures(
     assert len(drawer.asked) == 1
 
 
-async def test_one_who_stops_waiting_stops_nobody_else(
+async def test_cancelled_wait_does_not_affect_other_waits(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -111,7 +111,7 @@ async def test_one_who_stops_waiting_stops_nobody_else(
     assert (await second).images
 
 
-async def test_a_wait_ends_in_time_and_the_work_goes_on(
+async def test_timed_out_wait_does_not_stop_the_work(
     process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -134,7 +134,7 @@ async def test_a_wait_ends_in_time_and_the_work_goes_on(
     ],
     ids=lambda value: getattr(value, "code", None),
 )
-async def test_whoever_asks_later_is_told_the_same_error(
+async def test_later_request_gets_the_same_error(
     process: Process,
     principal: Principal,
     drawer: FakeDrawer,
@@ -154,7 +154,7 @@ async def test_whoever_asks_later_is_told_the_same_error(
 
 
 @pytest.mark.parametrize("over", [True, False])
-async def test_another_tenants_generation_does_not_exist(
+async def test_generation_of_another_tenant_looks_missing(
     process: Process, principal: Principal, other_principal: Principal, drawer: FakeDrawer, *, over: bool
 ) -> None:
     drawer.close_gate()
@@ -172,7 +172,7 @@ async def test_another_tenants_generation_does_not_exist(
             await _follow(process.watcher, guid, other_principal)
 
 
-async def test_a_list_has_ones_own_newest_first_in_pages(
+async def test_list_is_paged_newest_first_and_per_tenant(
     process: Process, principal: Principal, other_principal: Principal
 ) -> None:
     made = [await process.make(principal=principal) for _ in range(3)]
@@ -189,7 +189,7 @@ async def test_a_list_has_ones_own_newest_first_in_pages(
             await process.watcher.list_generations(failed, tenant_id=tenant_id, limit=2, cursor=cursor)
 
 
-async def test_what_waits_stands_in_the_queue_and_then_no_more(
+async def test_only_waiting_generations_have_a_queue_position(
     narrow: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     guids = [(await narrow.submit(principal=principal)).guid for _ in range(3)]
@@ -202,7 +202,7 @@ async def test_what_waits_stands_in_the_queue_and_then_no_more(
     assert all(len(each.found.images) == 1 for each in standing)
 
 
-async def test_every_event_is_told_once_in_order_and_the_last_has_the_pictures(
+async def test_events_come_once_in_order_and_the_last_has_the_pictures(
     narrow: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     first = (await narrow.submit(principal=principal)).guid
@@ -211,7 +211,7 @@ async def test_every_event_is_told_once_in_order_and_the_last_has_the_pictures(
     await _follow(narrow.watcher, guid, principal, until=ACCEPTED_ID)
     drawer.open_gate()
     events = await following
-    # Where it waits may be told anew; all else is told once.
+    # Its position in the queue may be reported again; every other event comes once.
     told = [event_id for event_id in _ids(events) if event_id > ACCEPTED_ID]
     assert _ids(events)[0] == ACCEPTED_ID
     assert told == sorted(set(told))
@@ -219,7 +219,7 @@ async def test_every_event_is_told_once_in_order_and_the_last_has_the_pictures(
     assert _final(await _follow(narrow.watcher, first, principal)).status is STORED
 
 
-async def test_previews_are_shown_whole_here_and_in_another_process(
+async def test_previews_are_complete_in_every_process(
     process: Process, other: GenerationWatcher, principal: Principal, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -236,7 +236,7 @@ async def test_previews_are_shown_whole_here_and_in_another_process(
 
 
 @pytest.mark.parametrize("after", [0, ACCEPTED_ID, CALLING_ID, FIRST_PREVIEW_ID, FIRST_PREVIEW_ID + 1, FINAL_ID])
-async def test_who_comes_back_is_told_what_is_new_and_nothing_again(
+async def test_resumed_stream_has_only_new_events(
     process: Process, principal: Principal, drawer: FakeDrawer, after: int
 ) -> None:
     drawer.close_gate()
@@ -254,7 +254,7 @@ async def test_who_comes_back_is_told_what_is_new_and_nothing_again(
     [(core.PromptRefusedException(), FAILED), (core.UpstreamSilentException(), UNKNOWN)],
     ids=["failed", "unknown"],
 )
-async def test_the_last_event_says_how_it_ended(
+async def test_last_event_has_the_outcome(
     process: Process, principal: Principal, drawer: FakeDrawer, error: Exception, status: GenerationStatus
 ) -> None:
     drawer.error = error
@@ -265,7 +265,7 @@ async def test_the_last_event_says_how_it_ended(
     assert last.found.images == ()
 
 
-async def test_what_another_machine_works_on_is_followed_by_looking(
+async def test_generation_of_another_machine_is_followed_by_polling(
     database: Database, other: GenerationWatcher, tenant: Tenant, principal: Principal
 ) -> None:
     def claim(data: Repositories) -> Generation:
@@ -280,9 +280,7 @@ async def test_what_another_machine_works_on_is_followed_by_looking(
         assert _ids([event async for event in stream]) == [FINAL_ID]
 
 
-async def test_nothing_is_told_where_nothing_happens_for_a_while(
-    process: Process, principal: Principal, drawer: FakeDrawer
-) -> None:
+async def test_idle_stream_sends_heartbeats(process: Process, principal: Principal, drawer: FakeDrawer) -> None:
     drawer.close_gate()
     guid = (await process.submit(principal=principal)).guid
     await drawer.drawing.wait()
@@ -298,7 +296,7 @@ async def test_nothing_is_told_where_nothing_happens_for_a_while(
     assert _final(seen).status is STORED
 
 
-async def test_pictures_are_in_memory_at_first_and_files_later(process: Process, principal: Principal) -> None:
+async def test_new_pictures_are_in_memory_and_later_in_files(process: Process, principal: Principal) -> None:
     made = await process.make(principal=principal)
     (content,) = await process.watcher.pictures(made)
     process.store.recent.forget(made.images[0].guid)

@@ -24,11 +24,11 @@ class FakeListing:
     closed: bool = False
 
     async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
-        """Never called."""
+        """Raise an error: it is never called."""
         raise NotImplementedError
 
     async def list_models(self) -> list[str]:
-        """Return what it was made with."""
+        """Return the given models."""
         if self.hangs:
             await anyio.sleep_forever()
         if self.error is not None:
@@ -36,11 +36,11 @@ class FakeListing:
         return list(self.models)
 
     async def close(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.closed = True
         if self.closing_error is not None:
             raise self.closing_error
 
     def pooled(self, models: tuple[str, ...] | None = None) -> PooledUpstream:
-        """Return it as an upstream of a pool that is asked for these models."""
+        """Return it as an upstream with these models enabled."""
         return PooledUpstream(self.name, self, models, 1, 1, None)

@@ -1,4 +1,4 @@
-"""Orders and upstreams in a transaction of a test's own, and a time that the test moves on."""
+"""Orders and upstreams in a test's own transaction, with a time that the test advances."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ def pooled(
     concurrency: int = 1,
     per_minute: int | None = None,
 ) -> PooledUpstream:
-    """An upstream; what is not named stands in no test's way."""
+    """Return an upstream; parameters that are not given never limit a test."""
     return PooledUpstream(name, FakeListing(name), models, weight, concurrency, per_minute)
 
 
 @dataclass
 class Schedules:
-    """Opens schedules as the services do, one after the other. ``begun`` are the orders that got a place, in turn."""
+    """Creates one schedule after the other, as the services do. ``begun`` are the orders that got a slot, in order."""
 
     data: Repositories
     scheduler: Scheduler
@@ -42,12 +42,12 @@ class Schedules:
     begun: list[Generation] = field(default_factory=list)
 
     def open(self) -> Schedule:
-        """A schedule of this moment."""
+        """Return a schedule for the current time."""
         states = self.data.upstreams.list_named(list(self.scheduler.upstreams), lock=True)
         return Schedule(self.scheduler, self.data, states, self.now)
 
     def order(self, tenant_id: TenantId, model: str = MODEL) -> Generation:
-        """Take an order in, which begins if nobody is in front of it and a place is free."""
+        """Add an order, which starts if no other order waits and a slot is free."""
         schedule = self.open()
         place = schedule.place_at_once(tenant_id, model)
         held = {} if place is None else {name: getattr(place, name) for name in HELD}
@@ -61,7 +61,7 @@ class Schedules:
         return generation
 
     def end(self, generation: Generation, error: BaseException | None = None) -> list[Generation]:
-        """End an order that was begun, and begin what is next."""
+        """Settle a started order, and start the next."""
         current = self.find(generation)
         schedule = self.open()
         ending = stored_ending(status=GenerationStatus.FAILED if error else GenerationStatus.STORED)
@@ -70,37 +70,37 @@ class Schedules:
         return self._begin(schedule)
 
     def settle(self, generation: Generation) -> None:
-        """End an order, and begin nothing."""
+        """Settle an order without starting another."""
         ending = stored_ending(status=GenerationStatus.FAILED)
         assert self.data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id)
 
     def put_back(self, generation: Generation, excluded: frozenset[UpstreamId]) -> None:
-        """Have an order wait for other upstreams."""
+        """Return an order to the queue for other upstreams."""
         assert self.data.queue.put_back(self.find(generation), excluded=excluded, error=None)
 
     def tick(self) -> list[Generation]:
-        """Begin what time alone allows."""
+        """Start what time alone allows."""
         return self._begin(self.open())
 
     def find(self, generation: Generation) -> Generation:
-        """An order as it stands in the table."""
+        """Return an order's current row."""
         found = self.data.generations.get(generation.id, tenant_id=generation.tenant_id)
         assert found is not None
         return found
 
     @property
     def at_work(self) -> list[Generation]:
-        """The orders that have a place, the oldest first."""
+        """Return the orders with a slot, oldest first."""
         return self._list(GenerationStatus.CALLING)
 
     @property
     def waiting(self) -> list[Generation]:
-        """The orders that wait, the oldest first."""
+        """Return the waiting orders, oldest first."""
         return self._list(GenerationStatus.ACCEPTED)
 
     @property
     def starts(self) -> dict[str, list[float]]:
-        """When the orders began, by upstream."""
+        """Return when the orders started, by upstream."""
         found: dict[str, list[float]] = defaultdict(list)
         for generation in self.begun:
             found[generation.upstream or ""].append(generation.started_at or 0.0)
@@ -111,15 +111,15 @@ class Schedules:
         return [generation for _, generation in reversed(listed)]
 
     def upstream_of(self, generation: Generation) -> str | None:
-        """Where an order is, or was at last; None where it waits."""
+        """Return the present or last upstream of an order; None if it waits."""
         return self.find(generation).upstream
 
     def position(self, generation: Generation) -> int:
-        """The position of an order that waits."""
+        """Return the position of a waiting order."""
         return self.open().standings(generation.tenant_id)[generation.id][0]
 
     def states(self) -> Mapping[str, UpstreamState]:
-        """The upstreams by their names."""
+        """Return the upstreams by name."""
         return {state.name: state for state in self.data.upstreams.list_named(list(self.scheduler.upstreams))}
 
     def _begin(self, schedule: Schedule) -> list[Generation]:
@@ -132,7 +132,7 @@ class Schedules:
 def open_schedules(
     data: Repositories, upstreams: Sequence[PooledUpstream], *, queue_size: int = ANY_NUMBER
 ) -> Schedules:
-    """The schedules of a process that has these upstreams."""
+    """Create the schedules of a process with these upstreams."""
     scheduler = Scheduler(
         upstreams={each.name: each for each in upstreams},
         owner=ProcessGuid("this"),

@@ -1,4 +1,4 @@
-"""How much one upstream takes: arithmetic alone."""
+"""The capacity of one upstream: pure arithmetic."""
 
 import logging
 from collections import Counter
@@ -44,7 +44,7 @@ def _names(gates: Iterable[Gate]) -> list[str]:
 
 
 def _fail(gate: Gate, error: BaseException | None, now: float = NOW) -> float:
-    """How long an upstream pauses after an order that was over at once."""
+    """Return how long an upstream pauses after an order that finished at once."""
     gate.leave(error, entered_at=now, now=now)
     return max(0.0, gate.state.paused_until - now)
 
@@ -67,7 +67,7 @@ def _fail(gate: Gate, error: BaseException | None, now: float = NOW) -> float:
         (PromptRefusedException(), 0),
     ],
 )
-def test_an_upstream_pauses_after_some_errors(error: ImageGenerationException, seconds: int) -> None:
+def test_upstream_pauses_after_some_errors(error: ImageGenerationException, seconds: int) -> None:
     assert _fail(_gate(), error) == seconds
 
 
@@ -81,7 +81,7 @@ def test_pauses_double_until_a_success() -> None:
     assert _fail(gate, UpstreamErrorException(), now) == 1
 
 
-def test_a_success_ends_a_pause() -> None:
+def test_success_ends_a_pause() -> None:
     gate = _gate()
     _fail(gate, UpstreamBusyException(retry_after_seconds=30))
     assert gate.pauses(NOW + 1)
@@ -89,36 +89,36 @@ def test_a_success_ends_a_pause() -> None:
     assert not gate.pauses(NOW + 1)
 
 
-def test_an_upstream_pauses_after_three_pictures_in_a_row_that_cannot_be_stored() -> None:
+def test_upstream_pauses_after_three_consecutive_unusable_pictures() -> None:
     gate, now, pauses = _gate(), NOW, []
     for error in (None, *[PictureUnusableException()] * 2, None, *[PictureUnusableException()] * 5):
         _fail(gate, error, now)
-        # A refusal is no picture: it says nothing of whether the next one can be stored.
+        # A refusal has no picture: it says nothing about the next one.
         pauses.append(_fail(gate, PromptRefusedException(), now))
         now += pauses[-1]
     assert pauses == [0, 0, 0, 0, 0, 0, 1, 2, 4]
 
 
-def test_many_that_fail_together_are_one_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_concurrent_failures_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
     gate = _gate(concurrency=100)
     with caplog.at_level(logging.WARNING):
         for number in range(1, 50):
             gate.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
-    assert caplog.messages == ["upstream one pauses for 1 s: upstream_unreachable"]
-    # What began before says nothing of now, whether it fails or not.
+    assert caplog.messages == ["upstream one is paused for 1 s: upstream_unreachable"]
+    # A call that started before the failure says nothing about now, whether it fails or not.
     gate.leave(None, entered_at=NOW, now=NOW + 0.5)
     assert gate.pauses(NOW + 0.5)
     assert gate.state.failures == 1
 
 
-def test_a_busy_upstream_is_passed_over_for_as_long_as_it_says() -> None:
+def test_busy_upstream_pauses_as_long_as_it_requests() -> None:
     one, two = gates = [_gate("one", concurrency=9), _gate("two", concurrency=9)]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     assert least_loaded(gates, NOW + 29.9) == [two]
     assert least_loaded(gates, NOW + 30) == [one, two]
 
 
-def test_what_is_free_and_pauses_waits_for_one_that_works() -> None:
+def test_paused_upstream_is_not_used_while_another_works() -> None:
     one, two = gates = [_gate("one"), _gate("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     two.enter(NOW)
@@ -126,7 +126,7 @@ def test_what_is_free_and_pauses_waits_for_one_that_works() -> None:
     assert least_loaded(gates, NOW + 30) == [one]
 
 
-def test_where_all_pause_the_one_that_does_so_shortest_is_tried() -> None:
+def test_shortest_pause_is_used_if_all_are_paused() -> None:
     one, two = gates = [_gate("one"), _gate("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     _fail(two, UpstreamBusyException(retry_after_seconds=10))
@@ -137,7 +137,7 @@ def test_where_all_pause_the_one_that_does_so_shortest_is_tried() -> None:
     assert least_loaded(gates, NOW) == []
 
 
-def test_an_upstream_with_less_to_do_for_its_weight_is_chosen() -> None:
+def test_least_load_by_weight_is_chosen() -> None:
     light, heavy = gates = [_gate("light", concurrency=100), _gate("heavy", weight=3, concurrency=100)]
     names = []
     for _ in range(40):
@@ -149,25 +149,25 @@ def test_an_upstream_with_less_to_do_for_its_weight_is_chosen() -> None:
     assert least_loaded(gates, NOW) == [heavy]
 
 
-def test_orders_one_after_the_other_are_shared_by_weight() -> None:
+def test_sequential_orders_are_shared_by_weight() -> None:
     gates = [_gate("light"), _gate("heavy", weight=4)]
     assert Counter(_names(draw_by_weight(gates) for _ in range(50))) == {"light": 10, "heavy": 40}
 
 
-def test_weights_hold_over_all_models_together() -> None:
+def test_weights_apply_across_all_models() -> None:
     one, two, third = _gate("one"), _gate("two"), _gate("third")
     drawn = [draw_by_weight(gates) for gates in ([one, two], [one, two, third]) * 60]
     assert Counter(_names(drawn)) == {"one": 40, "two": 40, "third": 40}
 
 
-def test_an_upstream_that_comes_back_is_not_sent_everything() -> None:
+def test_returning_upstream_does_not_get_every_order() -> None:
     one, two = _gate("one"), _gate("two")
     for _ in range(100):
         draw_by_weight([two])
     assert Counter(_names(draw_by_weight([one, two]) for _ in range(10))) == {"one": 6, "two": 4}
 
 
-def test_calls_in_a_minute_are_kept_by_a_window_that_slides() -> None:
+def test_calls_per_minute_use_a_sliding_window() -> None:
     gate = _gate(concurrency=10, per_minute=2)
     assert gate.is_free(NOW)
     gate.enter(NOW)
@@ -178,20 +178,20 @@ def test_calls_in_a_minute_are_kept_by_a_window_that_slides() -> None:
     assert gate.is_free(NOW + WINDOW_SECONDS)
 
 
-def test_an_estimate_comes_of_how_long_orders_took() -> None:
+def test_estimate_uses_past_durations() -> None:
     gate = _gate(concurrency=2)
     gate.in_flight = 2
     assert estimate_seconds([gate], 1, NOW) is None
     gate.leave(None, entered_at=NOW - 10, now=NOW)
-    # One of two places becomes free each 5 seconds.
+    # One of two slots becomes free every 5 seconds.
     assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == [5, 10, 15]
     gate.leave(None, entered_at=NOW - 20, now=NOW)
     gate.in_flight = 1
-    # The latest of 20 seconds counts for a fifth: the mean is 12.
+    # The latest duration of 20 seconds has a weight of a fifth: the mean is 12.
     assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == pytest.approx([0, 6, 12])
 
 
-def test_an_estimate_minds_the_calls_of_a_minute() -> None:
+def test_estimate_respects_the_calls_per_minute() -> None:
     gate = _gate(concurrency=10, per_minute=2)
     for _ in range(2):
         gate.enter(NOW)
@@ -201,7 +201,7 @@ def test_an_estimate_minds_the_calls_of_a_minute() -> None:
     assert estimates == [WINDOW_SECONDS - 5, WINDOW_SECONDS * 1.5 - 5, WINDOW_SECONDS * 2 - 5]
 
 
-def test_an_estimate_counts_on_what_works_alone_while_anything_does() -> None:
+def test_estimate_ignores_paused_upstreams_while_any_works() -> None:
     one, two = gates = [_gate("one"), _gate("two")]
     for gate in gates:
         gate.leave(None, entered_at=NOW - 10, now=NOW)

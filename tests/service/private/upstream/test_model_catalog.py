@@ -1,4 +1,4 @@
-"""The models that there are to ask for: asked for once, for all who wait for them."""
+"""The model catalog fetches once for all concurrent callers."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class _HeldListing(FakeListing):
-    """Tells its models once it may, and how often it was asked."""
+    """Returns its models once released, and counts its calls."""
 
     models: tuple[str, ...] = ("one", "two")
     may_tell: asyncio.Event = field(default_factory=asyncio.Event)
@@ -30,17 +30,17 @@ class _HeldListing(FakeListing):
 
 @dataclass
 class _FakeClock:
-    """A clock that a test moves on."""
+    """A clock that a test advances."""
 
     now: float = 1000.0
 
     def time(self) -> float:
-        """Return where it stands."""
+        """Return its time."""
         return self.now
 
 
 async def _settle() -> None:
-    """Let every task go on until it waits again."""
+    """Let every task run until it waits again."""
     for _ in range(4):
         await asyncio.sleep(0)
 
@@ -60,7 +60,7 @@ def catalog(upstream: _HeldListing, timing: _FakeClock) -> ModelCatalog:
     return ModelCatalog(UpstreamPool([upstream.pooled()]), clock=timing.time)
 
 
-async def test_all_who_wait_share_one_ask_and_who_hangs_up_does_not_end_it(
+async def test_concurrent_callers_share_a_fetch_that_survives_cancellation(
     catalog: ModelCatalog, upstream: _HeldListing, principal: Principal
 ) -> None:
     impatient, *others = [asyncio.create_task(catalog.list_models(principal)) for _ in range(5)]
@@ -73,7 +73,7 @@ async def test_all_who_wait_share_one_ask_and_who_hangs_up_does_not_end_it(
     assert upstream.asked == 1
 
 
-async def test_models_are_asked_for_again_after_a_minute(
+async def test_models_are_fetched_again_after_a_minute(
     catalog: ModelCatalog, upstream: _HeldListing, timing: _FakeClock, principal: Principal
 ) -> None:
     upstream.may_tell.set()
@@ -83,7 +83,7 @@ async def test_models_are_asked_for_again_after_a_minute(
         assert upstream.asked == asked
 
 
-async def test_a_failure_is_remembered_for_some_seconds(
+async def test_failure_is_cached_for_some_seconds(
     catalog: ModelCatalog, upstream: _HeldListing, timing: _FakeClock, principal: Principal
 ) -> None:
     upstream.error = UpstreamBusyException(retry_after_seconds=7)
@@ -95,14 +95,14 @@ async def test_a_failure_is_remembered_for_some_seconds(
         told.append(caught.value)
     assert upstream.asked == 1
     assert {(error.message, error.retry_after_seconds) for error in told} == {(upstream.error.message, 7)}
-    # Each has its own, which holds no frame of another's.
+    # Each is a new exception without the frames of another.
     assert len(set(map(id, told))) == len(told)
     upstream.error = None
     timing.now += FAILURE_KEPT_SECONDS
     assert await catalog.list_models(principal) == ["one", "two"]
 
 
-async def test_nobody_waits_longer_than_the_limit(
+async def test_wait_is_limited(
     catalog: ModelCatalog, upstream: _HeldListing, timing: _FakeClock, principal: Principal
 ) -> None:
     catalog.most_seconds = 0
@@ -114,7 +114,7 @@ async def test_nobody_waits_longer_than_the_limit(
     assert await catalog.list_models(principal) == ["one", "two"]
 
 
-async def test_an_upstream_that_hangs_keeps_nobody_from_the_models_of_the_others(
+async def test_hanging_upstream_does_not_hide_other_models(
     upstream: _HeldListing, timing: _FakeClock, principal: Principal, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.name = "hanging"
@@ -124,7 +124,7 @@ async def test_an_upstream_that_hangs_keeps_nobody_from_the_models_of_the_others
     assert "upstream hanging did not list its models: upstream_timeout" in caplog.text
 
 
-async def test_only_models_that_the_caller_may_use_are_listed(
+async def test_only_allowed_models_are_listed(
     catalog: ModelCatalog, upstream: _HeldListing, principal: Principal
 ) -> None:
     upstream.may_tell.set()

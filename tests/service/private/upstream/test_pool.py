@@ -1,4 +1,4 @@
-"""The upstreams of a process together: what they offer, and what their settings may say."""
+"""All upstreams of a process: their models, and the validation of their settings."""
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from tests.service.private.upstream.listing import FakeListing
 pytestmark = pytest.mark.anyio
 
 
-async def test_models_are_those_that_upstreams_list_and_are_asked_for() -> None:
+async def test_only_enabled_models_are_listed() -> None:
     one = FakeListing("one", models=("flare-2", "text-1", "flare-1"))
     two = FakeListing("two", models=("sketch", "flare-1"))
     silent = FakeListing("silent", error=UpstreamSilentException())
@@ -19,19 +19,19 @@ async def test_models_are_those_that_upstreams_list_and_are_asked_for() -> None:
     assert await pool.list_models() == ["flare-1", "flare-2", "named", "sketch"]
 
 
-async def test_an_upstream_that_takes_too_long_to_list_its_models_is_left_out() -> None:
+async def test_slow_upstream_is_left_out_of_the_list() -> None:
     hanging, other = FakeListing("hanging", hangs=True), FakeListing("other", models=("sketch",))
     assert await UpstreamPool([hanging.pooled(), other.pooled()]).list_models(seconds=0.01) == ["sketch"]
     with pytest.raises(UpstreamTimeoutException):
         await UpstreamPool([hanging.pooled()]).list_models(seconds=0)
 
 
-async def test_where_no_upstream_lists_its_models_that_is_an_error() -> None:
+async def test_listing_fails_if_every_upstream_fails() -> None:
     with pytest.raises(UpstreamUnreachableException):
         await UpstreamPool([FakeListing(error=UpstreamUnreachableException()).pooled()]).list_models()
 
 
-async def test_all_are_closed_even_if_one_fails() -> None:
+async def test_all_upstreams_are_closed_even_if_one_fails() -> None:
     fakes = [FakeListing("a", closing_error=OSError("cut off")), FakeListing("b")]
     pool = UpstreamPool([fake.pooled() for fake in fakes])
     assert pool.name == "a, b"
@@ -40,7 +40,7 @@ async def test_all_are_closed_even_if_one_fails() -> None:
     assert [fake.closed for fake in fakes] == [True, True]
 
 
-def test_a_list_of_upstreams_is_read_strictly() -> None:
+def test_list_of_upstreams_is_read_strictly() -> None:
     given = {"name": "azure-1", "base_url": "https://images.example/v1", "api_key": "sk-1"}
     settings = UpstreamSettings.model_validate(given)
     assert (settings.models, settings.weight, settings.concurrency, settings.requests_per_minute) == (
@@ -87,7 +87,7 @@ def test_a_list_of_upstreams_is_read_strictly() -> None:
         {"colour": "red"},
     ],
 )
-def test_an_upstream_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_upstream_is_rejected(wrong: dict[str, object]) -> None:
     given = {"name": "azure-1", "base_url": "https://images.example/v1", "api_key": "sk-1"}
     with pytest.raises(ValidationError):
         UpstreamSettings.model_validate(given | wrong)
@@ -105,7 +105,5 @@ def test_an_upstream_that_cannot_be_is_refused(wrong: dict[str, object]) -> None
         (("sketch", "flare*"), "flare", True),
     ],
 )
-def test_a_model_is_served_by_its_name_or_by_how_it_begins(
-    models: tuple[str, ...] | None, model: str, *, served: bool
-) -> None:
+def test_model_is_served_by_name_or_prefix(models: tuple[str, ...] | None, model: str, *, served: bool) -> None:
     assert serves(models, model) is served

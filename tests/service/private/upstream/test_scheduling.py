@@ -1,4 +1,4 @@
-"""Who gets a place, where, and when: decided from rows alone, on both databases where their SQL differs."""
+"""Which order gets a slot, where and when, decided from rows alone; on both databases where their SQL differs."""
 
 import random
 from collections import Counter
@@ -28,44 +28,44 @@ BUSY = UpstreamBusyException(retry_after_seconds=30)
 
 @pytest.fixture
 def backend() -> str:
-    """SQLite, but for tests that are marked."""
+    """SQLite, except for tests that are marked."""
     return "sqlite"
 
 
 @pytest.fixture
 def tenants(data: Repositories) -> list[TenantId]:
-    """Five tenants."""
+    """Add five tenants."""
     return [add_tenant(data).id for _ in range(5)]
 
 
 @pytest.fixture
 def anna(tenants: list[TenantId]) -> TenantId:
-    """One of them."""
+    """Return one of them."""
     return tenants[0]
 
 
 @pytest.fixture
 def bert(tenants: list[TenantId]) -> TenantId:
-    """Another one."""
+    """Return another one."""
     return tenants[1]
 
 
 def _take(schedules: Schedules, tenant_id: TenantId, model: str = MODEL) -> str | None:
-    """The upstream that gets an order that is over at once."""
+    """Return the upstream that gets an order which finishes at once."""
     generation = schedules.order(tenant_id, model)
     schedules.end(generation, PromptRefusedException())
     return schedules.upstream_of(generation)
 
 
 def _fail(schedules: Schedules, tenant_id: TenantId, error: Exception) -> str | None:
-    """The upstream that an order failed at."""
+    """Return the upstream at which an order failed."""
     generation = schedules.order(tenant_id)
     schedules.end(generation, error)
     return schedules.upstream_of(generation)
 
 
 def _serve_all(schedules: Schedules) -> list[Generation]:
-    """End one order after the other, the longest at work first; return those that begin."""
+    """Settle one order after the other, the longest running first; return those that start."""
     first = len(schedules.begun)
     for generation in iter(schedules.begun):
         if schedules.find(generation).status is CALLING:
@@ -74,7 +74,7 @@ def _serve_all(schedules: Schedules) -> list[Generation]:
 
 
 @on_both
-def test_a_free_place_is_had_at_once(data: Repositories, anna: TenantId) -> None:
+def test_free_slot_is_given_at_once(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     generation = schedules.find(schedules.order(anna))
     assert (generation.status, generation.upstream, generation.lease_owner) == (CALLING, "only", "this")
@@ -86,7 +86,7 @@ def test_a_free_place_is_had_at_once(data: Repositories, anna: TenantId) -> None
 
 
 @on_both
-def test_who_waits_gets_the_place_that_is_given_back_in_turn(data: Repositories, anna: TenantId) -> None:
+def test_released_slots_go_to_waiting_orders_in_turn(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     first, second, third = (schedules.order(anna) for _ in range(3))
     assert [schedules.find(each).status for each in (second, third)] == [ACCEPTED, ACCEPTED]
@@ -106,9 +106,7 @@ def test_tenants_take_turns(data: Repositories, tenants: list[TenantId]) -> None
 
 
 @on_both
-def test_tenants_take_turns_at_places_that_become_free_at_one_moment(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_tenants_take_turns_at_slots_freed_together(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled(concurrency=6)])
     held = [schedules.order(anna) for _ in range(6)]
     for tenant_id in (anna, bert):
@@ -119,9 +117,7 @@ def test_tenants_take_turns_at_places_that_become_free_at_one_moment(
     assert [each.tenant_id for each in schedules.tick()] == [bert, anna] * 3
 
 
-def test_a_tenant_whose_turn_was_noted_by_a_clock_that_is_ahead_does_not_lose_one(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_fast_clock_does_not_cost_a_tenant_its_turn(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     schedules.order(anna)
     for _ in range(3):
@@ -134,9 +130,7 @@ def test_a_tenant_whose_turn_was_noted_by_a_clock_that_is_ahead_does_not_lose_on
     assert [each.tenant_id for each in served] == [bert, anna] * 3
 
 
-def test_a_tenant_that_comes_back_at_once_does_not_get_ahead(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_immediately_returning_tenant_does_not_get_ahead(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     for _ in range(11):
         schedules.order(anna)
@@ -149,9 +143,7 @@ def test_a_tenant_that_comes_back_at_once_does_not_get_ahead(
 
 
 @on_both
-def test_a_thousand_that_wait_delay_another_tenant_by_one_place(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_long_queue_delays_another_tenant_by_one_slot(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     schedules.order(anna)
     for _ in range(1000):
@@ -164,9 +156,7 @@ def test_a_thousand_that_wait_delay_another_tenant_by_one_place(
 
 
 @on_both
-def test_a_model_that_nothing_is_free_for_does_not_block_others(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_model_without_a_free_slot_does_not_block_others(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled("slow", models=("slow",)), pooled("fast", models=("fast",))])
     schedules.order(anna, "slow")
     blocked = [schedules.order(anna, "slow") for _ in range(3)]
@@ -175,9 +165,7 @@ def test_a_model_that_nothing_is_free_for_does_not_block_others(
     assert [schedules.position(each) for each in (*blocked, behind)] == [1, 2, 3, 1]
 
 
-def test_what_a_tenant_gets_of_one_model_takes_nothing_from_it_at_another(
-    data: Repositories, anna: TenantId, bert: TenantId
-) -> None:
+def test_turns_are_independent_between_upstreams(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one", models=("a",)), pooled("two", models=("b",))])
     for _ in range(12):
         for tenant_id, model in ((anna, "a"), (anna, "b"), (bert, "b")):
@@ -187,7 +175,7 @@ def test_what_a_tenant_gets_of_one_model_takes_nothing_from_it_at_another(
     assert at_two == [anna, bert] * 12
 
 
-def test_upstreams_that_serve_the_same_model_share_one_rotation(data: Repositories, tenants: list[TenantId]) -> None:
+def test_upstreams_of_one_model_share_a_rotation(data: Repositories, tenants: list[TenantId]) -> None:
     schedules = open_schedules(data, [pooled("one"), pooled("two")])
     for tenant_id in tenants[:2]:
         schedules.order(tenant_id)
@@ -197,7 +185,7 @@ def test_upstreams_that_serve_the_same_model_share_one_rotation(data: Repositori
 
 
 @on_both
-def test_models_that_differ_in_case_alone_are_two(data: Repositories, anna: TenantId) -> None:
+def test_model_names_are_case_sensitive(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one", models=("Flare",)), pooled("two", models=("flare",))])
     schedules.order(anna, "Flare")
     waiting = schedules.order(anna, "Flare")
@@ -208,7 +196,7 @@ def test_models_that_differ_in_case_alone_are_two(data: Repositories, anna: Tena
 
 
 @on_both
-def test_what_is_excluded_is_not_chosen(data: Repositories, anna: TenantId, bert: TenantId) -> None:
+def test_excluded_upstream_is_not_chosen(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one"), pooled("two")])
     first = schedules.order(anna)
     assert schedules.upstream_of(first) == "one"
@@ -225,7 +213,7 @@ def test_what_is_excluded_is_not_chosen(data: Repositories, anna: TenantId, bert
     assert schedules.open().is_served(MODEL, frozenset({one}))
 
 
-def test_an_order_that_was_put_back_keeps_its_place_in_the_line(data: Repositories, anna: TenantId) -> None:
+def test_requeued_order_keeps_its_queue_position(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one", concurrency=2), pooled("two")])
     _, first, third = (schedules.order(anna) for _ in range(3))
     waiting = schedules.order(anna)
@@ -236,19 +224,19 @@ def test_an_order_that_was_put_back_keeps_its_place_in_the_line(data: Repositori
 
 
 @on_both
-def test_weights_hold_over_transactions(data: Repositories, anna: TenantId) -> None:
+def test_weights_apply_across_transactions(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("light"), pooled("heavy", weight=4)])
     assert Counter(_take(schedules, anna) for _ in range(15)) == {"light": 3, "heavy": 12}
 
 
-def test_an_upstream_with_less_to_do_is_chosen(data: Repositories, anna: TenantId) -> None:
+def test_least_loaded_upstream_is_chosen(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one", concurrency=10), pooled("two", concurrency=10)])
     assert schedules.upstream_of(schedules.order(anna)) == "one"
     assert {_take(schedules, anna) for _ in range(10)} == {"two"}
 
 
 @on_both
-def test_calls_of_a_minute_are_counted_from_rows(data: Repositories, anna: TenantId, bert: TenantId) -> None:
+def test_calls_per_minute_are_counted_from_rows(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled(concurrency=10, per_minute=2)])
     for passed in (0.0, 40.0):
         schedules.now += passed
@@ -258,11 +246,11 @@ def test_calls_of_a_minute_are_counted_from_rows(data: Repositories, anna: Tenan
     for passed in (WINDOW_SECONDS - 40.1, 0.1, 39.9, 0.1):
         schedules.now += passed
         begun.append([each.id for each in schedules.tick()])
-    # Both waited; it is the turn of the one that has had none.
+    # Both waited; the turn is that of the tenant without one so far.
     assert begun == [[], [fourth.id], [], [third.id]]
 
 
-def test_what_opens_by_time_goes_to_who_waits_before_who_comes(
+def test_capacity_freed_by_time_goes_to_waiting_orders_first(
     data: Repositories, anna: TenantId, bert: TenantId
 ) -> None:
     schedules = open_schedules(data, [pooled(concurrency=10, per_minute=1)])
@@ -274,9 +262,7 @@ def test_what_opens_by_time_goes_to_who_waits_before_who_comes(
 
 
 @on_both
-def test_a_place_of_which_nobody_says_that_it_is_over_is_free_after_the_longest_call(
-    data: Repositories, anna: TenantId
-) -> None:
+def test_unreleased_slot_is_free_after_the_longest_call(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled()])
     schedules.order(anna)
     waiting = schedules.order(anna)
@@ -287,7 +273,7 @@ def test_a_place_of_which_nobody_says_that_it_is_over_is_free_after_the_longest_
 
 
 @on_both
-def test_pauses_and_durations_are_known_to_every_process(data: Repositories, anna: TenantId) -> None:
+def test_pauses_and_durations_are_shared_by_all_processes(data: Repositories, anna: TenantId) -> None:
     upstreams = [pooled("one"), pooled("two")]
     schedules, other = (open_schedules(data, upstreams) for _ in range(2))
     assert _fail(schedules, anna, BUSY) == "one"
@@ -302,7 +288,7 @@ def test_pauses_and_durations_are_known_to_every_process(data: Repositories, ann
     assert schedules.states()[schedules.upstream_of(generation) or ""].mean_seconds == 8
 
 
-def test_where_all_pause_who_waits_gets_the_one_that_does_so_shortest(data: Repositories, anna: TenantId) -> None:
+def test_waiting_order_gets_the_shortest_pause_if_all_are_paused(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one"), pooled("two")])
     assert _fail(schedules, anna, BUSY) == "one"
     failing = schedules.order(anna)
@@ -312,7 +298,7 @@ def test_where_all_pause_who_waits_gets_the_one_that_does_so_shortest(data: Repo
     assert [schedules.upstream_of(each) for each in waiting] == ["two", "one"]
 
 
-def test_who_waits_gets_what_has_paused_when_that_is_over(data: Repositories, anna: TenantId) -> None:
+def test_waiting_order_gets_an_upstream_after_its_pause(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one"), pooled("two")])
     _fail(schedules, anna, BUSY)
     assert schedules.upstream_of(schedules.order(anna)) == "two"
@@ -324,8 +310,8 @@ def test_who_waits_gets_what_has_paused_when_that_is_over(data: Repositories, an
     assert schedules.upstream_of(waiting) == "one"
 
 
-def test_an_order_of_another_process_says_nothing_of_how_long_a_call_takes(data: Repositories, anna: TenantId) -> None:
-    """Recovery records what a dead process had received, however much later that is."""
+def test_order_of_another_process_does_not_change_the_mean_duration(data: Repositories, anna: TenantId) -> None:
+    """Recovery records the response of a dead process, however much later."""
     schedules = open_schedules(data, [pooled()])
     generation = schedules.find(schedules.order(anna))
     schedules.now += 3600
@@ -335,7 +321,7 @@ def test_an_order_of_another_process_says_nothing_of_how_long_a_call_takes(data:
     assert schedules.states()["only"].mean_seconds is None
 
 
-def test_a_process_gives_places_at_its_own_upstreams_alone(data: Repositories, anna: TenantId) -> None:
+def test_process_uses_only_its_configured_upstreams(data: Repositories, anna: TenantId) -> None:
     one, two = pooled("one", models=("flare",)), pooled("two", models=("sketch",))
     both, only = open_schedules(data, [one, two]), open_schedules(data, [one])
     _, sketch, _, flare = (both.order(anna, model) for model in ("sketch", "sketch", "flare", "flare"))
@@ -347,7 +333,7 @@ def test_a_process_gives_places_at_its_own_upstreams_alone(data: Repositories, a
 
 
 @on_both
-def test_a_full_queue_refuses_its_own_tenant_alone(data: Repositories, anna: TenantId, bert: TenantId) -> None:
+def test_full_queue_rejects_only_its_own_tenant(data: Repositories, anna: TenantId, bert: TenantId) -> None:
     schedules = open_schedules(data, [pooled()], queue_size=2)
     held = schedules.order(anna)
     for _ in range(2):
@@ -362,11 +348,11 @@ def test_a_full_queue_refuses_its_own_tenant_alone(data: Repositories, anna: Ten
         schedules.order(bert)
     with pytest.raises(QueueFullException) as caught, data.connection.begin_nested():
         schedules.order(bert)
-    # One round of two tenants at one place, each of its orders taking 7.5 seconds.
+    # One round of two tenants at one slot, each order taking 7.5 seconds.
     assert caught.value.retry_after_seconds == 15
 
 
-def test_a_refusal_never_tells_to_wait_longer_than_five_minutes(data: Repositories, anna: TenantId) -> None:
+def test_retry_after_is_at_most_five_minutes(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled()], queue_size=0)
     held = schedules.order(anna)
     schedules.now += 500
@@ -377,7 +363,7 @@ def test_a_refusal_never_tells_to_wait_longer_than_five_minutes(data: Repositori
     assert caught.value.retry_after_seconds == 300
 
 
-def test_an_estimate_counts_from_the_position(data: Repositories, anna: TenantId) -> None:
+def test_estimate_depends_on_the_position(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled(concurrency=2)])
     held = [schedules.order(anna) for _ in range(2)]
     waiting = [schedules.order(anna) for _ in range(4)]
@@ -387,9 +373,7 @@ def test_an_estimate_counts_from_the_position(data: Repositories, anna: TenantId
     assert list(schedules.open().standings(anna).values()) == [(1, 5.0), (2, 10.0), (3, 15.0)]
 
 
-def test_what_waits_begins_when_asked_without_a_lock_whether_something_is_free(
-    data: Repositories, anna: TenantId
-) -> None:
+def test_unlocked_check_finds_free_slots_for_waiting_orders(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled(per_minute=1)])
     assert not schedules.open().is_something_free
     schedules.end(schedules.order(anna))
@@ -400,7 +384,7 @@ def test_what_waits_begins_when_asked_without_a_lock_whether_something_is_free(
     assert len(schedules.open().begin_waiting(limit=0)) == 0
 
 
-def test_the_oldest_of_a_tenant_is_served_whichever_line_it_stands_in(data: Repositories, anna: TenantId) -> None:
+def test_oldest_order_of_a_tenant_is_next_in_any_lane(data: Repositories, anna: TenantId) -> None:
     schedules = open_schedules(data, [pooled("one", models=("wide", "narrow")), pooled("two", models=("wide",))])
     schedules.order(anna, "narrow")
     schedules.now += 1
@@ -411,7 +395,7 @@ def test_the_oldest_of_a_tenant_is_served_whichever_line_it_stands_in(data: Repo
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_positions_say_in_which_order_places_are_given(data: Repositories, tenants: list[TenantId], seed: int) -> None:
+def test_positions_match_the_order_of_slots(data: Repositories, tenants: list[TenantId], seed: int) -> None:
     source = random.Random(seed)
     models = ["a", "b", "c"][: source.randint(1, 3)]
     schedules = open_schedules(data, [pooled(concurrency=source.randint(1, 3))])
@@ -439,9 +423,7 @@ ERRORS = (None, None, None, UpstreamUnreachableException(), UpstreamBusyExceptio
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_limits_hold_and_no_order_is_lost(
-    data: Repositories, tenants: list[TenantId], seed: int
-) -> None:
+def test_random_events_keep_limits_and_lose_no_order(data: Repositories, tenants: list[TenantId], seed: int) -> None:
     source = random.Random(seed)
     upstreams = [
         pooled(
@@ -477,7 +459,7 @@ def test_whatever_happens_limits_hold_and_no_order_is_lost(
 
 
 def _finish(schedules: Schedules) -> None:
-    """End what is at work until only those wait that no upstream is left for."""
+    """Settle running orders until the only waiting ones have no eligible upstream left."""
     while schedules.at_work or [each for each in schedules.waiting if _is_served(schedules, each)]:
         for generation in schedules.at_work:
             schedules.end(generation)
@@ -501,7 +483,7 @@ def _is_served(schedules: Schedules, generation: Generation) -> bool:
 
 
 def _assert_sound(schedules: Schedules) -> None:
-    """Assert that no upstream has too much or what it must not have, and that none is free for what waits."""
+    """Assert that limits and exclusions hold, and that no upstream is free while an order waits for it."""
     upstreams = schedules.scheduler.upstreams
     taken = Counter(generation.upstream for generation in schedules.at_work)
     assert [name for name, upstream in upstreams.items() if taken[name] > upstream.concurrency] == []
@@ -523,9 +505,7 @@ def _is_overrun(upstream: PooledUpstream, starts: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_order_is_passed_by_no_tenant_twice_whatever_the_upstreams(
-    data: Repositories, tenants: list[TenantId], seed: int
-) -> None:
+def test_no_tenant_overtakes_an_order_twice(data: Repositories, tenants: list[TenantId], seed: int) -> None:
     source = random.Random(seed)
     upstreams = [pooled(name, weight=source.randint(1, 5), concurrency=source.randint(1, 3)) for name in NAMES]
     schedules = open_schedules(data, upstreams)

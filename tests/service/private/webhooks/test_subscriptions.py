@@ -1,4 +1,4 @@
-"""Webhooks: who makes, rotates and deletes them, what they are to be told, and how it is signed."""
+"""Webhooks: creation, rotation, deletion, events and signatures."""
 
 import asyncio
 import base64
@@ -39,12 +39,12 @@ from tests.support.webhook_receiver import new_delivery, new_outcome, new_webhoo
 
 pytestmark = pytest.mark.anyio
 URL = "https://93.184.216.34/hook?token=secret"
-"""By its address, so that no name server is asked; nothing is posted here."""
+"""An IP address, so that no name server is called; nothing is posted here."""
 
 
 @pytest.fixture
 async def webhooks(identity: Identity) -> AsyncIterator[WebhookService]:
-    """The service under test."""
+    """Yield the service under test."""
     targets = open_safe_targets(())
     yield WebhookService(
         database=identity.database, secrets=WebhookSecrets(SecretStr("the server's own")), targets=targets
@@ -69,14 +69,14 @@ def _key(secret: SecretStr) -> bytes:
     return base64.b64decode(encoded, validate=True)
 
 
-async def test_a_webhook_is_what_was_ordered(webhooks: WebhookService, tenant: Tenant, stranger: Tenant) -> None:
+async def test_webhook_is_created_as_requested(webhooks: WebhookService, tenant: Tenant, stranger: Tenant) -> None:
     issued = await _create(webhooks, tenant, WebhookEvent.GENERATION_FAILED)
     assert (issued.detail.url, issued.detail.events) == (URL, frozenset({WebhookEvent.GENERATION_FAILED}))
     assert await webhooks.list_webhooks(tenant_id=tenant.id) == [issued.detail]
     assert await webhooks.list_webhooks(tenant_id=stranger.id) == []
 
 
-async def test_every_secret_is_256_bits_of_its_own_and_kept_nowhere(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_each_secret_has_256_unique_bits_and_is_not_stored(webhooks: WebhookService, tenant: Tenant) -> None:
     issued = [await _create(webhooks, tenant) for _ in range(3)]
     assert [len(_key(each.secret)) for each in issued] == [32] * 3
     assert len({each.secret.get_secret_value() for each in issued}) == 3
@@ -84,14 +84,14 @@ async def test_every_secret_is_256_bits_of_its_own_and_kept_nowhere(webhooks: We
     assert issued[0].secret.get_secret_value()[6:] not in repr(stored) + repr(issued) + repr(webhooks)
 
 
-async def test_servers_with_another_secret_sign_with_others(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_another_server_secret_gives_other_webhook_secrets(webhooks: WebhookService, tenant: Tenant) -> None:
     issued = await _create(webhooks, tenant)
     other = WebhookSecrets(SecretStr("another"))
     assert other.secret_of(issued.detail.guid, 1) != webhooks.secrets.secret_of(issued.detail.guid, 1) == issued.secret
 
 
 @pytest.mark.parametrize("url", ["http://93.184.216.34/", "https://127.0.0.1/", "nonsense"])
-async def test_a_target_that_must_not_be_called_makes_no_webhook(
+async def test_forbidden_target_is_rejected(
     webhooks: WebhookService, identity: Identity, tenant: Tenant, url: str
 ) -> None:
     with pytest.raises(WebhookTargetException):
@@ -100,13 +100,13 @@ async def test_a_target_that_must_not_be_called_makes_no_webhook(
     assert await identity.entries() == []
 
 
-async def test_what_was_built_without_validation_is_refused(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_unvalidated_input_is_rejected(webhooks: WebhookService, tenant: Tenant) -> None:
     order = NewWebhook.model_construct(url=URL, events=frozenset())
     with pytest.raises(InvalidRequestException):
         await webhooks.create_webhook(order, grantor=grantor_of(tenant))
 
 
-async def test_a_tenant_has_no_more_than_it_may_however_many_are_made_at_once(
+async def test_concurrent_creation_respects_the_webhook_limit(
     webhooks: WebhookService, tenant: Tenant, stranger: Tenant
 ) -> None:
     made = await asyncio.gather(*(_create(webhooks, tenant) for _ in range(MOST_WEBHOOKS + 4)), return_exceptions=True)
@@ -116,7 +116,7 @@ async def test_a_tenant_has_no_more_than_it_may_however_many_are_made_at_once(
     assert await _create(webhooks, stranger)
 
 
-async def test_another_tenants_webhook_is_answered_as_an_absent_one(
+async def test_webhook_of_another_tenant_looks_missing(
     webhooks: WebhookService, tenant: Tenant, stranger: Tenant
 ) -> None:
     issued = await _create(webhooks, tenant)
@@ -135,16 +135,14 @@ async def test_another_tenants_webhook_is_answered_as_an_absent_one(
 
 
 def _verifies(secret: str, payload: str, headers: dict[str, str]) -> bool:
-    """Return whether the library of the standard verifies and reads a payload with a secret."""
+    """Return whether the standard's own library verifies and reads a payload with a secret."""
     try:
         return bool(Webhook(secret).verify(payload, headers) == json.loads(payload))
     except WebhookVerificationError:
         return False
 
 
-async def test_within_the_grace_both_secrets_verify_and_after_it_the_new_one_alone(
-    webhooks: WebhookService, tenant: Tenant
-) -> None:
+async def test_both_secrets_verify_only_within_the_grace_period(webhooks: WebhookService, tenant: Tenant) -> None:
     issued = await _create(webhooks, tenant)
     guid, now = issued.detail.guid, clock.now()
     secrets = [issued.secret.get_secret_value()]
@@ -165,9 +163,7 @@ async def test_within_the_grace_both_secrets_verify_and_after_it_the_new_one_alo
         assert [secret for secret in secrets if _verifies(secret, delivery.payload, headers)] == verifying
 
 
-async def test_a_rotation_without_grace_ends_the_former_secret_at_once(
-    webhooks: WebhookService, tenant: Tenant
-) -> None:
+async def test_rotation_without_grace_drops_the_former_secret_at_once(webhooks: WebhookService, tenant: Tenant) -> None:
     issued = await _create(webhooks, tenant)
     rotated = await webhooks.rotate_webhook(issued.detail.guid, Rotation(grace_seconds=0), grantor=grantor_of(tenant))
     webhook = await _stored(webhooks, tenant, issued.detail.guid)
@@ -177,8 +173,8 @@ async def test_a_rotation_without_grace_ends_the_former_secret_at_once(
     )
 
 
-def test_the_signature_is_the_one_that_the_standard_gives() -> None:
-    """HMAC-SHA256 of ``id.timestamp.body``: recomputed once, so that all later versions stay able to verify."""
+def test_signature_follows_the_standard() -> None:
+    """HMAC-SHA256 of ``id.timestamp.body``, computed independently, so that later versions stay compatible."""
     secrets = WebhookSecrets(SecretStr("server"))
     webhook = new_webhook(TenantId(1), guid="5f0c7d1e-0000-4000-8000-000000000001")
     delivery = new_delivery(webhook, guid="5f0c7d1e-0000-4000-8000-000000000002", payload='{"a":"🦊"}')
@@ -189,7 +185,7 @@ def test_the_signature_is_the_one_that_the_standard_gives() -> None:
     )
 
 
-async def test_every_change_is_written_down_without_what_only_the_receiver_knows(
+async def test_every_change_is_audited_without_secrets(
     webhooks: WebhookService, identity: Identity, tenant: Tenant
 ) -> None:
     issued = await _create(webhooks, tenant)
@@ -202,7 +198,7 @@ async def test_every_change_is_written_down_without_what_only_the_receiver_knows
     assert entries[0].details == {"host": "93.184.216.34", "events": "generation.failed generation.stored"}
 
 
-async def test_a_change_that_cannot_be_written_down_does_not_happen(
+async def test_change_without_audit_is_rolled_back(
     webhooks: WebhookService, identity: Identity, tenant: Tenant
 ) -> None:
     issued = await _create(webhooks, tenant)
@@ -224,7 +220,7 @@ async def _enqueued(webhooks: WebhookService, tenant: Tenant, webhook: IssuedWeb
     )
 
 
-async def test_each_webhook_that_asked_for_it_is_to_be_told(
+async def test_event_is_enqueued_for_each_subscribed_webhook(
     webhooks: WebhookService, tenant: Tenant, stranger: Tenant
 ) -> None:
     both = await _create(webhooks, tenant)
@@ -248,7 +244,7 @@ async def test_each_webhook_that_asked_for_it_is_to_be_told(
     assert await _enqueued(webhooks, tenant, failed) == await _enqueued(webhooks, stranger, other) == []
 
 
-async def test_a_failure_is_told_with_its_code(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_failure_event_has_its_error_code(webhooks: WebhookService, tenant: Tenant) -> None:
     failed = await _create(webhooks, tenant, WebhookEvent.GENERATION_FAILED)
     outcome = new_outcome(tenant.id, GenerationStatus.FAILED, error="prompt_refused")
     await webhooks.database.write(lambda data: enqueue(data, outcome))
@@ -258,7 +254,7 @@ async def test_a_failure_is_told_with_its_code(webhooks: WebhookService, tenant:
 
 
 @pytest.mark.parametrize("status", sorted(set(GenerationStatus) - set(EVENTS)))
-async def test_what_is_not_over_or_not_known_is_told_to_nobody(
+async def test_open_or_unknown_outcome_enqueues_nothing(
     webhooks: WebhookService, tenant: Tenant, status: GenerationStatus
 ) -> None:
     webhook = await _create(webhooks, tenant)
@@ -266,7 +262,7 @@ async def test_what_is_not_over_or_not_known_is_told_to_nobody(
     assert await _enqueued(webhooks, tenant, webhook) == []
 
 
-async def test_what_is_rolled_back_is_told_to_nobody(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_rolled_back_outcome_enqueues_nothing(webhooks: WebhookService, tenant: Tenant) -> None:
     webhook = await _create(webhooks, tenant)
 
     def fail(data: Repositories) -> None:
@@ -278,7 +274,7 @@ async def test_what_is_rolled_back_is_told_to_nobody(webhooks: WebhookService, t
     assert await _enqueued(webhooks, tenant, webhook) == []
 
 
-async def test_a_deleted_webhook_takes_its_deliveries_with_it(webhooks: WebhookService, tenant: Tenant) -> None:
+async def test_deleting_a_webhook_deletes_its_deliveries(webhooks: WebhookService, tenant: Tenant) -> None:
     deleted, kept = await _create(webhooks, tenant), await _create(webhooks, tenant)
     await webhooks.database.write(lambda data: enqueue(data, new_outcome(tenant.id)))
     await webhooks.delete_webhook(deleted.detail.guid, grantor=grantor_of(tenant))
@@ -288,7 +284,7 @@ async def test_a_deleted_webhook_takes_its_deliveries_with_it(webhooks: WebhookS
     assert (listed.status, listed.attempts, listed.event) == ("pending", 0, "generation.stored")
 
 
-async def test_a_tenant_that_is_removed_takes_its_webhooks_with_it(
+async def test_removing_a_tenant_deletes_its_webhooks(
     webhooks: WebhookService, identity: Identity, tenant: Tenant
 ) -> None:
     await _create(webhooks, tenant)

@@ -1,4 +1,4 @@
-"""Scenes of the offline sketch that show nothing but colour and form."""
+"""Abstract scenes of the offline sketch."""
 
 import math
 from random import Random
@@ -39,7 +39,7 @@ def _ribbon(rng: Random, *, first: Color, last: Color, base: float) -> list[tupl
     threads = [thread(i / count) for i in range(count + 1)]
     strips = []
     for i in range(count):
-        # Brightest in the middle, as light falls on cloth; each strip covers the next, so that folds add up.
+        # Brightest in the middle, like cloth; each strip covers the next, so that folds add up.
         shine = math.sin(math.pi * (i + 0.5) / count)
         outline = [*threads[i], *reversed(threads[min(i + 5, count)])]
         strips.append((outline, mix(first, last, i / count), 0.075 + 0.14 * shine))
@@ -47,7 +47,7 @@ def _ribbon(rng: Random, *, first: Color, last: Color, base: float) -> list[tupl
 
 
 def draw_discs(canvas: Canvas, palette: Palette, rng: Random) -> None:
-    """Draw overlapping discs that mix as ink does on paper, or as light does in the dark."""
+    """Draw overlapping discs that mix like ink on paper, or like light in the dark."""
     dark = palette.light == "night"
     ground = palette.ink if dark else palette.paper
     canvas.fill_mesh([mix(ground, rng.choice(palette.accents), rng.uniform(0.02, 0.2)) for _ in range(4)], columns=2)
@@ -115,7 +115,7 @@ def _tile(rng: Random) -> list[tuple[list[Point], bool]]:
 
 
 def _sector(center: Point, radius: float, *, quarters: int) -> list[Point]:
-    """Return a sector of a disc that opens downwards from the direction of x: its centre first."""
+    """Return a sector of a disc that opens downwards from the direction of x, its centre first."""
     steps = 12 * quarters
     angles = (math.tau / 4 * quarters * i / steps for i in range(steps + 1))
     arc = [(center[0] + radius * math.cos(angle), center[1] + radius * math.sin(angle)) for angle in angles]

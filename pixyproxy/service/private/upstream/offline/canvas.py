@@ -1,7 +1,7 @@
-"""A picture to draw on in coordinates that do not depend on its size, with smooth edges.
+"""A canvas with size-independent coordinates and smooth edges.
 
-Pillow draws hard edges. Every shape is therefore drawn into a mask some times larger and the mask is scaled down; only
-the shape's bounding box is ever enlarged, which keeps time and memory small.
+Pillow draws hard edges. Each shape is therefore drawn into an enlarged mask that is scaled down; only the shape's
+bounding box is enlarged, which saves time and memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ Dot = tuple[float, float, float, float]
 """A small disc: x, y, radius in short edges, opacity (0…1)."""
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, as Pillow has it."""
+"""Left, top, right and bottom in pixels, as in Pillow."""
 
 Blend = Literal["normal", "multiply", "screen"]
 
@@ -29,7 +29,7 @@ _GRADIENT_STEPS = 256
 class Canvas:
     """An RGB picture of `width` x `height` pixels.
 
-    Places are given as `Point`s, radii and other lengths as multiples of the picture's short edge.
+    Positions are `Point`s; radii and other lengths are multiples of the short edge.
     """
 
     def __init__(self, *, width: int, height: int) -> None:
@@ -85,7 +85,7 @@ class Canvas:
         box = (0, 0, self.width, self.height)
         mask, pen = self._begin_mask(box)
         for x, y, radius, opacity in dots:
-            # A dot cannot be smaller than a pixel; it is fainter instead.
+            # A dot cannot be smaller than a pixel, so make it fainter instead.
             r = max(0.5, radius * self.short)
             value = round(255 * opacity * min(1.0, radius * self.short / r))
             self._circle(pen, box, circle=(x * self.width, y * self.height, r), value=value)
@@ -106,9 +106,9 @@ class Canvas:
         self.image.paste(color, box, mask.reduce(factor))
 
     def glow(self, center: Point, *, radius: float, color: Color, strength: float) -> None:
-        """Add light that fades out with the distance from `center`."""
+        """Add light that fades with the distance from `center`."""
         r = max(1, round(radius * self.short))
-        # Pillow's radial gradient is 255 in its corners, so 180 at the middle of its edges, where the light must end.
+        # Pillow's radial gradient is 255 in its corners and 180 at the middle of its edges, where the light must end.
         fade = [round(255 * strength * max(0.0, 1 - distance / 180) ** 2) for distance in range(256)]
         mask = Image.radial_gradient("L").point(fade).resize((2 * r, 2 * r), Image.Resampling.BILINEAR)
         left, top = round(center[0] * self.width) - r, round(center[1] * self.height) - r
@@ -117,7 +117,7 @@ class Canvas:
     def strips(self, strips: Iterable[tuple[Sequence[Point], Color, float]]) -> None:
         """Lay many translucent polygons (outline, colour, opacity) over each other.
 
-        They share one enlarged copy of the picture: a mask for each would take many times as long.
+        They share one enlarged copy of the picture, many times faster than one mask each.
         """
         large = self.image.resize((self.width * 2, self.height * 2), Image.Resampling.BILINEAR)
         pen = ImageDraw.Draw(large, "RGBA")
@@ -127,7 +127,7 @@ class Canvas:
         self.image = large.reduce(2)
 
     def _begin_mask(self, box: Box) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-        """Return an empty mask for `box`, enlarged, and the pen to draw into it."""
+        """Return an empty, enlarged mask for `box` and the pen to draw into it."""
         factor = self._oversampling
         mask = Image.new("L", ((box[2] - box[0]) * factor, (box[3] - box[1]) * factor))
         return mask, ImageDraw.Draw(mask)
@@ -160,7 +160,7 @@ def _bounds(points: Iterable[Point]) -> tuple[float, float, float, float]:
 
 
 def _vertical_gradient(colors: Sequence[Color], *, size: tuple[int, int]) -> Image.Image:
-    """Return a picture that runs evenly through `colors` from its top to its bottom."""
+    """Return a picture that runs evenly through `colors` from top to bottom."""
     if len(colors) == 1:
         return Image.new("RGB", size, colors[0])
     strip = Image.new("RGB", (1, _GRADIENT_STEPS))
@@ -171,5 +171,5 @@ def _vertical_gradient(colors: Sequence[Color], *, size: tuple[int, int]) -> Ima
         index = min(int(position), spans - 1)
         shades.append(mix(colors[index], colors[index + 1], position - index))
     strip.putdata(shades)
-    # Smoothly to the height first, one pixel wide, then to the width by copying: ten times as fast as both at once.
+    # Scale smoothly to the height first, one pixel wide, then copy to the width: ten times faster than both at once.
     return strip.resize((1, size[1]), Image.Resampling.BILINEAR).resize(size, Image.Resampling.NEAREST)

@@ -1,6 +1,6 @@
-"""The offline generator's drawing: a pretty picture from a prompt, without any image model.
+"""Draw a picture from a prompt without an image model.
 
-It is used when no OPENAI_API_KEY is set, so that PixyProxy can be tried. The picture says what it is: in a line at its
+Used when no OPENAI_API_KEY is set, so that PixyProxy can be tried. Each picture is marked as a sketch: in a line at its
 bottom, and in its `Software` metadata.
 """
 
@@ -24,7 +24,7 @@ from pixyproxy.service.private.upstream.offline.landscapes import (
 from pixyproxy.service.private.upstream.offline.palette import Palette, SceneName, choose_palette, read_mood
 
 MAX_EDGE = 2048
-"""The longest edge that is drawn, in pixels."""
+"""The longest edge, in pixels."""
 
 SOFTWARE = "PixyProxy offline-sketch"
 """The `Software` metadata of every sketch."""
@@ -45,23 +45,23 @@ _SCENES: dict[SceneName, Callable[[Canvas, Palette, Random], None]] = {
 }
 
 _LABELS = ("offline sketch · no image model was used", "offline sketch", "sketch")
-"""The visible line, and shorter ones for pictures where it does not fit."""
+"""The visible label, and shorter ones for pictures where it does not fit."""
 
 _SMALLEST_LETTERS = 8
-"""Pixels; smaller ones of Pillow's bundled font cannot be read."""
+"""In pixels; Pillow's bundled font is not legible below this."""
 
 _EXIF_SOFTWARE = 0x0131
 """The tag `Software` (Exif 2.32, section 4.6.4)."""
 
 
 def draw_scene(prompt: str, *, width: int, height: int, variant: str = "") -> tuple[Image.Image, Palette]:
-    """Draw a picture for `prompt`, without the line that says what it is, and return it with its colours.
+    """Draw a picture for `prompt`, without the label, and return it with its colours.
 
-    The same arguments give the same picture, as long as Pillow is the same; another `variant` gives another picture of
-    the same things. `width` and `height` are at least 1. If one of them is above `MAX_EDGE`, the picture is smaller
-    than asked for: its longer edge is `MAX_EDGE`, the ratio is kept.
+    The result is deterministic for one version of Pillow; another `variant` gives another picture of the same subject.
+    `width` and `height` are at least 1. If one of them exceeds `MAX_EDGE`, the picture is scaled down to it, keeping
+    the ratio.
     """
-    # A str may hold lone surrogates, which strict UTF-8 refuses.
+    # A str may hold lone surrogates, which strict UTF-8 rejects.
     seed = hashlib.sha256((prompt + variant).encode(errors="surrogatepass")).digest()
     rng = Random(int.from_bytes(seed))
     mood = read_mood(prompt)
@@ -80,13 +80,13 @@ def fit(width: int, height: int) -> tuple[int, int]:
 
 
 def label_sketch(image: Image.Image, palette: Palette) -> None:
-    """Write the line at the bottom on a plate of frosted glass, where there is room for it."""
+    """Write the label at the bottom on a plate of frosted glass, if there is space for it."""
     fitting = _fit_label(*image.size)
     if fitting is None:
         return
     text, font, size = fitting
     plate_width, plate_height = round(font.getlength(text) + 1.5 * size), round(1.9 * size)
-    # In the middle, so that a square crop of a wide picture, as in the gallery, keeps it.
+    # Centre it, so that a square crop of a wide picture, as in the gallery, keeps it.
     left, top = (image.width - plate_width) // 2, image.height - plate_height - min(size, plate_height // 2)
     box = left, top, left + plate_width, top + plate_height
     glass = image.crop(box).filter(ImageFilter.GaussianBlur(size / 2))
@@ -97,7 +97,7 @@ def label_sketch(image: Image.Image, palette: Palette) -> None:
 
 
 def _fit_label(width: int, height: int) -> tuple[str, _Font, int] | None:
-    """Return the longest line that can be read in a picture of this size, its font and the font's size, or None."""
+    """Return the longest legible label for a picture of this size, its font and the font's size, or None."""
     wanted = max(_SMALLEST_LETTERS + 3, round((width * height) ** 0.5 / 64))
     for text in _LABELS:
         for size in range(wanted, _SMALLEST_LETTERS - 1, -1):
@@ -114,9 +114,9 @@ def _rounded_mask(size: tuple[int, int]) -> Image.Image:
 
 
 def encode_sketch(image: Image.Image, *, picture_format: PictureFormat, quality: int) -> bytes:
-    """Return the file of a picture, whose `Software` says what made it. `quality` (0-100) counts for jpeg and webp."""
+    """Return the picture's file with `Software` metadata. `quality` (0-100) applies to jpeg and webp."""
     file = io.BytesIO()
-    # Pillow takes a JPEG quality of 0 for "not given".
+    # Pillow treats a JPEG quality of 0 as "not given".
     quality = max(1, quality)
     if picture_format == "png":
         text = PngImagePlugin.PngInfo()
@@ -127,6 +127,6 @@ def encode_sketch(image: Image.Image, *, picture_format: PictureFormat, quality:
     else:
         exif = Image.Exif()
         exif[_EXIF_SOFTWARE] = SOFTWARE
-        # Method 2 of WebP's 0-6 takes half the time of the default 4, for files a few per cent larger.
+        # Method 2 of WebP's 0-6 takes half the time of the default 4; files are a few per cent larger.
         image.save(file, picture_format.upper(), quality=quality, exif=exif, method=2)
     return file.getvalue()

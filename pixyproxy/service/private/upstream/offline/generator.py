@@ -1,4 +1,4 @@
-"""The offline generator: sketches drawn here, for trying and testing PixyProxy without any key."""
+"""The offline generator: sketches to try and test PixyProxy without a key."""
 
 import time
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ SIZE = r"^(auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$"
 
 @dataclass(frozen=True)
 class OfflineUpstream:
-    """Draws sketches that are the same for the same order, and says in the image's model what they are.
+    """Draws deterministic sketches and reports `offline-sketch` as their model.
 
-    It draws whatever size is asked for up to 2,048 pixels an edge; a larger one comes scaled down.
+    Draws any size up to 2,048 pixels an edge; larger sizes are scaled down.
     """
 
     @property
     def name(self) -> str:
-        """Says plainly that no image model is behind it."""
+        """A name that states that no image model is used."""
         return "offline sketches (no OPENAI_API_KEY is set)"
 
     async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
-        """Sketches, the first of them in the previews that were ordered; nothing is bought.
+        """Draw the sketches, with the first one's ordered previews; nothing is bought.
 
-        Raises ``PromptRefusedException`` for options that it does not know the meaning of, and what the sink raises.
+        Raise ``PromptRefusedException`` for options with unknown values, and the exceptions of the sink.
         """
         options = _read_options(order)
         size = DEFAULT_SIZE
@@ -51,15 +51,15 @@ class OfflineUpstream:
         return UpstreamAnswer(facts=_facts(options, size), revised_prompts=(None,) * order.count)
 
     async def list_models(self) -> list[str]:
-        """What it calls itself."""
+        """Return the name of the offline model."""
         return [OFFLINE_MODEL]
 
     async def close(self) -> None:
-        """It has no connections."""
+        """Do nothing: there are no connections."""
 
 
 class _Options(BaseModel, hide_input_in_errors=True):
-    """Those of an order's options that mean something here; a form's have numbers as text."""
+    """The options of an order that apply here; in a form, numbers are text."""
 
     size: Annotated[str, Field(pattern=SIZE)] | None = None
     output_format: PictureFormat | None = None
@@ -68,7 +68,7 @@ class _Options(BaseModel, hide_input_in_errors=True):
 
     @property
     def edges(self) -> tuple[int, int] | None:
-        """Width and height in pixels, if any were asked for."""
+        """Width and height in pixels, if requested."""
         if self.size in (None, "auto"):
             return None
         width, height = self.size.split("x")
@@ -85,7 +85,7 @@ def _read_options(order: PictureOrder) -> _Options:
 
 
 def _draw(order: PictureOrder, options: _Options, inputs: Sequence[Path], number: int) -> Image.Image:
-    """The picture of this number. The same order with the same inputs gives the same."""
+    """Return the sketch with this number; deterministic for the same order and inputs."""
     given = {picture.field: path for picture, path in reversed(list(zip(order.inputs, inputs, strict=True)))}
     source = open_picture(given["image"]) if "image" in given else None
     width, height = options.edges or (source.size if source else DEFAULT_SIZE)

@@ -17,12 +17,12 @@ _SAMPLES = 160
 
 @dataclass(frozen=True, slots=True)
 class _Relief:
-    """How the ground of a scene is made."""
+    """The shape of a scene's ground."""
 
     profile: Callable[[Random], Profile]
     horizon: float
     height: float
-    """Of the farthest ridge over its base line, in heights of the picture."""
+    """The height of the farthest ridge above its base line, in heights of the picture."""
     nearness: float
     """The nearest ridge's height as a multiple of the farthest's."""
     firs: bool = False
@@ -173,7 +173,7 @@ def _jagged(rng: Random) -> Profile:
 
 
 def _firs(outline: Sequence[Point], rng: Random, *, canvas: Canvas, height: float) -> list[list[Point]]:
-    """Return firs that stand on `outline`, the highest of them `height` (in short edges) high."""
+    """Return firs standing on `outline`; the tallest is `height` (in short edges) high."""
     tall, wide = height * canvas.short / canvas.height, height * canvas.short / canvas.width
     count = min(_SAMPLES, round(1.6 / wide)) if wide > 1 / _SAMPLES else _SAMPLES
     firs: list[list[Point]] = []

@@ -1,7 +1,7 @@
-"""Colours for the offline sketch: what the prompt's words suggest, and a palette that is in harmony.
+"""Colours of the offline sketch: the mood of the prompt's words, and a harmonious palette.
 
-Colours are chosen in OKLCH (Björn Ottosson, "A perceptual color space for image processing", 2020), because there equal
-steps of lightness look equal whatever the hue: a palette built from any hue keeps its contrast.
+Colours are chosen in OKLCH (Björn Ottosson, "A perceptual color space for image processing", 2020), where equal steps
+of lightness look equal for every hue: a palette of any hue keeps its contrast.
 """
 
 import math
@@ -14,14 +14,14 @@ Color = tuple[int, int, int]
 """8-bit sRGB."""
 
 Light = Literal["day", "dusk", "night"]
-"""The time of day: it sets how dark the sky and the ground are."""
+"""The time of day, which sets how dark the sky and the ground are."""
 
 SceneName = Literal["hills", "peaks", "dunes", "forest", "sea", "silk", "discs", "tiles", "orbits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mood:
-    """What words of the prompt suggest; None leaves the choice to the seed."""
+    """The mood suggested by the prompt; None leaves the choice to the seed."""
 
     hue: float | None = None
     light: Light | None = None
@@ -44,11 +44,11 @@ _MOODS: tuple[tuple[str, Mood], ...] = (
     ("flower rose blossom cherry candy balloon", Mood(hue=358, light="day", scene="discs")),
     ("city street house robot machine pattern geometric logo", Mood(scene="tiles")),
 )
-"""Words, singular, and what they suggest. Where two lines speak of the same thing the upper one wins."""
+"""Singular words and their mood. The first matching line wins."""
 
 
 def read_mood(prompt: str) -> Mood:
-    """Return what the words of `prompt` suggest."""
+    """Return the mood suggested by the words of `prompt`."""
     words = set(re.findall(r"[a-z]+", prompt.lower()))
     words |= {word.removesuffix("s") for word in words}
     moods = [mood for names, mood in _MOODS if not words.isdisjoint(names.split())]
@@ -108,10 +108,10 @@ _SCHEMES: dict[Light, _Scheme] = {
 }
 
 _LIGHTS: tuple[Light, ...] = ("day", "day", "day", "dusk", "dusk", "night")
-"""What the seed chooses from: a gallery of nights would be gloomy."""
+"""The seed's choices, mostly days: a gallery of nights would be gloomy."""
 
 _WARMEST = 75.0
-"""The last of the hues (red to yellow) that a dusk may have."""
+"""The last hue (from red to yellow) for a dusk."""
 
 _HARMONIES: tuple[tuple[float, ...], ...] = (
     (-48, -20, 8, 36, 190),
@@ -123,7 +123,7 @@ _HARMONIES: tuple[tuple[float, ...], ...] = (
 
 
 def choose_palette(rng: Random, *, mood: Mood) -> Palette:
-    """Return a palette for `mood`; what the mood leaves open, `rng` decides."""
+    """Return a palette for `mood`; `rng` decides what it leaves open."""
     free_hue, free_light = rng.uniform(0, 360), rng.choice(_LIGHTS)
     harmony, drift = rng.choice(_HARMONIES), rng.uniform(-10, 10)
     light = mood.light or free_light
@@ -137,7 +137,7 @@ def choose_palette(rng: Random, *, mood: Mood) -> Palette:
         sky=tuple(oklch(lightness, chroma, hue + offset) for lightness, chroma, offset in scheme.sky),
         ground=_ramp(scheme.far, scheme.near, hue=hue, steps=7),
         accents=tuple(oklch(0.80 - 0.045 * i, 0.14, hue + offset) for i, offset in enumerate(harmony)),
-        # A sun is warm whatever the sky's hue, hence no hue of the palette in it.
+        # The sun is warm whatever the sky's hue, so it takes no hue from the palette.
         lamp=oklch(*scheme.lamp),
         paper=oklch(0.965, 0.018, hue + 40),
         ink=oklch(0.22, 0.045, hue),
@@ -147,13 +147,13 @@ def choose_palette(rng: Random, *, mood: Mood) -> Palette:
 def _ramp(
     far: tuple[float, float, float], near: tuple[float, float, float], *, hue: float, steps: int
 ) -> tuple[Color, ...]:
-    """Return `steps` colours from `far` to `near`, whose hues are offsets to `hue`."""
+    """Return `steps` colours from `far` to `near`, with hues as offsets to `hue`."""
     shades = (tuple(a + (b - a) * i / (steps - 1) for a, b in zip(far, near, strict=True)) for i in range(steps))
     return tuple(oklch(lightness, chroma, hue + offset) for lightness, chroma, offset in shades)
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> Color:
-    """Return the sRGB colour of OKLCH (0…1, 0…0.4, degrees), its chroma lowered until sRGB can show it."""
+    """Return the sRGB colour of OKLCH (0…1, 0…0.4, degrees), lowering its chroma until it is in sRGB."""
     channels = _to_linear_srgb(lightness, chroma, math.radians(hue))
     while min(channels) < 0 or max(channels) > 1:
         chroma *= 0.94

@@ -1,4 +1,4 @@
-"""What the offline generator makes of a picture that is there already: an edit of it, or a preview of a sketch."""
+"""Edits of a given picture, and previews of a sketch."""
 
 import math
 import threading
@@ -10,25 +10,25 @@ from pixyproxy.service.private.upstream.offline.drawing import fit
 from pixyproxy.service.private.upstream.offline.palette import Palette
 
 MOST_PIXELS = 40_000_000
-"""Of a picture that is opened to be edited: 160 MB, decoded, for as long as it is made smaller."""
+"""The limit for a picture to edit: 160 MB decoded, until it is scaled down."""
 STRIP_ROWS = 32
-"""Of the smaller picture, made at a time: Pillow copies what it scales, so it never gets a whole large picture."""
+"""Rows of the smaller picture made at a time: Pillow copies its input, so it never gets a whole large picture."""
 
 FORMATS = [plugin.format for plugin in (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile)]
 FORMATS += [WebPImagePlugin.WebPImageFile.format, GifImagePlugin.GifImageFile.format]
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What Pillow raises for a file that is no picture, or a broken one; the warning only where warnings are errors."""
+"""Pillow's exceptions for a broken file or one that is not a picture; the warning only if warnings are errors."""
 
 
 _decoding = threading.Lock()
-"""Held while a picture is decoded, so that no two large ones are in memory at once."""
+"""Held while decoding, so that no two large pictures are in memory at once."""
 
 
 def open_picture(path: Path) -> Image.Image | None:
-    """Return the first frame of a picture as RGBA, upright, and as small as it would be drawn.
+    """Return the first frame of a picture as RGBA, upright, scaled down to the size it is drawn in.
 
-    None if it cannot be decoded, or only with much memory.
+    Return None if it cannot be decoded, or only with much memory.
     """
     try:
         with _decoding, Image.open(path, formats=FORMATS) as picture:
@@ -40,7 +40,7 @@ def open_picture(path: Path) -> Image.Image | None:
 
 
 def _shrink(picture: Image.Image) -> Image.Image:
-    """Return a copy of a picture as RGBA, of the size that ``fit`` gives it, with what the file says of it."""
+    """Return an RGBA copy of a picture in the size from ``fit``, with its metadata."""
     width, height = fit(*picture.size)
     # A JPEG is decoded at a fraction of its size.
     picture.draft("RGB", (width, height))
@@ -58,9 +58,9 @@ def _shrink(picture: Image.Image) -> Image.Image:
 
 
 def retouch(source: Image.Image, scene: Image.Image, palette: Palette, *, mask: Image.Image | None) -> Image.Image:
-    """Return ``source`` in the colours of ``palette`` under the light of ``scene``, which gives the size.
+    """Return ``source`` in the colours of ``palette`` under the light of ``scene``, in the size of ``scene``.
 
-    With a ``mask``, only where that is transparent, as the Images API has it; there the scene itself is seen.
+    With a ``mask``, change only its transparent area, as in the Images API; the scene is shown there.
     """
     paper = Image.new("RGBA", source.size, palette.paper)
     picture = ImageOps.fit(Image.alpha_composite(paper, source).convert("RGB"), scene.size)
@@ -72,7 +72,7 @@ def retouch(source: Image.Image, scene: Image.Image, palette: Palette, *, mask: 
 
 
 def draft_of(sketch: Image.Image, *, step: int, steps: int) -> Image.Image:
-    """Return how ``sketch`` might have looked at a step (0 to ``steps`` - 1) on the way to it, ever less blurred."""
+    """Return a preview of ``sketch``, blurred less with each step (0 to ``steps`` - 1)."""
     factor = 8 * 2 ** (steps - step)
     small = sketch.resize((max(1, sketch.width // factor), max(1, sketch.height // factor)), Image.Resampling.BOX)
     return small.resize(sketch.size, Image.Resampling.BICUBIC)

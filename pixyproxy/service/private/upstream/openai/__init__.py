@@ -1,1 +1,1 @@
-"""The adapter to the OpenAI Images API: requests, answers as they arrive, errors and refusals."""
+"""The adapter to the OpenAI Images API: requests, streamed responses, errors and refusals."""

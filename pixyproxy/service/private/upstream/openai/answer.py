@@ -1,4 +1,4 @@
-"""Reading a JSON answer of the Images API as it arrives."""
+"""Parse a JSON response of the Images API as it arrives."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from pixyproxy.service.private.upstream.upstream import PictureSink
 
 
 class AnswerReader:
-    """Takes an answer in pieces and puts its pictures into a sink, ``count`` of them at the most.
+    """Reads a response in pieces and writes at most ``count`` pictures to a sink.
 
-    Raises ``UpstreamAnswerException`` for what is no such answer, and what the sink raises. An answer with a picture
-    that cannot be stored is read to its end and kept; then ``PictureUnusableException`` is raised.
+    Raises ``UpstreamAnswerException`` for an invalid response, and the exceptions of the sink. A response with a
+    picture that cannot be stored is read to its end and retained; then ``PictureUnusableException`` is raised.
     """
 
     def __init__(self, *, count: int, sink: PictureSink) -> None:
         self.urls: list[str] = []
-        """Where the pictures are that the answer does not hold, in their order; known once it is finished."""
+        """The URLs of pictures that the response only links to, in order; known once it is finished."""
         self._count = count
         self._sink = sink
         self._json = Base64Scanner()
@@ -32,7 +32,7 @@ class AnswerReader:
         self._delivery: PictureDelivery | None = None
 
     async def take(self, piece: bytes) -> None:
-        """Take the next piece, of any length."""
+        """Read the next piece, of any length."""
         if self._unusable.failure is not None:
             await self._unusable.keep(piece)
             return
@@ -40,7 +40,7 @@ class AnswerReader:
             for text, last in self._json.split(piece):
                 await self._take_base64(text, last=last)
         except UpstreamAnswerException as error:
-            # More JSON than any answer has beside its pictures: its picture may be in there, in another dialect.
+            # More JSON than any response has beside its pictures: it may hold a picture in another dialect.
             if self._unusable.failure is not None or not holds_picture(self._json.skeleton, is_too_long=True):
                 raise
             await self._unusable.begin(error, self._json)
@@ -48,7 +48,7 @@ class AnswerReader:
             await self._unusable.keep_json(self._json)
 
     async def finish(self) -> UpstreamAnswer:
-        """Return what the answer says beside its pictures, once it is whole. Raises what it means if it is an error."""
+        """Return the response's details beside its pictures, at its end; raise the exception of an error response."""
         if self._unusable.failure is None and self._delivery is not None:
             await self._unusable.begin(UpstreamAnswerException(), self._json, self._delivery.undelivered)
         if self._unusable.failure is not None:
@@ -62,7 +62,7 @@ class AnswerReader:
             raise PictureUnusableException from error
 
     async def keep(self) -> None:
-        """Keep the answer, whose pictures cannot be stored. Raises what the sink raises."""
+        """Retain the answer, whose pictures cannot be stored. Raise the exceptions of the sink."""
         await self._unusable.begin(UpstreamAnswerException(), self._json)
 
     async def _take_base64(self, text: bytes, *, last: bool) -> None:
@@ -70,7 +70,7 @@ class AnswerReader:
             await self._unusable.keep_json(self._json, text)
             return
         if self._delivered == self._count:
-            # More than was ordered has no place to go to.
+            # Ignore pictures beyond the order.
             return
         if self._delivery is None:
             self._delivery = PictureDelivery(self._sink.begin_picture())
@@ -89,7 +89,7 @@ class AnswerReader:
         items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
         with_picture = [item for item in items if PLACEHOLDER in (item.get("b64_json"), item.get("url"))]
         if len(with_picture) != self._json.pictures:
-            # A picture stands elsewhere: who knows what it is a picture of.
+            # The picture is in an unknown member, so it may be anything.
             raise UpstreamAnswerException
         with_url = [item for item in items if item not in with_picture and url_of(item)]
         with_url = with_url[: self._count - self._delivered]
@@ -104,13 +104,13 @@ class AnswerReader:
 
 
 def revised_prompt(told: dict[str, Any]) -> str | None:
-    """What the upstream made of the prompt, where it says so beside a picture."""
+    """Return the revised prompt beside a picture, if there is one."""
     revised = told.get("revised_prompt")
     return revised if isinstance(revised, str) else None
 
 
 def url_of(told: dict[str, Any]) -> str | None:
-    """Return where the picture is that is not here, if its URL is told."""
+    """Return the URL of a picture, if there is one."""
     url = told.get("url")
     return url if isinstance(url, str) and url else None
 

@@ -1,7 +1,7 @@
-"""Finding the pictures in JSON of the Images API while it arrives.
+"""Find the pictures in JSON of the Images API while it arrives.
 
-A picture is most of such a text: 2 MB of base64 for 1.5 MB of PNG. The base64 is given on as it comes, so neither the
-JSON nor the base64 is ever whole in memory; what is left, the skeleton, is small, and parsed in the end.
+Most of such a text is a picture: 2 MB of base64 for 1.5 MB of PNG. The base64 is passed on as it arrives, so neither
+the JSON nor the base64 is ever complete in memory; the rest, the skeleton, is small and parsed at the end.
 """
 
 import re
@@ -14,43 +14,43 @@ PICTURE_BEGINS = re.compile(
     rb'(?<!\\)"(?:b64_json"\s{0,16}:\s{0,16}"'
     rb'|url"\s{0,16}:\s{0,16}"(?=data:))'
 )
-"""A key with a picture as its string, wherever it stands: the quotes would be escaped inside of a string.
+"""A key with a picture as its string, at any depth: inside a string the quotes would be escaped.
 
-A ``url`` that begins with ``data:`` holds the picture itself.
+A ``url`` that starts with ``data:`` holds the picture itself.
 """
 LONGEST_BEGINNING = len(b'"b64_json":"') + 32
 MOST_SKELETON_BYTES = 256 * 1024
 PLACEHOLDER = "*"
-"""Stands in the skeleton for a picture that was cut out of it; it is not base64."""
+"""Replaces a picture in the skeleton; it is not valid base64."""
 
 
 class Base64Text(NamedTuple):
-    """A piece of a picture's base64, as it came; ``last`` if the quote that ends it came too."""
+    """A piece of a picture's base64, unchanged; ``last`` if its closing quote was read."""
 
     text: bytes
     last: bool
 
 
 class Base64Scanner:
-    """Splits JSON into the pictures' strings, given in pieces, and the skeleton around them.
+    """Splits JSON into the pictures' strings, in pieces, and the skeleton around them.
 
-    In the skeleton a ``PLACEHOLDER`` replaces each of those strings; an empty string is no picture. JSON escapes stay
-    in the pieces as they came.
+    A ``PLACEHOLDER`` replaces each of those strings in the skeleton; an empty string is not a picture. The pieces keep
+    their JSON escapes.
     """
 
     def __init__(self) -> None:
         self.skeleton = bytearray()
         self.pictures = 0
-        """The pictures that have ended."""
+        """The number of complete pictures."""
         self.placeholder = PLACEHOLDER.encode()
         self._searched = 0
         self._inside = False
         self._has_begun = False
 
     def split(self, piece: bytes) -> Iterator[Base64Text]:
-        """Yield the base64 in the next piece of the JSON. At each yield, the skeleton ends where that picture begins.
+        """Yield the base64 in the next piece of the JSON. At each yield, the skeleton ends where that picture starts.
 
-        Raises ``UpstreamAnswerException`` if the skeleton outgrows ``MOST_SKELETON_BYTES``; it then has all of the
+        Raise ``UpstreamAnswerException`` if the skeleton outgrows ``MOST_SKELETON_BYTES``; it then contains the whole
         piece.
         """
         rest = piece
@@ -66,7 +66,7 @@ class Base64Scanner:
                 self._end_picture()
 
     def _read_skeleton(self, piece: bytes) -> bytes:
-        """Add the JSON around the pictures to the skeleton; return what came from where a picture begins."""
+        """Add the JSON around the pictures to the skeleton; return the rest from the start of a picture."""
         before = len(self.skeleton)
         self.skeleton += piece
         begins = PICTURE_BEGINS.search(self.skeleton, max(self._searched, before - LONGEST_BEGINNING))
@@ -74,7 +74,7 @@ class Base64Scanner:
         if length > MOST_SKELETON_BYTES:
             raise UpstreamAnswerException
         self._inside = begins is not None
-        # Of a picture that ``data:`` gave away, some may have come with an earlier piece.
+        # A picture recognized by ``data:`` may have started in an earlier piece.
         rest = piece[length - before :] if length >= before else bytes(self.skeleton[length:])
         del self.skeleton[length:]
         return rest

@@ -1,4 +1,4 @@
-"""The way of one picture from the base64 that arrives to whoever keeps it."""
+"""Decode a picture's base64 as it arrives and write it."""
 
 import binascii
 import re
@@ -13,15 +13,15 @@ from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.upstream.upstream import PictureWriter
 
 BATCH_CHARACTERS = 3 * 1024 * 1024
-"""Of base64, that are decoded and written at a time, mostly a whole picture: each hop to a thread costs 0.3 ms."""
+"""Base64 characters decoded and written at a time, usually a whole picture: each hop to a thread costs 0.3 ms."""
 MOST_GATHERED_CHARACTERS = 16 * 1024 * 1024
-"""Of all pictures that arrive at the same time; each may hold an equal share of it."""
+"""The limit for all pictures that arrive at the same time; each may hold an equal share."""
 GROUP = 4
 """Characters of base64 that make whole bytes."""
 
 DATA_URL = re.compile(rb"\Adata:[^,]{0,200},")
 USUAL_ESCAPES = ((rb"\/", b"/"), (rb"\u002B", b"+"), (rb"\u002b", b"+"), (rb"\u003D", b"="), (rb"\n", b"\n"))
-"""JSON escapes of PHP, .NET and MIME encoders; replaced before ``ESCAPE``, which takes ten times as long."""
+"""JSON escapes of PHP, .NET and MIME encoders; replaced before ``ESCAPE``, which is ten times slower."""
 ESCAPE = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|([/nrt]))")
 CONTROLS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 CUT_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
@@ -31,14 +31,14 @@ STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 class PictureDelivery:
-    """Gathers a picture's base64 to batches, each of which is decoded and written in one hop to a worker thread.
+    """Collects a picture's base64 into batches; each is decoded and written in one hop to a worker thread.
 
     Accepts JSON escapes, white space, the URL-safe alphabet, missing padding and a ``data:`` URL. ``is_raw``: the
-    base64 is written as it came. Raises what the writer raises, and ``UpstreamAnswerException`` for anything else.
+    base64 is written unchanged. Raises the writer's exceptions, and ``UpstreamAnswerException`` for invalid base64.
     """
 
     _arriving: ClassVar[WeakSet["PictureDelivery"]] = WeakSet()
-    """Those that were begun; one that breaks off is not there any more."""
+    """The deliveries in progress; an abandoned one drops out."""
 
     def __init__(
         self, writer: PictureWriter, *, batch_characters: int = BATCH_CHARACTERS, is_raw: bool = False
@@ -53,11 +53,11 @@ class PictureDelivery:
 
     @property
     def undelivered(self) -> bytes:
-        """The base64 that the writer has not got, because of an exception or because it is still gathered."""
+        """The base64 that was not written, because of an exception or because it is still collected."""
         return b"".join((self._pending, *self._batch))
 
     async def take(self, text: bytes, *, last: bool) -> None:
-        """Take the next piece, of any length; with the last one the picture is finished."""
+        """Accept the next piece, of any length; the last one finishes the picture."""
         self._batch.append(text)
         self._gathered += len(text)
         share = MOST_GATHERED_CHARACTERS // len(self._arriving)
@@ -82,7 +82,7 @@ class PictureDelivery:
             self._writer.finish()
 
     def _decode(self, text: bytes, *, last: bool) -> bytes:
-        """Decode whole groups of base64 and keep what is left of one for the next batch."""
+        """Decode whole groups of base64; keep an incomplete group for the next batch."""
         try:
             return self._decode_plain(text, last=last)
         except binascii.Error:
@@ -96,9 +96,9 @@ class PictureDelivery:
         return decoded
 
     def _decode_plain(self, text: bytes, *, last: bool) -> bytes:
-        """Decode base64 of the standard alphabet. Raises ``binascii.Error``.
+        """Decode base64 of the standard alphabet. Raise ``binascii.Error``.
 
-        The last whole group is held back: only the end may have padding, which is then in the last batch.
+        The last whole group is held back: only the end may have padding, and it must be in the last batch.
         """
         if last:
             text += b"=" * (-len(text) % GROUP)
@@ -122,6 +122,5 @@ def _as_plain(text: bytes) -> bytes:
 
 
 def _character(escape: re.Match[bytes]) -> bytes:
-    """Return the character that a JSON escape stands for."""
     code, letter = escape.groups()
     return CONTROLS.get(letter, letter) if code is None else bytes.fromhex(code.decode())

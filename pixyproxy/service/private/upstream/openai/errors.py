@@ -1,4 +1,4 @@
-"""What the OpenAI SDK and its HTTP client raise, and what that means here."""
+"""Map exceptions of the OpenAI SDK and its HTTP client to PixyProxy's."""
 
 import re
 
@@ -25,19 +25,19 @@ EXCEPTIONS: dict[type[Exception], type[ImageGenerationException]] = {
     httpx2.TimeoutException: UpstreamTimeoutException,
     httpx2.HTTPError: UpstreamSilentException,
 }
-"""What is raised → what it means here. The nearest base class decides for a class that is not listed."""
+"""Maps SDK exceptions to PixyProxy's. An unlisted class uses its nearest base class."""
 
 RAISED = (openai.OpenAIError, httpx2.HTTPError, TimeoutError)
-"""Whatever a request may raise is one of these, while the body of its answer arrives too."""
+"""The base classes of everything a request may raise, also while the response body arrives."""
 
 NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-"""Failures before a byte of the request left: certainly nothing was bought."""
+"""Failures before a byte of the request was sent: certainly nothing was bought."""
 
 RETRY_AFTER = re.compile(r"[0-9]{1,4}")
 
 
 def as_core_exception(error: Exception) -> ImageGenerationException:
-    """What one of ``RAISED`` means here, with those of the upstream's words that may be told."""
+    """Map one of ``RAISED`` to PixyProxy's exception, with the safe part of the upstream's message."""
     if isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, NOTHING_SENT):
         return UpstreamUnreachableException()
     if isinstance(error, openai.APIStatusError):
@@ -49,7 +49,7 @@ def as_core_exception(error: Exception) -> ImageGenerationException:
 
 
 def _body_of(response: httpx2.Response) -> object:
-    """Return the JSON or the text of an answer; the SDK passes on only a part of it."""
+    """Return the JSON or the text of a response; the SDK passes on only a part of it."""
     try:
         content = response.content
         return from_json(content, allow_inf_nan=False)

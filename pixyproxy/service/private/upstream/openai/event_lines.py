@@ -1,23 +1,23 @@
-"""Taking an event stream (HTML Living Standard, section 9.2) apart as it arrives."""
+"""Parse an event stream (HTML Living Standard, section 9.2) as it arrives."""
 
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
 LONGEST_NAME = 256
-"""Bytes of an event's or a field's name; what is longer is none that we know."""
+"""The maximum bytes of an event's or a field's name; no known name is longer."""
 LF, CR = b"\n", b"\r"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""A stream may begin with one."""
+"""A stream may start with one."""
 
 
 class Part(Enum):
-    """What a piece of an event is."""
+    """The kind of a piece of an event."""
 
     NAME = auto()
-    """The whole of what stood behind ``event:``."""
+    """The whole value of ``event:``."""
     DATA = auto()
-    """The next piece of what stands behind ``data:``, its lines joined by line feeds."""
+    """The next piece of the value of ``data:``, its lines joined by line feeds."""
     END = auto()
     """The empty line that ends an event."""
 
@@ -30,14 +30,14 @@ class EventPart(NamedTuple):
 
 
 class EventLines:
-    """Splits a stream that arrives in pieces into the parts of its events; a line of data is never held.
+    """Splits a stream that arrives in pieces into the parts of its events, without holding a line of data.
 
-    Comments, other fields and what cannot be understood are passed over. Lines may end with LF, CR LF or CR.
+    Ignores comments, other fields and invalid lines. Lines may end with LF, CR LF or CR.
     """
 
     def __init__(self) -> None:
         self._field: bytes | None = None
-        """The name of the line's field, once its colon has come."""
+        """The name of the line's field, after its colon."""
         self._kept = bytearray()
         """The line up to its colon, or an event's name."""
         self._at_value = False
@@ -45,7 +45,7 @@ class EventLines:
         self._after_cr = False
 
     def split(self, piece: bytes) -> Iterator[EventPart]:
-        """The parts in the next piece of the stream, which may be of any length."""
+        """Yield the parts in the next piece of the stream, of any length."""
         start = 0
         while start < len(piece):
             if self._after_cr and piece.startswith(LF, start):
@@ -60,7 +60,6 @@ class EventLines:
             start = end + 1
 
     def _read(self, text: bytes) -> Iterator[EventPart]:
-        """Take a piece of a line."""
         if self._field is None:
             self._kept += text
             name, colon, rest = self._kept.partition(b":")
@@ -72,7 +71,7 @@ class EventLines:
             if self._field == b"data" and self._has_data:
                 yield EventPart(Part.DATA, LF)
         if self._at_value and text:
-            # One space behind the colon is not part of the value.
+            # One space after the colon is not part of the value.
             text = text.removeprefix(b" ")
             self._at_value = False
         if self._field == b"data" and text:
@@ -93,7 +92,7 @@ class EventLines:
 
 
 def _line_end(piece: bytes, start: int) -> int:
-    """Where the line ends; the length of the piece if it does not."""
+    """Return where the line ends, or the length of the piece if it does not."""
     line_feed = piece.find(LF, start)
     end = len(piece) if line_feed < 0 else line_feed
     carriage_return = piece.find(CR, start, end)

@@ -1,4 +1,4 @@
-"""Which of a stream's pictures goes where."""
+"""Route the pictures of a stream's events."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -14,17 +14,17 @@ from pixyproxy.service.private.upstream.openai.held_picture import HeldPicture
 from pixyproxy.service.private.upstream.upstream import PictureSink, PictureWriter
 
 UNNAMED = frozenset({"", "message"})
-"""Names of an event that say nothing; the second is what the standard calls one without a name."""
+"""Event names without meaning; the second is the standard's default name."""
 
 
 class Kind(Enum):
-    """What an event is. Its family (``image_generation`` or ``image_edit``) makes no difference here."""
+    """The kind of an event. Its family (``image_generation`` or ``image_edit``) makes no difference here."""
 
     FINISHED = auto()
     PREVIEW = auto()
     OTHER = auto()
     UNKNOWN = auto()
-    """Nothing has said it yet."""
+    """Not known yet."""
 
 
 @dataclass
@@ -34,16 +34,16 @@ class Event:
     name: str = ""
     json: Base64Scanner = field(default_factory=Base64Scanner)
     kind: Kind = Kind.UNKNOWN
-    """As of the time when its picture began."""
+    """The kind as of the start of its picture."""
     has_picture: bool = False
     delivery: PictureDelivery | None = None
-    """The way of its picture, until that is finished, given up or not wanted."""
+    """The delivery of its picture, until finished, abandoned or unwanted."""
     held: HeldPicture | None = None
     failure: ImageException | None = None
-    """Why what is held cannot be used."""
+    """Why the held picture cannot be used."""
 
     def read(self, *, whole: bool = True) -> dict[str, Any] | None:
-        """The object that is its data; if it need not be whole, with those members that are. None: there is none."""
+        """Return the object in its data, or None; unless ``whole``, an incomplete object's complete members."""
         try:
             said = from_json(self.json.skeleton, allow_inf_nan=False, allow_partial=not whole)
         except ValueError:
@@ -52,18 +52,18 @@ class Event:
 
 
 class EventPictures:
-    """Puts the pictures of a stream's events into a sink: one an event, and no more than were ordered."""
+    """Writes the pictures of a stream's events to a sink: one per event, and no more than ordered."""
 
     def __init__(self, order: PictureOrder, sink: PictureSink) -> None:
         self.finished = 0
-        """How many finished pictures the sink has."""
+        """The number of finished pictures that the sink has."""
         self._order = order
         self._sink = sink
         self._previews = 0
-        """Since the last finished picture."""
+        """The previews since the last finished picture."""
 
     async def take(self, event: Event, base64: bytes, *, last: bool) -> None:
-        """Take the next piece of an event's picture. Raises what the sink raises, if it is a finished one's."""
+        """Accept the next piece of an event's picture. Raise the sink's exceptions for a finished picture."""
         if not event.has_picture:
             event.has_picture = True
             event.delivery = self._begin(event)
@@ -81,9 +81,9 @@ class EventPictures:
             self._count(event.kind)
 
     async def place_held(self, event: Event, said: dict[str, Any]) -> None:
-        """Put the picture of a whole event where it belongs, if only its last members said what it is.
+        """Route the picture of a complete event whose kind was known only from its last members.
 
-        Raises what the sink raises, if it is a finished one's.
+        Raise the sink's exceptions for a finished picture.
         """
         event.kind = kind_of(event.name, said)
         writer = self._writer(event.kind, said)
@@ -102,7 +102,7 @@ class EventPictures:
         self._count(event.kind)
 
     def _begin(self, event: Event) -> PictureDelivery | None:
-        """The way of the picture that begins; None where nobody takes it."""
+        """Return the delivery of a starting picture; None if it is not wanted."""
         said = event.read(whole=False) or {}
         event.kind = kind_of(event.name, said)
         if event.kind is Kind.UNKNOWN:
@@ -115,7 +115,7 @@ class EventPictures:
         if kind is Kind.FINISHED and self.finished < self._order.count:
             return self._sink.begin_picture()
         if kind is Kind.PREVIEW:
-            # OpenAI writes the number behind the picture, so mostly it has to be counted.
+            # OpenAI writes the number after the picture, so it usually has to be counted.
             number = said.get("partial_image_index", self._previews)
             self._previews += 1
             if isinstance(number, int) and 0 <= number < self._order.previews:
@@ -129,7 +129,7 @@ class EventPictures:
 
 
 def kind_of(name: str, said: dict[str, Any]) -> Kind:
-    """What an event is by the ``type`` in its data, or else by its name."""
+    """Return the kind of an event from the ``type`` in its data, or else from its name."""
     kind = said.get("type", name)
     if not isinstance(kind, str) or kind in UNNAMED:
         return Kind.UNKNOWN

@@ -1,4 +1,4 @@
-"""Reading a streamed answer of the Images API as it arrives."""
+"""Parse a streamed response of the Images API as it arrives."""
 
 from typing import Any
 
@@ -17,34 +17,33 @@ BETWEEN_EVENTS = b"\n\ndata: "
 
 
 class EventReader:
-    """Takes a stream in pieces and puts its pictures and previews into a sink, no more than were ordered.
+    """Reads a stream in pieces and writes its pictures and previews to a sink, no more than ordered.
 
-    To be closed. Raises what the sink raises for a finished picture; a preview that fails is left out. An
-    error that the upstream puts into the stream is raised as what it means, unless a finished picture came before it.
-    A stream with a picture that cannot be stored is read to its end and kept; then ``PictureUnusableException`` is
-    raised.
+    The caller closes it. It raises the sink's exceptions for a finished picture; a preview that fails is skipped. An
+    error event raises its exception, unless a finished picture came before it. A stream with a picture that cannot be
+    stored is read to its end and retained; then ``PictureUnusableException`` is raised.
     """
 
     def __init__(self, order: PictureOrder, sink: PictureSink) -> None:
         self.urls: list[str] = []
-        """Where the pictures are that the stream does not hold, in their order."""
+        """The URLs of pictures that the stream only links to, in order."""
         self._count = order.count
         self._pictures = EventPictures(order, sink)
         self._lines = EventLines()
         self._event = Event()
         self._unusable = UnusableAnswer(sink)
         self._said: list[dict[str, Any] | None] = []
-        """What every event with a finished picture that was ordered says beside it; None of one that broke off."""
+        """The other members of each event with an ordered finished picture; None if it broke off."""
         self._with_url = b""
         """The events that hold URLs."""
 
     @property
     def pictures(self) -> int:
-        """How many finished pictures have come, those that are elsewhere included."""
+        """The number of finished pictures, linked ones included."""
         return self._pictures.finished + len(self.urls)
 
     async def take(self, piece: bytes) -> None:
-        """Take the next piece, of any length."""
+        """Read the next piece, of any length."""
         if self._unusable.failure is not None:
             await self._unusable.keep(piece)
             return
@@ -62,12 +61,12 @@ class EventReader:
                 await self._end_event()
 
     async def finish(self) -> UpstreamAnswer:
-        """What the stream said beside its pictures, once it is over, however it ended.
+        """Return the stream's details beside its pictures, however the stream ended.
 
-        Raises ``UpstreamSilentException`` if no finished picture came.
+        Raise ``UpstreamSilentException`` if no finished picture came.
         """
         if self._unusable.failure is None:
-            # The last event counts without its empty line too, if only its object is whole.
+            # The last event counts without its empty line if its object is complete.
             await self._end_event()
         if self._unusable.failure is not None:
             raise self._unusable.failure
@@ -82,11 +81,11 @@ class EventReader:
         )
 
     async def keep(self) -> None:
-        """Keep the events that hold URLs, whose pictures cannot be stored. Raises what the sink raises."""
+        """Retain the events with URLs, whose pictures cannot be stored. Raise the sink's exceptions."""
         await self._unusable.keep(self._with_url)
 
     def close(self) -> None:
-        """Give up what is held of an event."""
+        """Discard the held picture of an unfinished event."""
         if self._event.held is not None:
             self._event.held.close()
 
@@ -99,7 +98,7 @@ class EventReader:
                 else:
                     await self._take_base64(event, base64, last=last)
         except UpstreamAnswerException as error:
-            # More JSON than any event has beside its picture: that may be in there, in another dialect.
+            # More JSON than any event has beside its picture: it may hold a picture in another dialect.
             if self._unusable.failure is not None or not holds_picture(event.json.skeleton, is_too_long=True):
                 raise
             await self._give_up(error)
@@ -113,7 +112,7 @@ class EventReader:
             await self._give_up(error, b"" if event.delivery is None else event.delivery.undelivered)
 
     async def _give_up(self, error: UpstreamAnswerException, text: bytes = b"") -> None:
-        """Keep the event, and all that follows it."""
+        """Retain the event and everything after it."""
         await self._unusable.keep(b"data: ")
         await self._unusable.begin(error, self._event.json, text)
 
@@ -128,7 +127,7 @@ class EventReader:
                 async for piece in event.held.pieces():
                     await self._unusable.keep(piece)
         if event.has_picture:
-            # What comes beyond the order is not charged either, and would be kept without end.
+            # Pictures beyond the order are not charged, and retaining them would be unbounded.
             if event.kind is Kind.FINISHED and len(self._said) < self._count:
                 self._said.append(said)
         elif said is not None and kind_of(event.name, said) is Kind.FINISHED and url_of(said):
@@ -146,7 +145,7 @@ class EventReader:
 
 
 def _raise_error(event: Event, said: dict[str, Any]) -> None:
-    """Raise what an event means that is an error; its data may be the error, or hold it."""
+    """Raise the exception of an error event; its data may be the error or contain it."""
     error = error_in_answer(said)
     if error is None and "error" in (event.name, said.get("type")):
         error = exception_of(said)

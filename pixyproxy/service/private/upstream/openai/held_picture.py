@@ -1,4 +1,4 @@
-"""A picture that is kept aside until it is known what it is."""
+"""Hold a picture until its kind is known."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO
@@ -8,15 +8,15 @@ from pixyproxy.data.files.durable import as_storage_exception
 from pixyproxy.data.threads import run_in_thread
 
 MOST_HELD_BYTES = 150_000_000
-"""A writer that is known has the configured limit; this one only keeps a disk from being filled."""
+"""The limit here only protects the disk; the final writer has the configured limit."""
 PIECE_BYTES = 3 * 1024 * 1024
 
 
 class HeldPicture:
-    """A writer of base64 into a file that ``open_file`` opens, for an event whose type stands behind its picture.
+    """A writer of base64 into a file from ``open_file``, for an event whose type follows its picture.
 
-    OpenAI writes the type in front of it and before that in the event's name; a proxy that reads events with the
-    SDK's models and writes them anew puts it last (openai 3.52, ImageGenCompletedEvent). ``write`` blocks.
+    OpenAI writes the type before the picture, and also in the event's name; a proxy that parses events with the SDK's
+    models and writes them again puts it last (openai 3.52, ImageGenCompletedEvent). ``write`` blocks.
     """
 
     def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
@@ -27,7 +27,7 @@ class HeldPicture:
     def write(self, content: bytes) -> None:
         """Append to the file.
 
-        Raises ``PictureUnusableException`` beyond ``MOST_HELD_BYTES``, and ``ImageStorageException``.
+        Raise ``PictureUnusableException`` beyond ``MOST_HELD_BYTES``, and ``ImageStorageException``.
         """
         self._bytes += len(content)
         if self._bytes > MOST_HELD_BYTES:
@@ -40,10 +40,10 @@ class HeldPicture:
             raise as_storage_exception(error) from error
 
     def finish(self) -> None:
-        """Whole or not, it stays where it is."""
+        """Do nothing: complete or not, the picture stays in the file."""
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield all of it, from the beginning. Raises ``ImageStorageException``."""
+        """Yield the whole content. Raise ``ImageStorageException``."""
         start = 0
         while piece := await run_in_thread(self._read, start):
             yield piece

@@ -1,7 +1,7 @@
-"""The adapter to the OpenAI Images API, or any server that speaks it.
+"""The adapter to the OpenAI Images API, or any compatible server.
 
-The SDK's own retries are off: a timeout, a disconnect or a 500 made it send the same POST three times
-(openai 3.52), and each may be a picture to pay for.
+The SDK's own retries are off: after a timeout, a disconnect or a 500 it sent the same POST three times (openai 3.52),
+and each may buy a picture.
 """
 
 import logging
@@ -40,27 +40,27 @@ logger = logging.getLogger(__name__)
 OWN_PARAMETERS = frozenset(
     {"prompt", "model", "n", "stream", "partial_images", "image", "image[]", "mask", "markup", "response_format"}
 )
-"""What only an order itself decides, whatever stands among its options."""
+"""Parameters that only the order sets, even if its options contain them."""
 
 MOST_OTHER_BYTES = 4 * 1024 * 1024
-"""Of an answer that is no picture, an error or a list of models, which the SDK reads into memory."""
+"""The limit of a response that is not a picture (an error or a list of models), which the SDK reads into memory."""
 
 MOST_PACKED_BYTES = 64 * 1024
-"""Of such an answer that is compressed, to a thousandth of its size at the most."""
+"""The limit of such a response if compressed, at most to a thousandth of its size."""
 
 EVENT_STREAM = "text/event-stream"
 
 OPERATORS_AFFAIRS = (UpstreamCredentialException, UpstreamFundsException, UpstreamAddressException)
 
 InputFile = tuple[str, BinaryIO, str]
-"""A file's name as the upstream gets it, its content and its media type."""
+"""A file's name as sent to the upstream, its content and its media type."""
 
 
 @dataclass(frozen=True)
 class OpenAIUpstream:
-    """Draws pictures through ``POST /images/generations`` and ``/images/edits``; one POST for one call, always.
+    """Makes pictures through ``POST /images/generations`` and ``/images/edits``; one call sends exactly one POST.
 
-    ``response_format``: what the parameter of this name is sent as; "none": it is not sent.
+    ``response_format``: the value of this parameter; "none": it is not sent.
     """
 
     name: str
@@ -71,10 +71,10 @@ class OpenAIUpstream:
     call_headers: Mapping[str, str | Omit] = field(default_factory=dict)
 
     async def draw(self, order: PictureOrder, *, inputs: Sequence[Path], sink: PictureSink) -> UpstreamAnswer:
-        """Put the pictures of an order into the sink, exactly as the upstream made them, as they arrive.
+        """Write the pictures of an order to the sink as they arrive, exactly as the upstream made them.
 
-        ``inputs`` are the files of ``order.inputs``. Raises ``ImageGenerationException``, ``ImageStorageException``
-        if an input cannot be read, and what the sink raises.
+        ``inputs`` are the files of ``order.inputs``. Raise ``ImageGenerationException``, ``ImageStorageException`` if
+        an input cannot be read, and the exceptions of the sink.
         """
         with closing(EventReader(order, sink)) as events:
             answer: AnswerReader | EventReader
@@ -84,7 +84,7 @@ class OpenAIUpstream:
             except RAISED as error:
                 if not events.pictures:
                     raise self._as_core_exception(error) from error
-                # A stream that breaks off behind a finished picture has delivered it, and it is paid for.
+                # A stream that breaks off after a finished picture has delivered it, and it is paid for.
                 answer = events
             except OSError as error:
                 raise ImageStorageException from error
@@ -93,15 +93,15 @@ class OpenAIUpstream:
             return said
 
     def _as_core_exception(self, error: Exception) -> ImageGenerationException:
-        """What an error means; what only the operator can mend is written to the log."""
+        """Map an error; log it if only the operator can fix the cause."""
         meant = as_core_exception(error)
         if isinstance(meant, OPERATORS_AFFAIRS):
             status = error.status_code if isinstance(error, openai.APIStatusError) else None
-            logger.warning("%s answers %s: %s %s", self.name, status, meant.message, meant.context or "")
+            logger.warning("%s responded %s: %s %s", self.name, status, meant.message, meant.context or "")
         return meant
 
     async def list_models(self) -> list[str]:
-        """The ids of its models, as it orders them; costs nothing. Raises ``ImageGenerationException``."""
+        """Return the ids of its models in its order, at no cost. Raise ``ImageGenerationException``."""
         try:
             with fail_after(self.timeout_seconds):
                 page = await self.client.models.list(extra_headers=self.call_headers)
@@ -109,7 +109,7 @@ class OpenAIUpstream:
         except RAISED as error:
             raise self._as_core_exception(error) from error
         except (ValueError, AttributeError, TypeError) as error:
-            # What the SDK makes of a list of models that is none.
+            # The SDK raises this for an invalid list of models.
             raise UpstreamAnswerException from error
 
     async def close(self) -> None:
@@ -120,7 +120,7 @@ class OpenAIUpstream:
     async def _post(
         self, order: PictureOrder, inputs: Sequence[Path], sink: PictureSink, events: EventReader
     ) -> AnswerReader | EventReader:
-        """Send the order and read the answer in the form that it has, whichever was asked for; return its reader."""
+        """Send the order; read the response in the format it has, whichever was requested, and return its reader."""
         with ExitStack() as opened:
             files = await run_in_thread(_open_inputs, opened, order.inputs, inputs) if order.inputs else {}
             async with self._request(order, files) as response:
@@ -130,7 +130,7 @@ class OpenAIUpstream:
                 return answer
 
     async def _fetch_links(self, answer: AnswerReader | EventReader, sink: PictureSink) -> None:
-        """Put the pictures into the sink that the answer only links to; where one cannot be had, keep the answer."""
+        """Write the pictures that the response only links to; if one cannot be fetched, retain the answer."""
         try:
             for url in answer.urls:
                 await self.links.fetch(url, sink.begin_picture())
@@ -169,24 +169,24 @@ def open_openai_upstream(
     targets: SafeTargets,
     link_pauses: tuple[float, ...] = PAUSES,
 ) -> OpenAIUpstream:
-    """An upstream as a list of upstreams describes it. Nothing is sent before the first call; times are in seconds.
+    """Open an upstream from its settings. Nothing is sent before the first call; times are in seconds.
 
     ``targets`` are closed with it.
     """
     headers = {name: value.get_secret_value() for name, value in upstream.headers.items()}
-    # An order that waits in vain for a connection has bought nothing, and is told so before its own time is over.
+    # An order that gets no connection has bought nothing, and fails before its own timeout.
     timeout = httpx2.Timeout(timeout_seconds, connect=connect_seconds, pool=connect_seconds)
     http_client = openai.DefaultAsyncHttpxClient(
         timeout=timeout,
         limits=httpx2.Limits(max_connections=upstream.concurrency, max_keepalive_connections=upstream.concurrency),
-        # A redirect would carry the key and the order to a host that nobody configured.
+        # A redirect would send the key and the order to a host that is not configured.
         follow_redirects=False,
-        # Base64 packs to three quarters, for more time than it saves: unpacking 2 MB of it takes 10 ms.
+        # Base64 compresses to three quarters, but decompressing 2 MB takes 10 ms, longer than it saves.
         headers={"Accept-Encoding": "identity"},
         event_hooks={"response": [_bound_body]},
     )
     client = AsyncOpenAI(
-        # The SDK insists on a key.
+        # The SDK requires a key.
         api_key="none" if upstream.api_key is None else upstream.api_key.get_secret_value(),
         base_url=str(upstream.base_url),
         max_retries=0,
@@ -217,7 +217,7 @@ def open_openai_upstream(
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """A body of which no more than so many bytes are read."""
+    """A body that is read only up to a number of bytes."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, *, most_bytes: int) -> None:
         self._stream = stream
@@ -235,7 +235,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _bound_body(response: httpx2.Response) -> None:
-    """Bound what the SDK reads into memory; pictures are read here, as they arrive."""
+    """Limit what the SDK reads into memory; pictures are read here, as they arrive."""
     is_picture = response.is_success and (response.request.method == "POST" or PICTURE in response.request.extensions)
     if not is_picture and isinstance(response.stream, httpx2.AsyncByteStream):
         most_bytes = MOST_PACKED_BYTES if "content-encoding" in response.headers else MOST_OTHER_BYTES
@@ -247,7 +247,7 @@ def _media_type(response: AsyncAPIResponse[Any]) -> str:
 
 
 async def _read(response: AsyncAPIResponse[Any], take: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-    """Give the body on as it arrives; unpacked only where the upstream packs in spite of what was asked of it."""
+    """Pass the body on as it arrives; decompress it only if the upstream compresses despite the request."""
     packed = "content-encoding" in response.headers
     body = response.http_response.aiter_bytes() if packed else response.http_response.aiter_raw()
     async with aclosing(body) as pieces:
@@ -256,7 +256,7 @@ async def _read(response: AsyncAPIResponse[Any], take: Callable[[bytes], Corouti
 
 
 def _parameters(order: PictureOrder, response_format: ResponseFormat) -> dict[str, Any]:
-    """All parameters but the prompt, the model and the files."""
+    """Return all parameters except the prompt, the model and the files."""
     parameters = {name: value for name, value in order.options.items() if name not in OWN_PARAMETERS}
     if response_format != "none":
         parameters["response_format"] = order.response_format or response_format
@@ -270,10 +270,10 @@ def _parameters(order: PictureOrder, response_format: ResponseFormat) -> dict[st
 def _open_inputs(
     stack: ExitStack, pictures: Sequence[InputPicture], paths: Sequence[Path]
 ) -> dict[InputField, list[InputFile]]:
-    """The files of an order by their fields; the stack closes them. Blocks, and raises ``OSError``."""
+    """Return the files of an order by field; the stack closes them. Blocks; raises ``OSError``."""
     files: dict[InputField, list[InputFile]] = {}
     for number, (picture, path) in enumerate(zip(pictures, paths, strict=True)):
-        # The file's own name is no business of the upstream.
+        # Do not reveal the file's own name to the upstream.
         name = f"{picture.field}-{number}.{picture.media_type.removeprefix('image/')}"
         content = stack.enter_context(path.open("rb"))
         files.setdefault(picture.field, []).append((name, content, picture.media_type))

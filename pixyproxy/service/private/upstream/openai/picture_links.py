@@ -1,4 +1,4 @@
-"""Fetching pictures that an upstream answers with the URL of, instead of the picture."""
+"""Fetch pictures that a response only links to."""
 
 import asyncio
 import logging
@@ -21,13 +21,13 @@ PIECE_BYTES = 1024 * 1024
 PAUSES = (0.5, 2.0, 5.0)
 """Seconds before each further attempt: the picture is paid for, and a storage may have it a moment later."""
 PASSING = frozenset({404, 408, 425, 429})
-"""Statuses of a client's error that a moment may change."""
+"""Client error statuses that may be temporary."""
 PICTURE = "picture"
-"""Marks a request, among its extensions, as one for a picture, whose answer is not read into memory."""
+"""Marks a picture's request, in its extensions; the response is not read into memory."""
 
 
 class _FailedFetchError(Exception):
-    """An attempt to fetch a picture failed; the message says why. ``is_final``: another one would fail too."""
+    """A failed attempt to fetch a picture; the message is the reason. ``is_final``: a retry would fail too."""
 
     def __init__(self, reason: str, *, is_final: bool = False) -> None:
         super().__init__(reason)
@@ -36,9 +36,9 @@ class _FailedFetchError(Exception):
 
 @dataclass(frozen=True)
 class PictureLinks:
-    """Fetches pictures by URL: from the upstream's own host as the upstream is called, from others through ``targets``.
+    """Fetches pictures by URL: from the upstream's own host with its client, from others through ``targets``.
 
-    The upstream's own host is its scheme, name and port. ``headers`` hold its credential, and go nowhere else.
+    The own host is the same scheme, name and port. ``headers`` hold its credential and are sent nowhere else.
     """
 
     upstream: str
@@ -52,8 +52,8 @@ class PictureLinks:
     async def fetch(self, text: str, writer: PictureWriter) -> None:
         """Write the picture at a URL, byte for byte.
 
-        Raises ``PictureUnusableException`` where it cannot be had within ``timeout_seconds``, and what the writer
-        raises.
+        Raise ``PictureUnusableException`` if it cannot be fetched within ``timeout_seconds``, and the writer's
+        exceptions.
         """
         try:
             with fail_after(self.timeout_seconds):
@@ -68,7 +68,7 @@ class PictureLinks:
         await self.targets.close()
 
     async def _fetch(self, text: str, writer: PictureWriter) -> None:
-        """Write the picture, and go on where an attempt broke off. Raises ``_FailedFetchError``."""
+        """Write the picture; after a failed attempt continue where it broke off. Raise ``_FailedFetchError``."""
         received = 0
         for pause in (*self.pauses, None):
             try:
@@ -84,7 +84,7 @@ class PictureLinks:
                 return
 
     async def _pieces(self, text: str, start: int) -> AsyncGenerator[bytes, None]:
-        """Yield the picture from byte ``start`` on. Raises ``_FailedFetchError``."""
+        """Yield the picture from byte ``start`` on. Raise ``_FailedFetchError``."""
         try:
             async with self._open(text, start) as response:
                 _require_picture(response, start)
@@ -101,7 +101,7 @@ class PictureLinks:
 
     @asynccontextmanager
     async def _open(self, text: str, start: int) -> AsyncIterator[httpx2.Response]:
-        """The answer at a URL, which may redirect; each URL on the way is checked."""
+        """Open the response at a URL; follow redirects and check each URL."""
         url = self.base_url.join(text)
         for _ in range(MOST_REDIRECTS):
             response = await self._get(url, start)
@@ -112,7 +112,7 @@ class PictureLinks:
                 url = url.join(response.headers["location"])
             finally:
                 await response.aclose()
-        reason = "it redirects too often"
+        reason = "too many redirects"
         raise _FailedFetchError(reason, is_final=True)
 
     async def _get(self, url: httpx2.URL, start: int) -> httpx2.Response:
@@ -127,7 +127,7 @@ class PictureLinks:
         try:
             target = await self.targets.check(str(url))
         except WebhookTargetException as error:
-            reason = f"{url.host!r} is neither public nor in PIXYPROXY_PICTURE_ALLOWED_HOSTS"
+            reason = f"{url.host!r} is not public and not listed in PIXYPROXY_PICTURE_ALLOWED_HOSTS"
             raise _FailedFetchError(reason, is_final=True) from error
         return await self.targets.get(target, headers=headers)
 
@@ -137,12 +137,12 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _require_picture(response: httpx2.Response, start: int) -> None:
-    """Refuse an answer that does not hold the picture from byte ``start`` on."""
+    """Raise ``_FailedFetchError`` unless the response holds the picture from byte ``start`` on."""
     if start:
         begins = response.headers.get("content-range", "").startswith(f"bytes {start}-")
         if response.status_code != httpx2.codes.PARTIAL_CONTENT or not begins:
-            reason = "it broke off, and the rest cannot be had"
+            reason = "the download broke off and cannot be resumed"
             raise _FailedFetchError(reason, is_final=True)
     elif response.status_code != httpx2.codes.OK:
-        reason = f"its host answers {response.status_code}"
+        reason = f"its host responded with status {response.status_code}"
         raise _FailedFetchError(reason, is_final=response.is_client_error and response.status_code not in PASSING)

@@ -1,7 +1,7 @@
-"""What an upstream's refusal means here: whose affair it is, and whether another upstream may be asked.
+"""Classify an upstream's refusal: who can fix it, and whether another upstream may be called.
 
-What the body says decides, then the status. The shapes are those of OpenAI, Azure, xAI, LocalAI, Together and
-OpenRouter: an ``error`` that is an object or a text, with a ``code`` that is a word, a sentence or the status.
+The body decides first, then the status. The formats are those of OpenAI, Azure, xAI, LocalAI, Together and OpenRouter:
+an ``error`` that is an object or a text, with a ``code`` that is a word, a sentence or the status.
 """
 
 import re
@@ -25,11 +25,11 @@ SAFE_PARAMETER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 MOST_MESSAGE_CHARACTERS = 2000
 NO_LETTER = re.compile(r"[^a-z0-9]")
 GENERIC_WORDS = frozenset({"invalidrequesterror", "invalidrequest", "imagegenerationusererror"})
-"""Of an error without a status, these say that the request is at fault; with one they say nothing."""
+"""For an error without a status these words blame the request; with a status they mean nothing."""
 
 
 class Refusal(NamedTuple):
-    """What an upstream said: its status if it is one of an error, the words of its codes, and its message."""
+    """An upstream's refusal: its error status or None, the words of its codes, and its message."""
 
     status: int | None
     words: frozenset[str]
@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """A row of ``TABLE``: what a refusal means that has one of the words, such a message, or such a status."""
+    """A row of ``TABLE``: the exception for a refusal with one of the words, a matching message or such a status."""
 
     exception: type[ImageGenerationException]
     words: frozenset[str] = frozenset()
@@ -46,7 +46,7 @@ class Meaning(NamedTuple):
 
 
 def _plain(word: str) -> str:
-    """Return a word without what servers spell differently: ``contentFilter`` is ``content_filter``."""
+    """Return a word without spelling differences: ``contentFilter`` equals ``content_filter``."""
     return NO_LETTER.sub("", word.lower())
 
 
@@ -73,7 +73,7 @@ TABLE = (
             "insufficient_credits insufficient_funds insufficient_balance credit_limit credit_limit_exceeded "
             "payment_required"
         ),
-        # A message may repeat the prompt, so only its beginning counts where it could turn others away.
+        # A message may repeat the prompt, so only its start counts where a match affects other clients.
         message=_message(
             r"\A(billing hard limit|you exceeded your current quota|you have run out of credits|credit limit exceeded"
             r"|insufficient (credits|balance|funds|quota)|account \S{1,80} is suspended"
@@ -110,43 +110,43 @@ TABLE = (
         ),
         statuses=frozenset({400, 413, 414, 415, 422, 431, 451}),
     ),
-    # Whatever is not there was not asked for by a client: the base URL is wrong, or leads to somewhere else.
+    # A client does not choose the path, so the base URL is wrong or redirects.
     Meaning(UpstreamAddressException, statuses=frozenset({301, 302, 303, 307, 308, 404, 405, 410, 421})),
-    # What proxies say of an upstream that they lost, in whatever words.
+    # Statuses of proxies that lost the connection to the upstream.
     Meaning(UpstreamSilentException, statuses=frozenset({408, 499, 502, 504, 520, 522, 524})),
 )
-"""The first row that a word or the message fits decides, or else the first one that the status fits.
+"""The first row with a matching word or message decides, or else the first with the status.
 
-Whoever is meant by a row can do something about it: the client about ``PromptRefusedException``, the operator about
-funds, credential and address, time about busy. Anything else is a failure of the upstream's own.
+The client can act on ``PromptRefusedException``, the operator on funds, credential and address; a busy upstream
+recovers by itself. Anything else is a failure of the upstream.
 """
 
 
 def exception_of(
     body: object, *, status: int | None = None, retry_after: int | None = None
 ) -> ImageGenerationException:
-    """Return what an upstream's error means, with those of its words that may be shown.
+    """Return the exception for an upstream's error, with the part of its message that may be shown.
 
-    ``body`` is its JSON or its text. ``status`` None: the error came in an answer whose status says that all is well.
+    ``body`` is its JSON or its text. ``status`` None: the error came in a successful response.
     """
     error = _error_of(body)
     refusal = _read(error, body, status)
     kind = _meaning(refusal)
     has_own_words = bool(error) and bool(refusal.words or refusal.message)
     if status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR and not has_own_words:
-        # Something between us and the upstream answered, which leaves open what the upstream did.
+        # A proxy in front of the upstream responded, so the upstream may have done the work.
         kind = UpstreamSilentException
     seconds = retry_after if kind is UpstreamBusyException else None
     return kind(retry_after_seconds=seconds, context=_shown_words(error.get("code"), error.get("param")))
 
 
 def error_in_answer(answer: Mapping[str, Any]) -> ImageGenerationException | None:
-    """Return what the error in an answer means whose status says that all is well; None if there is none."""
+    """Return the exception for an error in a successful response; None if there is no error."""
     return None if answer.get("error") in (None, False, "") else exception_of(answer)
 
 
 def _meaning(refusal: Refusal) -> type[ImageGenerationException]:
-    # A failure's message tells what failed, not whose fault it is.
+    # The message of a server error says what failed, not who caused it.
     message = "" if (refusal.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR else refusal.message
     for row in TABLE:
         if row.words & refusal.words or (row.message is not None and row.message.search(message)):
@@ -176,13 +176,13 @@ def _read(error: Mapping[str, Any], body: object, status: int | None) -> Refusal
     texts = (error.get("message"), error.get("error"), error.get("detail"), body)
     message = next((text for text in texts if isinstance(text, str)), "").strip()
     if message.startswith("<"):
-        # A page is a proxy's, and says nothing.
+        # An HTML page comes from a proxy and says nothing about the upstream.
         message = ""
     return Refusal(status or _status_in(error, words), words, message[:MOST_MESSAGE_CHARACTERS])
 
 
 def _status_in(error: Mapping[str, Any], words: frozenset[str]) -> int | None:
-    """Return the status that an error without one names as its code, or that its words amount to."""
+    """Return the status that an error without one gives as its code or by its words."""
     code = str(error.get("code"))
     if re.fullmatch(r"4[0-9]{2}", code):
         return int(code)
@@ -190,7 +190,7 @@ def _status_in(error: Mapping[str, Any], words: frozenset[str]) -> int | None:
 
 
 def _shown_words(code: object, parameter: object) -> dict[str, str]:
-    """The upstream's own code and the parameter that it complains about, where they are plain words."""
+    """Return the upstream's own code and parameter name, if they are plain words."""
     context = {}
     if isinstance(code, str) and SAFE_WORD.fullmatch(code):
         context["upstream_code"] = code

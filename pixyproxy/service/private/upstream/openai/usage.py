@@ -1,4 +1,4 @@
-"""The tokens that an answer says it took."""
+"""The token usage in a response."""
 
 from typing import Annotated
 
@@ -23,9 +23,9 @@ class _Usage(BaseModel, hide_input_in_errors=True):
 
 
 def read_usage(usage: object) -> UpstreamUsage | None:
-    """The tokens of an answer's ``usage``.
+    """Return the tokens of a response's ``usage``.
 
-    None where it is not as it should be: a picture that was paid for is not lost for its receipt.
+    Return None if it is invalid: a paid picture must not be lost because of it.
     """
     try:
         read = _Usage.model_validate(usage)
@@ -41,7 +41,7 @@ def read_usage(usage: object) -> UpstreamUsage | None:
 
 
 def add_usages(usages: list[UpstreamUsage | None]) -> UpstreamUsage | None:
-    """Their sum; None if one of them is not known, or there is none."""
+    """Return the sum; None if one of them is unknown, or the list is empty."""
     known = [usage.model_dump() for usage in usages if usage is not None]
     if not known or len(known) < len(usages):
         return None

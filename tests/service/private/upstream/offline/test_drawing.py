@@ -41,21 +41,21 @@ def _open(picture: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize(("scene", "light"), list(product(EVERY_SCENE, ("snow", "dusk", "night"))))
-def test_the_same_arguments_give_the_same_bytes(scene: str, light: str) -> None:
+def test_drawing_is_deterministic(scene: str, light: str) -> None:
     assert _draw(f"{scene} {light}") == _draw(f"{scene} {light}")
 
 
-def test_other_prompts_give_other_bytes() -> None:
+def test_different_prompts_give_different_bytes() -> None:
     assert len({_draw(f"fox {number}") for number in range(20)}) == 20
 
 
-def test_words_of_the_prompt_choose_the_colours() -> None:
+def test_words_of_the_prompt_set_the_colours() -> None:
     night, snow = (_open(_draw(f"{word} over the hills")).convert("L").resize((1, 1)) for word in ("night", "snow"))
     assert night.getpixel((0, 0)) < snow.getpixel((0, 0))  # type: ignore[operator]  # One channel: an int.
 
 
 @pytest.mark.parametrize("picture_format", get_args(PictureFormat))
-def test_the_format_and_the_size_are_those_asked_for(picture_format: PictureFormat) -> None:
+def test_format_and_size_are_as_requested(picture_format: PictureFormat) -> None:
     image = _open(_draw(width=120, height=80, picture_format=picture_format))
     assert image.format == picture_format.upper()
     assert image.size == (120, 80)
@@ -63,7 +63,7 @@ def test_the_format_and_the_size_are_those_asked_for(picture_format: PictureForm
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 7), (MAX_EDGE, 1), (1, MAX_EDGE), (33, 32)])
 @pytest.mark.parametrize("prompt", EVERY_SCENE)
-def test_every_scene_fits_into_every_size(prompt: str, size: tuple[int, int]) -> None:
+def test_every_scene_can_be_drawn_in_every_size(prompt: str, size: tuple[int, int]) -> None:
     assert _open(_draw(prompt, width=size[0], height=size[1])).size == size
 
 
@@ -71,7 +71,7 @@ def test_every_scene_fits_into_every_size(prompt: str, size: tuple[int, int]) ->
     ("asked", "drawn"),
     [((4096, 1024), (2048, 512)), ((300, 9999), (61, 2048)), ((9999, 1), (2048, 1)), ((2048, 40), (2048, 40))],
 )
-def test_a_size_above_the_limit_is_scaled_down_in_its_ratio(asked: tuple[int, int], drawn: tuple[int, int]) -> None:
+def test_size_above_the_limit_is_scaled_down(asked: tuple[int, int], drawn: tuple[int, int]) -> None:
     assert _open(_draw(width=asked[0], height=asked[1])).size == drawn
 
 
@@ -86,12 +86,12 @@ def test_any_prompt_can_be_drawn(prompt: str) -> None:
 
 @pytest.mark.parametrize("quality", [0, 1, 100])
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
-def test_any_quality_can_be_written(picture_format: PictureFormat, quality: int) -> None:
+def test_every_quality_can_be_encoded(picture_format: PictureFormat, quality: int) -> None:
     assert _open(_draw(picture_format=picture_format, quality=quality)).format == picture_format.upper()
 
 
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
-def test_a_lower_quality_makes_a_smaller_file(picture_format: PictureFormat) -> None:
+def test_lower_quality_makes_a_smaller_file(picture_format: PictureFormat) -> None:
     low, high = (len(_draw(picture_format=picture_format, quality=quality)) for quality in (0, 90))
     assert low < high
 
@@ -99,24 +99,24 @@ def test_a_lower_quality_makes_a_smaller_file(picture_format: PictureFormat) -> 
 @pytest.mark.parametrize(
     ("picture_format", "key", "value"), [("png", "Software", SOFTWARE), ("gif", "comment", SOFTWARE.encode())]
 )
-def test_the_metadata_says_what_made_the_picture(picture_format: PictureFormat, key: str, value: object) -> None:
+def test_metadata_names_the_software(picture_format: PictureFormat, key: str, value: object) -> None:
     assert _open(_draw(picture_format=picture_format)).info[key] == value
 
 
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
-def test_the_exif_data_says_what_made_the_picture(picture_format: PictureFormat) -> None:
+def test_exif_data_names_the_software(picture_format: PictureFormat) -> None:
     assert _open(_draw(picture_format=picture_format)).getexif()[EXIF_SOFTWARE] == SOFTWARE
 
 
 @pytest.mark.parametrize("size", [(64, 64), (256, 256), (640, 360)])
-def test_a_line_at_the_bottom_says_what_the_picture_is(size: tuple[int, int]) -> None:
+def test_label_is_drawn_at_the_bottom(size: tuple[int, int]) -> None:
     changed = _changed_by_the_line(*size)
     assert changed is not None
     assert changed[3] - changed[1] >= 12
     assert changed[1] >= size[1] / 2
 
 
-def test_a_line_that_could_not_be_read_is_left_out() -> None:
+def test_illegible_label_is_left_out() -> None:
     assert _changed_by_the_line(20, 20) is None
 
 

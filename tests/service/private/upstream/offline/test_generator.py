@@ -1,4 +1,4 @@
-"""The offline generator serves all that can be ordered, and says what it is."""
+"""The offline generator serves every kind of order and identifies its sketches."""
 
 import hashlib
 import io
@@ -23,24 +23,24 @@ SMALL = {"size": "96x64"}
 
 
 def order_of(**more: object) -> PictureOrder:
-    """An order of small pictures."""
+    """Return an order of small pictures."""
     return PictureOrder.model_validate({"prompt": "a fox", "model": "any", "options": SMALL, **more})
 
 
 async def draw(order: PictureOrder, *inputs: Path) -> tuple[FakeSink, UpstreamAnswer]:
-    """What is drawn for an order, and what is said of it."""
+    """Return the pictures and the answer for an order."""
     sink = FakeSink(only_pictures=True)
     said = await OfflineUpstream().draw(order, inputs=inputs, sink=sink)
     return sink, said
 
 
 def opened(content: bytes) -> Image.Image:
-    """A picture, decoded."""
+    """Return a picture, decoded."""
     return Image.open(io.BytesIO(content))
 
 
 async def draw_edit(folder: Path, *files: tuple[InputField, bytes], **more: object) -> bytes:
-    """What is drawn for an order that comes with these files."""
+    """Return the picture for an order with these files."""
     inputs, paths = [], []
     for number, (field, content) in enumerate(files):
         path = folder / str(number)
@@ -53,21 +53,21 @@ async def draw_edit(folder: Path, *files: tuple[InputField, bytes], **more: obje
     return picture
 
 
-async def test_the_same_order_gives_the_same_pictures_and_they_differ() -> None:
+async def test_order_is_deterministic_and_its_pictures_differ() -> None:
     first, _ = await draw(order_of(count=3))
     second, _ = await draw(order_of(count=3))
     assert first.kept == second.kept
     assert len(set(first.kept)) == 3
 
 
-async def test_the_first_picture_does_not_depend_on_how_many_are_ordered() -> None:
+async def test_first_picture_does_not_depend_on_the_count() -> None:
     one, _ = await draw(order_of())
     many, _ = await draw(order_of(count=2, previews=1))
     assert one.kept == many.kept[:1]
 
 
 @pytest.mark.parametrize("previews", [1, 2, 3])
-async def test_previews_come_closer_to_the_first_picture(previews: int) -> None:
+async def test_previews_approach_the_first_picture(previews: int) -> None:
     sink, _ = await draw(order_of(prompt="tiles", count=2, previews=previews))
     assert [index for index, _ in sink.kept_previews] == list(range(previews))
     final = opened(sink.kept[0])
@@ -77,13 +77,13 @@ async def test_previews_come_closer_to_the_first_picture(previews: int) -> None:
 
 
 def distance(first: Image.Image, second: Image.Image) -> float:
-    """How much two pictures differ, on average."""
+    """Return how much two pictures differ, on average."""
     difference = ImageChops.difference(first.convert("L"), second.convert("L")).histogram()
     return sum(value * count for value, count in enumerate(difference))
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp", "gif"])
-async def test_what_is_said_of_the_pictures_is_true(output_format: str) -> None:
+async def test_reported_facts_match_the_pictures(output_format: str) -> None:
     options = {**SMALL, "output_format": output_format, "quality": "low", "background": "transparent"}
     sink, said = await draw(order_of(count=2, previews=1, options=options))
     assert {opened(content).format for content in (*sink.kept, sink.kept_previews[0][1])} == {output_format.upper()}
@@ -98,15 +98,13 @@ async def test_what_is_said_of_the_pictures_is_true(output_format: str) -> None:
     ("options", "size"),
     [({}, (1024, 1024)), ({"size": "auto"}, (1024, 1024)), ({"size": "4096x1024"}, (2048, 512))],
 )
-async def test_the_size_is_the_one_asked_for_or_what_can_be_drawn(
-    options: dict[str, Any], size: tuple[int, int]
-) -> None:
+async def test_size_is_as_requested_or_scaled_down(options: dict[str, Any], size: tuple[int, int]) -> None:
     sink, said = await draw(order_of(options=options))
     assert opened(sink.kept[0]).size == size
     assert said.facts["size"] == f"{size[0]}x{size[1]}"
 
 
-async def test_a_number_may_be_text_as_in_a_form() -> None:
+async def test_number_may_be_text_as_in_a_form() -> None:
     low, high = [
         (await draw(order_of(options={**SMALL, "output_format": "jpeg", "output_compression": text})))[0].kept[0]
         for text in ("5", "95")
@@ -128,42 +126,42 @@ async def test_a_number_may_be_text_as_in_a_form() -> None:
         ("quality", {}),
     ],
 )
-async def test_an_option_without_a_meaning_is_refused_by_its_name(name: str, value: object) -> None:
+async def test_invalid_option_is_rejected_with_its_name(name: str, value: object) -> None:
     with pytest.raises(PromptRefusedException) as caught:
         await draw(order_of(options={name: value}))
     assert caught.value.context == {"upstream_code": "invalid_value", "upstream_param": name}
 
 
-async def test_unknown_options_are_passed_over() -> None:
+async def test_unknown_options_are_ignored() -> None:
     sink, _ = await draw(order_of(options={**SMALL, "complexity": "high", "user": "x"}))
     assert len(sink.kept) == 1
 
 
-async def test_an_edit_is_like_its_picture_and_unlike_it(tmp_path: Path) -> None:
+async def test_edit_resembles_its_picture_and_differs_from_it(tmp_path: Path) -> None:
     source = pictures.png(96, 64)
     edited = opened(await draw_edit(tmp_path, ("image", source)))
     fresh, _ = await draw(order_of())
     assert 0 < distance(edited, opened(source)) < distance(opened(fresh.kept[0]), opened(source))
 
 
-async def test_an_edit_has_its_pictures_size_unless_another_is_asked_for(tmp_path: Path) -> None:
+async def test_edit_has_its_pictures_size_by_default(tmp_path: Path) -> None:
     source = pictures.png(200, 120)
     assert opened(await draw_edit(tmp_path, ("image", source), options={})).size == (200, 120)
     assert opened(await draw_edit(tmp_path, ("image", source))).size == (96, 64)
 
 
-async def test_the_first_of_several_pictures_is_edited(tmp_path: Path) -> None:
+async def test_first_of_several_pictures_is_edited(tmp_path: Path) -> None:
     files: list[tuple[InputField, bytes]] = [("image", pictures.png(200, 120)), ("image", pictures.png(50, 50))]
     assert opened(await draw_edit(tmp_path, *files, options={})).size == (200, 120)
 
 
-async def test_a_mask_keeps_what_it_covers(tmp_path: Path) -> None:
+async def test_mask_preserves_the_covered_area(tmp_path: Path) -> None:
     source = pictures.png(96, 96)
     mask = Image.new("RGBA", (96, 96), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (0, 0, 96, 48))
     file = io.BytesIO()
     mask.save(file, "PNG")
-    # Too small for the line that says what it is, which would be drawn over both halves.
+    # Too small for the label, which would be drawn over both halves.
     options = {"size": "32x32"}
     edited = opened(await draw_edit(tmp_path, ("image", source), ("mask", file.getvalue()), options=options))
     original = opened(source).resize((32, 32), Image.Resampling.BICUBIC)
@@ -171,7 +169,7 @@ async def test_a_mask_keeps_what_it_covers(tmp_path: Path) -> None:
     assert changed > 10 * kept
 
 
-async def test_other_inputs_give_other_pictures_and_the_same_ones_the_same(tmp_path: Path) -> None:
+async def test_result_depends_on_the_inputs(tmp_path: Path) -> None:
     first, other, again = [await draw_edit(tmp_path, ("image", pictures.png(96, 64, seed=seed))) for seed in (1, 2, 1)]
     assert first == again != other
 
@@ -194,7 +192,7 @@ print(peak() - before, *opened.size, *opened.getpixel((1000, 1000)))
 """
 
 
-def test_the_largest_picture_is_decoded_once_and_made_small(tmp_path: Path) -> None:
+def test_largest_picture_is_decoded_once_and_scaled_down(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LARGEST, str(tmp_path / "large.png")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     grown, *said = map(int, done.stdout.split())
@@ -203,13 +201,13 @@ def test_the_largest_picture_is_decoded_once_and_made_small(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-async def test_a_large_picture_of_any_kind_is_edited_at_the_size_of_sketches(tmp_path: Path, mode: str) -> None:
+async def test_large_picture_of_any_mode_is_scaled_down(tmp_path: Path, mode: str) -> None:
     file = io.BytesIO()
     opened(pictures.png(3000, 30)).convert(mode).save(file, "PNG")
     assert opened(await draw_edit(tmp_path, ("image", file.getvalue()), options={})).size == (2048, 20)
 
 
-async def test_a_large_photograph_is_upright(tmp_path: Path) -> None:
+async def test_large_photograph_is_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -229,21 +227,21 @@ async def test_a_large_photograph_is_upright(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "svg", "cut", "many pixels", "bomb"],
 )
-async def test_what_cannot_be_decoded_gives_a_sketch_of_its_own(tmp_path: Path, content: bytes) -> None:
+async def test_undecodable_picture_gives_a_different_sketch(tmp_path: Path, content: bytes) -> None:
     assert opened(await draw_edit(tmp_path, ("image", content), ("mask", content))).size == (96, 64)
 
 
-async def test_a_mask_that_cannot_be_decoded_is_passed_over(tmp_path: Path) -> None:
+async def test_undecodable_mask_is_ignored(tmp_path: Path) -> None:
     assert await draw_edit(tmp_path, ("image", pictures.png(96, 64)), ("mask", b"no picture"))
 
 
-async def test_what_the_sink_refuses_fails_the_order() -> None:
+async def test_sinks_exception_fails_the_order() -> None:
     upstream = OfflineUpstream()
     with pytest.raises(PictureUnusableException):
         await upstream.draw(order_of(), inputs=(), sink=FakeSink(max_bytes=10))
 
 
-async def test_it_says_what_it_is() -> None:
+async def test_name_and_model_identify_the_generator() -> None:
     upstream = OfflineUpstream()
     assert "offline" in upstream.name
     assert await upstream.list_models() == [OFFLINE_MODEL]

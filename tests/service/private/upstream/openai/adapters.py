@@ -1,4 +1,4 @@
-"""The OpenAI adapter under test, pointed at a fake upstream or at a server of the test's own."""
+"""The OpenAI adapter under test, with a fake upstream or a test's own server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,9 +10,9 @@ from pixyproxy.service.private.guarded_http import open_safe_targets
 from pixyproxy.service.private.upstream.openai.images import OpenAIUpstream, open_openai_upstream
 
 SHORT = 0.3
-"""Seconds for what never answers; everything else answers long before ``LONG`` is over."""
+"""Seconds for a server that never responds; everything else responds long before ``LONG`` is over."""
 MIDDLING = 2.0
-"""Seconds for what never ends, but has something to say before they are over."""
+"""Seconds for a stream that never ends but sends something before they are over."""
 LONG = 20.0
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -26,7 +26,7 @@ def open_adapter(
     allowed_hosts: Sequence[str] = (),
     **more: Any,  # noqa: ANN401  (any setting of an upstream)
 ) -> OpenAIUpstream:
-    """An adapter, to be closed; ``more`` is what a list of upstreams says of it."""
+    """Return an adapter, which the caller closes; ``more`` are further upstream settings."""
     return open_openai_upstream(
         UpstreamSettings.model_validate({"name": "fake", "base_url": base_url, "api_key": "sk-x", **more}),
         timeout_seconds=timeout_seconds,
@@ -38,7 +38,7 @@ def open_adapter(
 
 @asynccontextmanager
 async def adapter_of(answer: Conversation, *, timeout_seconds: float = LONG) -> AsyncIterator[OpenAIUpstream]:
-    """An adapter whose upstream answers with these very bytes, once it has the request's head."""
+    """Open an adapter whose upstream responds with these bytes after the request's head."""
     async with serving(answer) as base_url:
         adapter = open_adapter(base_url, timeout_seconds=timeout_seconds)
         try:
@@ -49,7 +49,7 @@ async def adapter_of(answer: Conversation, *, timeout_seconds: float = LONG) -> 
 
 @asynccontextmanager
 async def serving(answer: Conversation) -> AsyncIterator[str]:
-    """The base URL of a server that answers so."""
+    """Serve this conversation; yield the base URL."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -63,7 +63,7 @@ async def serving(answer: Conversation) -> AsyncIterator[str]:
 
 
 def saying(answer: bytes) -> Conversation:
-    """A conversation that ends after these bytes."""
+    """Return a conversation that ends after these bytes."""
 
     async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -73,6 +73,6 @@ def saying(answer: bytes) -> Conversation:
 
 
 def whole(body: bytes, *, content_type: str, status: str = "200 OK", headers: str = "") -> bytes:
-    """An HTTP answer with a true Content-Length."""
+    """Return an HTTP response with a correct Content-Length."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     return head.encode() + body

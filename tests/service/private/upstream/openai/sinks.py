@@ -1,4 +1,4 @@
-"""A sink whose state tests see, and the texts of answers that are read into it."""
+"""A sink with visible state, and texts of responses to read into it."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8")
 
 
 class FakeWriter:
-    """Keeps a picture, or nothing of it beyond ``max_bytes``; refuses to be written to by two at a time."""
+    """Stores a picture up to ``max_bytes``; rejects concurrent writes."""
 
     def __init__(self, *, max_bytes: int, only_pictures: bool) -> None:
         self.content = bytearray()
@@ -39,7 +39,7 @@ class FakeWriter:
         self._busy.release()
 
     def finish(self) -> None:
-        """Refuse an empty file, and one without a picture's first bytes where only pictures are taken."""
+        """Reject an empty file and, where only pictures are accepted, one without a picture's first bytes."""
         assert self._busy.acquire(blocking=False)
         assert not self.finished
         if not self.content or (self._only_pictures and not self.content.startswith(MAGIC)):
@@ -50,7 +50,7 @@ class FakeWriter:
 
 @dataclass
 class FakeSink:
-    """Everything that was begun, in its order."""
+    """Stores everything that was started, in order."""
 
     max_bytes: int = 10_000_000
     only_pictures: bool = False
@@ -59,40 +59,40 @@ class FakeSink:
     previews: list[tuple[int, FakeWriter]] = field(default_factory=list)
 
     def begin_picture(self) -> FakeWriter:
-        """The next picture."""
+        """Return the next picture."""
         self.pictures.append(FakeWriter(max_bytes=self.max_bytes, only_pictures=self.only_pictures))
         return self.pictures[-1]
 
     def begin_preview(self, index: int) -> FakeWriter:
-        """A preview."""
+        """Return a preview."""
         writer = FakeWriter(max_bytes=self.max_bytes, only_pictures=self.only_pictures)
         self.previews.append((index, writer))
         return writer
 
     def keep(self, content: bytes) -> None:
-        """Append to the answer that cannot be used, up to twice ``max_bytes``."""
+        """Append to the retained answer, up to twice ``max_bytes``."""
         assert content
         self.kept_answer += content
         if len(self.kept_answer) > 2 * self.max_bytes:
             raise PictureUnusableException
 
     def open_temporary(self) -> BinaryIO:
-        """A file of the system's."""
+        """Return a temporary file of the system."""
         return tempfile.TemporaryFile()
 
     @property
     def kept(self) -> list[bytes]:
-        """The finished pictures."""
+        """Return the finished pictures."""
         return [bytes(writer.content) for writer in self.pictures if writer.finished]
 
     @property
     def kept_previews(self) -> list[tuple[int, bytes]]:
-        """The finished previews."""
+        """Return the finished previews."""
         return [(index, bytes(writer.content)) for index, writer in self.previews if writer.finished]
 
 
 class BlockedWriter:
-    """A writer that is not done before it is released."""
+    """A writer that blocks until it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -106,51 +106,51 @@ class BlockedWriter:
         self.done = True
 
     def finish(self) -> None:
-        """Nothing remains."""
+        """Do nothing."""
 
 
 class DiscardingSink:
-    """A sink that keeps nothing but a count of bytes."""
+    """A sink that stores only a count of bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
     def begin_picture(self) -> "DiscardingSink":
-        """Itself."""
+        """Return itself."""
         return self
 
     def begin_preview(self, _index: int) -> "DiscardingSink":
-        """Itself."""
+        """Return itself."""
         return self
 
     def keep(self, content: bytes) -> None:
-        """Count."""
+        """Count the bytes."""
         self.bytes += len(content)
 
     def open_temporary(self) -> BinaryIO:
-        """A file of the system's."""
+        """Return a temporary file of the system."""
         return tempfile.TemporaryFile()
 
     def write(self, content: bytes) -> None:
-        """Count."""
+        """Count the bytes."""
         self.bytes += len(content)
 
     def finish(self) -> None:
-        """Nothing remains."""
+        """Do nothing."""
 
 
 def b64(content: bytes) -> str:
-    """A picture as it stands in JSON."""
+    """Return a picture as in JSON."""
     return base64.b64encode(content).decode()
 
 
 def answer_with(*pictures: bytes, **more: object) -> bytes:
-    """A JSON answer with these pictures."""
+    """Return a JSON response with these pictures."""
     return json.dumps({"created": 1, "data": [{"b64_json": b64(picture)} for picture in pictures], **more}).encode()
 
 
 def usage(*, text: int = 5, image: int = 0, output: int = 100) -> dict[str, Any]:
-    """OpenAI's usage object."""
+    """Return OpenAI's usage object."""
     return {
         "input_tokens": text + image,
         "input_tokens_details": {"text_tokens": text, "image_tokens": image},
@@ -160,12 +160,12 @@ def usage(*, text: int = 5, image: int = 0, output: int = 100) -> dict[str, Any]
 
 
 def cut(text: bytes, length: int) -> Iterator[bytes]:
-    """A text in pieces of this length."""
+    """Yield a text in pieces of this length."""
     return (text[start : start + length] for start in range(0, len(text), length))
 
 
 def cut_anywhere(text: bytes, source: random.Random) -> Iterator[bytes]:
-    """A text in pieces of any length, most of them short."""
+    """Yield a text in pieces of any length, most of them short."""
     start = 0
     while start < len(text):
         end = start + source.choice((1, 2, 3, source.randint(1, 40), source.randint(1, 400)))
@@ -174,6 +174,6 @@ def cut_anywhere(text: bytes, source: random.Random) -> Iterator[bytes]:
 
 
 def large_base64(characters: int) -> Iterator[bytes]:
-    """Base64 of so many characters, a multiple of 65,536, in pieces as they come from a connection."""
-    # Every piece is a new object, as a connection's are.
+    """Yield this many characters of base64, a multiple of 65,536, in pieces as from a connection."""
+    # Each piece is a new object, as on a connection.
     return (bytes(bytearray(b"A") * 65_536) for _ in range(characters // 65_536))

@@ -1,4 +1,4 @@
-"""Reading an answer piece by piece: the pictures come out whole, however it was cut."""
+"""Reading a response in pieces: the pictures are complete, however it was split."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ PICTURES = (b"first", b"the second", b"third!")
 
 
 async def read(pieces: Iterable[bytes], sink: PictureSink, *, count: int = 10) -> UpstreamAnswer:
-    """What a reader makes of an answer that arrives in these pieces."""
+    """Return the result of a reader for a response in these pieces."""
     reader = AnswerReader(count=count, sink=sink)
     for piece in pieces:
         await reader.take(piece)
@@ -55,7 +55,7 @@ async def read(pieces: Iterable[bytes], sink: PictureSink, *, count: int = 10) -
 
 
 async def read_one(answer: bytes, *, piece: int = 65_536) -> bytes:
-    """The picture in an answer of one."""
+    """Return the picture in a response with one."""
     sink = FakeSink()
     await read(cut(answer, piece), sink, count=1)
     (picture,) = sink.kept
@@ -63,7 +63,7 @@ async def read_one(answer: bytes, *, piece: int = 65_536) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_pictures_are_read_whatever_the_pieces_and_their_length(seed: int) -> None:
+async def test_pictures_are_read_from_pieces_of_any_length(seed: int) -> None:
     source = random.Random(seed)
     pictures = [source.randbytes(source.randrange(1, 300)) for _ in range(source.randint(1, 10))]
     data: list[Any] = [{"revised_prompt": '"b64_json":"', "b64_json": b64(picture)} for picture in pictures]
@@ -76,7 +76,7 @@ async def test_pictures_are_read_whatever_the_pieces_and_their_length(seed: int)
     assert said.revised_prompts == ('"b64_json":"',) * len(pictures)
 
 
-async def test_every_place_to_cut_gives_an_exception_and_no_wrong_picture() -> None:
+async def test_truncated_response_raises_and_gives_no_wrong_picture() -> None:
     answer = answer_with(*PICTURES, usage=usage())
     for length in range(len(answer)):
         sink = FakeSink()
@@ -89,7 +89,7 @@ async def test_every_place_to_cut_gives_an_exception_and_no_wrong_picture() -> N
 @pytest.mark.parametrize(
     ("before", "after"), [(b" " * 16, b" " * 16), (b"\t\r\n " * 4, b"\r\n\t " * 4), (b"", b"\n" * 16), (b" ", b"")]
 )
-async def test_blanks_around_the_colon_lose_no_picture_wherever_they_are_cut(before: bytes, after: bytes) -> None:
+async def test_split_white_space_around_the_colon_loses_no_picture(before: bytes, after: bytes) -> None:
     answer = b'{"data": [{"b64_json"%b:%b"%b"}]}' % (before, after, b64(PICTURES[0]).encode())
     for place in range(len(answer)):
         sink = FakeSink()
@@ -98,7 +98,7 @@ async def test_blanks_around_the_colon_lose_no_picture_wherever_they_are_cut(bef
     assert await read_one(answer, piece=1) == PICTURES[0]
 
 
-async def test_more_pictures_than_ordered_are_passed_over() -> None:
+async def test_pictures_beyond_the_order_are_ignored() -> None:
     sink = FakeSink()
     said = await read(cut(answer_with(*PICTURES), 5), sink, count=2)
     assert sink.kept == list(PICTURES[:2])
@@ -106,7 +106,7 @@ async def test_more_pictures_than_ordered_are_passed_over() -> None:
     assert said.revised_prompts == (None, None)
 
 
-async def test_items_without_a_picture_are_passed_over_beside_one() -> None:
+async def test_items_without_a_picture_are_ignored_beside_one() -> None:
     sink = FakeSink()
     data = [{"url": ""}, {"b64_json": b64(b"picture"), "revised_prompt": "a fox"}, {"b64_json": None}, 5]
     said = await read([json.dumps({"data": data}).encode()], sink)
@@ -114,8 +114,8 @@ async def test_items_without_a_picture_are_passed_over_beside_one() -> None:
     assert said.revised_prompts == ("a fox",)
 
 
-async def test_the_urls_of_pictures_that_are_elsewhere_are_told() -> None:
-    """As LocalAI, Together and xAI answer; an empty ``b64_json`` beside the URL is no picture."""
+async def test_urls_of_linked_pictures_are_returned() -> None:
+    """As LocalAI, Together and xAI respond; an empty ``b64_json`` beside the URL is not a picture."""
     data = [
         {"url": "http://x/1.png", "b64_json": None, "revised_prompt": "a fox"},
         {"b64_json": "", "url": "http://x/2.png"},
@@ -132,7 +132,7 @@ async def test_the_urls_of_pictures_that_are_elsewhere_are_told() -> None:
         assert sink.pictures == []
 
 
-async def test_a_small_picture_is_written_at_once_in_another_thread() -> None:
+async def test_small_picture_is_written_at_once_in_another_thread() -> None:
     sink = FakeSink()
     await read(cut(answer_with(bytes(100_000)), 1000), sink)
     (writer,) = sink.pictures
@@ -140,7 +140,7 @@ async def test_a_small_picture_is_written_at_once_in_another_thread() -> None:
     assert len(writer.threads) == 1
 
 
-async def test_a_large_picture_is_written_in_batches() -> None:
+async def test_large_picture_is_written_in_batches() -> None:
     sink = FakeSink()
     content = random.Random(1).randbytes(10_000_000)
     await read(cut(answer_with(content), 65_536), sink)
@@ -148,7 +148,7 @@ async def test_a_large_picture_is_written_in_batches() -> None:
     assert len(b64(content)) / BATCH_CHARACTERS < sink.pictures[0].writes < len(b64(content)) / 65_536
 
 
-async def test_pictures_that_arrive_together_share_the_room() -> None:
+async def test_concurrent_pictures_share_the_memory_limit() -> None:
     sink = FakeSink()
     content = random.Random(1).randbytes(1_500_000)
     alone = AnswerReader(count=1, sink=sink)
@@ -178,7 +178,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("seed", range(6))
-async def test_base64_is_read_in_every_valid_spelling(spelling: Callable[[str], str], seed: int) -> None:
+async def test_base64_is_read_in_every_valid_form(spelling: Callable[[str], str], seed: int) -> None:
     source = random.Random(seed)
     pictures = [source.randbytes(source.randrange(60, 600)) for _ in range(3)]
     items = b", ".join(b'{"b64_json": "%b"}' % spelling(b64(picture)).encode() for picture in pictures)
@@ -189,14 +189,14 @@ async def test_base64_is_read_in_every_valid_spelling(spelling: Callable[[str], 
 
 @pytest.mark.parametrize("spelling", [SPELLINGS[name] for name in SPELLINGS if "data" not in name])
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_spelling_may_be_cut_anywhere_into_batches(spelling: Callable[[str], str], seed: int) -> None:
+async def test_base64_may_be_split_anywhere_into_batches(spelling: Callable[[str], str], seed: int) -> None:
     source = random.Random(seed)
     content = source.randbytes(100 + seed)
     for characters in range(1, 30):
         assert await delivered(spelling(b64(content)), source, batch_characters=characters) == content
 
 
-async def test_a_data_url_in_place_of_a_url_is_the_picture_itself() -> None:
+async def test_data_url_is_the_picture_itself() -> None:
     content = random.Random(1).randbytes(100_000)
     data = [{"url": f"data:image/png;base64,{b64(content)}", "revised_prompt": "a fox"}]
     for piece in (7, 50, 65_536):
@@ -210,7 +210,7 @@ async def test_a_data_url_in_place_of_a_url_is_the_picture_itself() -> None:
 @pytest.mark.parametrize(
     "b64_json", ["A", "AA==AA==", "AA==AAAA", "A!AA", "AA=A", r"AA\u00e9A", r"AA\u0", r"AA\x2F", r"AA\/A=A", "data:A"]
 )
-async def test_what_is_no_base64_is_kept_as_it_came(b64_json: str, piece: int) -> None:
+async def test_invalid_base64_is_retained_unchanged(b64_json: str, piece: int) -> None:
     answer = b'{"created": 1, "data": [{"b64_json": "%b"}], "usage": {"b64_json": "AAAA"}}' % b64_json.encode()
     sink = FakeSink()
     with pytest.raises(PictureUnusableException):
@@ -220,7 +220,7 @@ async def test_what_is_no_base64_is_kept_as_it_came(b64_json: str, piece: int) -
 
 
 @pytest.mark.parametrize("piece", [1, 100, 65_536])
-async def test_a_picture_that_cannot_be_stored_is_kept_with_the_whole_answer(piece: int) -> None:
+async def test_unusable_picture_is_retained_with_the_whole_answer(piece: int) -> None:
     answer = answer_with(pictures.svg(), pictures.png(8, 8), usage=usage())
     sink = FakeSink(only_pictures=True)
     with pytest.raises(PictureUnusableException):
@@ -228,7 +228,7 @@ async def test_a_picture_that_cannot_be_stored_is_kept_with_the_whole_answer(pie
     assert bytes(sink.kept_answer) == answer
 
 
-async def test_of_several_pictures_those_before_one_that_cannot_be_stored_are_not_kept_twice() -> None:
+async def test_pictures_before_an_unusable_one_are_not_retained() -> None:
     first, second = pictures.png(8, 8), pictures.svg()
     sink = FakeSink(only_pictures=True)
     with pytest.raises(PictureUnusableException):
@@ -237,7 +237,7 @@ async def test_of_several_pictures_those_before_one_that_cannot_be_stored_are_no
     assert json.loads(sink.kept_answer)["data"] == [{"b64_json": "*"}, {"b64_json": b64(second)}]
 
 
-async def test_a_large_picture_that_proves_broken_is_kept_from_there_on() -> None:
+async def test_large_broken_picture_is_retained_from_the_error_on() -> None:
     text = b64(bytes(9_000_000))[:-4] + "A!AA"
     sink = FakeSink()
     with pytest.raises(PictureUnusableException):
@@ -266,7 +266,7 @@ async def test_a_large_picture_that_proves_broken_is_kept_from_there_on() -> Non
     ids=["images", "no list", "image", "base64", "elsewhere", "half", "long", "a picture", "a long picture"],
 )
 @pytest.mark.parametrize("piece", [50, 100_000])
-async def test_an_answer_in_another_dialect_is_kept_if_there_may_be_a_picture_in_it(answer: bytes, piece: int) -> None:
+async def test_answer_in_another_dialect_is_retained_if_it_may_have_a_picture(answer: bytes, piece: int) -> None:
     sink = FakeSink()
     with pytest.raises(PictureUnusableException):
         await read(cut(answer, piece), sink)
@@ -283,9 +283,7 @@ async def test_an_answer_in_another_dialect_is_kept_if_there_may_be_a_picture_in
     ],
     ids=repr,
 )
-async def test_an_error_in_an_answer_means_what_it_would_with_its_status(
-    error: object, expected: type[Exception]
-) -> None:
+async def test_error_in_a_200_response_maps_like_its_status(error: object, expected: type[Exception]) -> None:
     sink = FakeSink()
     with pytest.raises(ImageGenerationException) as caught:
         await read([json.dumps({"error": error, "data": None}).encode()], sink)
@@ -294,7 +292,7 @@ async def test_an_error_in_an_answer_means_what_it_would_with_its_status(
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_base64_is_taken_or_refused_alike_however_it_is_batched(seed: int) -> None:
+async def test_batching_does_not_change_base64_validation(seed: int) -> None:
     source = random.Random(seed)
     text = "".join(source.choices("AZaz09+/=!", weights=[9] * 8 + [3, 1], k=source.randint(1, 40)))
     try:
@@ -306,7 +304,7 @@ async def test_base64_is_taken_or_refused_alike_however_it_is_batched(seed: int)
 
 
 async def delivered(text: str, source: random.Random, *, batch_characters: int) -> bytes | None:
-    """Return what a delivery makes of base64 that comes in any pieces; None if it refuses it."""
+    """Return what a delivery decodes from base64 in any pieces; None if it rejects it."""
     sink = FakeSink()
     delivery = PictureDelivery(sink.begin_picture(), batch_characters=batch_characters)
     try:
@@ -344,12 +342,12 @@ async def delivered(text: str, source: random.Random, *, batch_characters: int) 
         b'[{"data": [{"b64_json": "AAAA"}]}]',
     ],
 )
-async def test_what_is_no_answer_is_refused(answer: bytes) -> None:
+async def test_invalid_response_is_rejected(answer: bytes) -> None:
     with pytest.raises(UpstreamAnswerException):
         await read(cut(answer, 3), FakeSink())
 
 
-async def test_a_picture_that_is_too_large_is_refused_before_it_is_whole() -> None:
+async def test_too_large_picture_is_rejected_early() -> None:
     sink = FakeSink(max_bytes=1000)
     reader = AnswerReader(count=1, sink=sink)
     await reader.take(b'{"data": [{"b64_json": "')
@@ -358,13 +356,13 @@ async def test_a_picture_that_is_too_large_is_refused_before_it_is_whole() -> No
     assert sink.kept == []
 
 
-async def test_a_flood_around_the_picture_is_refused_before_it_is_whole() -> None:
+async def test_too_much_json_around_a_picture_is_rejected_early() -> None:
     reader = AnswerReader(count=1, sink=FakeSink())
     with pytest.raises(UpstreamAnswerException):
         await reader.take(b" " * (MOST_SKELETON_BYTES + 1))
 
 
-async def test_tokens_are_told_by_kind() -> None:
+async def test_tokens_are_returned_by_kind() -> None:
     details = {"text_tokens": 3, "image_tokens": 97}
     told = {**usage(text=7, image=323), "output_tokens_details": details}
     said = await read([answer_with(b"picture", usage=told)], FakeSink())
@@ -373,7 +371,7 @@ async def test_tokens_are_told_by_kind() -> None:
     )
 
 
-async def test_tokens_of_the_output_are_those_of_the_image_where_their_kind_is_not_told() -> None:
+async def test_output_tokens_without_details_are_image_tokens() -> None:
     for told in (usage(output=55), {**usage(output=55), "output_tokens_details": None}):
         said = await read([answer_with(b"picture", usage=told)], FakeSink())
         assert said.usage == UpstreamUsage(input_text_tokens=5, output_image_tokens=55)
@@ -397,7 +395,7 @@ async def test_tokens_of_the_output_are_those_of_the_image_where_their_kind_is_n
         {**usage(), "output_tokens_details": {"image_tokens": "many"}},
     ],
 )
-async def test_a_malformed_usage_costs_no_picture(told: object) -> None:
+async def test_malformed_usage_loses_no_picture(told: object) -> None:
     sink = FakeSink()
     said = await read([answer_with(b"picture", usage=told)], sink)
     assert said.usage is None
@@ -406,7 +404,7 @@ async def test_a_malformed_usage_costs_no_picture(told: object) -> None:
 
 
 @pytest.mark.parametrize("how", ["task", "scope"])
-async def test_whoever_is_cancelled_waits_for_the_thread_that_writes(how: str) -> None:
+async def test_cancelled_caller_waits_for_the_writing_thread(how: str) -> None:
     writer = BlockedWriter()
     delivery = PictureDelivery(writer)
     scope = anyio.CancelScope()
@@ -429,15 +427,15 @@ async def test_whoever_is_cancelled_waits_for_the_thread_that_writes(how: str) -
     assert writer.done
 
 
-async def test_memory_does_not_grow_with_the_pictures() -> None:
-    """Ten pictures of 8 MB take no more than a batch as it came, as a whole and decoded, and the next one."""
+async def test_memory_does_not_grow_with_the_pictures_size() -> None:
+    """Ten pictures of 8 MB take only one batch as received, joined and decoded, and the next one."""
     small = await peak_of([answer_with(bytes(100_000))])
     large = await peak_of(answer_of_large_pictures(count=10, characters=10_682_368))
     assert large - small < 4 * BATCH_CHARACTERS
 
 
 def answer_of_large_pictures(*, count: int, characters: int) -> Iterator[bytes]:
-    """A JSON answer, made while it is read."""
+    """Yield a JSON response, generated while it is read."""
     yield b'{"data":['
     for number in range(count):
         yield b',{"b64_json":"' if number else b'{"b64_json":"'
@@ -447,7 +445,7 @@ def answer_of_large_pictures(*, count: int, characters: int) -> Iterator[bytes]:
 
 
 async def peak_of(pieces: Iterable[bytes]) -> int:
-    """Bytes of Python's own memory, at the most, while an answer is read."""
+    """Return the peak of Python's own memory in bytes while a response is read."""
     gc.collect()
     tracemalloc.start()
     try:

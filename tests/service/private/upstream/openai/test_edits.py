@@ -1,4 +1,4 @@
-"""The OpenAI adapter and orders that come with pictures."""
+"""The OpenAI adapter and orders with input pictures."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ MODEL = "gpt-image-2.5-flare"
 
 
 class Inputs:
-    """Files of an order in a folder."""
+    """The files of an order in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.paths: list[Path] = []
@@ -29,7 +29,7 @@ class Inputs:
         self._pictures: list[InputPicture] = []
 
     def add(self, field: InputField, content: bytes, media_type: MediaType = "image/png") -> None:
-        """One file more."""
+        """Add a file."""
         path = self._folder / f"secret-name-{len(self.paths)}"
         path.write_bytes(content)
         self.paths.append(path)
@@ -37,26 +37,26 @@ class Inputs:
         self._pictures.append(InputPicture(field=field, media_type=media_type, byte_size=len(content), sha256=digest))
 
     def order(self, **more: object) -> PictureOrder:
-        """An order that comes with the files."""
+        """Return an order with the files."""
         base = {"operation": Operation.EDIT, "prompt": "a blue fox", "model": MODEL, "inputs": tuple(self._pictures)}
         return PictureOrder.model_validate({**base, **more})
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    """No files yet."""
+    """Return an empty set of files."""
     return Inputs(tmp_path)
 
 
 @pytest.fixture
 async def adapter(upstream: FakeUpstream) -> AsyncIterator[OpenAIUpstream]:
-    """The adapter, pointed at the fake upstream."""
+    """Yield the adapter with the fake upstream."""
     opened = open_adapter(upstream.base_url, api_key=upstream.api_key)
     yield opened
     await opened.close()
 
 
-async def test_one_picture_is_edited(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
+async def test_single_picture_is_edited(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
     sink = FakeSink()
     content = pictures.noise_png(400_000)
     inputs.add("image", content)
@@ -72,7 +72,7 @@ async def test_one_picture_is_edited(adapter: OpenAIUpstream, upstream: FakeUpst
     assert said.usage.input_image_tokens > 0
 
 
-async def test_several_pictures_and_a_mask_go_with_all_options(
+async def test_several_pictures_and_a_mask_are_sent_with_all_options(
     adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs
 ) -> None:
     sink = FakeSink()
@@ -96,7 +96,7 @@ async def test_several_pictures_and_a_mask_go_with_all_options(
     assert (len(sink.kept), len(sink.kept_previews)) == (2, 1)
 
 
-async def test_a_markup_goes_with_its_picture(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
+async def test_markup_is_sent_with_its_picture(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
     inputs.add("image", pictures.png(32, 32))
     inputs.add("markup", pictures.png(32, 32))
     await adapter.draw(inputs.order(), inputs=inputs.paths, sink=FakeSink())
@@ -104,9 +104,7 @@ async def test_a_markup_goes_with_its_picture(adapter: OpenAIUpstream, upstream:
     assert [file.name for file in request.files] == ["image", "markup"]
 
 
-async def test_a_refused_picture_names_its_field(
-    adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs
-) -> None:
+async def test_refused_picture_has_its_field(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
     inputs.add("image", b"no picture")
     with pytest.raises(core.PromptRefusedException) as caught:
         await adapter.draw(inputs.order(), inputs=inputs.paths, sink=FakeSink())
@@ -114,7 +112,7 @@ async def test_a_refused_picture_names_its_field(
     assert len(upstream.requests) == 1
 
 
-async def test_a_file_that_is_gone_is_found_out_before_anything_is_sent(
+async def test_missing_file_is_detected_before_sending(
     adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs
 ) -> None:
     inputs.add("image", pictures.png(32, 32))
@@ -125,11 +123,9 @@ async def test_a_file_that_is_gone_is_found_out_before_anything_is_sent(
     assert upstream.requests == []
 
 
-async def test_a_file_that_cannot_be_read_buys_nothing(
-    adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs
-) -> None:
+async def test_unreadable_file_buys_nothing(adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs) -> None:
     inputs.add("image", pictures.png(32, 32))
-    # It can be opened, but its first page can never be read.
+    # It can be opened, but its first page cannot be read.
     unreadable = Path("/proc/self/mem")
     with pytest.raises(core.ImageStorageException):
         await adapter.draw(inputs.order(), inputs=[unreadable], sink=FakeSink())
@@ -137,10 +133,10 @@ async def test_a_file_that_cannot_be_read_buys_nothing(
 
 
 @pytest.mark.parametrize("behaviour", [fakes.CUT, fakes.SERVER_ERROR, fakes.MODERATED], ids=["cut", "500", "400"])
-async def test_an_edit_is_posted_once_and_its_files_are_closed(
+async def test_edit_is_posted_once_and_its_files_are_closed(
     adapter: OpenAIUpstream, upstream: FakeUpstream, inputs: Inputs, behaviour: fakes.Behaviour
 ) -> None:
-    """A file that is left open would be reported as such."""
+    """A file left open would be reported by pytest."""
     upstream.behave(behaviour)
     inputs.add("image", pictures.noise_png(400_000))
     with pytest.raises(core.ImageGenerationException):

@@ -1,4 +1,4 @@
-"""Every error that the SDK defines means something here."""
+"""Every SDK error maps to an exception."""
 
 import inspect
 
@@ -26,7 +26,7 @@ def _all_subclasses(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def _build(kind: type[Exception]) -> Exception:
-    """An instance, made with the arguments that its class asks for."""
+    """Return an instance, made with the arguments of its class."""
     given = {
         "message": "words",
         "request": REQUEST,
@@ -46,7 +46,7 @@ SDK_ERRORS = sorted(_all_subclasses(openai.OpenAIError) | {openai.OpenAIError}, 
 
 
 @pytest.mark.parametrize("kind", SDK_ERRORS)
-def test_every_sdk_error_is_a_generation_exception(kind: type[Exception]) -> None:
+def test_every_sdk_error_maps_to_a_generation_exception(kind: type[Exception]) -> None:
     meant = as_core_exception(_build(kind))
     assert isinstance(meant, ImageGenerationException)
     assert "words" not in str(meant)
@@ -56,7 +56,7 @@ HTTP_ERRORS = sorted(_all_subclasses(httpx2.HTTPError) | {httpx2.HTTPError}, key
 
 
 @pytest.mark.parametrize("kind", HTTP_ERRORS)
-def test_what_breaks_off_an_answer_is_silence(kind: type[httpx2.HTTPError]) -> None:
+def test_broken_response_is_silent(kind: type[httpx2.HTTPError]) -> None:
     assert issubclass(kind, RAISED)
     error = kind.__new__(kind)
     Exception.__init__(error, "words")
@@ -65,12 +65,12 @@ def test_what_breaks_off_an_answer_is_silence(kind: type[httpx2.HTTPError]) -> N
     assert isinstance(meant, UpstreamTimeoutException) == issubclass(kind, httpx2.TimeoutException)
 
 
-def test_a_deadline_of_our_own_is_a_timeout() -> None:
+def test_own_deadline_is_a_timeout() -> None:
     assert type(as_core_exception(TimeoutError())) is UpstreamTimeoutException
 
 
 @pytest.mark.parametrize("cause", NOTHING_SENT)
-def test_what_was_never_sent_is_unreachable(cause: type[Exception]) -> None:
+def test_unsent_request_is_unreachable(cause: type[Exception]) -> None:
     error = openai.APIConnectionError(request=REQUEST)
     error.__cause__ = cause("x")
     assert type(as_core_exception(error)) is UpstreamUnreachableException
@@ -79,7 +79,7 @@ def test_what_was_never_sent_is_unreachable(cause: type[Exception]) -> None:
 @pytest.mark.parametrize(
     "cause", [httpx2.ReadError("x"), httpx2.RemoteProtocolError("x"), httpx2.WriteError("x"), None]
 )
-def test_what_may_have_been_sent_is_silent(cause: Exception | None) -> None:
+def test_possibly_sent_request_is_silent(cause: Exception | None) -> None:
     error = openai.APIConnectionError(request=REQUEST)
     error.__cause__ = cause
     assert type(as_core_exception(error)) is UpstreamSilentException
@@ -97,7 +97,7 @@ def test_what_may_have_been_sent_is_silent(cause: Exception | None) -> None:
         (b"[" * 100_000, UpstreamSilentException),
     ],
 )
-def test_the_whole_body_is_read_and_not_what_the_sdk_makes_of_it(content: bytes, expected: type[Exception]) -> None:
+def test_whole_body_is_classified(content: bytes, expected: type[Exception]) -> None:
     status = 403 if expected is PromptRefusedException else 500
     response = httpx2.Response(status, request=REQUEST, content=content)
     assert type(as_core_exception(openai.APIStatusError("words", response=response, body="other"))) is expected
@@ -107,7 +107,7 @@ def test_the_whole_body_is_read_and_not_what_the_sdk_makes_of_it(content: bytes,
     ("header", "seconds"),
     [("7", 7), ("0", 0), ("", 20), ("-1", 20), ("1.5", 20), ("99999", 20), ("Wed, 21 Oct 2026 07:28:00 GMT", 20)],
 )
-def test_only_a_plain_retry_after_is_taken_over(header: str, seconds: int) -> None:
+def test_only_a_plain_retry_after_is_used(header: str, seconds: int) -> None:
     response = httpx2.Response(429, request=REQUEST, headers={"retry-after": header})
     meant = as_core_exception(openai.RateLimitError("words", response=response, body=None))
     assert isinstance(meant, UpstreamBusyException)

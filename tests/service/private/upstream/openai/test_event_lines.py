@@ -1,4 +1,4 @@
-"""Taking an event stream apart: the same events come out, however it was cut and its lines end."""
+"""Parsing an event stream gives the same events for any pieces and line ends."""
 
 import random
 
@@ -33,7 +33,7 @@ EVENTS = [("first", "a\nb\n c"), ("", ""), ("second", "\nx:y"), ("", ""), ("", "
 
 
 def events_in(pieces: list[bytes]) -> list[tuple[str, str]]:
-    """Names and data of the events."""
+    """Return the names and data of the events."""
     lines, events = EventLines(), []
     name, data = b"", b""
     for piece in pieces:
@@ -50,7 +50,7 @@ def events_in(pieces: list[bytes]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_same_events_come_out_however_the_stream_is_cut(seed: int, line_end: bytes) -> None:
+def test_events_do_not_depend_on_the_pieces(seed: int, line_end: bytes) -> None:
     stream = b"".join(line.encode() + line_end for line in LINES)
     assert events_in(list(cut_anywhere(stream, random.Random(seed)))) == EVENTS
     assert events_in([stream]) == EVENTS
@@ -60,18 +60,18 @@ def test_line_ends_may_be_mixed() -> None:
     assert events_in([b"data: a\rdata: b\r\ndata: c\n\r\n"]) == [("", "a\nb\nc")]
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     assert events_in([b"\xef\xbb", b"\xbfevent: first\n\n"]) == [("first", "")]
 
 
-def test_only_the_beginning_of_a_long_name_is_kept() -> None:
+def test_long_name_is_truncated() -> None:
     field, name = b"f" * 100_000, b"n" * 100_000
     ((kept, data),) = events_in([field, field + b": x\n", b"event: ", name, name, b"\ndata: y\n\n"])
     assert LONGEST_NAME < len(kept) <= 3 * LONGEST_NAME
     assert data == "y"
 
 
-def test_a_line_of_data_is_given_on_as_it_arrives() -> None:
+def test_data_is_passed_on_as_it_arrives() -> None:
     lines = EventLines()
     assert [list(lines.split(piece)) for piece in (b"data: ", b"one", b"two")] == [
         [],

@@ -1,4 +1,4 @@
-"""Reading a stream piece by piece: pictures and previews come out whole, and what goes wrong is told apart."""
+"""Reading a stream in pieces: pictures and previews are complete, and errors are classified."""
 
 import errno
 import gc
@@ -36,28 +36,28 @@ PREVIEW = "image_generation.partial_image"
 
 
 def event(kind: str, *, name: str | None = None, line_end: str = "\n", **data: object) -> bytes:
-    """An event as OpenAI writes it: its type in its name, and first in its data."""
+    """Return an event as OpenAI writes it: its type in its name, and first in its data."""
     text = f"event: {name or kind}{line_end}data: {json.dumps({'type': kind, **data})}{line_end}{line_end}"
     return text.encode()
 
 
 def finished(picture: bytes, **more: Any) -> bytes:  # noqa: ANN401  (any member of an event)
-    """An event that brings a finished picture."""
+    """Return an event with a finished picture."""
     return event(FINISHED, b64_json=b64(picture), **more)
 
 
 def preview(picture: bytes, index: int) -> bytes:
-    """An event that brings a preview; its number is the last of its members, as in OpenAI's own examples."""
+    """Return an event with a preview; its number is the last member, as in OpenAI's own examples."""
     return event(PREVIEW, b64_json=b64(picture), size="1x1", partial_image_index=index)
 
 
 def error(**members: object) -> bytes:
-    """An event that ends a stream with an error."""
+    """Return an event that ends a stream with an error."""
     return event("error", error=members)
 
 
 async def read(pieces: Iterable[bytes], sink: PictureSink, *, order: PictureOrder = ONE) -> UpstreamAnswer:
-    """What a reader makes of a stream that arrives in these pieces."""
+    """Return the result of a reader for a stream in these pieces."""
     with closing(EventReader(order, sink)) as reader:
         for piece in pieces:
             await reader.take(piece)
@@ -78,7 +78,7 @@ ODDITIES = (
 @pytest.mark.parametrize("family", ["image_generation", "image_edit"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("seed", range(12))
-async def test_pictures_and_previews_are_read_whatever_the_pieces(seed: int, line_end: str, family: str) -> None:
+async def test_pictures_and_previews_are_read_from_any_pieces(seed: int, line_end: str, family: str) -> None:
     source = random.Random(seed)
     previews = [source.randbytes(source.randrange(1, 200)) for _ in range(2)]
     pictures = [source.randbytes(source.randrange(1, 300)) for _ in range(3)]
@@ -102,7 +102,7 @@ async def test_pictures_and_previews_are_read_whatever_the_pieces(seed: int, lin
     )
 
 
-async def test_every_place_to_cut_gives_silence_or_the_pictures_that_came() -> None:
+async def test_truncated_stream_is_silent_or_gives_its_complete_pictures() -> None:
     first, second = finished(b"first", usage=usage()), finished(b"the second", usage=usage())
     stream = preview(b"draft", 0) + first + second
     whole = [len(stream) - len(second), len(stream)]
@@ -112,14 +112,14 @@ async def test_every_place_to_cut_gives_silence_or_the_pictures_that_came() -> N
         said = await read_or_silence(stream[:length], sink)
         assert sink.kept == [b"first", b"the second"][: len(sink.kept)]
         assert len(said.revised_prompts) == len(sink.kept)
-        # All but the empty line has come of an event that is whole.
+        # The last event is complete except for its empty line.
         told = sum(length >= end - 2 for end in whole)
         assert said.facts == ({"usage": usage()} if told else {})
         assert (said.usage is not None) == (told == len(sink.kept) > 0 and not begun(sink))
 
 
 async def read_or_silence(stream: bytes, sink: FakeSink) -> UpstreamAnswer:
-    """Return what a stream says; nothing if the upstream counts as silent."""
+    """Return the stream's result, or an empty one if the upstream counts as silent."""
     try:
         return await read([stream], sink, order=THREE)
     except core.UpstreamSilentException:
@@ -127,11 +127,11 @@ async def read_or_silence(stream: bytes, sink: FakeSink) -> UpstreamAnswer:
 
 
 def begun(sink: FakeSink) -> bool:
-    """Whether a picture has begun that never ended."""
+    """Return whether a picture was started and never finished."""
     return len(sink.kept) < len(sink.pictures)
 
 
-async def test_a_stream_counts_as_soon_as_the_picture_is_whole() -> None:
+async def test_truncated_stream_succeeds_after_a_complete_picture() -> None:
     stream = finished(b"picture", usage=usage())
     closing_quote = stream.index(b'", "usage"')
     with pytest.raises(core.UpstreamSilentException):
@@ -145,12 +145,12 @@ async def test_a_stream_counts_as_soon_as_the_picture_is_whole() -> None:
     [b"", b"data: [DONE]\n\n", b": comment\n\n", preview(b"draft", 0), event(FINISHED), event("image_generation.x")],
     ids=["nothing", "done", "comment", "preview", "no picture", "other"],
 )
-async def test_a_stream_without_a_finished_picture_is_silence(stream: bytes) -> None:
+async def test_stream_without_a_finished_picture_is_silent(stream: bytes) -> None:
     with pytest.raises(core.UpstreamSilentException):
         await read([stream], FakeSink())
 
 
-async def test_no_more_is_kept_or_counted_than_was_ordered() -> None:
+async def test_pictures_beyond_the_order_are_ignored() -> None:
     previews = [preview(bytes([number]), number) for number in range(4)]
     pictures = [finished(bytes([number]), usage=usage(output=10)) for number in range(3)]
     sink = FakeSink()
@@ -162,13 +162,13 @@ async def test_no_more_is_kept_or_counted_than_was_ordered() -> None:
     assert said.usage.output_image_tokens == 10
 
 
-async def test_nothing_is_previewed_that_was_not_ordered() -> None:
+async def test_previews_beyond_the_order_are_ignored() -> None:
     sink = FakeSink()
     await read([preview(b"draft", 0), finished(b"picture")], sink, order=PictureOrder(prompt="a", model="m"))
     assert (sink.previews, sink.kept) == ([], [b"picture"])
 
 
-async def test_a_number_in_front_of_the_preview_is_believed() -> None:
+async def test_number_before_the_preview_is_used() -> None:
     sink = FakeSink()
     late = event(PREVIEW, partial_image_index=1, b64_json=b64(b"late"))
     wrong = [event(PREVIEW, partial_image_index=index, b64_json=b64(b"x")) for index in (-1, 2, 10**30, "0", None)]
@@ -176,7 +176,7 @@ async def test_a_number_in_front_of_the_preview_is_believed() -> None:
     assert sink.kept_previews == [(1, b"late")]
 
 
-async def test_previews_are_counted_anew_for_every_picture() -> None:
+async def test_preview_numbers_restart_for_each_picture() -> None:
     sink = FakeSink()
     pictures = [part for number in range(3) for part in (preview(b"draft", 0), finished(bytes([number])))]
     await read(pictures, sink, order=THREE)
@@ -184,7 +184,7 @@ async def test_previews_are_counted_anew_for_every_picture() -> None:
 
 
 @pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", b64(bytes(2000))])
-async def test_a_preview_that_is_broken_or_too_large_is_left_out(b64_json: str) -> None:
+async def test_invalid_preview_is_skipped(b64_json: str) -> None:
     sink = FakeSink(max_bytes=1000)
     await read([event(PREVIEW, b64_json=b64_json), preview(b"second", 1), finished(b"picture")], sink)
     assert sink.kept_previews == [(1, b"second")]
@@ -193,9 +193,7 @@ async def test_a_preview_that_is_broken_or_too_large_is_left_out(b64_json: str) 
 
 @pytest.mark.parametrize("b64_json", ["A", "A!AA", "AA=A", b64(bytes(3001))])
 @pytest.mark.parametrize("piece", [1, 50, 10_000])
-async def test_a_finished_picture_that_is_broken_or_too_large_is_kept_with_all_that_follows(
-    b64_json: str, piece: int
-) -> None:
+async def test_invalid_finished_picture_is_retained_with_the_rest(b64_json: str, piece: int) -> None:
     for before in (b"", finished(b"first")):
         sink = FakeSink(max_bytes=3000)
         broken = event(FINISHED, b64_json=b64_json, size="1x1")
@@ -208,17 +206,17 @@ async def test_a_finished_picture_that_is_broken_or_too_large_is_kept_with_all_t
 
 
 def data_of(stream: bytes) -> list[bytes]:
-    """The data of the events in what is kept of a stream."""
+    """Return the data of the events in a retained stream."""
     return [part.partition(b"\n")[0] for part in stream.split(b"data: ") if part.startswith(b"{")]
 
 
-async def test_a_finished_event_with_an_empty_picture_brings_none() -> None:
+async def test_finished_event_with_an_empty_picture_has_none() -> None:
     with pytest.raises(core.UpstreamSilentException):
         await read([event(FINISHED, b64_json="")], FakeSink())
 
 
 @pytest.mark.parametrize("piece", [1, 50, 10_000])
-async def test_a_stream_may_tell_where_its_pictures_are(piece: int) -> None:
+async def test_stream_may_link_to_its_pictures(piece: int) -> None:
     sink = FakeSink()
     stream = preview(b"draft", 0) + event(FINISHED, url="http://x/1.png", usage=usage(), revised_prompt="a fox")
     stream += event(FINISHED, url="http://x/2.png")
@@ -234,7 +232,7 @@ async def test_a_stream_may_tell_where_its_pictures_are(piece: int) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_base64_in_a_stream_is_read_in_other_spellings(named: bool) -> None:  # noqa: FBT001  (pytest's way)
+async def test_base64_in_a_stream_is_read_in_other_forms(named: bool) -> None:  # noqa: FBT001  (pytest's way)
     content = random.Random(7).randbytes(500)
     spelled = b64(content).rstrip("=").replace("/", r"\/").replace("+", r"\u002B")
     spelled = r"\r\n".join(spelled[start : start + 76] for start in range(0, len(spelled), 76))
@@ -246,21 +244,21 @@ async def test_base64_in_a_stream_is_read_in_other_spellings(named: bool) -> Non
         assert sink.kept == [content]
 
 
-async def test_an_event_that_ends_before_its_picture_does_is_no_answer() -> None:
+async def test_event_that_ends_within_its_picture_is_invalid() -> None:
     broken = finished(b"the picture").replace(b'"}\n\n', b"\n\n")
     with pytest.raises(core.UpstreamAnswerException):
         await read([broken, finished(b"second")], FakeSink(), order=THREE)
 
 
-async def test_a_flood_around_a_picture_is_refused_before_it_is_whole() -> None:
+async def test_too_much_json_around_a_picture_is_rejected_early() -> None:
     with pytest.raises(core.UpstreamAnswerException):
         await read([b"data: ", b" " * (MOST_SKELETON_BYTES + 1)], FakeSink())
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", ["", "event: message\n"])
-async def test_an_event_may_say_what_it_is_behind_its_picture(name: str, seed: int) -> None:
-    """As events do that were read with the SDK's models, whose members stand in alphabetical order."""
+async def test_event_type_may_follow_its_picture(name: str, seed: int) -> None:
+    """As in events parsed with the SDK's models, whose members are in alphabetical order."""
     draft = {"b64_json": b64(b"draft"), "partial_image_index": 1, "type": PREVIEW}
     picture = {"b64_json": b64(b"picture"), "quality": "low", "type": FINISHED, "usage": usage()}
     excess = {"b64_json": b64(b"excess"), "type": FINISHED, "usage": usage()}
@@ -276,7 +274,7 @@ async def test_an_event_may_say_what_it_is_behind_its_picture(name: str, seed: i
 
 
 @pytest.mark.parametrize("b64_json", ["A!AA", b64(bytes(2000))])
-async def test_a_broken_picture_fails_the_order_only_if_it_turns_out_to_be_finished(b64_json: str) -> None:
+async def test_broken_held_picture_fails_only_as_a_finished_one(b64_json: str) -> None:
     def unnamed(kind: str) -> bytes:
         return f"data: {json.dumps({'b64_json': b64_json, 'type': kind})}\n\n".encode()
 
@@ -290,14 +288,14 @@ async def test_a_broken_picture_fails_the_order_only_if_it_turns_out_to_be_finis
     assert FINISHED.encode() in sink.kept_answer
 
 
-async def test_what_is_held_when_the_stream_breaks_off_is_let_go() -> None:
-    """Its file would be reported as unclosed otherwise."""
+async def test_held_picture_of_a_broken_stream_is_discarded() -> None:
+    """Its file would otherwise be reported as unclosed."""
     with pytest.raises(core.UpstreamSilentException):
         await read([b'data: {"b64_json": "AAAAAAAA"'], FakeSink())
     gc.collect()
 
 
-def test_no_more_is_held_than_a_disk_can_bear() -> None:
+def test_held_picture_is_limited() -> None:
     held = HeldPicture(FakeSink().open_temporary)
     with pytest.raises(core.PictureUnusableException):
         held.write(bytes(MOST_HELD_BYTES + 1))
@@ -307,7 +305,7 @@ def test_no_more_is_held_than_a_disk_can_bear() -> None:
 @pytest.mark.parametrize(
     ("code", "raised"), [(errno.ENOSPC, core.StorageFullException), (errno.EROFS, core.ImageStorageException)]
 )
-def test_what_cannot_be_held_is_an_error_of_the_store(code: int, raised: type[Exception]) -> None:
+def test_failure_to_hold_a_picture_is_a_storage_exception(code: int, raised: type[Exception]) -> None:
     def fail() -> BinaryIO:
         raise OSError(code, "no")
 
@@ -316,31 +314,31 @@ def test_what_cannot_be_held_is_an_error_of_the_store(code: int, raised: type[Ex
     assert type(caught.value) is raised
 
 
-async def test_the_type_in_the_data_counts_more_than_the_name() -> None:
+async def test_type_in_the_data_overrides_the_name() -> None:
     sink = FakeSink()
     await read([event(FINISHED, name="image_generation.partial_image", b64_json=b64(b"picture"))], sink)
     assert sink.kept == [b"picture"]
 
 
-async def test_the_last_event_needs_no_empty_line() -> None:
+async def test_last_event_needs_no_empty_line() -> None:
     sink = FakeSink()
     said = await read([finished(b"picture", usage=usage())[:-2]], sink)
     assert said.usage == UpstreamUsage(input_text_tokens=5, output_image_tokens=100)
 
 
-async def test_usage_that_one_event_does_not_tell_is_not_known() -> None:
+async def test_usage_missing_in_one_event_is_unknown() -> None:
     for missing in ({}, {"usage": None}, {"usage": {"output_tokens": 1}}):
         said = await read([finished(b"first", usage=usage()), finished(b"second", **missing)], FakeSink(), order=THREE)
         assert said.usage is None
         assert said.revised_prompts == (None, None)
 
 
-async def test_a_revised_prompt_is_told() -> None:
+async def test_revised_prompt_is_returned() -> None:
     said = await read([finished(b"a", revised_prompt="x"), finished(b"b", revised_prompt=5)], FakeSink(), order=THREE)
     assert said.revised_prompts == ("x", None)
 
 
-async def test_data_that_is_no_json_behind_a_finished_picture_costs_only_what_it_says() -> None:
+async def test_invalid_json_after_a_picture_loses_only_its_details() -> None:
     broken = finished(b"picture", usage=usage()).replace(b"}\n\n", b"\n\n")
     sink = FakeSink()
     said = await read([broken, finished(b"second", usage=usage())], sink, order=THREE)
@@ -380,7 +378,7 @@ ERRORS: dict[str, tuple[dict[str, Any], type[core.ImageGenerationException], dic
 
 
 @pytest.mark.parametrize(("members", "expected", "context"), ERRORS.values(), ids=ERRORS)
-async def test_an_error_in_the_stream_means_what_the_same_status_would(
+async def test_error_in_the_stream_maps_like_its_status(
     members: dict[str, Any], expected: type[core.ImageGenerationException], context: dict[str, str]
 ) -> None:
     forms = (
@@ -396,12 +394,12 @@ async def test_an_error_in_the_stream_means_what_the_same_status_would(
         assert "tell-tale" not in str(caught.value)
 
 
-async def test_an_error_that_is_no_json_is_one_too() -> None:
+async def test_error_that_is_not_json_is_raised() -> None:
     with pytest.raises(core.UpstreamErrorException):
         await read([b"event: error\ndata: it broke\n\n"], FakeSink())
 
 
-async def test_an_error_behind_a_finished_picture_costs_nothing_that_came() -> None:
+async def test_error_after_a_finished_picture_loses_nothing() -> None:
     sink = FakeSink()
     stream = [finished(b"first", usage=usage()), error(code="rate_limit_exceeded")]
     said = await read(stream, sink, order=THREE)
@@ -410,16 +408,16 @@ async def test_an_error_behind_a_finished_picture_costs_nothing_that_came() -> N
 
 
 async def test_memory_does_not_grow_with_pictures_previews_or_lines() -> None:
-    """Ten pictures and previews of 8 MB, of which all but one picture are more than were ordered.
+    """Ten pictures and previews of 8 MB, all but one picture beyond the order.
 
-    They take no more than a batch as it came, as lines, as a whole and decoded.
+    They take only one batch as received, as lines, joined and decoded.
     """
     small = await peak_of([finished(bytes(100_000))])
     large = await peak_of(large_stream(characters=10_682_368))
     assert large - small < 4 * BATCH_CHARACTERS
 
 
-async def test_memory_does_not_grow_with_what_events_beyond_the_order_say() -> None:
+async def test_memory_does_not_grow_with_events_beyond_the_order() -> None:
     """A hundred of them, of 100 KB each."""
     talkative = finished(b"picture", background="x" * 100_000)
     few, many = await peak_of([talkative] * 2), await peak_of([talkative] * 100)
@@ -427,7 +425,7 @@ async def test_memory_does_not_grow_with_what_events_beyond_the_order_say() -> N
 
 
 def large_stream(*, characters: int) -> Iterator[bytes]:
-    """A stream, made while it is read; its first event says what it is behind its picture."""
+    """Yield a stream, generated while it is read; its first event has its type after its picture."""
     yield b'data: {"b64_json": "'
     yield from large_base64(characters)
     yield b'", "type": "%b"}\n\n' % FINISHED.encode()
@@ -438,7 +436,7 @@ def large_stream(*, characters: int) -> Iterator[bytes]:
 
 
 async def peak_of(pieces: Iterable[bytes]) -> int:
-    """Bytes of Python's own memory, at the most, while a stream is read."""
+    """Return the peak of Python's own memory in bytes while a stream is read."""
     gc.collect()
     tracemalloc.start()
     try:

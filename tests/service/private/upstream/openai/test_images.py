@@ -1,4 +1,4 @@
-"""The OpenAI adapter against a server that plays the API: one POST for one call, whatever happens."""
+"""The OpenAI adapter against a fake API server: exactly one POST per call, whatever happens."""
 
 import asyncio
 import gzip
@@ -70,26 +70,24 @@ NEVER_IN_TIME: dict[str, Behaviour] = {
 
 @pytest.fixture
 def sink() -> FakeSink:
-    """Where the pictures go."""
+    """Return a sink for the pictures."""
     return FakeSink(max_bytes=MAX_BYTES, only_pictures=True)
 
 
 @pytest.fixture
 async def adapter(upstream: FakeUpstream) -> AsyncIterator[OpenAIUpstream]:
-    """The adapter, pointed at the fake upstream."""
+    """Yield the adapter with the fake upstream."""
     opened = open_adapter(upstream.base_url, api_key=upstream.api_key)
     yield opened
     await opened.close()
 
 
 async def draw(adapter: OpenAIUpstream, sink: FakeSink, order: PictureOrder = FOX) -> UpstreamAnswer:
-    """What comes of an order without inputs."""
+    """Return the result of an order without inputs."""
     return await adapter.draw(order, inputs=(), sink=sink)
 
 
-async def test_a_picture_comes_as_the_upstream_made_it(
-    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
-) -> None:
+async def test_picture_is_received_unchanged(adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink) -> None:
     upstream.picture = pictures.noise_png(1_470_000)
     said = await draw(adapter, sink)
     assert sink.kept == [upstream.picture]
@@ -100,7 +98,7 @@ async def test_a_picture_comes_as_the_upstream_made_it(
     assert len(upstream.requests) == 1
 
 
-async def test_a_picture_comes_through_a_link_or_in_another_spelling(
+async def test_picture_is_received_by_link_or_in_another_form(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     await draw(adapter, sink, FOX.model_copy(update={"count": 2}))
@@ -112,7 +110,7 @@ async def test_a_picture_comes_through_a_link_or_in_another_spelling(
         assert again.kept == usual
 
 
-async def test_what_only_the_operator_can_mend_is_written_to_the_log(
+async def test_errors_for_the_operator_are_logged(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     for behaviour, told in ((fakes.NO_SUCH_URL, "404"), (fakes.OUT_OF_CREDIT, "400"), (fakes.UNAUTHORIZED, "401")):
@@ -120,7 +118,7 @@ async def test_what_only_the_operator_can_mend_is_written_to_the_log(
         upstream.behave(behaviour)
         with pytest.raises(core.ImageGenerationException) as caught:
             await draw(adapter, sink)
-        assert f"fake answers {told}: {caught.value.message}" in caplog.text
+        assert f"fake responded {told}: {caught.value.message}" in caplog.text
     caplog.clear()
     upstream.behave(fakes.FORBIDDEN_CONTENT)
     with pytest.raises(core.PromptRefusedException):
@@ -128,7 +126,9 @@ async def test_what_only_the_operator_can_mend_is_written_to_the_log(
     assert caplog.text == ""
 
 
-async def test_ten_pictures_come_in_one_answer(adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink) -> None:
+async def test_one_response_may_have_ten_pictures(
+    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
+) -> None:
     said = await draw(adapter, sink, FOX.model_copy(update={"count": 10}))
     assert len(sink.kept) == len(said.revised_prompts) == 10
     (request,) = upstream.requests
@@ -137,7 +137,7 @@ async def test_ten_pictures_come_in_one_answer(adapter: OpenAIUpstream, upstream
 
 @pytest.mark.parametrize(("behaviour", "expected"), OUTCOMES.values(), ids=OUTCOMES)
 @pytest.mark.parametrize("previews", [0, 2])
-async def test_what_is_no_picture_is_an_exception_after_one_post(  # noqa: PLR0913, PLR0917  (fixtures)
+async def test_response_without_a_picture_raises_after_one_post(  # noqa: PLR0913, PLR0917  (fixtures)
     adapter: OpenAIUpstream,
     upstream: FakeUpstream,
     sink: FakeSink,
@@ -145,7 +145,7 @@ async def test_what_is_no_picture_is_an_exception_after_one_post(  # noqa: PLR09
     expected: type[Exception],
     previews: int,
 ) -> None:
-    """A stream that was asked for changes nothing of it."""
+    """A requested stream makes no difference."""
     upstream.behave(behaviour)
     with pytest.raises(core.ImageGenerationException) as caught:
         await draw(adapter, sink, FOX.model_copy(update={"previews": previews}))
@@ -155,7 +155,7 @@ async def test_what_is_no_picture_is_an_exception_after_one_post(  # noqa: PLR09
 
 
 @pytest.mark.parametrize("behaviour", NEVER_IN_TIME.values(), ids=NEVER_IN_TIME)
-async def test_what_takes_too_long_is_a_timeout_after_one_post(
+async def test_slow_response_is_a_timeout_after_one_post(
     upstream: FakeUpstream, sink: FakeSink, behaviour: Behaviour
 ) -> None:
     adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, timeout_seconds=SHORT)
@@ -166,7 +166,7 @@ async def test_what_takes_too_long_is_a_timeout_after_one_post(
     assert len(upstream.requests) == 1
 
 
-async def test_a_behaviour_of_the_fake_is_left_out_of_no_table() -> None:
+async def test_every_behaviour_of_the_fake_is_tested() -> None:
     behaviours: set[object] = {
         value for value in vars(fakes).values() if isinstance(value, fakes.Refusal | fakes.Verbatim)
     }
@@ -174,7 +174,7 @@ async def test_a_behaviour_of_the_fake_is_left_out_of_no_table() -> None:
     assert behaviours <= {behaviour for behaviour, _ in OUTCOMES.values()}
 
 
-async def test_a_port_that_refuses_is_unreachable(sink: FakeSink) -> None:
+async def test_refused_connection_is_unreachable(sink: FakeSink) -> None:
     with refusing_base_url() as base_url:
         adapter = open_adapter(base_url)
         for call in (draw(adapter, sink), adapter.list_models()):
@@ -183,7 +183,7 @@ async def test_a_port_that_refuses_is_unreachable(sink: FakeSink) -> None:
         await adapter.close()
 
 
-async def test_a_failure_of_the_past_is_no_failure_of_the_next_call(
+async def test_failed_call_does_not_affect_the_next(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     for behaviour in (fakes.CUT, fakes.TRUNCATED, fakes.SERVER_ERROR, fakes.Flood(megabytes=8)):
@@ -195,9 +195,7 @@ async def test_a_failure_of_the_past_is_no_failure_of_the_next_call(
     assert len(upstream.requests) == 8
 
 
-async def test_options_are_passed_on_as_they_came(
-    adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
-) -> None:
+async def test_options_are_passed_on_unchanged(adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink) -> None:
     options: dict[str, Any] = {
         "size": "1536x1024",
         "quality": "low",
@@ -212,7 +210,7 @@ async def test_options_are_passed_on_as_they_came(
     assert said.facts["output_format"] == "webp"
 
 
-async def test_options_never_decide_what_the_order_does(
+async def test_options_cannot_override_the_order(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     own = {"prompt": "x", "model": "x", "n": 5, "stream": True, "partial_images": 3, "image": "x", "image[]": "x"}
@@ -221,7 +219,7 @@ async def test_options_never_decide_what_the_order_does(
     assert request.body == {"prompt": FOX.prompt, "model": FOX.model, "size": "auto"}
 
 
-async def test_what_was_not_sent_is_not_passed_on(
+async def test_missing_options_are_not_passed_on(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     await draw(adapter, sink)
@@ -230,7 +228,7 @@ async def test_what_was_not_sent_is_not_passed_on(
     assert request.headers["accept-encoding"] == "identity"
 
 
-async def test_the_upstreams_code_and_wait_are_told(
+async def test_upstreams_code_and_retry_after_are_returned(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     upstream.behave(fakes.RATE_LIMITED)
@@ -240,7 +238,7 @@ async def test_the_upstreams_code_and_wait_are_told(
     assert caught.value.context == {"upstream_code": "rate_limit_exceeded"}
 
 
-async def test_the_parameter_that_is_refused_is_told(adapter: OpenAIUpstream, sink: FakeSink) -> None:
+async def test_refused_parameter_is_returned(adapter: OpenAIUpstream, sink: FakeSink) -> None:
     for previews in (0, 1):
         order = FOX.model_copy(update={"options": {"size": "1x1"}, "previews": previews})
         with pytest.raises(core.PromptRefusedException) as caught:
@@ -248,7 +246,7 @@ async def test_the_parameter_that_is_refused_is_told(adapter: OpenAIUpstream, si
         assert caught.value.context["upstream_param"] == "size"
 
 
-async def test_the_upstreams_words_are_not_told(
+async def test_upstreams_message_is_not_returned(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     words = "tell-tale words"
@@ -260,14 +258,14 @@ async def test_the_upstreams_words_are_not_told(
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "application/json"])
-async def test_a_picture_is_not_lost_for_what_its_answer_is_called(content_type: str, sink: FakeSink) -> None:
+async def test_picture_is_read_with_any_content_type(content_type: str, sink: FakeSink) -> None:
     picture = pictures.png(16, 16)
     async with adapter_of(saying(whole(answer_with(picture), content_type=content_type))) as adapter:
         await draw(adapter, sink)
     assert sink.kept == [picture]
 
 
-async def test_an_answer_that_is_packed_in_spite_of_what_was_asked_is_unpacked(sink: FakeSink) -> None:
+async def test_unrequested_compression_is_decoded(sink: FakeSink) -> None:
     picture = pictures.noise_png(200_000)
     body = gzip.compress(answer_with(picture, usage=usage()))
     packed = whole(body, content_type="application/json", headers="Content-Encoding: gzip\r\n")
@@ -277,7 +275,7 @@ async def test_an_answer_that_is_packed_in_spite_of_what_was_asked_is_unpacked(s
     assert said.usage is not None
 
 
-async def test_a_body_that_ends_with_the_connection_is_read(sink: FakeSink) -> None:
+async def test_body_without_a_length_is_read(sink: FakeSink) -> None:
     picture = pictures.png(16, 16)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
     async with adapter_of(saying(head + answer_with(picture))) as adapter:
@@ -285,7 +283,7 @@ async def test_a_body_that_ends_with_the_connection_is_read(sink: FakeSink) -> N
     assert sink.kept == [picture]
 
 
-async def test_every_place_to_cut_an_answer_is_silence(sink: FakeSink) -> None:
+async def test_truncated_response_is_silent(sink: FakeSink) -> None:
     answer = whole(answer_with(pictures.png(1, 1)), content_type="application/json")
     body = answer.index(b"\r\n\r\n") + 4
     for length in [0, 1, body - 1, body, body + 1, *range(body + 20, len(answer), 29), len(answer) - 1]:
@@ -295,7 +293,7 @@ async def test_every_place_to_cut_an_answer_is_silence(sink: FakeSink) -> None:
             assert type(caught.value) is core.UpstreamSilentException
 
 
-async def test_the_models_are_those_that_the_upstream_lists(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
+async def test_models_are_listed(adapter: OpenAIUpstream, upstream: FakeUpstream) -> None:
     assert await adapter.list_models() == list(fakes.MODELS)
     assert [request.method for request in upstream.requests] == ["GET"]
 
@@ -316,14 +314,14 @@ async def test_the_models_are_those_that_the_upstream_lists(adapter: OpenAIUpstr
         ),
     ],
 )
-async def test_what_is_no_list_of_models_is_an_exception(answer: bytes, expected: type[Exception]) -> None:
+async def test_invalid_list_of_models_raises(answer: bytes, expected: type[Exception]) -> None:
     async with adapter_of(saying(answer)) as adapter:
         with pytest.raises(core.ImageGenerationException) as caught:
             await adapter.list_models()
         assert type(caught.value) is expected
 
 
-async def test_models_without_a_name_are_left_out() -> None:
+async def test_models_without_a_name_are_skipped() -> None:
     body = json.dumps({"data": [{"id": "b"}, {"id": None}, {}, {"id": "a"}, {"id": 5}]}).encode()
     async with adapter_of(saying(whole(body, content_type="application/json"))) as adapter:
         assert await adapter.list_models() == ["b", "a"]
@@ -334,7 +332,7 @@ async def _sent(
     order: PictureOrder = FOX,
     **upstream: Any,  # noqa: ANN401  (any setting of an upstream)
 ) -> tuple[list[str], dict[str, Any]]:
-    """The heads of an order and of a look at the models, in lower case, and the body of the order."""
+    """Return the heads of an order and of a model list request, in lower case, and the body of the order."""
     heads, bodies = [], []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
@@ -356,8 +354,8 @@ async def _sent(
     return heads, json.loads(bodies[0])
 
 
-async def test_headers_and_parameters_of_an_upstream_go_with_every_request(sink: FakeSink) -> None:
-    """As Azure wants them: a key of its own kind, and a version."""
+async def test_configured_headers_and_query_are_sent_with_every_request(sink: FakeSink) -> None:
+    """As Azure requires: its own key header, and a version."""
     azure: dict[str, Any] = {"api_key": None, "headers": {"api-key": "secret"}, "query": {"api-version": "2026-10-01"}}
     heads, _ = await _sent(sink, **azure)
     assert [head.partition(" http/1.1")[0] for head in heads] == [
@@ -376,9 +374,7 @@ async def test_headers_and_parameters_of_an_upstream_go_with_every_request(sink:
         ({"api_key": "sk-1", "headers": {"Authorization": "Key k"}}, "key k"),
     ],
 )
-async def test_an_upstream_gets_the_credential_that_it_wants(
-    sink: FakeSink, upstream: dict[str, Any], expected: str
-) -> None:
+async def test_upstream_gets_its_configured_credential(sink: FakeSink, upstream: dict[str, Any], expected: str) -> None:
     heads, _ = await _sent(sink, **upstream)
     assert [re.findall(r"\r\nauthorization: (.*)\r\n", head) for head in heads] == [[expected], [expected]]
 
@@ -393,7 +389,7 @@ async def test_an_upstream_gets_the_credential_that_it_wants(
         ("url", "b64_json", "b64_json"),
     ],
 )
-async def test_an_upstream_is_sent_the_response_format_that_it_knows(
+async def test_configured_response_format_is_sent(
     upstream: str, asked_for: str | None, expected: str | None, sink: FakeSink
 ) -> None:
     order = FOX.model_copy(update={"response_format": asked_for, "options": {"response_format": "bmp"}})
@@ -401,7 +397,7 @@ async def test_an_upstream_is_sent_the_response_format_that_it_knows(
     assert body.get("response_format") == expected
 
 
-async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
+async def test_default_upstream_is_named_by_its_host() -> None:
     names = {}
     for name in (DEFAULT_NAME, "other"):
         adapter = open_adapter("http://images.example:8080/v1", name=name)
@@ -410,9 +406,7 @@ async def test_an_upstream_without_a_name_is_called_by_its_host() -> None:
     assert names == {DEFAULT_NAME: "OpenAI Images API at images.example", "other": "other"}
 
 
-async def test_an_order_that_no_connection_is_free_for_has_bought_nothing(
-    upstream: FakeUpstream, sink: FakeSink
-) -> None:
+async def test_order_without_a_free_connection_buys_nothing(upstream: FakeUpstream, sink: FakeSink) -> None:
     adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, connect_seconds=MIDDLING, concurrency=1)
     upstream.behave(fakes.HANG)
     first = asyncio.create_task(draw(adapter, sink))

@@ -1,4 +1,4 @@
-"""What an order costs that waits for its answer: a thousand may do so at once."""
+"""Memory of an order that waits for its response: a thousand may do so at once."""
 
 import asyncio
 import gc
@@ -21,11 +21,11 @@ MOST_BYTES = 60_000
 FOX = PictureOrder(prompt="a red fox", model="gpt-image-2.5-flare", previews=2)
 
 
-async def test_an_order_that_waits_takes_little_memory() -> None:
+async def test_waiting_order_takes_little_memory() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=ORDERS) as server:
         server.setblocking(False)  # noqa: FBT003  (the standard library's)
         adapter = open_adapter(f"http://127.0.0.1:{server.getsockname()[1]}/v1")
-        # What is only loaded or built once does not count.
+        # Exclude what is loaded or built only once.
         async with waiting_orders(adapter, server, count=2):
             tracemalloc.start()
         before = traced_bytes()
@@ -38,7 +38,7 @@ async def test_an_order_that_waits_takes_little_memory() -> None:
 
 @asynccontextmanager
 async def waiting_orders(adapter: OpenAIUpstream, server: socket.socket, *, count: int) -> AsyncIterator[None]:
-    """Orders that have been sent; in the end their connections are closed."""
+    """Open orders that have been sent; close their connections at the end."""
     orders = [asyncio.create_task(adapter.draw(FOX, inputs=(), sink=DiscardingSink())) for _ in range(count)]
     loop = asyncio.get_running_loop()
     with ExitStack() as connections:
@@ -52,6 +52,6 @@ async def waiting_orders(adapter: OpenAIUpstream, server: socket.socket, *, coun
 
 
 def traced_bytes() -> int:
-    """Python's own memory in use."""
+    """Return the bytes of Python's own memory in use."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0]

@@ -1,4 +1,4 @@
-"""Pictures that an upstream answers with the URL of: fetched from its own host, and from others that may be called."""
+"""Linked pictures: fetched from the upstream's own host, and from other hosts that are allowed."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ KEY = "sk-x"
 
 @dataclass
 class _FakeHost:
-    """A host that answers the requests for each path with these bytes, one after the other, and then hangs up."""
+    """A host that sends these bytes to the requests for each path, one after the other, and then disconnects."""
 
     answers: dict[str, list[bytes]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -36,12 +36,12 @@ class _FakeHost:
         return f"http://127.0.0.1:{self.port}"
 
     def serve(self, path: str, *answers: bytes) -> str:
-        """Give these answers at a path, the last one again and again; return its URL."""
+        """Set the responses of a path, repeating the last one; return its URL."""
         self.answers[path] = list(answers)
         return self.url + path
 
     def heads(self, method: str) -> list[str]:
-        """The heads of the requests so far, in lower case."""
+        """Return the heads of the requests so far, in lower case."""
         return [head.lower() for head in self.requests if head.startswith(method)]
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,14 +68,14 @@ async def _serving() -> AsyncIterator[_FakeHost]:
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[_FakeHost]:
-    """The upstream, which has the pictures too unless a test says otherwise."""
+    """Yield the upstream, which serves the pictures too unless a test says otherwise."""
     async with _serving() as host:
         yield host
 
 
 @pytest.fixture
 async def other() -> AsyncIterator[_FakeHost]:
-    """Another host, which is not public."""
+    """Yield another host, which is not public."""
     async with _serving() as host:
         yield host
 
@@ -101,7 +101,7 @@ async def _draw(
     link_seconds: float = LONG,
     **more: Any,  # noqa: ANN401  (any setting of an upstream)
 ) -> UpstreamAnswer:
-    """What comes of an order that is answered with these URLs."""
+    """Return the result of an order whose response has these URLs."""
     body = json.dumps({"created": 1, "data": [{"url": url} for url in urls]}).encode()
     upstream.serve("/v1/images/generations", whole(body, content_type="application/json"))
     opened = open_adapter(f"{upstream.url}/v1", allowed_hosts=allowed_hosts, **more)
@@ -113,14 +113,14 @@ async def _draw(
 
 
 async def _draw_nothing(upstream: _FakeHost, sink: FakeSink, *urls: str, link_seconds: float = LONG) -> None:
-    """Order pictures that cannot be had: the answer is kept, and the order made once."""
+    """Order pictures that cannot be fetched: the answer is retained, and the order sent once."""
     with pytest.raises(core.PictureUnusableException):
         await _draw(upstream, sink, *urls, link_seconds=link_seconds)
     assert [item["url"] for item in json.loads(sink.kept_answer)["data"]] == list(urls)
     assert len(upstream.heads("POST")) == 1
 
 
-async def test_pictures_of_the_upstreams_own_host_come_byte_for_byte(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_pictures_of_the_own_host_are_unchanged(upstream: _FakeHost, sink: FakeSink) -> None:
     urls = [upstream.serve("/files/1.png", _picture(FIRST)), upstream.serve("/files/2.png", _picture(SECOND))]
     said = await _draw(upstream, sink, *urls, headers={"X-Region": "west"})
     assert sink.kept == [FIRST, SECOND]
@@ -133,28 +133,26 @@ async def test_pictures_of_the_upstreams_own_host_come_byte_for_byte(upstream: _
     assert sink.kept_answer == b""
 
 
-async def test_a_picture_of_any_size_comes_whole(upstream: _FakeHost) -> None:
-    """Longer than what the SDK may read of anything that is no picture."""
+async def test_large_picture_is_complete(upstream: _FakeHost) -> None:
+    """Larger than the limit of what the SDK reads of other responses."""
     sink, content = FakeSink(), pictures.noise_png(MOST_OTHER_BYTES + 1_000_000)
     await _draw(upstream, sink, upstream.serve("/1.png", _picture(content)))
     assert sink.kept == [content]
 
 
-async def test_no_more_pictures_are_fetched_than_were_ordered(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_pictures_beyond_the_order_are_not_fetched(upstream: _FakeHost, sink: FakeSink) -> None:
     url = upstream.serve("/1.png", _picture(FIRST))
     await _draw(upstream, sink, url, url, url)
     assert len(sink.kept) == len(upstream.heads("GET")) == 2
 
 
-async def test_a_url_without_a_host_is_the_upstreams(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_relative_url_uses_the_upstreams_host(upstream: _FakeHost, sink: FakeSink) -> None:
     upstream.serve("/generated/1.png", _picture(FIRST))
     await _draw(upstream, sink, "/generated/1.png")
     assert sink.kept == [FIRST]
 
 
-async def test_another_host_is_called_only_if_the_operator_allows_it(
-    upstream: _FakeHost, other: _FakeHost, sink: FakeSink
-) -> None:
+async def test_other_host_is_called_only_if_allowed(upstream: _FakeHost, other: _FakeHost, sink: FakeSink) -> None:
     url = other.serve("/1.png", _picture(FIRST))
     await _draw_nothing(upstream, sink, url)
     assert other.requests == []
@@ -162,7 +160,7 @@ async def test_another_host_is_called_only_if_the_operator_allows_it(
     assert sink.kept == [FIRST]
 
 
-async def test_another_host_never_gets_the_credential(upstream: _FakeHost, other: _FakeHost, sink: FakeSink) -> None:
+async def test_other_host_never_gets_the_credential(upstream: _FakeHost, other: _FakeHost, sink: FakeSink) -> None:
     other.serve("/1.png", _picture(FIRST))
     url = upstream.serve("/1.png", _redirect(f"{other.url}/1.png"))
     await _draw(upstream, sink, url, allowed_hosts=["127.0.0.0/8"], headers={"api-key": "secret"})
@@ -191,12 +189,12 @@ async def test_another_host_never_gets_the_credential(upstream: _FakeHost, other
         "javascript:alert(1)",
     ],
 )
-async def test_what_must_not_be_called_is_not(url: str, upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_forbidden_url_is_not_called(url: str, upstream: _FakeHost, sink: FakeSink) -> None:
     await _draw_nothing(upstream, sink, url)
     assert upstream.heads("GET") == []
 
 
-async def test_a_redirect_to_what_must_not_be_called_is_not_followed(
+async def test_redirect_to_a_forbidden_url_is_not_followed(
     upstream: _FakeHost, other: _FakeHost, sink: FakeSink
 ) -> None:
     other.serve("/1.png", _picture(FIRST))
@@ -204,13 +202,13 @@ async def test_a_redirect_to_what_must_not_be_called_is_not_followed(
     assert other.requests == []
 
 
-async def test_redirects_come_to_an_end(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_redirects_are_limited(upstream: _FakeHost, sink: FakeSink) -> None:
     await _draw_nothing(upstream, sink, upstream.serve("/1.png", _redirect("/1.png")))
     assert len(upstream.heads("GET")) == 3
 
 
-async def test_a_picture_that_breaks_off_is_gone_on_with(upstream: _FakeHost, sink: FakeSink) -> None:
-    """In pieces of 1 MB: what comes before is lost with the connection, and asked for again."""
+async def test_broken_download_is_resumed(upstream: _FakeHost, sink: FakeSink) -> None:
+    """In pieces of 1 MB: an incomplete piece is lost with the connection and requested again."""
     content = pictures.noise_png(1_900_000)
     start, length = 1024 * 1024, len(content)
     rest = _picture(
@@ -223,7 +221,7 @@ async def test_a_picture_that_breaks_off_is_gone_on_with(upstream: _FakeHost, si
 
 
 @pytest.mark.parametrize("status", ["200 OK", "206 Partial Content", "416 No"])
-async def test_a_rest_that_is_another_part_is_not_put_to_it(status: str, upstream: _FakeHost) -> None:
+async def test_wrong_range_is_not_appended(status: str, upstream: _FakeHost) -> None:
     sink = FakeSink()
     content = pictures.noise_png(1_900_000)
     again = _picture(content, status=status, headers=f"Content-Range: bytes 0-{len(content) - 1}/{len(content)}\r\n")
@@ -232,7 +230,7 @@ async def test_a_rest_that_is_another_part_is_not_put_to_it(status: str, upstrea
 
 
 @pytest.mark.parametrize("status", ["404 Not Yet", "500 No", "503 Busy", "429 Slow"])
-async def test_what_may_pass_is_tried_again(status: str, upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_temporary_failure_is_retried(status: str, upstream: _FakeHost, sink: FakeSink) -> None:
     failure = _picture(b"", status=status)
     await _draw(upstream, sink, upstream.serve("/1.png", failure, b"HTTP/1.1 200 OK\r\n", _picture(FIRST)))
     assert sink.kept == [FIRST]
@@ -240,36 +238,34 @@ async def test_what_may_pass_is_tried_again(status: str, upstream: _FakeHost, si
 
 
 @pytest.mark.parametrize(("status", "times"), [("404 Gone", 3), ("403 No", 1), ("410 Gone", 1), ("204 Nothing", 3)])
-async def test_a_picture_that_is_not_there_is_given_up(
+async def test_missing_picture_is_not_retried(
     status: str, times: int, upstream: _FakeHost, sink: FakeSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     await _draw_nothing(upstream, sink, upstream.serve("/1.png?token=secret", _picture(b"", status=status)))
     assert len(upstream.heads("GET")) == times
-    assert f"a picture cannot be fetched: its host answers {status[:3]}" in caplog.text
+    assert f"a picture cannot be fetched: its host responded with status {status[:3]}" in caplog.text
     assert "secret" not in caplog.text
 
 
-async def test_a_page_at_a_url_is_no_picture(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_html_page_is_rejected(upstream: _FakeHost, sink: FakeSink) -> None:
     await _draw_nothing(upstream, sink, upstream.serve("/1.png", _picture(b"<html>Sign in</html>")))
     assert len(upstream.heads("GET")) == 1
 
 
-async def test_the_first_picture_is_delivered_though_the_second_cannot_be_had(
-    upstream: _FakeHost, sink: FakeSink
-) -> None:
+async def test_first_picture_is_delivered_if_the_second_fails(upstream: _FakeHost, sink: FakeSink) -> None:
     urls = [upstream.serve("/1.png", _picture(FIRST)), upstream.serve("/2.png", _picture(b"", status="410 Gone"))]
     await _draw_nothing(upstream, sink, *urls)
     assert sink.kept == [FIRST]
 
 
-async def test_a_picture_over_the_cap_is_not_read_to_its_end(upstream: _FakeHost, sink: FakeSink) -> None:
-    """The sink takes 2 MB; a body without an end is cut off by its reader alone."""
+async def test_too_large_picture_is_not_read_to_its_end(upstream: _FakeHost, sink: FakeSink) -> None:
+    """The sink takes 2 MB; an endless body must be cut off by its reader."""
     endless = b"HTTP/1.1 200 OK\r\n\r\n\x89PNG\r\n\x1a\n" + bytes(60_000_000)
     await _draw_nothing(upstream, sink, upstream.serve("/1.png", endless))
     assert len(sink.pictures[0].content) <= 2_000_000
 
 
-async def test_a_host_that_never_answers_is_given_up(upstream: _FakeHost, sink: FakeSink) -> None:
+async def test_silent_host_times_out(upstream: _FakeHost, sink: FakeSink) -> None:
     url = upstream.serve("/1.png", b"")
     await _draw_nothing(upstream, sink, url, link_seconds=SHORT)
     async with asyncio.timeout(LONG):

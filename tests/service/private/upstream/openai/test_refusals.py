@@ -1,4 +1,4 @@
-"""Whose affair a refusal is: what the body says decides, then the status."""
+"""Classification of refusals: the body decides first, then the status."""
 
 from typing import Any
 
@@ -26,22 +26,22 @@ ADDRESS, FAILURE, SILENCE = UpstreamAddressException, UpstreamErrorException, Up
 
 
 def openai(message: str, *, kind: str = "invalid_request_error", code: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI and Together write it."""
+    """Return an error as OpenAI and Together write it."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def azure(code: str, message: str, **more: object) -> dict[str, Any]:
-    """An error as Azure writes it."""
+    """Return an error as Azure writes it."""
     return {"error": {"code": code, "message": message, **more}}
 
 
 def xai(code: str, error: str) -> dict[str, Any]:
-    """An error as xAI writes it: a sentence or a word, and a text."""
+    """Return an error as xAI writes it: a sentence or a word, and a text."""
     return {"code": code, "error": error}
 
 
 def numbered(code: int, message: str, **more: object) -> dict[str, Any]:
-    """An error as LocalAI and OpenRouter write it, with the status as its code."""
+    """Return an error as LocalAI and OpenRouter write it, with the status as its code."""
     return {"error": {"code": code, "message": message, **more}}
 
 
@@ -189,7 +189,7 @@ CASES = [(name, *case) for name, cases in SHAPES.items() for case in cases]
 @pytest.mark.parametrize(
     ("server", "status", "body", "expected"), CASES, ids=[f"{name} {status}" for name, status, _, _ in CASES]
 )
-def test_a_refusal_reaches_whoever_can_do_something_about_it(
+def test_refusal_maps_to_its_exception(
     server: str, status: int, body: object, expected: type[ImageGenerationException]
 ) -> None:
     said = body.decode() if isinstance(body, bytes) else body
@@ -200,14 +200,14 @@ def test_a_refusal_reaches_whoever_can_do_something_about_it(
     "words", ["insufficient credits", "invalid api key", "billing hard limit", "your team a used all available credits"]
 )
 @pytest.mark.parametrize("status", [400, 403, 422])
-def test_a_prompt_that_an_upstream_repeats_turns_no_one_else_away(words: str, status: int) -> None:
+def test_repeated_prompt_does_not_pause_the_upstream(words: str, status: int) -> None:
     body = openai(f"Your input '{words}' was rejected by the safety system")
     assert type(exception_of(body, status=status)) is CLIENT
     echoed = openai(f"Invalid prompt: {words}")
     assert type(exception_of(echoed, status=400)) is CLIENT
 
 
-def test_the_time_to_wait_is_told_of_a_limit_alone() -> None:
+def test_retry_after_applies_only_to_limits() -> None:
     limit = exception_of(openai("Wait."), status=429, retry_after=7)
     assert limit.retry_after_seconds == 7
     funds = exception_of(openai("Pay.", code="insufficient_quota"), status=429, retry_after=7)
@@ -215,17 +215,17 @@ def test_the_time_to_wait_is_told_of_a_limit_alone() -> None:
 
 
 @pytest.mark.parametrize("code", [None, "", "two words", "x" * 65, "a\r\nb", "<b>", ["a"], "404", 5])
-def test_a_code_that_is_no_plain_word_is_not_shown(code: object) -> None:
+def test_only_plain_codes_are_shown(code: object) -> None:
     assert exception_of({"error": {"message": "words", "code": code}}, status=400).context == {}
 
 
 @pytest.mark.parametrize("parameter", ["size", "image[0].file", "tools[1]"])
-def test_a_plain_parameter_is_shown(parameter: str) -> None:
+def test_plain_parameter_is_shown(parameter: str) -> None:
     error = {"message": "words", "code": "invalid_value", "param": parameter}
     context = exception_of({"error": error}, status=400).context
     assert context == {"upstream_code": "invalid_value", "upstream_param": parameter}
 
 
 @pytest.mark.parametrize("parameter", [None, "", "two words", "x" * 65, "<b>", 5])
-def test_any_other_parameter_is_not(parameter: object) -> None:
+def test_other_parameter_is_not_shown(parameter: object) -> None:
     assert exception_of({"error": {"message": "words", "param": parameter}}, status=400).context == {}

@@ -1,4 +1,4 @@
-"""The OpenAI adapter and streamed answers, from a server that plays the API and from a few bytes of the test's own."""
+"""The OpenAI adapter and streamed responses, from a fake API server and from a test's own bytes."""
 
 import asyncio
 import contextlib
@@ -43,25 +43,25 @@ FAILED: dict[str, tuple[Behaviour, type[core.ImageGenerationException]]] = {
 
 @pytest.fixture
 def sink() -> FakeSink:
-    """Where the pictures go."""
+    """Return a sink for the pictures."""
     return FakeSink(max_bytes=MAX_BYTES, only_pictures=True)
 
 
 @pytest.fixture
 async def adapter(upstream: FakeUpstream) -> AsyncIterator[OpenAIUpstream]:
-    """The adapter, pointed at the fake upstream."""
+    """Yield the adapter with the fake upstream."""
     opened = open_adapter(upstream.base_url, api_key=upstream.api_key)
     yield opened
     await opened.close()
 
 
 async def draw(adapter: OpenAIUpstream, sink: FakeSink, order: PictureOrder = FOX) -> UpstreamAnswer:
-    """What comes of an order without inputs."""
+    """Return the result of an order without inputs."""
     return await adapter.draw(order, inputs=(), sink=sink)
 
 
 @pytest.mark.parametrize("behaviour", LEGAL.values(), ids=LEGAL)
-async def test_previews_and_pictures_come_as_the_upstream_made_them(
+async def test_previews_and_pictures_are_received_unchanged(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink, behaviour: Behaviour
 ) -> None:
     upstream.picture = pictures.noise_png(300_000)
@@ -79,7 +79,7 @@ async def test_previews_and_pictures_come_as_the_upstream_made_them(
 
 
 @pytest.mark.parametrize(("behaviour", "expected"), FAILED.values(), ids=FAILED)
-async def test_a_stream_without_a_picture_is_an_exception_after_one_post(
+async def test_stream_without_a_picture_raises_after_one_post(
     adapter: OpenAIUpstream,
     upstream: FakeUpstream,
     sink: FakeSink,
@@ -94,7 +94,7 @@ async def test_a_stream_without_a_picture_is_an_exception_after_one_post(
     assert len(upstream.requests) == 1
 
 
-async def test_a_behaviour_of_the_fake_is_left_out_of_no_table() -> None:
+async def test_every_behaviour_of_the_fake_is_tested() -> None:
     behaviours = {value for value in vars(fakes).values() if isinstance(value, fakes.StreamBehaviour)}
     tested = {*LEGAL.values(), *(behaviour for behaviour, _ in FAILED.values())}
     assert behaviours - tested == {fakes.STREAM_HANG, fakes.STREAM_FLOOD}
@@ -105,7 +105,7 @@ async def test_a_behaviour_of_the_fake_is_left_out_of_no_table() -> None:
     [fakes.StreamCut(events=3), fakes.StreamCut(events=3, within=True), fakes.STREAM_INCOMPLETE],
     ids=["cut", "cut within", "incomplete"],
 )
-async def test_the_first_of_two_pictures_is_kept_when_the_second_never_comes(
+async def test_first_picture_is_kept_if_the_second_never_arrives(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink, behaviour: Behaviour
 ) -> None:
     upstream.behave(behaviour)
@@ -114,7 +114,7 @@ async def test_the_first_of_two_pictures_is_kept_when_the_second_never_comes(
     assert said.facts["size"] == "1024x1024"
 
 
-async def test_a_stream_that_takes_too_long_is_a_timeout(upstream: FakeUpstream, sink: FakeSink) -> None:
+async def test_slow_stream_is_a_timeout(upstream: FakeUpstream, sink: FakeSink) -> None:
     adapter = open_adapter(upstream.base_url, api_key=upstream.api_key, timeout_seconds=MIDDLING)
     upstream.behave(fakes.STREAM_HANG)
     with pytest.raises(core.UpstreamTimeoutException):
@@ -124,7 +124,7 @@ async def test_a_stream_that_takes_too_long_is_a_timeout(upstream: FakeUpstream,
     assert len(upstream.requests) == 1
 
 
-async def test_a_picture_that_came_in_time_is_kept_when_the_stream_never_ends(sink: FakeSink) -> None:
+async def test_picture_in_an_endless_stream_is_kept(sink: FakeSink) -> None:
     picture = pictures.png(16, 16)
 
     async def never_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,14 +139,14 @@ async def test_a_picture_that_came_in_time_is_kept_when_the_stream_never_ends(si
     assert said.revised_prompts == (None,)
 
 
-async def test_a_streamed_order_may_be_answered_with_json(sink: FakeSink) -> None:
+async def test_streamed_order_may_get_a_json_response(sink: FakeSink) -> None:
     picture = pictures.png(16, 16)
     async with adapter_of(saying(whole(answer_with(picture), content_type="application/json"))) as adapter:
         await draw(adapter, sink)
     assert (sink.kept, sink.previews) == ([picture], [])
 
 
-async def test_an_order_may_be_answered_with_a_stream_that_was_not_asked_for(sink: FakeSink) -> None:
+async def test_order_may_get_an_unrequested_stream(sink: FakeSink) -> None:
     picture = pictures.png(16, 16)
     stream = b'data: {"type":"image_generation.completed","b64_json":"%b"}\n\n' % b64(picture).encode()
     answer = whole(stream, content_type="Text/Event-Stream; charset=utf-8")
@@ -156,8 +156,8 @@ async def test_an_order_may_be_answered_with_a_stream_that_was_not_asked_for(sin
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-async def test_an_answer_over_the_cap_is_not_read_to_its_end(content_type: str, sink: FakeSink) -> None:
-    """A body without an end: only a reader that stops by itself ever hangs up."""
+async def test_too_large_response_is_not_read_to_its_end(content_type: str, sink: FakeSink) -> None:
+    """An endless body: only a reader that stops by itself ever disconnects."""
     hung_up = asyncio.Event()
 
     async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +181,7 @@ async def test_an_answer_over_the_cap_is_not_read_to_its_end(content_type: str, 
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 No"])
-async def test_a_page_or_an_error_without_an_end_is_not_read_to_its_end(status: str, sink: FakeSink) -> None:
+async def test_endless_page_or_error_is_not_read_to_its_end(status: str, sink: FakeSink) -> None:
     hung_up = asyncio.Event()
 
     async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,7 +199,7 @@ async def test_a_page_or_an_error_without_an_end_is_not_read_to_its_end(status: 
             await hung_up.wait()
 
 
-async def test_an_order_that_is_cancelled_is_no_hindrance_to_the_next(
+async def test_cancelled_order_does_not_affect_the_next(
     adapter: OpenAIUpstream, upstream: FakeUpstream, sink: FakeSink
 ) -> None:
     upstream.behave_once(fakes.STREAM_HANG)
