@@ -28,6 +28,7 @@ from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.audit import AuditService
 from pixyproxy.service.private.billing.prices import Prices, load_prices
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation.claims import Claims
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver
@@ -36,8 +37,8 @@ from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.received import PictureLimits
 from pixyproxy.service.private.generation.recovery import Recovery
 from pixyproxy.service.private.generation.resolution import OperationsService
-from pixyproxy.service.private.generation.service import GenerationService
 from pixyproxy.service.private.generation.settlement import Settlement
+from pixyproxy.service.private.generation.submission import GenerationService
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.guarded_http import SafeTargets, open_safe_targets
 from pixyproxy.service.private.identity.api_keys import ApiKeyService
@@ -321,15 +322,21 @@ def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
         database=database,
         store=store,
         scheduler=scheduler,
-        places=places,
         engine=engine,
+        claims=Claims(
+            database=database,
+            scheduler=scheduler,
+            places=places,
+            engine=engine,
+            tasks=tasks,
+            images_per_minute=settings.images_per_minute,
+        ),
         prices=kept.prices,
         tasks=tasks,
         inputs=InputReceiver(database=database, store=store, limits=_limits(settings)),
         default_model=settings.default_model,
         only_model=None if settings.upstreams or settings.openai_api_key else OFFLINE_MODEL,
         default_options=settings.default_options,
-        images_per_minute=settings.images_per_minute,
         retry_window_seconds=settings.retry_window_seconds,
     )
     return Services(

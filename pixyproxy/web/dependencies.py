@@ -22,7 +22,7 @@ from pixyproxy.core.exceptions import (
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import GUID_PATTERN, ImageGuid
 from pixyproxy.service.composition import Services
-from pixyproxy.service.private.generation.service import GenerationService
+from pixyproxy.service.private.generation.submission import GenerationService
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.public.images import ImageReader

@@ -10,7 +10,7 @@ from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.service.private.generation.inputs import Upload
-from pixyproxy.service.private.generation.service import GenerationService, Submission
+from pixyproxy.service.private.generation.submission import GenerationService, Submission
 from pixyproxy.web.middleware.lost_clients import note_when_lost
 
 RETRY_COUNT = "x-stainless-retry-count"

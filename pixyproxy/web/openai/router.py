@@ -8,7 +8,7 @@ from starlette.requests import Request
 from pixyproxy.core.exceptions import ModelUnknownException
 from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.order import Operation
-from pixyproxy.service.private.generation.service import Submission
+from pixyproxy.service.private.generation.submission import Submission
 from pixyproxy.web.auth.policies import AnyCaller, ImageGenerate
 from pixyproxy.web.dependencies import AllServices, IdempotencyKey, Limits, PublicUrl
 from pixyproxy.web.following import submit_followed

@@ -8,7 +8,7 @@ from fastapi import Response
 from starlette.requests import Request
 
 from pixyproxy.core.exceptions import PixyProxyException
-from pixyproxy.service.private.generation.service import Submission
+from pixyproxy.service.private.generation.submission import Submission
 from pixyproxy.service.private.generation.watching import GenerationEvent, GenerationWatcher, Preview
 from pixyproxy.web.errors.handler import describe
 from pixyproxy.web.openai.answers import StoredPictures, completed_events, partial_events

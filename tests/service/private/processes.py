@@ -22,14 +22,15 @@ from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.billing.prices import Prices
 from pixyproxy.service.private.detached import DetachedTasks
+from pixyproxy.service.private.generation.claims import Claims
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
 from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.recovery import Recovery
-from pixyproxy.service.private.generation.service import GenerationService, Submission
 from pixyproxy.service.private.generation.settlement import Settlement
+from pixyproxy.service.private.generation.submission import GenerationService, Submission
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.private.upstream.pool import PooledUpstream, UpstreamPool
@@ -176,15 +177,21 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
         database=database,
         store=store,
         scheduler=scheduler,
-        places=places,
         engine=engine,
+        claims=Claims(
+            database=database,
+            scheduler=scheduler,
+            places=places,
+            engine=engine,
+            tasks=tasks,
+            images_per_minute=ANY_NUMBER,
+        ),
         prices=PRICES,
         tasks=tasks,
         inputs=InputReceiver(database=database, store=store, limits=LIMITS),
         default_model="fake",
         only_model=None,
         default_options={},
-        images_per_minute=ANY_NUMBER,
         retry_window_seconds=retry_window_seconds,
     )
     removal = TenantRemoval(database=database, store=store, answers=answers)

@@ -15,7 +15,7 @@ import pytest
 from pixyproxy.core.exceptions import ImageStorageException
 from pixyproxy.core.fault_points import FaultPoint, arm
 from pixyproxy.core.models.generation import Generation
-from pixyproxy.service.private.generation import retries, service
+from pixyproxy.service.private.generation import claims, retries
 from tests.conftest import with_short_upstream_timeout
 from tests.support import pictures
 from tests.support.process import wait_until
@@ -238,7 +238,7 @@ def test_an_answer_that_is_cut_is_fetched_again(orders: Orders, upstream: FakeUp
 def test_a_loss_that_is_noticed_late_is_waited_for(
     orders: Orders, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "NOTICE_SECONDS", 30.0)
+    monkeypatch.setattr(claims, "NOTICE_SECONDS", 30.0)
     upstream.behave_once(HANG)
     connection = orders.connect(OPENAI_PATH, {})
     upstream.wait_for_requests(1)

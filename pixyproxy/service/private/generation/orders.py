@@ -3,19 +3,15 @@
 import hashlib
 import json
 import re
-import uuid
-from dataclasses import dataclass
 from typing import get_args
 
 from pixyproxy.core import clock
 from pixyproxy.core.exceptions import ImagePromptException
-from pixyproxy.core.models.budget import month_of
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration
-from pixyproxy.core.models.image import GenerationPrompt, ImageGuid, ImagePrompt, NewImage, PictureFormat
+from pixyproxy.core.models.generation import Generation
+from pixyproxy.core.models.image import GenerationPrompt, ImagePrompt, NewImage, PictureFormat
 from pixyproxy.core.models.order import NewOrder, PictureOrder, ReceivedPicture
-from pixyproxy.core.models.principal import Principal, Subject
+from pixyproxy.core.models.principal import Subject
 from pixyproxy.data.files.store.local import EXTENSIONS
-from pixyproxy.data.repositories.queue import Place
 from pixyproxy.service.private.generation.received import PictureLimits
 
 OPTIONS = {"size", "quality", "background", "output_format", "output_compression", "moderation"}
@@ -23,23 +19,7 @@ OPTIONS = {"size", "quality", "background", "output_format", "output_compression
 SAME_REQUEST = {"operation", "prompt", "model", "count", "options", "inputs", "visibility", "filename"}
 """The fields that identify a request. How a client watches it, previews included, does not."""
 
-
-HELD = ("upstream_id", "upstream", "lease_owner", "lease_until", "started_at", "place_until")
-"""The fields of a generation that describe its slot."""
 SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The terms of a claim beside the order. ``place`` is its slot; None if it has to wait."""
-
-    guid: GenerationGuid
-    principal: Principal
-    idempotency_key: str | None
-    reserved_micro_usd: int | None
-    place: Place | None
-    content: str | None
-    follower: str
 
 
 def require_storable(order: NewOrder, limits: PictureLimits) -> None:
@@ -74,40 +54,15 @@ def picture_order(order: NewOrder, *, model: str) -> PictureOrder:
     return PictureOrder(model=model, **{name: getattr(order, name) for name in fields})
 
 
-def new_claim(order: NewOrder, wanted: PictureOrder, terms: Terms) -> NewGeneration:
-    """Return the generation that an order claims."""
-    moment, place = clock.now(), terms.place
-    held = {} if place is None else {name: getattr(place, name) for name in HELD}
-    return NewGeneration(
-        guid=terms.guid,
-        tenant_id=terms.principal.tenant_id,
-        idempotency_key=terms.idempotency_key,
-        fingerprint=fingerprint(order),
-        status=GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING,
-        image_guids=tuple(ImageGuid(str(uuid.uuid4())) for _ in range(wanted.count)),
-        order=wanted,
-        filename=order.filename,
-        visibility=order.visibility or terms.principal.default_visibility,
-        subject=terms.principal.subject,
-        budget_month=month_of(moment),
-        reserved_micro_usd=terms.reserved_micro_usd,
-        content=terms.content,
-        follower=terms.follower,
-        created_at=moment,
-        updated_at=moment,
-        **held,
-    )
-
-
 def fingerprint(order: NewOrder) -> str:
     """Return the digest that identifies equal requests, 64 hex digits."""
     same = order.model_dump(mode="json", include=SAME_REQUEST, exclude_none=True, exclude_defaults=True)
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
-def content_of(order: NewOrder, subject: Subject) -> str:
+def content_of(same_fingerprint: str, subject: Subject) -> str:
     """Return the digest (64 hex digits) that identifies a retry without an Idempotency-Key."""
-    return hashlib.sha256(f"{subject}\n{fingerprint(order)}".encode()).hexdigest()
+    return hashlib.sha256(f"{subject}\n{same_fingerprint}".encode()).hexdigest()
 
 
 def new_images(generation: Generation, pictures: tuple[ReceivedPicture, ...]) -> list[NewImage]:

@@ -5,32 +5,19 @@ import re
 
 import pytest
 
-from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, ProcessGuid
+from pixyproxy.core.models.generation import Generation
 from pixyproxy.core.models.image import GenerationId, GenerationPrompt, ImageGuid, ImagePrompt
 from pixyproxy.core.models.order import InputPicture, NewOrder, Operation, ReceivedPicture
 from pixyproxy.core.models.tenant import TenantId, Visibility
-from pixyproxy.core.models.upstream import UpstreamId
-from pixyproxy.data.repositories.queue import Place
 from pixyproxy.service.private.generation.orders import (
-    HELD,
-    Terms,
     fingerprint,
-    new_claim,
     new_images,
     order_of,
     picture_order,
 )
-from tests.support.builders import MOMENT, new_generation, new_guid, new_order, new_tenant, principal_of
+from tests.support.builders import new_generation, new_guid, new_order
 
 ORDER = NewOrder(prompt="a red fox")
-PLACE = Place(
-    upstream_id=UpstreamId(1),
-    upstream="a",
-    lease_owner=ProcessGuid("p"),
-    started_at=1.5,
-    place_until=9.5,
-    lease_until=MOMENT,
-)
 MASK = InputPicture(field="mask", media_type="image/png", byte_size=7, sha256="a" * 64)
 
 
@@ -100,33 +87,6 @@ def test_fingerprint_ignores_previews_and_option_order() -> None:
 def test_fingerprint_is_stable_across_releases() -> None:
     """A changed fingerprint would make keys used before an upgrade a mismatch after it."""
     assert fingerprint(ORDER) == hashlib.sha256(b'{"prompt": "a red fox"}').hexdigest()
-
-
-@pytest.mark.parametrize("place", [None, PLACE], ids=["waits", "has a slot"])
-def test_claim_belongs_to_the_principal_and_this_month(place: Place | None) -> None:
-    principal = principal_of(new_tenant(default_visibility=Visibility.PRIVATE))
-    terms = Terms(
-        guid=GenerationGuid(new_guid()),
-        principal=principal,
-        idempotency_key="k",
-        reserved_micro_usd=7,
-        place=place,
-        content="c" * 64,
-        follower="f",
-    )
-    order = ORDER.model_copy(update={"count": 3})
-    claim = new_claim(order, picture_order(order, model="m"), terms)
-    assert (claim.guid, claim.idempotency_key, claim.status) == (
-        terms.guid,
-        "k",
-        GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING,
-    )
-    assert (claim.tenant_id, claim.subject) == (principal.tenant_id, principal.subject)
-    assert claim.visibility is Visibility.PRIVATE
-    assert len(set(claim.image_guids)) == 3
-    assert (claim.budget_month, claim.reserved_micro_usd) == (f"{claim.created_at:%Y-%m}", 7)
-    assert (claim.content, claim.follower) == ("c" * 64, "f")
-    assert [getattr(claim, name) for name in HELD] == [getattr(place, name, None) for name in HELD]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.rows import to_timestamp
+from pixyproxy.service.private.generation.claims import IMAGE_WINDOW_SECONDS
 from pixyproxy.service.private.generation.inputs import Upload
-from pixyproxy.service.private.generation.service import IMAGE_WINDOW_SECONDS, Submission
+from pixyproxy.service.private.generation.submission import Submission
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 from tests.service.private.conftest import Outage

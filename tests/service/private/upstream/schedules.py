@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from pixyproxy.core.models.generation import Generation, GenerationStatus, ProcessGuid
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import UpstreamId, UpstreamState
 from pixyproxy.data.database import Repositories
-from pixyproxy.service.private.generation.orders import HELD
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 from pixyproxy.service.private.upstream.scheduling import Schedule, Scheduler
 from tests.service.private.upstream.listing import FakeListing
@@ -50,7 +49,7 @@ class Schedules:
         """Add an order, which starts if no other order waits and a slot is free."""
         schedule = self.open()
         place = schedule.place_at_once(tenant_id, model)
-        held = {} if place is None else {name: getattr(place, name) for name in HELD}
+        held = {} if place is None else asdict(place)
         status = GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING
         created_at = datetime.fromtimestamp(int(self.now), UTC)
         generation = add_generation(self.data, tenant_id, status=status, model=model, created_at=created_at, **held)
