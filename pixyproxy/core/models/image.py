@@ -81,7 +81,7 @@ class GenerationPrompt(ImagePrompt):
 
     n: Annotated[int, Field(ge=1, le=10), REFUSE_COERCION] = Field(default=1, description="The number of pictures.")
     partial_images: Annotated[int, Field(ge=0, le=3), REFUSE_COERCION] = Field(
-        default=0, description="How many previews to send as events while the picture is made."
+        default=0, description="The number of previews to send as events while the picture is made."
     )
 
 
@@ -124,7 +124,7 @@ class ImageFilter(FrozenModel):
 
     @property
     def is_search(self) -> bool:
-        """Return whether this looks into texts, which no index does."""
+        """Whether the filter searches texts, which no index covers."""
         return bool(self.words or self.filename)
 
 

@@ -1,4 +1,4 @@
-"""Answers of upstreams that were paid for and cannot be stored as pictures, kept until an operator has decided."""
+"""Retained answers: paid answers of upstreams that cannot be stored as pictures, until an operator decides."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from pixyproxy.data.files.durable import as_storage_exception, make_folder, sync
 from pixyproxy.data.files.spool import SpoolFile
 
 FOLDER = "kept"
-"""In the spool, beside the folders of processes: a kept answer outlives its process."""
+"""In the spool, next to the folders of processes, because a retained answer outlives its process."""
 ENDING = ".answer"
 MOST_BYTES = 1024 * 1024 * 1024
-"""Of all kept answers on one machine."""
+"""The most bytes of all retained answers on one machine."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class KeptAnswers:
     most_bytes: int = MOST_BYTES
 
     def begin(self, guid: GenerationGuid) -> SpoolFile:
-        """Return a new file for an answer. Raises ``ImageStorageException``, also when there is no room left."""
+        """Return a new file for an answer. Raise ``ImageStorageException``, also if the limit is reached."""
         if sum(kept.byte_size for kept in self.list_all()) >= self.most_bytes:
             raise StorageFullException
         try:
@@ -51,7 +51,7 @@ class KeptAnswers:
     def commit(self, file: SpoolFile, *, pictures: list[Path]) -> None:
         """Make an answer durable, and move the decoded parts of its pictures to it.
 
-        Raises ``ImageStorageException``.
+        Raise ``ImageStorageException``.
         """
         file.finish()
         try:
@@ -63,14 +63,14 @@ class KeptAnswers:
             raise as_storage_exception(error) from error
 
     def list_all(self) -> list[KeptAnswer]:
-        """Return what is kept, by GUID."""
+        """Return the retained answers, sorted by GUID."""
         paths = defaultdict(list)
         for path in sorted(self.folder.glob("*")):
             paths[GenerationGuid(path.name.partition(".")[0])].append(path)
         return [KeptAnswer(guid, tuple(files), sum(map(_size, files))) for guid, files in paths.items()]
 
     def remove(self, kept: KeptAnswer) -> None:
-        """Remove an answer. What cannot be removed stays."""
+        """Remove an answer; files that cannot be removed remain."""
         with contextlib.suppress(OSError):
             for path in kept.paths:
                 path.unlink(missing_ok=True)
