@@ -55,7 +55,7 @@ DEADLOCK_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Repositories:
-    """Every repository, bound to one connection and its transaction."""
+    """All repositories, bound to one connection and its transaction."""
 
     connection: Connection
 

@@ -170,10 +170,11 @@ def _open_sqlite(parsed: URL, *, pool_size: int, wait_seconds: float) -> Engine:
 
 
 def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock_wait_seconds: int) -> None:
-    """Configure a session. It waits for a lock no longer than for a connection: the server's 50 s exceed every timeout here.
+    """Configure a session.
 
-    MariaDB from 11.6 on aborts a transaction that waited for a row which then changed (1020). Of eight concurrent
-    writers of the audit log five were aborted three times in a row, so it is configured to wait as MySQL does.
+    It waits for a lock no longer than for a connection: the server's own 50 s exceed every timeout here. MariaDB from
+    11.6 on aborts a transaction that waited for a row which then changed (1020). Of eight concurrent writers of the
+    audit log five were aborted three times in a row, so it is configured to wait as MySQL does.
     """
     with closing(connection.cursor()) as cursor:
         cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_seconds}")

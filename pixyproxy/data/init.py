@@ -18,7 +18,7 @@ SEARCHES_AT_ONCE = 2
 """On two cores more concurrent searches only slow down each other and everything else."""
 SEARCHES_OF_REQUESTER = 8
 """The most searches of one requester that may wait or run at once."""
-REFUSED = "The database at {host}:{port} rejects the user, the password or the database name in PIXYPROXY_DATABASE_URL."
+REFUSED = "The database at {host}:{port} rejects the user, password or database name in PIXYPROXY_DATABASE_URL."
 AWAY = "The database at {host}:{port} cannot be reached. Check that it is running and that PIXYPROXY_DATABASE_URL is correct."
 MYSQL_PORT = 3306
 

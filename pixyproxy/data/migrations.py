@@ -111,10 +111,10 @@ def _current_revision(connection: Connection) -> str | None:
 
 @contextmanager
 def _locked(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only one process has at a time.
+    """Open a transaction that only one process can have at a time.
 
-    In SQLite the writer's lock is that already. In MySQL a named lock, freed with the connection, is taken; it is
-    given back only after the commit, or the next one would read the schema as it was before.
+    On SQLite the write lock ensures that. On MySQL a named lock is taken, which the server frees with the connection.
+    It is released only after the commit; otherwise the next process would read the old schema.
     """
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
@@ -136,9 +136,9 @@ def _locked(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _patient(connection: Connection) -> Iterator[None]:
-    """Have MySQL's driver wait for answers for as long as a migration may take.
+    """Let MySQL's driver wait for responses as long as a migration may take.
 
-    A statement that is given up goes on in the server, and what it leaves is a schema that is half-applied.
+    The server continues a statement after the driver gives up, which would leave a half-applied schema.
     """
     driver: Any = connection.connection.driver_connection
     usual = driver.read_timeout

@@ -20,7 +20,7 @@ MOST_BYTES = 1024 * 1024 * 1024
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """What is kept of the answer to one generation."""
+    """The files of one generation's retained answer."""
 
     guid: GenerationGuid
     paths: tuple[Path, ...]
@@ -29,10 +29,10 @@ class KeptAnswer:
 
 @dataclass(frozen=True)
 class KeptAnswers:
-    """The folder of kept answers of this machine, all processes of which share it. The methods block.
+    """The folder of retained answers, shared by all processes of this machine. The methods block.
 
-    An answer is ``GUID.answer``, as it came. Where a part of its picture had been decoded before it proved unusable,
-    that part is ``GUID.0.picture`` beside it.
+    ``GUID.answer`` is the unchanged answer. If a part of its picture was decoded before it proved unusable, that part
+    is ``GUID.0.picture``.
     """
 
     folder: Path

@@ -94,9 +94,9 @@ class SpoolFile:
 
 @dataclass(frozen=True)
 class SpoolFolder:
-    """The folder of one process, living or dead; ``owner`` names it.
+    """The folder of one process, running or dead; ``owner`` identifies it.
 
-    ``told`` is what was logged of entries that cannot be read, by their paths.
+    ``told`` maps paths of unreadable entries to the errors already logged.
     """
 
     path: Path
@@ -131,7 +131,7 @@ class SpoolFolder:
             raise as_storage_exception(error) from error
 
     async def entries(self) -> tuple[list[SpoolEntry], bool]:
-        """Return the readable entries, and whether there are no others; an unreadable one is skipped and logged once."""
+        """Return the readable entries, and whether these are all; an unreadable one is skipped and logged once."""
         return await run_in_thread(self._entries)
 
     async def remove(self, guid: GenerationGuid) -> None:
@@ -169,7 +169,7 @@ class SpoolFolder:
 
 @dataclass(frozen=True)
 class Spool:
-    """The spool of one process, and a way to those of dead ones on this machine."""
+    """The spool of one process, with access to those of dead processes on this machine."""
 
     folder: Path
     owner: ProcessGuid = field(default_factory=lambda: ProcessGuid(str(uuid.uuid4())))
@@ -268,7 +268,7 @@ class Spool:
 
 
 def _hold_lock(path: Path) -> int:
-    """Return the descriptor that holds a new file's lock; a process that cleans up dead ones may have just removed the file."""
+    """Return the descriptor that holds the lock of a new file; retry if a clean-up removed the file meanwhile."""
     while True:
         descriptor = _try_lock(path)
         if descriptor is None:

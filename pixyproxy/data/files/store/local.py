@@ -28,9 +28,9 @@ EXTENSIONS: dict[MediaType, str] = {
 
 @dataclass
 class LocalStore:
-    """Pictures as ``folder/abc/<guid>.<extension>``: 4,096 subfolders keep each of them small.
+    """Pictures as ``folder/abc/<guid>.<extension>``; 4,096 subfolders keep each one small.
 
-    A name is made of a GUID of ours and a known extension alone; nothing that a client sent is in it.
+    A name consists of a server-generated GUID and a known extension; it contains nothing sent by a client.
     """
 
     folder: Path

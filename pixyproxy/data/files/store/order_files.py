@@ -45,7 +45,7 @@ class OrderFiles:
             shutil.rmtree(self.folder / guid)
 
     def list_guids(self) -> dict[GenerationGuid, bool]:
-        """Return the orders that have files, and whether the files are old enough to be orphans if the order has no row."""
+        """Return the orders that have files, and whether these are old enough to be orphans if there is no row."""
         try:
             names = os.listdir(self.folder)  # noqa: PTH208  (creating thousands of paths takes ten times as long)
         except FileNotFoundError:

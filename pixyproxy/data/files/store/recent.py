@@ -12,7 +12,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class RecentPictures:
-    """As many of the last pictures as have room; any thread may use it."""
+    """The latest pictures that fit; thread-safe."""
 
     most_bytes: int = MOST_BYTES
     _pictures: OrderedDict[ImageGuid, bytes] = field(default_factory=OrderedDict)
