@@ -19,7 +19,7 @@ SEARCHES_AT_ONCE = 2
 SEARCHES_OF_REQUESTER = 8
 """The most searches of one requester that may wait or run at once."""
 REFUSED = "The database at {host}:{port} rejects the user, password or database name in PIXYPROXY_DATABASE_URL."
-AWAY = "The database at {host}:{port} cannot be reached. Check that it is running and that PIXYPROXY_DATABASE_URL is correct."
+AWAY = "The database at {host}:{port} cannot be reached. Check that it runs and PIXYPROXY_DATABASE_URL is correct."
 MYSQL_PORT = 3306
 
 

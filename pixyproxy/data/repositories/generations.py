@@ -202,7 +202,7 @@ class Generations:
     def list_own(
         self, wanted: GenerationFilter, *, tenant_id: TenantId, before: GenerationId | None, limit: int
     ) -> list[Generation]:
-        """Return at most ``limit`` generations of the tenant, newest first; ``before`` is the last of the previous page."""
+        """Return at most ``limit`` generations of the tenant, newest first, older than ``before``."""
         parameters: Parameters = {"tenant_id": tenant_id, "limit": limit, "status": wanted.status, "before": before}
         conditions = ["tenant_id = :tenant_id"]
         if wanted.status is not None:

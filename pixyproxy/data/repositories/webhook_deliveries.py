@@ -75,7 +75,7 @@ class WebhookDeliveries:
         return self._list(where, {"tenant_id": tenant_id, "at": to_timestamp(at), "limit": limit})
 
     def claim(self, delivery: StoredDelivery, *, tenant_id: TenantId, until: datetime) -> bool:
-        """Claim the next attempt of the tenant's own delivery; return True for exactly one of several concurrent callers.
+        """Claim the next attempt of the tenant's own delivery; return True for exactly one concurrent caller.
 
         It is due again at ``until``, unless the outcome of the attempt is recorded before.
         """
