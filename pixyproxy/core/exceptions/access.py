@@ -35,7 +35,7 @@ class IssuerUnavailableException(AuthenticationException):
 
 
 class TooManyFailuresException(PixyProxyException):
-    """Too many wrong credentials from one address or for one name; correct ones have to wait as well."""
+    """Too many wrong credentials from one address or for one name; correct passwords have to wait as well."""
 
     code = "too_many_failures"
     default_message = (

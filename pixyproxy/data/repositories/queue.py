@@ -118,7 +118,7 @@ class Queue:
     def put_back(
         self, generation: Generation, *, excluded: frozenset[UpstreamId], error: GenerationError | None
     ) -> bool:
-        """Return an order for which nothing was bought to the queue; return False if another process has taken it."""
+        """Return an order for which nothing was bought to the queue; return False if this process no longer has it."""
         statement = """
             UPDATE generations
                SET status = 'accepted', upstream_id = NULL, upstream = NULL, started_at = NULL, place_until = NULL,

@@ -130,7 +130,7 @@ def test_remove_is_idempotent(tmp_path: Path) -> None:
     remove_durably(tmp_path / "absent" / "picture.png")
 
 
-def test_what_cannot_be_removed_is_a_storage_exception(tmp_path: Path) -> None:
+def test_path_that_cannot_be_removed_raises_storage_exception(tmp_path: Path) -> None:
     with pytest.raises(ImageStorageException):
         remove_durably(tmp_path)
 
