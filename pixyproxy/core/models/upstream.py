@@ -53,8 +53,8 @@ class UpstreamNumbers(FrozenModel):
 class UpstreamState(UpstreamNumbers):
     """The state of an upstream, shared by all processes. Times are seconds since 1970.
 
-    ``share`` grows by 1/weight with each assigned order. ``unusable`` and ``failures`` count consecutive unusable pictures
-    and failures.
+    ``share`` grows by 1/weight with each assigned order. ``unusable`` and ``failures`` count consecutive
+    unusable pictures and failures.
     """
 
     id: UpstreamId
