@@ -1,1 +1,1 @@
-"""What every layer shares: settings, exceptions and models; no I/O and no framework."""
+"""Settings, exceptions and models shared by every layer; no I/O and no framework."""

@@ -1,7 +1,7 @@
-"""The one source of the time of day, which never goes back while a process lives.
+"""The only source of the time of day. It never goes back while the process runs.
 
-Processes compare what they write down, so the time is the database's where that is a server: it is asked now and then,
-and in between the monotonic clock counts on. What expired stays expired, whatever becomes of anybody's clock.
+Processes compare stored times, so a database server's time is used where there is one: it is queried now and then, and
+the monotonic clock counts on in between. What has expired stays expired, whatever happens to a machine's clock.
 """
 
 import time
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 @dataclass
 class Clock:
-    """Seconds since 1970: the machine's, or the database's once that is known; or what they must at least be by now.
+    """The current time: the database's once known, else the machine's; never less than before.
 
-    ``offset`` is what the database's time is ahead of the monotonic clock.
+    ``latest`` is in seconds since 1970. ``offset`` is the database's time minus the monotonic clock.
     """
 
     latest: float = field(default_factory=time.time)
@@ -21,7 +21,7 @@ class Clock:
     offset: float | None = None
 
     def seconds(self) -> float:
-        """The current time in seconds since 1970."""
+        """Return the current time in seconds since 1970."""
         # Two threads may race here; each writes a pair that was true a moment ago.
         moment = time.monotonic()
         if self.offset is not None:
@@ -31,13 +31,13 @@ class Clock:
         return self.latest
 
     def follow(self, told: float, *, told_at: float) -> None:
-        """Count on from the time that the database told at this moment of the monotonic clock.
+        """Continue from the database's time ``told``, read when the monotonic clock showed ``told_at``.
 
-        The first time decides, though this machine's clock is ahead: nothing was compared before.
+        The first such time replaces the machine's, even if that is ahead: nothing was compared before.
         """
         if self.offset is None:
             self.latest = told
-        # One value, because other threads read meanwhile.
+        # A single assignment, because other threads read it concurrently.
         self.offset = told - told_at
 
 
@@ -45,20 +45,20 @@ _clock = Clock()
 
 
 def seconds() -> float:
-    """The current time in seconds since 1970."""
+    """Return the current time in seconds since 1970."""
     return _clock.seconds()
 
 
 def follow(told: float, *, told_at: float) -> None:
-    """Count on from the time that the database told at this moment of the monotonic clock."""
+    """Continue from the database's time ``told``, read when the monotonic clock showed ``told_at``."""
     _clock.follow(told, told_at=told_at)
 
 
 def earliest(*moments: datetime | None) -> datetime | None:
-    """Return the first of these times, where None is never."""
+    """Return the earliest of these times; None means never."""
     return min((moment for moment in moments if moment is not None), default=None)
 
 
 def now() -> datetime:
-    """The current time in UTC, to the second: what the columns of times hold."""
+    """Return the current time in UTC, in whole seconds, as the time columns store it."""
     return datetime.fromtimestamp(int(seconds()), UTC)

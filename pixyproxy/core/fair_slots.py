@@ -1,4 +1,4 @@
-"""A few slots for expensive work, shared so that nobody's requests starve another's."""
+"""A few slots for expensive work, shared fairly so that no client starves another."""
 
 import asyncio
 import math
@@ -14,7 +14,10 @@ MOST_REMEMBERED = 10_000
 
 
 class Requester(NamedTuple):
-    """Who asks for a slot; ``tenant`` is None where it is not known, ``member`` an address or a subject within it."""
+    """The client that requests a slot.
+
+    ``tenant`` is None if unknown; ``member`` is an address, or a subject within the tenant.
+    """
 
     tenant: TenantId | None
     member: str
@@ -22,7 +25,7 @@ class Requester(NamedTuple):
 
 @dataclass(eq=False)
 class _Ticket:
-    """A request that waits; ``granted`` is done once the slot is its own."""
+    """A waiting request; ``granted`` completes when it gets a slot."""
 
     requester: Requester
     granted: asyncio.Future[None]
@@ -30,10 +33,10 @@ class _Ticket:
 
 @dataclass
 class FairSlots:
-    """``count`` slots. The tenant that was served longest ago is next, within a tenant the member, and so on.
+    """A limited number (``count``) of slots. The tenant served longest ago is next; within a tenant, the member.
 
-    Requests of no known tenant count together as one. ``most_of_requester`` bounds how many requests of one
-    requester may wait or run at once. Bound to one event loop.
+    Requests without a known tenant count as one tenant. ``most_of_requester`` limits how many requests of one requester
+    may wait or run at once. Bound to one event loop.
     """
 
     count: int
@@ -42,20 +45,20 @@ class FairSlots:
     _running: list[Requester] = field(default_factory=list)
     _waiting: list[_Ticket] = field(default_factory=list)
     _served: dict[TenantId | Requester | None, int] = field(default_factory=dict)
-    """When each tenant and requester got a slot last, as the number of that grant."""
+    """The number of the latest grant of each tenant and requester."""
     _grants: int = 0
 
     @property
     def waiting(self) -> list[Requester]:
-        """Who waits, in the order in which they asked."""
+        """The waiting requesters, in order of arrival."""
         return [ticket.requester for ticket in self._waiting]
 
     @asynccontextmanager
     async def hold(self, requester: Requester) -> AsyncIterator[None]:
         """Hold a slot.
 
-        Raises ``TooManyAtOnceException`` beyond ``most_of_requester``, and ``ServerBusyException`` when no slot
-        comes free in ``wait_seconds``.
+        Raise ``TooManyAtOnceException`` beyond ``most_of_requester``, and ``ServerBusyException`` if no slot becomes
+        free within ``wait_seconds``.
         """
         await self._acquire(requester)
         try:
@@ -79,7 +82,7 @@ class FairSlots:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
             else:
-                # It was granted and given up in the same moment.
+                # The slot was granted in the same moment; release it.
                 self._release(requester)
             if isinstance(error, TimeoutError):
                 raise ServerBusyException from error

@@ -1,7 +1,6 @@
-"""Named places where a test can make the process die, fail or wait.
+"""Named points where a test can make the process die, fail or wait.
 
-Nothing arms them but a test's own program: neither a setting nor a request can. Unarmed, passing one is a look at a
-variable.
+Only a test's own program can arm them, no setting or request. An unarmed point costs one read of a variable.
 """
 
 import asyncio
@@ -10,28 +9,28 @@ from enum import StrEnum
 
 
 class FaultPoint(StrEnum):
-    """The steps of a generation, in their order, and those of its recovery."""
+    """The steps of a generation in order, and those of its recovery."""
 
     CLAIMED = "claimed"
-    """The generation is committed, and its budget reserved."""
+    """The generation is committed and its budget reserved."""
     CALLING = "calling"
-    """It is committed that the upstream is about to be asked."""
+    """It is committed that the upstream is about to be called."""
     ANSWERED = "answered"
-    """The whole answer has been received; its pictures are in the spool, not synced."""
+    """The whole answer is received; its pictures are in the spool, not yet synced."""
     SPOOLED = "spooled"
-    """The spool's entry is durable."""
+    """The spool entry is durable."""
     MOVED = "moved"
     """The pictures are in the store."""
     RECORDED = "recorded"
-    """Images, charge and status are committed; nobody was told yet."""
+    """Images, charge and status are committed; nothing is notified yet."""
     CLEANED = "cleaned"
-    """The spool's entry is gone."""
+    """The spool entry is deleted."""
     REFUSED = "refused"
-    """The upstream said no, or nothing that can be known; that is not committed yet."""
+    """The upstream refused, or the outcome is unknown; not committed yet."""
     SETTLED = "settled"
     """It is committed that there will be no picture."""
     RECOVERING = "recovering"
-    """An entry of a dead process was found in the spool, and is about to be finished."""
+    """A dead process's entry was found in the spool and is about to be completed."""
 
 
 Act = Callable[[FaultPoint], Coroutine[None, None, None]]
@@ -39,8 +38,8 @@ _act: Act | None = None
 
 
 def arm(act: Act | None) -> None:
-    """Have ``act`` called at every fault point; None: none again."""
-    global _act  # noqa: PLW0603  (a variable of the module is what costs nothing while unarmed)
+    """Call ``act`` at every fault point; None disarms them."""
+    global _act  # noqa: PLW0603  (a module variable costs nothing while unarmed)
     _act = act
 
 
@@ -51,6 +50,6 @@ async def reach(point: FaultPoint) -> None:
 
 
 def reach_from_thread(point: FaultPoint, loop: asyncio.AbstractEventLoop) -> None:
-    """Pass a fault point in a worker thread of this event loop."""
+    """Pass a fault point from a worker thread of this event loop."""
     if _act is not None:
         asyncio.run_coroutine_threadsafe(_act(point), loop).result()

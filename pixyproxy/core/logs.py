@@ -1,8 +1,8 @@
-"""Log records: one line each, in the format that was asked for, with the id of their request.
+"""Log records: one line each, in the required format, with the id of their request.
 
     2026-11-21 09:15:02,123 INFO web1-20261121T091502.123456-14023 [14023] [create_image:41] REQUEST START
 
-Times are UTC. Whatever a message holds, no character in it can start a new line or steer a terminal.
+Times are UTC. No character of a message can start a new line or control a terminal.
 """
 
 import json
@@ -24,17 +24,17 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 class RequestContextFilter(logging.Filter):
-    """Puts the request id and the operating system's thread id on every record."""
+    """Add the request id and the operating system's thread id to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Never drops a record."""
+        """Return True: no record is dropped."""
         record.request_id = current_request_id.get()
         record.native_thread_id = threading.get_native_id()
         return True
 
 
 class TextFormatter(logging.Formatter):
-    """One line of text a record; a traceback stands in it with its line ends escaped."""
+    """Format a record as one line of text; a traceback is included with its line ends escaped."""
 
     converter = staticmethod(time.gmtime)
 
@@ -42,17 +42,17 @@ class TextFormatter(logging.Formatter):
         super().__init__(FORMAT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole record in one line."""
+        """Return the record as one line."""
         return escape(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON a record, with the fields of the text."""
+    """Format a record as one line of JSON with the same fields as the text format."""
 
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole record in one line."""
+        """Return the record as one line."""
         fields = {
             "time": self.formatTime(record),
             "level": record.levelname,
@@ -68,12 +68,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def escape(text: str) -> str:
-    """The text with every character that could break out of its line as a Python escape."""
+    """Return the text with every character that could break out of its line as a Python escape."""
     return UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
 def configure_logging(*, log_format: Literal["text", "json"], level: str) -> None:
-    """Send the records of PixyProxy and of its libraries to standard error, all in one format."""
+    """Send the records of PixyProxy and its libraries to standard error, all in one format."""
     formatter = TextFormatter if log_format == "text" else JsonFormatter
     dictConfig(
         {

@@ -1,1 +1,1 @@
-"""What PixyProxy keeps: the database and the pictures."""
+"""Persistent storage: the database and the picture files."""

@@ -1,8 +1,8 @@
-"""The one way to the database: a bounded pool, and transactions that run in worker threads.
+"""Access to the database: a bounded pool, and transactions that run in worker threads.
 
-Two rules hold everywhere. A unit of work is short and never waits for anything but the database, so a
-connection is never held across a call to the upstream. And once begun it runs to its end: a client that
-hangs up cancels the wait for an answer, not the transaction.
+Two rules hold everywhere. A unit of work is short and waits only for the database, so a connection is never held across
+a call to an upstream. And a transaction that has started always finishes: a client that disconnects cancels the wait
+for the result, not the transaction.
 """
 
 import time
@@ -48,90 +48,90 @@ from pixyproxy.data.threads import run_in_thread
 
 Result = TypeVar("Result")
 MOST_THREADS = 110
-"""The largest pool that may be set, and the searches; as many are made as there are transactions at once."""
+"""The largest configurable pool plus the searches; only as many threads are created as transactions run at once."""
 DEADLOCK_ATTEMPTS = 3
-"""How often a transaction that lost a deadlock is run; it left nothing behind, so repeating it is safe."""
+"""The most attempts of a transaction that lost a deadlock. It was rolled back, so a retry is safe."""
 
 
 @dataclass(frozen=True)
 class Repositories:
-    """Every repository, bound to one connection and its transaction."""
+    """All repositories, bound to one connection and its transaction."""
 
     connection: Connection
 
     @cached_property
     def images(self) -> Images:
-        """The images."""
+        """The ``images`` repository."""
         return Images(self.connection)
 
     @cached_property
     def generations(self) -> Generations:
-        """The generations."""
+        """The ``generations`` repository."""
         return Generations(self.connection)
 
     @cached_property
     def queue(self) -> Queue:
-        """The orders that wait."""
+        """The repository of waiting orders."""
         return Queue(self.connection)
 
     @cached_property
     def upstreams(self) -> Upstreams:
-        """How much each upstream takes, and whose turn it was."""
+        """The repository of the upstreams' state and the tenants' turns."""
         return Upstreams(self.connection)
 
     @cached_property
     def budgets(self) -> Budgets:
-        """What tenants have reserved and spent."""
+        """The ``budgets`` repository."""
         return Budgets(self.connection)
 
     @cached_property
     def tenants(self) -> Tenants:
-        """The tenants."""
+        """The ``tenants`` repository."""
         return Tenants(self.connection)
 
     @cached_property
     def api_keys(self) -> ApiKeys:
-        """The API keys."""
+        """The ``api_keys`` repository."""
         return ApiKeys(self.connection)
 
     @cached_property
     def users(self) -> Users:
-        """The users."""
+        """The ``users`` repository."""
         return Users(self.connection)
 
     @cached_property
     def refresh_tokens(self) -> RefreshTokens:
-        """The refresh tokens."""
+        """The ``refresh_tokens`` repository."""
         return RefreshTokens(self.connection)
 
     @cached_property
     def revoked_tokens(self) -> RevokedTokens:
-        """The access tokens that were revoked."""
+        """The ``revoked_tokens`` repository."""
         return RevokedTokens(self.connection)
 
     @cached_property
     def signing_keys(self) -> SigningKeys:
-        """The keys that sign access tokens, and the verifier of the secret that encrypts them."""
+        """The repository of signing keys and the verifier of the secret that encrypts them."""
         return SigningKeys(self.connection)
 
     @cached_property
     def webhooks(self) -> Webhooks:
-        """The webhooks."""
+        """The ``webhooks`` repository."""
         return Webhooks(self.connection)
 
     @cached_property
     def webhook_deliveries(self) -> WebhookDeliveries:
-        """What webhooks were told, and are to be told."""
+        """The ``webhook_deliveries`` repository."""
         return WebhookDeliveries(self.connection)
 
     @cached_property
     def processes(self) -> Processes:
-        """The processes of the installation."""
+        """The ``processes`` repository."""
         return Processes(self.connection)
 
     @cached_property
     def audit_log(self) -> AuditLog:
-        """The audit log."""
+        """The ``audit_log`` repository."""
         return AuditLog(self.connection)
 
 
@@ -140,7 +140,7 @@ UnitOfWork = Callable[[Repositories], Result]
 
 @dataclass(frozen=True)
 class Searches:
-    """What searches have for themselves: connections that end what takes too long, and as many slots."""
+    """Separate resources for searches: connections that abort slow statements, and as many slots."""
 
     engine: Engine
     slots: FairSlots
@@ -150,9 +150,9 @@ class Searches:
 class Database:
     """Runs units of work.
 
-    ``slots`` has as many places as the pool has connections, and so bounds the threads. ``writers`` has one
-    for SQLite, whose writers otherwise sleep and try again, out of turn, until some have waited too long. Searches
-    have slots, connections and a time limit of their own, so that nothing else ever waits for them.
+    ``slots`` has one slot per pool connection and so limits the threads. ``writers`` has one for SQLite, whose writers
+    would otherwise sleep and retry, out of turn, until some time out. Searches have their own slots, connections and
+    time limit, so that nothing else waits for them.
     """
 
     engine: Engine
@@ -160,31 +160,31 @@ class Database:
     writers: CapacityLimiter
     wait_seconds: float
     searches: Searches | None = None
-    """None: they are reads like any other."""
+    """None: searches are ordinary reads."""
     threads: Executor = field(default_factory=partial(ThreadPoolExecutor, MOST_THREADS, "database"))
 
     async def read(self, work: UnitOfWork[Result]) -> Result:
-        """Return what ``work`` finds.
+        """Run ``work`` in a read transaction and return its result.
 
-        Each of its statements sees what was committed before it; those of SQLite see one snapshot. Raises
-        ``DatabaseBusyException`` when no slot comes free in ``wait_seconds``, and ``DatabaseUnavailableException`` when
-        the database cannot be reached.
+        Each statement sees what was committed before it; on SQLite all see one snapshot. Raise
+        ``DatabaseBusyException`` if no slot becomes free within ``wait_seconds``, and ``DatabaseUnavailableException``
+        if the database cannot be reached.
         """
         return await self._run(work, writes=False)
 
     async def write(self, work: UnitOfWork[Result]) -> Result:
-        """Run ``work`` and commit; whatever it raises rolls all of it back.
+        """Run ``work`` and commit; roll back if it raises.
 
-        Raises as ``read`` does. ``work`` may run more than once, after a lost deadlock, so it must not do
-        anything that the rollback does not undo.
+        Raise the same exceptions as ``read``. ``work`` may run again after a lost deadlock, so it must not do anything
+        that the rollback does not undo.
         """
         return await self._run(work, writes=True)
 
     async def search(self, work: UnitOfWork[Result], *, requester: Requester) -> Result:
-        """What ``work`` finds, which may walk over every row.
+        """Run ``work``, which may scan every row, and return its result.
 
-        Raises as ``read`` does, ``SearchTimeoutException`` when it takes too long, ``ServerBusyException`` when no
-        slot comes free, and ``TooManyAtOnceException`` when the requester has too many searches under way.
+        Raise the same exceptions as ``read``, ``SearchTimeoutException`` if it takes too long, ``ServerBusyException``
+        if no slot becomes free, and ``TooManyAtOnceException`` if the requester has too many searches running.
         """
         if self.searches is None:
             return await self.read(work)
@@ -192,16 +192,16 @@ class Database:
             return await run_in_thread(_search, self.searches.engine, work, executor=self.threads)
 
     async def ping(self) -> None:
-        """Prove that the database answers. Raises ``DatabaseException`` where it does not."""
+        """Check that the database responds. Raise ``DatabaseException`` if it does not."""
         await self.read(lambda repositories: repositories.connection.execute(text("SELECT 1")).scalar_one())
 
     async def follow_clock(self) -> None:
-        """Take the time of day from the database, if that is a server. Raises ``DatabaseException``."""
+        """Take the time of day from a database server; do nothing on SQLite. Raise ``DatabaseException``."""
         if self.engine.dialect.name != "sqlite":
             await self.read(_follow_clock)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await run_in_thread(self.engine.dispose)
         if self.searches is not None:
             await run_in_thread(self.searches.engine.dispose)
@@ -215,7 +215,7 @@ class Database:
             return await run_in_thread(self._transact, work, writes, executor=self.threads)
 
     async def _take_place(self, limiter: CapacityLimiter, held: AsyncExitStack) -> None:
-        """Hold a place of the limiter, for which callers wait in turn and no longer than ``wait_seconds``."""
+        """Hold a slot of the limiter; callers wait in turn, at most ``wait_seconds``."""
         borrower = object()
         try:
             limiter.acquire_on_behalf_of_nowait(borrower)
@@ -266,7 +266,7 @@ def _search(engine: Engine, work: UnitOfWork[Result]) -> Result:
 
 
 def as_database_exception(error: Exception) -> Exception:
-    """The core exception for what SQLAlchemy or a driver raised; what is neither stays as it is."""
+    """Return the core exception for an error of SQLAlchemy or a driver, and any other error unchanged."""
     if isinstance(error, PoolTimeoutError) or is_lock_conflict(error):
         return DatabaseBusyException()
     if is_disconnect(error):

@@ -1,6 +1,6 @@
-"""The SQLAlchemy engine for each database: connection settings, and what a driver's errors mean.
+"""The SQLAlchemy engine for each database: connection settings and the meaning of driver errors.
 
-Facts measured against mysql-connector-python 26.10 and SQLAlchemy 2.1 stand beside the line they explain.
+Facts measured with mysql-connector-python 26.10 and SQLAlchemy 2.1 are noted where they matter.
 """
 
 import logging
@@ -33,14 +33,14 @@ DISCONNECT_CODES = frozenset({1040, 1053, 1152, 1184, 1927, 2002, 2003, 2006, 20
 """MySQL and its connector: too many connections, shutdown, aborted, refused, gone, lost, timed out."""
 WAL_WAIT_SECONDS = 10
 IDLE_SECONDS = 5
-"""How long a transaction may stand still before the server ends it."""
+"""How long a transaction may be idle before the server ends it."""
 STATEMENT_TIMEOUT_CODES = frozenset({1969, 3024})
-"""MariaDB and MySQL: a statement took longer than its session allows."""
+"""MariaDB and MySQL: a statement exceeded the time limit of its session."""
 STEPS_BETWEEN_LOOKS = 1000
-"""Instructions of SQLite's machine, mostly a few dozen rows, between two looks at the clock."""
+"""SQLite virtual machine instructions between two checks of the clock; usually a few dozen rows."""
 REFUSAL_CODES = frozenset({1044, 1045, 1049})
-"""MySQL: no right to the database, wrong user or password, no such database."""
-UNUSABLE_URL = "PIXYPROXY_DATABASE_URL cannot be used. It reads mysql://user:password@host:3306/database."
+"""MySQL: no permission for the database, wrong user or password, unknown database."""
+UNUSABLE_URL = "PIXYPROXY_DATABASE_URL is not valid. Its format is mysql://user:password@host:3306/database."
 
 
 def open_engine(
@@ -51,10 +51,10 @@ def open_engine(
     timeout_seconds: float,
     statement_seconds: float | None = None,
 ) -> Engine:
-    """An engine for a ``mysql://``, ``mariadb://`` or ``sqlite:///`` URL; nothing is connected yet.
+    """Return an engine for a ``mysql://``, ``mariadb://`` or ``sqlite:///`` URL, without connecting.
 
-    The database ends what takes longer than ``statement_seconds``; on SQLite that holds for a whole transaction. Raises
-    ``ConfigurationException`` for a URL that cannot work.
+    The database aborts statements that take longer than ``statement_seconds``; on SQLite the limit applies to the whole
+    transaction. Raise ``ConfigurationException`` if the URL is not valid.
     """
     try:
         parsed = make_url(url.get_secret_value())
@@ -75,24 +75,24 @@ def open_engine(
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the database answers, but not to this user, password or database name."""
+    """Return whether the database rejected the user, password or database name."""
     return isinstance(error, DBAPIError) and _driver_code(error.orig) in REFUSAL_CODES
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """Whether the connection is of no use any more, so that the same work may succeed on another."""
+    """Return whether the connection is unusable, so that the same work may succeed on another one."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _driver_code(error.orig) in DISCONNECT_CODES
     return isinstance(error, OSError) or _driver_code(error) in DISCONNECT_CODES
 
 
 def is_deadlock(error: BaseException) -> bool:
-    """Whether the transaction lost to another one: it left nothing behind, so that it may be run again."""
+    """Return whether the transaction lost a deadlock; it was rolled back, so it may be run again."""
     return isinstance(error, DBAPIError) and _driver_code(error.orig) in {DEADLOCK_CODE, SNAPSHOT_CODE}
 
 
 def is_lock_conflict(error: BaseException) -> bool:
-    """Whether another transaction was in the way, of this one's turn or for as long as it may wait."""
+    """Return whether another transaction blocked this one, by a deadlock or for longer than it may wait."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.OperationalError):
         return original.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -100,7 +100,7 @@ def is_lock_conflict(error: BaseException) -> bool:
 
 
 def is_statement_timeout(error: BaseException) -> bool:
-    """Return whether a statement was ended because it took longer than ``statement_seconds``."""
+    """Return whether a statement was aborted because it took longer than ``statement_seconds``."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.OperationalError):
         return original.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
@@ -112,10 +112,10 @@ def _driver_code(error: BaseException | None) -> int | None:
 
 
 def _mark_disconnect(context: ExceptionContext) -> None:
-    """Take a connection that timed out or broke out of the pool.
+    """Remove a connection that timed out or broke from the pool.
 
-    SQLAlchemy does not know the pure driver's read timeout (3024) for a disconnect and would hand the
-    poisoned connection to the next caller.
+    SQLAlchemy does not recognize the pure Python driver's read timeout (3024) as a disconnect and would give the broken
+    connection to the next caller.
     """
     if context.original_exception is not None and is_disconnect(context.original_exception):
         context.is_disconnect = True
@@ -130,7 +130,7 @@ def _open_mysql(parsed: URL, *, pool_size: int, wait_seconds: float, timeout_sec
         pool_timeout=wait_seconds,
         pool_pre_ping=True,
         pool_recycle=1800,
-        # Every transaction ends by itself before its connection is given back; one more rollback is a round trip.
+        # Every transaction ends before its connection is returned; another rollback would be an extra round trip.
         pool_reset_on_return=None,
         hide_parameters=True,
         connect_args={
@@ -141,7 +141,7 @@ def _open_mysql(parsed: URL, *, pool_size: int, wait_seconds: float, timeout_sec
             "connection_timeout": int(max(1, timeout_seconds)),
             "read_timeout": int(max(1, timeout_seconds)),
             "write_timeout": int(max(1, timeout_seconds)),
-            # The driver runs stacked statements by default, which turns any injection into the worst one.
+            # The driver runs stacked statements by default, which makes any SQL injection far worse.
             "client_flags": [ClientFlag.FOUND_ROWS, -ClientFlag.MULTI_STATEMENTS],
         },
     )
@@ -159,7 +159,7 @@ def _open_sqlite(parsed: URL, *, pool_size: int, wait_seconds: float) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=wait_seconds,
-        # The connection that was used last has the pages that the next transaction reads.
+        # The most recently used connection has cached the pages that the next transaction reads.
         pool_use_lifo=True,
         hide_parameters=True,
         connect_args={"timeout": wait_seconds, "check_same_thread": False, "isolation_level": None},
@@ -170,17 +170,18 @@ def _open_sqlite(parsed: URL, *, pool_size: int, wait_seconds: float) -> Engine:
 
 
 def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock_wait_seconds: int) -> None:
-    """Wait for a lock no longer than for a connection; the server's own 50 s outlast every timeout here.
+    """Configure a session.
 
-    MariaDB from 11.6 on refuses a transaction that has waited for a row which then changed (1020). Of eight
-    writers that meet at the audit log five were refused three times in a row, so it is to wait as MySQL does.
+    It waits for a lock no longer than for a connection: the server's own 50 s exceed every timeout here. MariaDB from
+    11.6 on aborts a transaction that waited for a row which then changed (1020). Of eight concurrent writers of the
+    audit log five were aborted three times in a row, so it is configured to wait as MySQL does.
     """
     with closing(connection.cursor()) as cursor:
         cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {lock_wait_seconds}")
-        # Decisions count rows after they have locked what they decide on.
+        # Scheduling counts rows after it has locked the rows that it decides on.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute("SHOW VARIABLES LIKE 'idle_transaction_timeout'")
-        # What a process that stands still has locked is free again. MySQL knows no time for transactions alone.
+        # Frees the locks of a process that hangs. MySQL has no timeout for idle transactions only.
         name = "idle_transaction_timeout" if cursor.fetchall() else "wait_timeout"
         cursor.execute(f"SET SESSION {name} = {IDLE_SECONDS}")
         cursor.execute("SHOW VARIABLES LIKE 'innodb_snapshot_isolation'")
@@ -189,7 +190,7 @@ def _prepare_mysql(connection: MySQLConnectionAbstract, _record: object, *, lock
 
 
 def _limit_mysql(connection: MySQLConnectionAbstract, _record: object, *, seconds: float) -> None:
-    """End every SELECT that takes longer, in the variable that MariaDB has for it or in MySQL's."""
+    """Abort every SELECT that takes longer, with MariaDB's variable or MySQL's."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("SHOW VARIABLES LIKE 'max_statement_time'")
         if cursor.fetchall():
@@ -199,9 +200,9 @@ def _limit_mysql(connection: MySQLConnectionAbstract, _record: object, *, second
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Durable commits, readers beside the writer, and what the SQL needs of MySQL.
+    """Configure durable commits, readers concurrent with the writer, and the MySQL features that the SQL uses.
 
-    That is Unicode's LOWER, REGEXP and a collation.
+    These are Unicode-aware LOWER, REGEXP and a collation.
     """
     _enter_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
@@ -216,12 +217,12 @@ def _casefold(value: object) -> str | None:
 
 
 def _matches(pattern: str, value: str) -> bool:
-    """Return whether the value matches; Python keeps the patterns that it compiled last."""
+    """Return whether the value matches; Python caches recently compiled patterns."""
     return re.search(pattern, value) is not None
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch a new database to write-ahead logging; one that is switched stays so.
+    """Switch a new database to write-ahead logging, which is permanent.
 
     SQLite's own wait for locks does not cover the switch, so processes that open a new database together wait here.
     """
@@ -242,16 +243,16 @@ def _compare(left: str, right: str) -> int:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Begin transactions ourselves: the driver's own way starts none before a SELECT.
+    """Start transactions explicitly: the driver starts none before a SELECT.
 
-    A writer takes the lock at once; one that had read first could not upgrade without SQLITE_BUSY.
+    A writer takes the lock at once; after a read it could not upgrade without SQLITE_BUSY.
     """
     writes = connection.get_execution_options().get("pixyproxy_writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _limit_sqlite(connection: Connection, *, seconds: float) -> None:
-    """End the transaction that begins when it takes longer."""
+    """Abort the transaction that is starting if it takes longer."""
     deadline = time.monotonic() + seconds
     raw = connection.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):

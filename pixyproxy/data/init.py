@@ -1,4 +1,4 @@
-"""Opening what PixyProxy keeps: connect to the database, migrate it under a lock, verify its schema version."""
+"""Opening the database: connect, migrate under a lock, verify the schema version."""
 
 import math
 from functools import partial
@@ -15,19 +15,19 @@ from pixyproxy.data.migrations import migrate, verify_schema
 from pixyproxy.data.threads import run_in_thread
 
 SEARCHES_AT_ONCE = 2
-"""On two cores more of them only slow each other, and all else, down."""
+"""On two cores more concurrent searches only slow down each other and everything else."""
 SEARCHES_OF_REQUESTER = 8
-"""That may wait or run at once."""
-REFUSED = "The database at {host}:{port} refuses the user, the password or the database name in PIXYPROXY_DATABASE_URL."
-AWAY = "The database at {host}:{port} cannot be reached. Does it run, and is PIXYPROXY_DATABASE_URL right?"
+"""The most searches of one requester that may wait or run at once."""
+REFUSED = "The database at {host}:{port} rejects the user, password or database name in PIXYPROXY_DATABASE_URL."
+AWAY = "The database at {host}:{port} cannot be reached. Check that it runs and PIXYPROXY_DATABASE_URL is correct."
 MYSQL_PORT = 3306
 
 
 async def open_database(settings: Settings) -> Database:
-    """The database, ready for this version of PixyProxy.
+    """Open the database and bring it to this version's schema.
 
-    Raises ``ConfigurationException`` when its URL or what is in it is wrong, ``DatabaseUnavailableException``
-    when it cannot be reached, and ``SchemaException`` when its schema is newer than this code or half-applied.
+    Raise ``ConfigurationException`` if its URL or credentials are wrong, ``DatabaseUnavailableException`` if it cannot
+    be reached, and ``SchemaException`` if its schema is newer than this code or half-applied.
     """
     engine, search_engine = await run_in_thread(_open_engines, settings)
     search_slots = FairSlots(
@@ -45,7 +45,7 @@ async def open_database(settings: Settings) -> Database:
 
 
 def _open_engines(settings: Settings) -> tuple[Engine, Engine]:
-    """Return the engine of an initialized database, and that of searches."""
+    """Return the engine of an initialized database and the engine for searches."""
     connect = partial(
         open_engine,
         settings.effective_database_url,
@@ -75,5 +75,5 @@ def _initialize(engine: Engine) -> None:
 
 
 def _about(message: str, engine: Engine) -> str:
-    """Name the server, which only an operator reads: clients are answered once the database was reached."""
+    """Add the server's address to a message for operators; clients never get it, because it only occurs at startup."""
     return message.format(host=engine.url.host, port=engine.url.port or MYSQL_PORT)

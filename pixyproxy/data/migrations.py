@@ -1,8 +1,8 @@
-"""Schema migrations: Alembic's, taken under a lock so that replicas may start together.
+"""Schema migrations with Alembic, under a lock so that replicas may start together.
 
-MySQL commits each DDL statement by itself, so a migration that dies half way leaves a schema that is
-neither old nor new. A row in ``pixyproxy_migration``, committed before the first statement and deleted
-with the new version number, tells so to whoever comes next.
+MySQL commits each DDL statement separately, so a migration that is interrupted leaves a schema that is neither old nor
+new. A row in ``pixyproxy_migration``, committed before the first statement and deleted with the new version number,
+marks that state for later processes.
 """
 
 import io
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA_REVISION = "0007"
-"""The revision that this code was written for: the head of ``sql/migrations``. Known without loading Alembic."""
+"""The revision that this code requires: the head of ``sql/migrations``. Known without loading Alembic."""
 LOCK_WAIT_SECONDS = 60
 STATEMENT_SECONDS = 3600
-"""How long MySQL may take for one statement: where a large table is rewritten, longer than any request would wait."""
+"""How long MySQL may take for one statement: rewriting a large table takes longer than any request would wait."""
 
 
 def migrate(engine: Engine) -> bool:
-    """Bring the schema to ``SCHEMA_REVISION``; True if anything was to be done.
+    """Migrate the schema to ``SCHEMA_REVISION``; return whether anything was changed.
 
-    Raises ``SchemaException`` where the schema is newer than this code or half-applied.
+    Raise ``SchemaException`` if the schema is newer than this code or half-applied.
     """
     with engine.connect() as connection:
         if _current_revision(connection) == SCHEMA_REVISION:
@@ -47,7 +47,7 @@ def migrate(engine: Engine) -> bool:
 
 
 def verify_schema(engine: Engine) -> None:
-    """Raise ``SchemaException`` unless the schema is exactly the one that this code was written for."""
+    """Raise ``SchemaException`` unless the schema has exactly the revision that this code requires."""
     with engine.connect() as connection:
         current = _current_revision(connection)
         _refuse_half_applied(connection)
@@ -57,8 +57,8 @@ def verify_schema(engine: Engine) -> None:
 
 
 def render_schema(dialect: str) -> str:
-    """The SQL that makes a new database, for ``mysql`` or ``sqlite``, as the migrations would run it."""
-    from alembic import command  # noqa: PLC0415  (Alembic takes 0.1 s and 10 MB, which a server up to date never needs)
+    """Return the SQL that creates a new database, for ``mysql`` or ``sqlite``, as the migrations run it."""
+    from alembic import command  # noqa: PLC0415  (Alembic takes 0.1 s and 10 MB; an up-to-date server never loads it)
 
     output = io.StringIO()
     config = _alembic_config()
@@ -77,7 +77,7 @@ def _upgrade(connection: Connection, current: str | None) -> None:
     if current is not None and current not in known:
         message = (
             f"The database schema is at {current}, which this version of PixyProxy does not know. "
-            "Install the version that wrote it, or a newer one."
+            "Install the version that migrated it, or a newer one."
         )
         raise SchemaException(message)
     connection.execute(text("CREATE TABLE IF NOT EXISTS pixyproxy_migration (revision VARCHAR(32) NOT NULL)"))
@@ -96,8 +96,8 @@ def _refuse_half_applied(connection: Connection) -> None:
     unfinished = connection.execute(text("SELECT revision FROM pixyproxy_migration")).scalar()
     if unfinished is not None:
         message = (
-            f"An earlier migration to {unfinished} stopped half way. Restore the backup that was taken before it, "
-            "or finish it by hand and empty the table pixyproxy_migration; then start again."
+            f"An earlier migration to {unfinished} was interrupted. Restore the backup made before it, "
+            "or complete it manually and empty the table pixyproxy_migration; then start again."
         )
         raise SchemaException(message)
 
@@ -111,10 +111,10 @@ def _current_revision(connection: Connection) -> str | None:
 
 @contextmanager
 def _locked(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only one process has at a time.
+    """Open a transaction that only one process can have at a time.
 
-    In SQLite the writer's lock is that already. In MySQL a named lock, freed with the connection, is taken; it is
-    given back only after the commit, or the next one would read the schema as it was before.
+    On SQLite the write lock ensures that. On MySQL a named lock is taken, which the server frees with the connection.
+    It is released only after the commit; otherwise the next process would read the old schema.
     """
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
@@ -124,7 +124,7 @@ def _locked(engine: Engine) -> Iterator[Connection]:
         with _patient(connection):
             statement = text("SELECT GET_LOCK(CONCAT('pixyproxy_', MD5(DATABASE())), :seconds)")
             if connection.execute(statement, {"seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
-                message = "Another process is migrating the database and does not come to an end. Look at its log."
+                message = "Another process is migrating the database and has not finished. Check its log."
                 raise SchemaException(message)
             connection.commit()
             try:
@@ -136,9 +136,9 @@ def _locked(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _patient(connection: Connection) -> Iterator[None]:
-    """Have MySQL's driver wait for answers for as long as a migration may take.
+    """Let MySQL's driver wait for responses as long as a migration may take.
 
-    A statement that is given up goes on in the server, and what it leaves is a schema that is half-applied.
+    The server continues a statement after the driver gives up, which would leave a half-applied schema.
     """
     driver: Any = connection.connection.driver_connection
     usual = driver.read_timeout
@@ -150,7 +150,7 @@ def _patient(connection: Connection) -> Iterator[None]:
 
 
 def _commit_if_ddl_does(connection: Connection) -> None:
-    """In MySQL the first DDL statement commits what came before it; do so now, while the schema is whole."""
+    """Commit on MySQL, where the first DDL statement would do so implicitly, while the schema is still complete."""
     if connection.dialect.name != "sqlite":
         connection.exec_driver_sql("COMMIT")
 
@@ -164,7 +164,7 @@ def _alembic_config() -> "Config":
 
 
 def _migrations_folder() -> Path:
-    """``sql/migrations``: inside the package when installed from a wheel, beside it in a checkout."""
+    """Return ``sql/migrations``: inside the package when installed from a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     packaged = package / "sql" / "migrations"
     return packaged if packaged.is_dir() else package.parent / "sql" / "migrations"

@@ -1,4 +1,4 @@
-"""Conversions between database columns and model fields that every repository needs."""
+"""Conversions between database columns and model fields, used by all repositories."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import TextClause, text
 
 Row = Mapping[Any, Any]
-"""Column name to value, as SQLAlchemy types it; nothing is known of either until ``from_row`` validates it."""
+"""Column names to values, typed as in SQLAlchemy; unvalidated until ``from_row``."""
 
 Parameters = dict[str, str | int | float | None]
 """Named parameters of a statement."""
@@ -16,12 +16,12 @@ Parameters = dict[str, str | int | float | None]
 
 @lru_cache(maxsize=1024)
 def sql(statement: str) -> TextClause:
-    """A statement with ``:named`` parameters, parsed once: parsing takes longer than a look-up in SQLite."""
+    """Return a statement with ``:named`` parameters, parsed once: parsing takes longer than a lookup in SQLite."""
     return text(statement)
 
 
 def from_timestamp(value: object) -> datetime | None:
-    """A TIMESTAMP column as UTC: MySQL's driver gives a naive datetime, SQLite the text that was stored."""
+    """Convert a TIMESTAMP column to UTC: MySQL's driver returns a naive datetime, SQLite the stored text."""
     if value is None:
         return None
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
@@ -29,27 +29,27 @@ def from_timestamp(value: object) -> datetime | None:
 
 
 def to_timestamp(moment: datetime | None) -> str | None:
-    """A UTC time as the text that both databases take for a TIMESTAMP."""
+    """Convert a time to the UTC text that both databases accept for a TIMESTAMP."""
     return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def insert_statement(table: str, columns: Iterable[str]) -> str:
-    """``INSERT`` with one named parameter a column. Names come from code, never from a client."""
+    """Build an ``INSERT`` with one named parameter per column. Names come from code, never from a client."""
     names = list(columns)
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(':' + name for name in names)})"
 
 
 def in_list(values: Iterable[str | int]) -> tuple[str, Parameters]:
-    """What stands behind ``IN``, and its parameters, a few hundred at most. Nothing is in a list of none."""
+    """Return the list for ``IN`` and its parameters, a few hundred at most. An empty list matches nothing."""
     parameters: Parameters = {f"value_{number}": value for number, value in enumerate(values)}
     return f"({', '.join(f':{name}' for name in parameters) or 'NULL'})", parameters
 
 
 def to_names(names: Iterable[str] | None) -> str | None:
-    """Names without spaces, such as scopes, as one text that they are separated in by spaces (RFC 6749 §3.3)."""
+    """Join names without spaces, such as scopes, with spaces (RFC 6749 §3.3)."""
     return None if names is None else " ".join(sorted(names))
 
 
 def from_names(value: object) -> list[str] | None:
-    """The names in such a text."""
+    """Split such a text into its names."""
     return None if value is None else str(value).split()

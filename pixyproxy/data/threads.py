@@ -1,7 +1,7 @@
-"""Work that blocks, in worker threads.
+"""Blocking work in worker threads.
 
-``anyio.to_thread`` does the same and more; of the 0.17 ms that a hop takes with it this saves a third, and a generation
-takes a dozen.
+A generation switches to a thread a dozen times. ``anyio.to_thread`` would take 0.17 ms each time; this takes a third
+less.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ Result = TypeVar("Result")
 async def run_in_thread(
     work: Callable[[*Arguments], Result], *arguments: *Arguments, executor: Executor | None = None
 ) -> Result:
-    """The result of ``work``; executor None: in the event loop's own one, which is for files.
+    """Return the result of ``work``; executor None: the event loop's default one, which is for files.
 
-    Once begun it runs to its end, and whoever is cancelled meanwhile goes on only then: what is held for it, such as
-    a connection, is not given to anyone else before.
+    Work that has started always finishes, and a cancelled caller waits for it, so that what it holds, such as a
+    connection, is not reused before.
     """
     future = asyncio.get_running_loop().run_in_executor(executor, copy_context().run, work, *arguments)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # anyio cancels whoever is in a cancelled scope again and again, unless they are shielded from it.
+        # anyio cancels a task in a cancelled scope repeatedly, unless it is shielded.
         with CancelScope(shield=True):
             await asyncio.wait([future])
         if not future.cancelled():
-            # It counts as seen.
+            # Mark the exception as retrieved.
             future.exception()
         raise

@@ -1,6 +1,6 @@
-"""Wake-ups over Redis: what one process has committed, another one looks for at once instead of with its next look.
+"""Wake-ups over Redis: processes react to each other's commits at once instead of at their next poll.
 
-Nothing depends on them: they may be lost, doubled or late, and without Redis there are none.
+Nothing depends on them: they may be lost, duplicated or late, and without Redis there are none.
 """
 
 import asyncio
@@ -17,23 +17,23 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "pixyproxy:wake"
 QUEUE = "queue"
-"""What is told when an order waits that this process does not execute; else the GUID of a generation is."""
+"""The message when an order waits that this process does not execute; other messages are GUIDs of generations."""
 MOST_UNSENT = 1000
 RETRY_SECONDS = 1.0
 SECONDS = 1.0
-"""How long Redis may take for a message."""
+"""The time limit for publishing a message."""
 
 
 class WakeUps:
-    """Sends and hears wake-ups."""
+    """Sends and receives wake-ups."""
 
     def __init__(self, redis_url: SecretStr | None) -> None:
-        """Connections are opened when they are needed. The URL was checked when limits were made of it."""
+        """Store the URL, which was already validated for the rate limits; connections are opened when needed."""
         self._url = redis_url
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MOST_UNSENT)
 
     def tell(self, message: str) -> None:
-        """Have a message sent, unless too many wait for that; returns at once."""
+        """Enqueue a message without blocking; drop it if too many are unsent."""
         if self._url is not None and not self._unsent.full():
             self._unsent.put_nowait(message)
 
@@ -71,7 +71,7 @@ async def _hear_forever(client: "Redis", woken: Callable[[str], None]) -> None:
                 async for message in heard.listen():
                     woken(message["data"])
         except (RedisError, OSError, ValueError) as error:
-            logger.debug("wake-ups are not heard: %s", type(error).__name__)
+            logger.debug("cannot receive wake-ups from Redis: %s", type(error).__name__)
         await asyncio.sleep(RETRY_SECONDS)
 
 

@@ -78,7 +78,7 @@ def test_a_change_leaves_alone_what_it_does_not_name(place: Place) -> None:
 def test_a_tenant_that_exists_is_not_made_again(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     place.succeed("tenant", "create", "second")
-    taken = "A tenant of this name exists already. Choose another name.\n"
+    taken = "A tenant with this name already exists. Choose another name.\n"
     assert place.fail("tenant", "create", "acme") == taken
     assert place.fail("tenant", "update", "second", "--name", "acme") == taken
 

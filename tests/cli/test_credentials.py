@@ -42,7 +42,7 @@ def test_keys_are_created_listed_and_revoked(place: Place) -> None:
     (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed["revoked_at"] is not None
     refused = place.fail("key", "rotate", made["guid"], "--tenant", "acme")
-    assert refused == "This API key is revoked or expired. Make a new one.\n"
+    assert refused == "This API key is revoked or expired. Create a new one.\n"
 
 
 def test_a_key_without_scopes_named_is_for_images(place: Place) -> None:

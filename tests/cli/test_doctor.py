@@ -137,7 +137,7 @@ def test_a_data_folder_without_room_for_uploads(place: Place) -> None:
 def test_a_mistyped_variable(place: Place) -> None:
     findings = examine(place, PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert failing(findings) == ["settings"]
-    told = "PIXYPROXY_IMAGE_PER_MINUTE: there is no such setting; did you mean PIXYPROXY_IMAGES_PER_MINUTE?"
+    told = "PIXYPROXY_IMAGE_PER_MINUTE: unknown setting; did you mean PIXYPROXY_IMAGES_PER_MINUTE?"
     assert findings["settings"]["message"] == told
     refused = place.fail("tenant", "list", PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert told in refused
@@ -175,7 +175,7 @@ def test_a_setting_that_is_not_the_json_that_it_has_to_be(place: Place) -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ('[{"name": "hunter2", }]', "PIXYPROXY_UPSTREAMS: is not the JSON that it has to be"),
+        ('[{"name": "hunter2", }]', "PIXYPROXY_UPSTREAMS: is not valid JSON"),
         ('[{"name": "a", "base_url": "http://x/v1", "api_key": ""}]', "PIXYPROXY_UPSTREAMS at 0.api_key: "),
         ('[{"name": "hunter2 "}]', "PIXYPROXY_UPSTREAMS at 0.name: "),
     ],
@@ -219,7 +219,7 @@ def test_upstreams_of_one_name(place: Place) -> None:
         one = {"name": "twin", "base_url": upstream.base_url, "api_key": upstream.api_key}
         findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps([one, one]))
     assert failing(findings) == ["settings"]
-    assert "PIXYPROXY_UPSTREAMS: every upstream needs a name of its own" in findings["settings"]["message"]
+    assert "PIXYPROXY_UPSTREAMS: every upstream needs a unique name" in findings["settings"]["message"]
 
 
 def test_an_upstream_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_file_of_keys_that_others_may_read_is_refused(place: Place) -> None:
     file = write_former_file(place.settings.data_dir, [KEY])
     file.chmod(0o640)
     line = place.fail("serve", "--port", "0").splitlines()[-1]
-    assert line == f"Others than its owner may read {file}. Run `chmod 600 {file}`, then rotate the keys."
+    assert line == f"Other users may read {file}. Run `chmod 600 {file}`, then rotate the keys."
     file.chmod(0o600)
     assert place.succeed("keys", "list") == f"{KEY.kid}\n"
     assert not file.exists()

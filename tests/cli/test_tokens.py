@@ -57,7 +57,7 @@ def test_tokens_have_the_scopes_and_the_lifetime_that_were_asked_for(place: Plac
     assert (issued["scope"], issued["expires_in"]) == ("admin usage:read", 60)
     assert place.fail("token", "issue", "--expires-in", "86401").startswith("expires_in: ")
     place.succeed("tenant", "update", "default", "--status", "suspended")
-    assert place.fail("token", "issue") == "This tenant is suspended. Its operator can tell why.\n"
+    assert place.fail("token", "issue") == "This tenant is suspended. Ask the operator of this server.\n"
     told = place.succeed("audit", "list", "--json")
     assert told.count("token.issued") == 1
     assert issued["access_token"] not in told
@@ -96,7 +96,7 @@ def test_a_damaged_file_of_keys_is_told_in_a_sentence(place: Place) -> None:
     file.write_text(file.read_text()[:100])
     for command in (("keys", "list"), ("token", "issue")):
         (line,) = place.fail(*command).splitlines()
-        assert line.startswith(f"{file} cannot be read as a file of signing keys.")
+        assert line.startswith(f"{file} is not a valid file of signing keys.")
         assert "PRIVATE" not in line
 
 

@@ -1,1 +1,1 @@
-"""Tests of what every layer shares."""
+"""Tests of the core layer."""

@@ -1,4 +1,4 @@
-"""The exception tree: its codes, its words, and its drawing."""
+"""The exception tree: codes, messages and its drawing in the docstring."""
 
 import re
 
@@ -10,11 +10,11 @@ from pixyproxy.core.exceptions import OAuthException, OAuthRequestException, Pix
 CLASSES = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
 SHARING = (OAuthException, OAuthRequestException)
-"""``invalid_request`` is RFC 6749's word for both, and ours for a model that is not valid."""
+"""``invalid_request`` is RFC 6749's code for both, and also the code for an invalid model."""
 
 
 def _drawn() -> dict[str, str]:
-    """Class → the class that the docstring's tree draws it below."""
+    """Return each class drawn in the docstring's tree, mapped to its parent."""
     parents: dict[str, str] = {}
     path: list[str] = []
     for line in (exceptions.__doc__ or "").splitlines():
@@ -27,38 +27,38 @@ def _drawn() -> dict[str, str]:
     return parents
 
 
-def test_the_docstring_draws_the_tree_as_it_is() -> None:
+def test_docstring_draws_the_actual_tree() -> None:
     assert _drawn() == {
         kind.__name__: "" if kind is PixyProxyException else kind.__bases__[0].__name__ for kind in CLASSES
     }
 
 
-def test_every_class_has_a_code_of_its_own() -> None:
+def test_every_class_has_a_unique_code() -> None:
     codes = [kind.__dict__.get("code") for kind in CLASSES if kind not in SHARING]
     assert all(isinstance(code, str) and re.fullmatch(r"[a-z][a-z_]+", code) for code in codes)
     assert len(set(codes)) == len(codes) > 30
 
 
 @pytest.mark.parametrize("kind", SHARING, ids=lambda kind: kind.__name__)
-def test_what_shares_its_code_has_the_standards(kind: type[PixyProxyException]) -> None:
+def test_classes_that_share_a_code_use_the_standard_one(kind: type[PixyProxyException]) -> None:
     assert kind.code == "invalid_request"
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_class_has_a_sentence_of_its_own(kind: type[PixyProxyException]) -> None:
+def test_every_class_has_its_own_message(kind: type[PixyProxyException]) -> None:
     assert ("default_message" in kind.__dict__) is (kind is not OAuthRequestException)
     assert kind.default_message.endswith(".")
     assert kind().message == str(kind()) == kind.default_message
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_class_takes_a_message_a_wait_and_context(kind: type[PixyProxyException]) -> None:
+def test_every_class_accepts_message_retry_after_and_context(kind: type[PixyProxyException]) -> None:
     error = kind("words", retry_after_seconds=7, context={"guid": "x"})
     assert (error.message, error.retry_after_seconds, error.context) == ("words", 7, {"guid": "x"})
     assert kind().context == {}
 
 
-def test_what_one_instance_was_told_is_not_told_by_the_next() -> None:
+def test_retry_after_of_one_instance_does_not_affect_others() -> None:
     exceptions.UpstreamBusyException(retry_after_seconds=99)
     assert exceptions.UpstreamBusyException().retry_after_seconds == 20
     assert exceptions.UpstreamBusyException(retry_after_seconds=0).retry_after_seconds == 0

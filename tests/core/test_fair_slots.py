@@ -1,4 +1,4 @@
-"""Fair slots: tenants take turns, and within one its members; nobody waits or asks without a bound."""
+"""Fair slots: tenants take turns, and members within a tenant; waits and requests are limited."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ ACME, OTHER = TenantId(1), TenantId(2)
 
 
 class _Crowd:
-    """Requests that each hold a slot for a moment, and the order in which they got it."""
+    """Requests that each hold a slot briefly, and the order in which they got it."""
 
     def __init__(self, slots: FairSlots) -> None:
         self.slots = slots
@@ -23,7 +23,7 @@ class _Crowd:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def add(self, name: str, tenant: TenantId | None, member: str = "a") -> asyncio.Task[None]:
-        """Have a request wait, or be served."""
+        """Start a request, which waits or is served."""
         task = asyncio.create_task(self._hold(name, Requester(tenant, member)))
         self.tasks.append(task)
         await _breathe()
@@ -37,7 +37,7 @@ class _Crowd:
 
 @asynccontextmanager
 async def _taken(slots: FairSlots, by: TenantId = ACME) -> AsyncIterator[_Crowd]:
-    """A crowd that waits because somebody holds a slot; when the block ends all of it is served."""
+    """Yield a crowd that waits because a slot is held; serve all of it when the block ends."""
     crowd = _Crowd(slots)
     async with slots.hold(Requester(by, "a")):
         yield crowd
@@ -49,7 +49,7 @@ async def _breathe() -> None:
         await asyncio.sleep(0)
 
 
-async def test_whoever_has_not_been_served_passes_a_crowd_of_one_tenant() -> None:
+async def test_unserved_tenant_overtakes_requests_of_a_served_tenant() -> None:
     async with _taken(FairSlots(1, wait_seconds=20)) as crowd:
         for number in range(4):
             await crowd.add(f"acme {number}", ACME)
@@ -57,7 +57,7 @@ async def test_whoever_has_not_been_served_passes_a_crowd_of_one_tenant() -> Non
     assert crowd.served == ["other", "acme 0", "acme 1", "acme 2", "acme 3"]
 
 
-async def test_tenants_take_turns_and_members_within_them_and_those_of_no_tenant_are_one() -> None:
+async def test_tenants_take_turns_then_members_and_requests_without_tenant_count_as_one() -> None:
     async with _taken(FairSlots(1, wait_seconds=20), by=OTHER) as crowd:
         for member in ("a", "b"):
             for number in (1, 2):
@@ -67,7 +67,7 @@ async def test_tenants_take_turns_and_members_within_them_and_those_of_no_tenant
     assert crowd.served == ["acme a1", "nobody c", "acme b1", "nobody d", "acme a2", "nobody e", "acme b2"]
 
 
-async def test_slots_that_are_free_are_given_at_once_and_no_more_of_them() -> None:
+async def test_only_free_slots_are_granted_at_once() -> None:
     slots = FairSlots(2, wait_seconds=20)
     async with slots.hold(Requester(ACME, "a")), slots.hold(Requester(ACME, "a")):
         crowd = _Crowd(slots)
@@ -78,7 +78,7 @@ async def test_slots_that_are_free_are_given_at_once_and_no_more_of_them() -> No
         assert crowd.served == ["third"]
 
 
-async def test_who_waits_too_long_is_told_and_stands_in_nobodys_way() -> None:
+async def test_request_that_times_out_gets_error_and_leaves_the_queue() -> None:
     slots = FairSlots(1, wait_seconds=0.01)
     async with slots.hold(Requester(ACME, "a")):
         with pytest.raises(ServerBusyException):
@@ -88,7 +88,7 @@ async def test_who_waits_too_long_is_told_and_stands_in_nobodys_way() -> None:
         pass
 
 
-async def test_who_gives_up_while_waiting_or_just_when_served_leaves_the_slot() -> None:
+async def test_cancelled_request_releases_its_slot() -> None:
     slots = FairSlots(1, wait_seconds=20)
     crowd = _Crowd(slots)
     async with slots.hold(Requester(ACME, "a")):
@@ -96,14 +96,14 @@ async def test_who_gives_up_while_waiting_or_just_when_served_leaves_the_slot() 
         waiting.cancel()
         await _breathe()
         granted = await crowd.add("granted", OTHER)
-    # It has the slot by now, and has yet to notice.
+    # It has been granted the slot, but its task has not run yet.
     granted.cancel()
     await _breathe()
     async with slots.hold(Requester(ACME, "a")):
         assert (waiting.cancelled(), granted.cancelled(), crowd.served) == (True, True, [])
 
 
-async def test_one_requester_has_no_more_under_way_than_it_may() -> None:
+async def test_requests_of_one_requester_are_limited() -> None:
     slots = FairSlots(1, wait_seconds=20, most_of_requester=3)
     async with _taken(slots) as crowd:
         await crowd.add("second", ACME)

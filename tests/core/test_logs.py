@@ -1,4 +1,4 @@
-"""Log records: one line each, in the format that was asked for, whatever a message holds."""
+"""Log records: one line each, in the required format, whatever a message contains."""
 
 import io
 import json
@@ -34,14 +34,14 @@ BREAKERS = [
 
 @pytest.fixture
 def request_id() -> Iterator[str]:
-    """The id of the request that the test is in."""
+    """Set the current request id."""
     token = current_request_id.set(REQUEST_ID)
     yield REQUEST_ID
     current_request_id.reset(token)
 
 
 def _logger(formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
-    """A logger of the test's own and what it writes."""
+    """Return a new logger and its output stream."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
@@ -53,18 +53,18 @@ def _logger(formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
     return logger, stream
 
 
-def test_a_text_line_has_the_format_that_was_asked_for(request_id: str) -> None:
+def test_text_line_has_the_required_format(request_id: str) -> None:
     logger, stream = _logger(TextFormatter())
     logger.info("REQUEST %s", "START")
     match = LINE.fullmatch(stream.getvalue())
     assert match is not None
     assert (match["level"], match["request_id"], match["message"]) == ("INFO", request_id, "REQUEST START")
     assert match["thread"] == str(threading.get_native_id())
-    assert match["function"] == "test_a_text_line_has_the_format_that_was_asked_for"
+    assert match["function"] == "test_text_line_has_the_required_format"
     assert int(match["line"]) > 0
 
 
-def test_a_line_outside_of_a_request_has_a_dash_for_its_id() -> None:
+def test_line_outside_a_request_has_a_dash_as_id() -> None:
     logger, stream = _logger(TextFormatter())
     logger.warning("x")
     match = LINE.fullmatch(stream.getvalue())
@@ -81,9 +81,7 @@ def test_times_are_utc(formatter: type[logging.Formatter]) -> None:
 
 @pytest.mark.parametrize("breaker", BREAKERS, ids=ascii)
 @pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
-def test_nothing_in_a_message_starts_a_second_line(
-    formatter: type[logging.Formatter], breaker: str, request_id: str
-) -> None:
+def test_message_cannot_start_a_second_line(formatter: type[logging.Formatter], breaker: str, request_id: str) -> None:
     logger, stream = _logger(formatter())
     logger.info("prompt %s", f"a{breaker}2026-11-21 09:15:02,123 INFO forged")
     written = stream.getvalue()
@@ -95,13 +93,13 @@ def test_nothing_in_a_message_starts_a_second_line(
 
 
 @pytest.mark.parametrize("breaker", BREAKERS, ids=ascii)
-def test_json_gives_back_every_character(breaker: str) -> None:
+def test_json_preserves_every_character(breaker: str) -> None:
     logger, stream = _logger(JsonFormatter())
     logger.info("a%sb 🦊", breaker)
     assert json.loads(stream.getvalue())["message"] == f"a{breaker}b 🦊"
 
 
-def test_a_json_line_has_the_fields_of_the_text(request_id: str) -> None:
+def test_json_line_has_the_fields_of_a_text_line(request_id: str) -> None:
     logger, stream = _logger(JsonFormatter())
     logger.error("it is %d", 5)
     fields = json.loads(stream.getvalue())
@@ -119,7 +117,7 @@ def _fail() -> None:
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
-def test_a_traceback_stays_in_its_line(formatter: type[logging.Formatter]) -> None:
+def test_traceback_stays_on_one_line(formatter: type[logging.Formatter]) -> None:
     logger, stream = _logger(formatter())
     try:
         _fail()
@@ -131,17 +129,17 @@ def test_a_traceback_stays_in_its_line(formatter: type[logging.Formatter]) -> No
     assert "LookupError: two" in written
 
 
-def test_text_of_every_language_is_left_as_it_is() -> None:
+def test_text_of_any_language_is_unchanged() -> None:
     text = "naïve 🦊 雪 Ω עברית \\n"
     assert escape(text) == text
 
 
-def test_every_unsafe_character_is_an_escape_of_ascii() -> None:
+def test_unsafe_characters_are_escaped_in_ascii() -> None:
     assert escape("\r\n\x1b[2J\u2028\ud800") == r"\r\n\x1b[2J\u2028\ud800"
 
 
 def _written(log_format: str) -> list[str]:
-    """Return the lines that our loggers and those of libraries write, in a process of its own: logging is global."""
+    """Return the lines logged by PixyProxy and libraries in a separate process, because logging is global."""
     script = (
         "import logging\n"
         "from pixyproxy.core.logs import configure_logging\n"
@@ -159,11 +157,11 @@ def _written(log_format: str) -> list[str]:
     return done.stderr.splitlines(keepends=True)
 
 
-def test_libraries_and_we_ourselves_write_json() -> None:
+def test_pixyproxy_and_libraries_log_json() -> None:
     messages = [json.loads(line)["message"] for line in _written("json")]
     assert messages == ["ours", "theirs", "odd\nwarning"]
 
 
-def test_libraries_and_we_ourselves_write_text() -> None:
+def test_pixyproxy_and_libraries_log_text() -> None:
     messages = [match["message"] if (match := LINE.fullmatch(line)) else line for line in _written("text")]
     assert messages == ["ours", "theirs", r"odd\nwarning"]

@@ -1,4 +1,4 @@
-"""Settings: what cannot work is refused, and no secret is ever shown."""
+"""Settings: invalid values are rejected, and secrets are never shown."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SECRETS = {
 }
 
 
-def test_the_defaults_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings(_env_file=None, openai_api_key=None)
     assert settings.openai_api_key is None
@@ -25,7 +25,7 @@ def test_the_defaults_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "sqlite:////tmp/x.db", "mysql://u:p@h/d", "mariadb://u:p@h:1/d"])
-def test_a_database_that_tests_cover_is_taken(tmp_path: Path, url: str) -> None:
+def test_supported_database_url_is_accepted(tmp_path: Path, url: str) -> None:
     assert make_settings(tmp_path, database_url=url).effective_database_url.get_secret_value() == url
 
 
@@ -40,18 +40,18 @@ def test_a_database_that_tests_cover_is_taken(tmp_path: Path, url: str) -> None:
         "MYSQL://u:p@h/d",
     ],
 )
-def test_any_other_database_is_refused_with_what_is_taken(tmp_path: Path, url: str) -> None:
+def test_other_database_url_is_rejected_with_the_supported_ones(tmp_path: Path, url: str) -> None:
     with pytest.raises(ValidationError, match="must start with mysql://, mariadb:// or sqlite:///"):
         make_settings(tmp_path, database_url=url)
 
 
-def test_no_secret_is_shown(tmp_path: Path) -> None:
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, **SECRETS)
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.effective_database_url)):
         assert "hunter2" not in shown
 
 
-def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
+def test_validation_error_does_not_show_the_password(tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as caught:
         make_settings(tmp_path, database_url="postgresql://user:hunter2@host/d")
     assert "hunter2" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_a_refusal_does_not_show_the_password(tmp_path: Path) -> None:
         ("openai_base_url", "https://images.example/v1#here"),
     ],
 )
-def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -> None:
+def test_invalid_value_is_rejected(tmp_path: Path, name: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         make_settings(tmp_path, **{name: value})
     assert len(caught.value.errors()) == 1
@@ -102,17 +102,17 @@ def test_what_cannot_work_is_refused(tmp_path: Path, name: str, value: object) -
         ("https://host/a/b/", "https://host/a/b", "/a/b"),
     ],
 )
-def test_a_public_url_may_have_a_path(tmp_path: Path, url: str | None, base_url: str | None, prefix: str) -> None:
+def test_public_url_may_have_a_path(tmp_path: Path, url: str | None, base_url: str | None, prefix: str) -> None:
     settings = make_settings(tmp_path, public_url=url)
     assert (settings.base_url, settings.url_prefix) == (base_url, prefix)
 
 
-def test_origins_are_separated_by_commas(tmp_path: Path) -> None:
+def test_origins_are_comma_separated(tmp_path: Path) -> None:
     origins = "https://app.example.com, http://localhost:5173,http://[::1]:3000,chrome-extension://abc,*"
     assert len(make_settings(tmp_path, cors_origins=origins).cors_origins) == 5
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXYPROXY_DATABASE_POOL_SIZE", "3")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setenv("PIXYPROXY_LOG_FORMAT", "")
@@ -123,13 +123,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.log_format == "text"
 
 
-def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("PIXYPROXY_DATABASE_POOL_SIZE=3\nOTHER=x\n")
     assert Settings().database_pool_size == 3
 
 
-def test_settings_do_not_change(tmp_path: Path) -> None:
+def test_settings_are_immutable(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     with pytest.raises(ValidationError, match="frozen"):
-        settings.log_format = "json"  # type: ignore[misc]  # what the test is about
+        settings.log_format = "json"  # type: ignore[misc]  # the subject of this test

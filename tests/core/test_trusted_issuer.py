@@ -9,7 +9,7 @@ from pixyproxy.core.models.trusted_issuer import TrustedIssuer
 WHOLE = {"issuer": "https://login.example.com", "audience": "https://pictures.example.com", "tenant": "studio"}
 
 
-def test_what_is_left_out_is_the_careful_choice() -> None:
+def test_defaults_are_the_safe_choice() -> None:
     issuer = TrustedIssuer.model_validate(WHOLE)
     assert issuer.allowed_scopes == frozenset(Scope) - {Scope.ADMIN, Scope.USER_MANAGE, Scope.KEY_MANAGE}
     assert issuer.algorithms == {"RS256", "ES256"}
@@ -27,7 +27,7 @@ def test_what_is_left_out_is_the_careful_choice() -> None:
         "http://[::1]:1",
     ],
 )
-def test_the_name_stays_as_it_was_written(issuer: str) -> None:
+def test_issuer_is_not_normalized(issuer: str) -> None:
     assert TrustedIssuer.model_validate({**WHOLE, "issuer": issuer}).issuer == issuer
 
 
@@ -42,7 +42,7 @@ def test_the_name_stays_as_it_was_written(issuer: str) -> None:
         "http://user@evil.example.com",
     ],
 )
-def test_what_a_network_could_alter_is_refused(field: str, url: str) -> None:
+def test_url_that_a_network_could_alter_is_rejected(field: str, url: str) -> None:
     with pytest.raises(ValidationError, match="must start with https://"):
         TrustedIssuer.model_validate({**WHOLE, field: url})
 
@@ -66,6 +66,6 @@ def test_what_a_network_could_alter_is_refused(field: str, url: str) -> None:
     ],
     ids=repr,
 )
-def test_what_cannot_work_is_refused(changes: dict[str, object]) -> None:
+def test_invalid_setting_is_rejected(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrustedIssuer.model_validate({**WHOLE, **changes})

@@ -1,1 +1,1 @@
-"""Tests of what PixyProxy keeps."""
+"""Tests of the data layer."""

@@ -1,4 +1,4 @@
-"""What the tests of repositories share: tenants."""
+"""Tenants shared by the repository tests."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from tests.support.builders import add_tenant
 
 @pytest.fixture
 def tenant(data: Repositories) -> Tenant:
-    """A tenant of `data`."""
+    """Add a tenant to ``data``."""
     return add_tenant(data)
 
 
 @pytest.fixture
 def stranger(data: Repositories) -> Tenant:
-    """Another tenant of `data`."""
+    """Add another tenant to ``data``."""
     return add_tenant(data)

@@ -1,4 +1,4 @@
-"""Units of work: all or nothing, a bounded wait, and callers that give up while one runs."""
+"""Units of work: atomic, with bounded waits, also when callers are cancelled."""
 
 import asyncio
 import threading
@@ -31,14 +31,14 @@ def _names(data: Repositories) -> list[str]:
 
 
 def assert_whole(database: Database) -> None:
-    """No slot and no connection is missing."""
+    """Assert that all slots and connections are free."""
     assert database.slots.borrowed_tokens == 0
     assert isinstance(database.engine.pool, QueuePool)
     assert database.engine.pool.checkedout() == 0
 
 
 class _Gate:
-    """Holds a unit of work inside its thread until the test lets it go on."""
+    """Blocks a unit of work in its thread until the test opens the gate."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class _Gate:
         assert self.opened.wait(20)
 
 
-async def test_a_unit_of_work_is_committed(database: Database) -> None:
+async def test_unit_of_work_is_committed(database: Database) -> None:
     tenant = await database.write(partial(add_tenant, name="kept"))
     assert await database.read(lambda data: data.tenants.list_all()) == [tenant]
 
@@ -63,7 +63,7 @@ async def test_a_unit_of_work_is_committed(database: Database) -> None:
     ("error", "expected"),
     [(TenantExistsException(), TenantExistsException), (KeyError("x"), KeyError), (ValueError("x"), ValueError)],
 )
-async def test_a_unit_of_work_that_raises_rolls_back(
+async def test_unit_of_work_that_raises_is_rolled_back(
     database: Database, error: Exception, expected: type[Exception]
 ) -> None:
     def fail(data: Repositories) -> None:
@@ -76,7 +76,7 @@ async def test_a_unit_of_work_that_raises_rolls_back(
     assert_whole(database)
 
 
-async def test_bad_sql_is_a_database_exception_that_tells_none_of_it(database: Database) -> None:
+async def test_invalid_sql_raises_database_exception_without_the_sql(database: Database) -> None:
     with pytest.raises(DatabaseException) as caught:
         await database.read(lambda data: data.connection.execute(text("SELECT secret_word FROM nowhere")))
     assert "secret_word" not in str(caught.value)
@@ -84,7 +84,7 @@ async def test_bad_sql_is_a_database_exception_that_tells_none_of_it(database: D
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "mysql"])
-async def test_the_wait_for_a_slot_is_bounded(
+async def test_wait_for_a_slot_is_bounded(
     databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("wait")
@@ -101,7 +101,7 @@ async def test_the_wait_for_a_slot_is_bounded(
     assert_whole(database)
 
 
-async def test_an_abandoned_wait_for_a_slot_leaves_the_slots_whole(
+async def test_cancelled_wait_for_a_slot_leaks_no_slot(
     databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("abandoned")
@@ -123,7 +123,7 @@ async def test_an_abandoned_wait_for_a_slot_leaves_the_slots_whole(
         await database.ping()
 
 
-async def test_a_caller_whose_scope_is_cancelled_does_not_stop_the_commit(database: Database) -> None:
+async def test_cancelled_scope_does_not_stop_the_commit(database: Database) -> None:
     gate = _Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(database.write, partial(gate.add_tenant, "kept"))
@@ -134,7 +134,7 @@ async def test_a_caller_whose_scope_is_cancelled_does_not_stop_the_commit(databa
     assert_whole(database)
 
 
-async def test_a_task_that_is_cancelled_does_not_stop_the_commit(database: Database) -> None:
+async def test_cancelled_task_does_not_stop_the_commit(database: Database) -> None:
     gate = _Gate()
     task = asyncio.create_task(database.write(partial(gate.add_tenant, "kept")))
     await gate.entered.wait()
@@ -147,7 +147,7 @@ async def test_a_task_that_is_cancelled_does_not_stop_the_commit(database: Datab
     assert_whole(database)
 
 
-async def test_two_hundred_reads_at_once_share_two_connections(
+async def test_two_hundred_concurrent_reads_share_two_connections(
     databases: TestDatabases, backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("reads")
@@ -164,14 +164,14 @@ async def test_two_hundred_reads_at_once_share_two_connections(
         assert_whole(database)
 
 
-async def test_writers_at_once_all_commit(database: Database) -> None:
+async def test_concurrent_writers_all_commit(database: Database) -> None:
     await asyncio.gather(*(database.write(partial(add_tenant, name=f"{n:02d}")) for n in range(20)))
     assert sorted(await database.read(_names)) == [f"{n:02d}" for n in range(20)]
     assert_whole(database)
 
 
-async def test_a_read_sees_what_was_committed_before_each_statement(database: Database, backend: str) -> None:
-    """On SQLite before the first one: that reads a snapshot."""
+async def test_read_sees_what_was_committed_before_each_statement(database: Database, backend: str) -> None:
+    """On SQLite, commits before the first statement: a read there sees one snapshot."""
     gate = _Gate()
 
     def count_twice(data: Repositories) -> tuple[int, int]:
@@ -187,7 +187,7 @@ async def test_a_read_sees_what_was_committed_before_each_statement(database: Da
 
 
 def _slow(data: Repositories) -> object:
-    """Walk over more rows than anybody has time for, in the words of each database."""
+    """Scan more rows than the time limit allows, in each database's SQL."""
     endless = {
         "sqlite": "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n",
         "mysql": f"SELECT COUNT(*) FROM {', '.join(f'information_schema.collations AS c{n}' for n in range(5))}",
@@ -199,7 +199,7 @@ def _one(data: Repositories) -> int:
     return int(data.connection.execute(text("SELECT 1")).scalar_one())
 
 
-async def test_a_search_that_takes_too_long_is_ended_and_the_next_one_works(
+async def test_slow_search_is_aborted_and_the_next_one_works(
     databases: TestDatabases, backend: str, tmp_path: Path
 ) -> None:
     async with opened_database(databases.migrated(backend), tmp_path, search_seconds=0.1) as database:
@@ -210,7 +210,7 @@ async def test_a_search_that_takes_too_long_is_ended_and_the_next_one_works(
         assert await database.search(_names, requester=Requester(None, "a")) == []
 
 
-async def test_searches_hold_nothing_that_others_wait_for(tmp_path: Path) -> None:
+async def test_searches_do_not_block_other_work(tmp_path: Path) -> None:
     gate, asker = _Gate(), Requester(None, "a")
     url = f"sqlite:///{tmp_path / 'searches.db'}"
     async with opened_database(url, tmp_path, pool_size=1) as database:
@@ -231,7 +231,7 @@ async def test_searches_hold_nothing_that_others_wait_for(tmp_path: Path) -> Non
         assert_whole(database)
 
 
-async def test_writers_of_sqlite_wait_in_line_and_not_in_the_database(tmp_path: Path) -> None:
+async def test_sqlite_writers_wait_for_a_slot_and_not_in_the_database(tmp_path: Path) -> None:
     checked_out = []
 
     async with opened_database(f"sqlite:///{tmp_path / 'turns.db'}", tmp_path) as database:

@@ -1,4 +1,4 @@
-"""What only a database server can do: deadlocks, stacked statements, killed connections."""
+"""Behaviour of a database server only: deadlocks, stacked statements, killed connections."""
 
 import asyncio
 import threading
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def backend() -> str:
-    """The server alone."""
+    """Use only the server."""
     return "mysql"
 
 
-async def test_a_lost_deadlock_is_run_again(database: Database) -> None:
+async def test_lost_deadlock_is_retried(database: Database) -> None:
     first, second = [(await database.write(add_tenant)).id for _ in range(2)]
     both_hold_one = threading.Barrier(2)
     runs: list[str] = []
@@ -49,7 +49,7 @@ async def test_a_lost_deadlock_is_run_again(database: Database) -> None:
     assert_whole(database)
 
 
-async def test_a_lock_that_is_never_free_is_database_busy(database: Database, databases: TestDatabases) -> None:
+async def test_lock_that_is_never_released_raises_database_busy(database: Database, databases: TestDatabases) -> None:
     tenant = await database.write(add_tenant)
     runs = 0
 
@@ -70,12 +70,12 @@ async def test_a_lock_that_is_never_free_is_database_busy(database: Database, da
     assert await database.read(lambda data: data.tenants.list_all()) == [tenant]
 
 
-async def test_stacked_statements_are_refused(database: Database) -> None:
+async def test_stacked_statements_are_rejected(database: Database) -> None:
     with pytest.raises(DatabaseException):
         await database.write(lambda data: data.connection.exec_driver_sql("SELECT 1; DELETE FROM tenants"))
 
 
-async def test_a_killed_connection_is_replaced(database: Database, databases: TestDatabases) -> None:
+async def test_killed_connection_is_replaced(database: Database, databases: TestDatabases) -> None:
     for _ in range(3):
         connection_id = await database.read(
             lambda data: data.connection.execute(text("SELECT CONNECTION_ID()")).scalar_one()
@@ -90,14 +90,12 @@ async def test_a_killed_connection_is_replaced(database: Database, databases: Te
     ("variable", "value"),
     [("time_zone", "+00:00"), ("collation_connection", "utf8mb4_unicode_ci"), ("character_set_client", "utf8mb4")],
 )
-async def test_a_connection_does_not_depend_on_the_servers_defaults(
-    database: Database, variable: str, value: str
-) -> None:
+async def test_connection_does_not_depend_on_server_defaults(database: Database, variable: str, value: str) -> None:
     found = await database.read(lambda data: data.connection.execute(text(f"SELECT @@{variable}")).scalar_one())
     assert found == value
 
 
-async def test_transactions_see_what_is_committed_and_may_not_stand_still(database: Database) -> None:
+async def test_transactions_read_committed_rows_and_have_an_idle_timeout(database: Database) -> None:
     names = ("tx_isolation", "transaction_isolation", "idle_transaction_timeout", "wait_timeout")
     statement = f"SHOW VARIABLES WHERE Variable_name IN {names}"
     rows = await database.read(lambda data: data.connection.execute(text(statement)).all())
@@ -105,8 +103,8 @@ async def test_transactions_see_what_is_committed_and_may_not_stand_still(databa
     assert {"READ-COMMITTED", str(IDLE_SECONDS)} <= values
 
 
-async def test_a_transaction_that_stands_still_holds_nothing_for_long(database: Database) -> None:
-    """Its process has been stopped, or its machine is gone. Here a session waits for a second alone."""
+async def test_idle_transaction_loses_its_locks(database: Database) -> None:
+    """Its process is stopped, or its machine is gone. Here the session's idle timeout is one second."""
     numbers = UpstreamNumbers(weight=1, concurrency=1, requests_per_minute=None)
     await database.write(lambda data: data.upstreams.register("a", numbers, revision=1.0))
     locked, over = threading.Event(), threading.Event()
@@ -137,13 +135,13 @@ async def test_a_transaction_that_stands_still_holds_nothing_for_long(database: 
     assert_whole(database)
 
 
-async def test_what_does_not_fit_a_column_is_refused_and_not_cut(database: Database) -> None:
+async def test_value_too_long_for_its_column_is_rejected_not_truncated(database: Database) -> None:
     with pytest.raises(DatabaseException):
         await database.write(lambda data: add_tenant(data, "n" * 256))
     assert await database.read(lambda data: data.tenants.list_all()) == []
 
 
-async def test_an_update_that_changes_nothing_counts_its_row(databases: TestDatabases, tmp_path: Path) -> None:
+async def test_update_without_changes_counts_its_row(databases: TestDatabases, tmp_path: Path) -> None:
     async with opened_database(databases.migrated("mysql"), tmp_path) as database:
         count = await database.read(
             lambda data: data.connection.execute(text("UPDATE alembic_version SET version_num = version_num")).rowcount
@@ -151,5 +149,5 @@ async def test_an_update_that_changes_nothing_counts_its_row(databases: TestData
     assert count == 1
 
 
-async def test_no_error_code_means_both_a_lock_and_a_lost_connection() -> None:
+async def test_lock_and_disconnect_error_codes_are_disjoint() -> None:
     assert not {LOCK_WAIT_CODE, DEADLOCK_CODE} & DISCONNECT_CODES

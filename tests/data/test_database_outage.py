@@ -1,4 +1,4 @@
-"""A database server that goes away, freezes and comes back, under one and the same `Database`."""
+"""A database server that stops, freezes and restarts under one ``Database``."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ from tests.support.server import make_settings
 
 pytestmark = pytest.mark.anyio
 TIMEOUT_SECONDS = 3
-"""How long the database may take for an answer; a stall of the disk is no outage."""
+"""The database timeout; long enough that a slow disk does not count as an outage."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def started_server() -> Iterator[MariaDbServer]:
 
 @pytest.fixture
 def mortal_server(started_server: MariaDbServer) -> Iterator[MariaDbServer]:
-    """A server of this module's own, running before and after each test."""
+    """Yield this module's own server, running before and after each test."""
     yield started_server
     if not started_server.running:
         started_server.start()
@@ -42,7 +42,7 @@ async def database(mortal_server: MariaDbServer, tmp_path: Path) -> AsyncIterato
         yield opened
 
 
-async def test_a_stopped_server_is_unavailable_and_works_again_once_it_is_back(
+async def test_stopped_server_is_unavailable_until_it_restarts(
     database: Database, mortal_server: MariaDbServer
 ) -> None:
     tenant = await database.write(add_tenant)
@@ -55,7 +55,7 @@ async def test_a_stopped_server_is_unavailable_and_works_again_once_it_is_back(
     assert_whole(database)
 
 
-async def test_a_server_killed_in_mid_transaction_leaves_nothing_of_it(
+async def test_server_killed_in_mid_transaction_keeps_nothing_of_it(
     database: Database, mortal_server: MariaDbServer
 ) -> None:
     def die(data: Repositories) -> None:
@@ -70,9 +70,7 @@ async def test_a_server_killed_in_mid_transaction_leaves_nothing_of_it(
     assert_whole(database)
 
 
-async def test_a_frozen_server_is_given_up_and_the_pool_is_whole_afterwards(
-    database: Database, mortal_server: MariaDbServer
-) -> None:
+async def test_frozen_server_times_out_and_the_pool_recovers(database: Database, mortal_server: MariaDbServer) -> None:
     await asyncio.gather(*(database.ping() for _ in range(4)))
     mortal_server.freeze()
     ends = await asyncio.gather(*(database.ping() for _ in range(4)), return_exceptions=True)
@@ -83,15 +81,15 @@ async def test_a_frozen_server_is_given_up_and_the_pool_is_whole_afterwards(
     assert_whole(database)
 
 
-async def test_opening_says_that_the_server_cannot_be_reached(mortal_server: MariaDbServer, tmp_path: Path) -> None:
+async def test_opening_an_unreachable_server_raises_unavailable(mortal_server: MariaDbServer, tmp_path: Path) -> None:
     url = mortal_server.create_database()
     mortal_server.stop()
     with pytest.raises(DatabaseUnavailableException):
         await open_database(make_settings(tmp_path, database_url=url))
 
 
-async def test_an_answer_that_came_too_late_is_nobodys(mortal_server: MariaDbServer, tmp_path: Path) -> None:
-    """The driver gives up waiting, the server answers after all: the next caller must not read that."""
+async def test_late_response_is_not_given_to_the_next_caller(mortal_server: MariaDbServer, tmp_path: Path) -> None:
+    """The driver gives up before the server responds; the next caller must not read that response."""
 
     def outwait(data: Repositories) -> None:
         data.connection.execute(text("SELECT 1"))

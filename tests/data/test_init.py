@@ -15,7 +15,7 @@ from tests.support.server import make_settings
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_empty_database_is_opened_ready(databases: TestDatabases, backend: str, tmp_path: Path) -> None:
+async def test_empty_database_is_migrated_when_opened(databases: TestDatabases, backend: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path, database_url=databases.new(backend), database_pool_size=3)
     database = await open_database(settings)
     tenant = await database.write(add_tenant)
@@ -26,13 +26,13 @@ async def test_an_empty_database_is_opened_ready(databases: TestDatabases, backe
     await again.close()
 
 
-async def test_without_a_url_sqlite_is_in_the_data_folder(tmp_path: Path) -> None:
+async def test_default_database_is_sqlite_in_the_data_folder(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     await (await open_database(settings)).close()
     assert (settings.data_dir / "pixyproxy.db").is_file()
 
 
-async def test_a_newer_schema_is_refused(databases: TestDatabases, backend: str, tmp_path: Path) -> None:
+async def test_newer_schema_is_rejected(databases: TestDatabases, backend: str, tmp_path: Path) -> None:
     settings = make_settings(tmp_path, database_url=databases.new(backend))
     await (await open_database(settings)).close()
     with opened_engine(settings.effective_database_url.get_secret_value()) as engine, engine.begin() as connection:
@@ -41,7 +41,7 @@ async def test_a_newer_schema_is_refused(databases: TestDatabases, backend: str,
         await open_database(settings)
 
 
-async def test_a_sqlite_file_that_is_none_is_a_database_exception(tmp_path: Path) -> None:
+async def test_invalid_sqlite_file_raises_pixyproxy_exception(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("these are notes and no database " * 100)
     with pytest.raises(PixyProxyException):
@@ -49,7 +49,7 @@ async def test_a_sqlite_file_that_is_none_is_a_database_exception(tmp_path: Path
 
 
 @pytest.mark.parametrize("part", ["no database", "port", "password"])
-async def test_a_url_that_cannot_work_is_an_exception_of_ours_without_the_password(
+async def test_invalid_url_raises_pixyproxy_exception_without_the_password(
     part: str, mysql_server: MySqlDatabases, tmp_path: Path
 ) -> None:
     urls = {

@@ -1,4 +1,4 @@
-"""Migrations: from nothing to the current schema, by whoever comes first, and never over what they do not know."""
+"""Migrations: from an empty database to the current schema, by one process, and never over an unknown schema."""
 
 import re
 import sqlite3
@@ -49,14 +49,14 @@ def _execute(url: str, statement: str) -> None:
         connection.execute(text(statement))
 
 
-def test_an_empty_database_gets_every_table(databases: TestDatabases, backend: str) -> None:
+def test_empty_database_gets_every_table(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
         assert migrate(engine) is True
         verify_schema(engine)
         assert set(EVERY_TABLE) <= set(inspect(engine).get_table_names())
 
 
-def test_a_second_run_does_nothing_and_keeps_what_is_there(databases: TestDatabases, backend: str) -> None:
+def test_second_run_changes_nothing(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
         migrate(engine)
         with engine.begin() as connection:
@@ -94,7 +94,7 @@ CARRIED = ("images", "generations", "api_keys", "tenants")
 
 
 def _migrate_to(engine: Engine, revision: str) -> None:
-    """The schema of an earlier release, as its own migrations made it."""
+    """Create the schema of an earlier release with its own migrations."""
     config = Config()
     config.set_main_option("script_location", str(SQL / "migrations"))
     with engine.begin() as connection:
@@ -110,7 +110,7 @@ def _rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
         }
 
 
-def test_rows_of_the_first_release_stay_as_they_were(databases: TestDatabases, backend: str) -> None:
+def test_rows_of_the_first_release_are_preserved(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
         _migrate_to(engine, "0001")
         with engine.begin() as connection:
@@ -128,7 +128,7 @@ def test_rows_of_the_first_release_stay_as_they_were(databases: TestDatabases, b
         assert after[table][0].items() >= before[table][0].items()
 
 
-def test_rows_stay_as_they_were_when_signing_keys_move_in(databases: TestDatabases, backend: str) -> None:
+def test_rows_are_preserved_when_the_signing_keys_table_is_added(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
         _migrate_to(engine, "0001")
         with engine.begin() as connection:
@@ -151,12 +151,10 @@ BEGUN_ROWS = """
            '2026-01-02 03:05:04', :upstream, '2026-01-02 03:04:05', '2026-01-02 03:04:06'
       FROM tenants
 """
-"""As a process left it that stopped, or was killed, before the upgrade."""
+"""A row as left by a process that was stopped or killed before the upgrade."""
 
 
-def test_orders_that_waited_and_that_were_called_before_the_queue_was_in_the_table_go_on(
-    databases: TestDatabases, backend: str
-) -> None:
+def test_waiting_and_called_orders_of_an_older_release_continue(databases: TestDatabases, backend: str) -> None:
     statuses = {"accepted": None, "calling": "a", "stored": "a", "unknown": "a"}
     with opened_engine(databases.new(backend)) as engine:
         _migrate_to(engine, "0004")
@@ -176,14 +174,14 @@ def test_orders_that_waited_and_that_were_called_before_the_queue_was_in_the_tab
             assert (waiting.excluded, waiting.version, waiting.follower) == (frozenset(), 0, None)
             (head,) = data.queue.heads()
             assert (head.tenant_id, head.model, head.first_id) == (waiting.tenant_id, "M", waiting.id)
-            # Whoever called it is gone: its outcome is unknown, and it takes no place of an upstream of today's.
+            # The process that called it is dead: its outcome is unknown, and it uses no slot of a current upstream.
             assert data.generations.list_abandoned(at=clock.now(), limit=9) == [called]
             assert data.upstreams.count_places(now=0.0) == {}
             data.budgets.lock("2026-11", tenant_id=waiting.tenant_id)
             assert data.budgets.reserve("2026-11", 1, tenant_id=waiting.tenant_id)
 
 
-def test_what_the_first_release_wrote_is_read_with_nothing_limited(databases: TestDatabases, backend: str) -> None:
+def test_rows_of_the_first_release_are_read_without_limits(databases: TestDatabases, backend: str) -> None:
     with opened_engine(databases.new(backend)) as engine:
         _migrate_to(engine, "0001")
         with engine.begin() as connection:
@@ -207,7 +205,7 @@ def test_what_the_first_release_wrote_is_read_with_nothing_limited(databases: Te
     assert (generation.subject, generation.resolved_at) == (None, None)
 
 
-def test_threads_that_migrate_at_once_make_one_schema(databases: TestDatabases, backend: str) -> None:
+def test_concurrent_threads_migrate_once(databases: TestDatabases, backend: str) -> None:
     url = databases.new(backend)
 
     def migrate_alone(_: int) -> bool:
@@ -220,7 +218,7 @@ def test_threads_that_migrate_at_once_make_one_schema(databases: TestDatabases, 
         assert sorted(threads.map(migrate_alone, range(AT_ONCE))) == [False] * (AT_ONCE - 1) + [True]
 
 
-def test_the_next_in_line_waits_for_the_commit(databases: TestDatabases, backend: str) -> None:
+def test_next_migration_waits_for_the_commit(databases: TestDatabases, backend: str) -> None:
     url = databases.new(backend)
 
     def migrate_alone(_: int) -> bool:
@@ -234,7 +232,7 @@ def test_the_next_in_line_waits_for_the_commit(databases: TestDatabases, backend
         assert sorted(threads.map(migrate_alone, range(2))) == [False, True]
 
 
-def test_processes_that_migrate_at_once_make_one_schema(databases: TestDatabases, backend: str) -> None:
+def test_concurrent_processes_migrate_once(databases: TestDatabases, backend: str) -> None:
     url = databases.new(backend)
     command = [sys.executable, "-c", MIGRATE, url]
     processes = [
@@ -248,14 +246,14 @@ def test_processes_that_migrate_at_once_make_one_schema(databases: TestDatabases
     assert sorted(answers) == [("False\n", "")] * (AT_ONCE - 1) + [("True\n", "")]
 
 
-def test_in_mysql_a_migration_may_take_longer_than_an_answer_for_a_request(databases: TestDatabases) -> None:
+def test_mysql_migration_may_take_longer_than_the_request_timeout(databases: TestDatabases) -> None:
     url = databases.new("mysql")
     name = "CONCAT('pixyproxy_', MD5(DATABASE()))"
     impatient = open_engine(SecretStr(url), pool_size=1, wait_seconds=1, timeout_seconds=1)
     with opened_engine(url) as engine, engine.connect() as other, ThreadPoolExecutor() as threads:
         assert other.execute(text(f"SELECT GET_LOCK({name}, 0)")).scalar() == 1
         migrated = threads.submit(migrate, impatient)
-        # One second longer than the driver would wait for an answer.
+        # One second longer than the driver would wait for a response.
         time.sleep(2)
         other.execute(text(f"SELECT RELEASE_LOCK({name})"))
         assert migrated.result() is True
@@ -277,10 +275,10 @@ def _half_applied(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(_newer, "is at 9999, which .* does not know. Install"), (_half_applied, "0001 stopped half way. Restore")],
+    [(_newer, "is at 9999, which .* does not know. Install"), (_half_applied, "0001 was interrupted. Restore")],
     ids=["newer", "half-applied"],
 )
-def test_a_schema_that_is_not_ours_is_refused_with_what_to_do(
+def test_unusable_schema_is_rejected_with_instructions(
     databases: TestDatabases, backend: str, spoil: Callable[[str], None], words: str
 ) -> None:
     url = databases.new(backend)
@@ -290,7 +288,7 @@ def test_a_schema_that_is_not_ours_is_refused_with_what_to_do(
             migrate(engine)
 
 
-def test_a_newer_schema_is_left_as_it_is(databases: TestDatabases, backend: str) -> None:
+def test_newer_schema_is_unchanged(databases: TestDatabases, backend: str) -> None:
     url = databases.new(backend)
     _newer(url)
     with opened_engine(url) as engine:
@@ -300,17 +298,17 @@ def test_a_newer_schema_is_left_as_it_is(databases: TestDatabases, backend: str)
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
 
 
-def test_a_migration_that_fails_in_mysql_is_told_from_then_on(databases: TestDatabases) -> None:
+def test_failed_mysql_migration_is_reported_afterwards(databases: TestDatabases) -> None:
     url = databases.new("mysql")
     _execute(url, "CREATE TABLE generations (taken INT)")
     with opened_engine(url) as engine:
         with pytest.raises(Exception, match="already exists"):
             migrate(engine)
-        with pytest.raises(SchemaException, match="stopped half way"):
+        with pytest.raises(SchemaException, match="was interrupted"):
             migrate(engine)
 
 
-def test_a_migration_that_fails_in_sqlite_leaves_nothing(databases: TestDatabases) -> None:
+def test_failed_sqlite_migration_leaves_nothing(databases: TestDatabases) -> None:
     url = databases.new("sqlite")
     _execute(url, "CREATE TABLE generations (taken INT)")
     with opened_engine(url) as engine:
@@ -319,7 +317,7 @@ def test_a_migration_that_fails_in_sqlite_leaves_nothing(databases: TestDatabase
         assert inspect(engine).get_table_names() == ["generations"]
 
 
-def test_an_unmigrated_database_does_not_verify(databases: TestDatabases, backend: str) -> None:
+def test_unmigrated_database_fails_verification(databases: TestDatabases, backend: str) -> None:
     with (
         opened_engine(databases.new(backend)) as engine,
         pytest.raises(SchemaException, match=rf"is at nothing, not {SCHEMA_REVISION}. Run `pixyproxy migrate`"),
@@ -327,14 +325,14 @@ def test_an_unmigrated_database_does_not_verify(databases: TestDatabases, backen
         verify_schema(engine)
 
 
-def test_the_revision_in_the_code_is_the_last_migration() -> None:
+def test_revision_in_the_code_is_the_last_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(SQL / "migrations"))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_REVISION]
 
 
 @pytest.mark.parametrize("dialect", ["mysql", "sqlite"])
-def test_the_schema_file_is_current(dialect: str) -> None:
+def test_schema_file_is_current(dialect: str) -> None:
     assert (SQL / f"schema.{dialect}.sql").read_text() == render_schema(dialect)
 
 
@@ -343,7 +341,7 @@ def _sqlite_objects(connection: sqlite3.Connection) -> dict[str, str]:
     return {name: " ".join(sql.split()) for name, sql in rows if name != "pixyproxy_migration"}
 
 
-def test_the_schema_file_makes_what_the_migrations_make_in_sqlite(databases: TestDatabases) -> None:
+def test_schema_file_equals_the_migrations_in_sqlite(databases: TestDatabases) -> None:
     path = databases.migrated("sqlite").removeprefix("sqlite:///")
     loaded, migrated = sqlite3.connect(":memory:"), sqlite3.connect(path)
     loaded.executescript((SQL / "schema.sqlite.sql").read_text())
@@ -359,7 +357,7 @@ def _mysql_tables(url: str) -> list[str]:
     return [re.sub(r"AUTO_INCREMENT=\d+ ", "", definition) for definition in definitions]
 
 
-def test_the_schema_file_makes_what_the_migrations_make_in_mysql(databases: TestDatabases) -> None:
+def test_schema_file_equals_the_migrations_in_mysql(databases: TestDatabases) -> None:
     url = databases.new("mysql")
     lines = (SQL / "schema.mysql.sql").read_text().splitlines()
     statements = "\n".join(line for line in lines if not line.startswith("--")).split(";")

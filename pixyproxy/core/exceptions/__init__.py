@@ -1,31 +1,31 @@
-"""Everything that the data and service layers raise.
+"""The exceptions of the data and service layers.
 
     PixyProxyException
     ├── ConfigurationException                 the server cannot start with these settings
-    ├── AuthenticationException                who is asking cannot be told
+    ├── AuthenticationException                the caller cannot be identified
     │   ├── CredentialMissingException
     │   ├── CredentialInvalidException
-    │   └── IssuerUnavailableException         the keys of a trusted issuer cannot be had
-    ├── ServerBusyException                    too many wait for the same thing
-    ├── TooManyAtOnceException                 one client has too many expensive requests under way
-    ├── TooManyFailuresException               an address or a name has guessed too often
+    │   └── IssuerUnavailableException         the keys of a trusted issuer cannot be fetched
+    ├── ServerBusyException                    too many requests wait for the same resource
+    ├── TooManyAtOnceException                 one client has too many expensive requests running
+    ├── TooManyFailuresException               too many wrong credentials from an address or for a name
     ├── PermissionException                    a known caller lacks a scope
-    │   ├── GrantException                     nobody grants more than they have
+    │   ├── GrantException                     the grant exceeds the caller's own rights
     │   ├── TenantSuspendedException
     │   └── ModelNotAllowedException           the tenant or the key may not use the model
-    ├── OAuthException                         an answer of RFC 6749 §5.2
+    ├── OAuthException                         an error response of RFC 6749 §5.2
     │   ├── OAuthRequestException              invalid_request
     │   ├── OAuthClientException               invalid_client
     │   ├── OAuthGrantException                invalid_grant
     │   ├── OAuthGrantTypeException            unsupported_grant_type
     │   ├── OAuthUnauthorizedException         unauthorized_client
     │   └── OAuthScopeException                invalid_scope
-    ├── InvalidRequestException                a model did not survive revalidation
+    ├── InvalidRequestException                a model failed revalidation
     │   └── InvalidCursorException
     ├── TenantException
     │   ├── TenantNotFoundException
     │   ├── TenantExistsException
-    │   └── OwnTenantException                 an operator would shut themselves out
+    │   └── OwnTenantException                 an operator would lock themselves out
     ├── ApiKeyException
     │   ├── ApiKeyNotFoundException
     │   ├── ApiKeyRevokedException
@@ -36,51 +36,51 @@
     │   └── UserLimitException
     ├── WebhookException
     │   ├── WebhookNotFoundException
-    │   ├── WebhookTargetException             an address that the server must not, or cannot, call
+    │   ├── WebhookTargetException             an address that the server must not or cannot call
     │   └── WebhookLimitException
-    ├── DatabaseException                      the database answered with something unforeseen
-    │   ├── DatabaseUnavailableException       it cannot be reached, or broke off
-    │   ├── DatabaseBusyException              no slot, or a lock, in the time allowed
-    │   ├── SearchTimeoutException             a search that would take too long
-    │   ├── SignInUnrecordedException          a failed sign-in, and no way to write it down
+    ├── DatabaseException                      an unexpected database error
+    │   ├── DatabaseUnavailableException       it cannot be reached, or the connection was lost
+    │   ├── DatabaseBusyException              no slot or lock within the time limit
+    │   ├── SearchTimeoutException             a search exceeded its time limit
+    │   ├── SignInUnrecordedException          a failed sign-in could not be recorded
     │   └── SchemaException                    newer, half-applied or foreign schema
     └── ImageException
-        ├── ImageNotFoundException             absent, or not visible to the caller: never told apart
-        ├── ImagePromptException               the prompt, or what came with it, is not acceptable
-        │   └── InputPictureException          a picture to be edited is none, or not the caller's
+        ├── ImageNotFoundException             absent or not visible to the caller, indistinguishably
+        ├── ImagePromptException               the prompt or an option is not acceptable
+        │   └── InputPictureException          an input picture is invalid or not the caller's
         ├── ImageStorageException              the picture store failed
         │   ├── StorageFullException
-        │   └── PictureMissingException        details exist, their file does not
-        └── ImageGenerationException           no picture came of it
-            ├── BudgetUnpricedException        a budget, and no price to keep it by
-            ├── BudgetExceededException        what is left of the month's budget is not enough
-            ├── ImageLimitException            more pictures at once than the limit of a minute has left
-            ├── QueueFullException             too many of the tenant wait already
-            ├── QueueTimeoutException          no upstream had a place in time
+        │   └── PictureMissingException        the image exists, its file does not
+        └── ImageGenerationException           the generation yielded no picture
+            ├── BudgetUnpricedException        a budget is set, but the model has no price
+            ├── BudgetExceededException        the rest of the month's budget is not enough
+            ├── ImageLimitException            more pictures than the rest of the minute's limit
+            ├── QueueFullException             too many orders of the tenant are waiting
+            ├── QueueTimeoutException          no upstream had a free slot in time
             ├── ModelUnknownException          no upstream offers the model
-            ├── GenerationNotFoundException    absent, or not the caller's
-            ├── GenerationResolvedException    there is nothing to resolve any more
-            ├── PromptRefusedException         the upstream said no to the request (4xx)
-            ├── UpstreamCredentialException    the upstream refuses our own key
-            ├── UpstreamFundsException         our account with the upstream has no credit left
-            ├── UpstreamAddressException       nothing is at the upstream's base URL
-            ├── UpstreamBusyException          the upstream's rate limit is used up (429)
-            ├── UpstreamErrorException         the upstream said that it failed (5xx)
+            ├── GenerationNotFoundException    absent or not the caller's
+            ├── GenerationResolvedException    its outcome is already known
+            ├── PromptRefusedException         the upstream refused the request (4xx)
+            ├── UpstreamCredentialException    the upstream refuses PixyProxy's own key
+            ├── UpstreamFundsException         PixyProxy's account with the upstream has no credit
+            ├── UpstreamAddressException       no Images API at the upstream's base URL
+            ├── UpstreamBusyException          the upstream's rate limit is exhausted (429)
+            ├── UpstreamErrorException         the upstream reported a failure (5xx)
             ├── UpstreamUnreachableException   no connection: the upstream did nothing
-            ├── UpstreamAnswerException        a whole answer, but no picture in it
-            │   └── PictureUnusableException   a picture in it that cannot be stored; the answer is kept
-            ├── UpstreamSilentException        cut off: it may have done the work
-            │   └── UpstreamTimeoutException   out of time: likewise
-            ├── GenerationInFlightException    the same Idempotency-Key is being worked on, or it has begun
-            ├── GenerationUnknownException     the same Idempotency-Key ended without a known outcome
-            ├── GenerationCancelledException   its client cancelled it while it waited
-            ├── GenerationDeletedException     the picture made under this key was deleted since
-            ├── IdempotencyMismatchException   the same Idempotency-Key with another request
-            └── RecordPendingException         the picture is safe, its record waits for the database
+            ├── UpstreamAnswerException        a complete answer without a picture
+            │   └── PictureUnusableException   a picture that cannot be stored; the answer is retained
+            ├── UpstreamSilentException        connection lost: it may have done the work
+            │   └── UpstreamTimeoutException   timed out: it may have done the work
+            ├── GenerationInFlightException    a request with this Idempotency-Key is running
+            ├── GenerationUnknownException     a request with this key has an unknown outcome
+            ├── GenerationCancelledException   cancelled by its client while it waited
+            ├── GenerationDeletedException     the picture made with this key was deleted
+            ├── IdempotencyMismatchException   the Idempotency-Key was used with another request
+            └── RecordPendingException         the picture is safe but not recorded yet
 
-Each class has a stable ``code`` for programs and a message that is safe to show to a client: no upstream
-text, SQL or path. None of them knows HTTP; ``web/errors.py`` maps them. The modules are by theme, and this
-one has all of them: import from here.
+Each class has a stable ``code`` for programs and a message that is safe to show to clients: no upstream
+text, SQL or path. None knows HTTP; ``web/errors.py`` maps them. Modules are grouped by topic; import all of
+them from here.
 """
 
 from pixyproxy.core.exceptions.access import (

@@ -1,87 +1,87 @@
-"""Tenants, their keys and their users."""
+"""Exceptions about tenants, API keys and users."""
 
 from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class TenantException(PixyProxyException):
-    """Something about a tenant."""
+    """An error about a tenant."""
 
     code = "tenant_error"
-    default_message = "The tenant cannot be used that way."
+    default_message = "This action is not possible with this tenant."
 
 
 class TenantNotFoundException(TenantException):
-    """There is no such tenant."""
+    """The tenant does not exist."""
 
     code = "tenant_not_found"
     default_message = "There is no such tenant."
 
 
 class TenantExistsException(TenantException):
-    """The name is taken."""
+    """The tenant's name is taken."""
 
     code = "tenant_exists"
-    default_message = "A tenant of this name exists already. Choose another name."
+    default_message = "A tenant with this name already exists. Choose another name."
 
 
 class OwnTenantException(TenantException):
-    """Suspending or deleting the tenant of the acting credential would leave nobody to undo it."""
+    """A credential cannot suspend or delete its own tenant: the action could not be undone with it."""
 
     code = "tenant_own"
-    default_message = "This credential belongs to the tenant itself. Use one of another tenant."
+    default_message = "A credential cannot suspend or delete its own tenant. Use a credential of another tenant."
 
 
 class ApiKeyException(PixyProxyException):
-    """Something about an API key."""
+    """An error about an API key."""
 
     code = "api_key_error"
-    default_message = "The API key cannot be used that way."
+    default_message = "This action is not possible with this API key."
 
 
 class ApiKeyNotFoundException(ApiKeyException):
-    """There is no such API key in this tenant."""
+    """The tenant has no such API key."""
 
     code = "api_key_not_found"
     default_message = "There is no such API key."
 
 
 class ApiKeyRevokedException(ApiKeyException):
-    """A revoked key cannot be brought back by rotating it."""
+    """A revoked or expired key cannot be rotated."""
 
     code = "api_key_revoked"
-    default_message = "This API key is revoked or expired. Make a new one."
+    default_message = "This API key is revoked or expired. Create a new one."
 
 
 class ApiKeyLimitException(ApiKeyException):
-    """The tenant has as many API keys as it may have."""
+    """The tenant has the maximum number of API keys."""
 
     code = "api_key_limit"
-    default_message = "This tenant has as many API keys as it may have. Revoke one first."
+    default_message = "This tenant has reached its maximum number of API keys. Revoke one first."
 
 
 class UserException(PixyProxyException):
-    """Something about a user."""
+    """An error about a user."""
 
     code = "user_error"
-    default_message = "The user cannot be used that way."
+    default_message = "This action is not possible with this user."
 
 
 class UserNotFoundException(UserException):
-    """There is no such user in this tenant."""
+    """The tenant has no such user."""
 
     code = "user_not_found"
     default_message = "There is no such user."
 
 
 class UserExistsException(UserException):
-    """The name is taken, on this server."""
+    """The user name is taken on this server."""
 
     code = "user_exists"
     default_message = "This user name is taken. Choose another."
 
 
 class UserLimitException(UserException):
-    """The tenant has as many users as it may have."""
+    """The tenant has the maximum number of users."""
 
     code = "user_limit"
-    default_message = "This tenant has as many users as it may have. Delete one first."
+    default_message = "This tenant has reached its maximum number of users. Delete one first."

@@ -1,13 +1,15 @@
-"""The root, and what is about the server itself."""
+"""The root exception, and errors of the server itself."""
 
 from typing import ClassVar
 
 
 class PixyProxyException(Exception):
-    """The root. ``context`` holds further facts that are safe to show, such as a GUID."""
+    """The root exception. ``context`` holds further facts that are safe to show, such as a GUID."""
 
     code: ClassVar[str] = "internal_error"
-    default_message: ClassVar[str] = "Something went wrong inside PixyProxy. The request id names it in the log."
+    default_message: ClassVar[str] = (
+        "An internal error occurred in PixyProxy. Report it with the request id, which identifies it in the log."
+    )
     retry_after_seconds: int | None = None
 
     def __init__(
@@ -25,23 +27,23 @@ class PixyProxyException(Exception):
 
 
 class ConfigurationException(PixyProxyException):
-    """The settings cannot work; the message says which and how to mend it."""
+    """The settings are invalid; the message says which and how to correct it."""
 
     code = "configuration_invalid"
-    default_message = "A setting is wrong. Run `pixyproxy doctor`."
+    default_message = "A setting is invalid. Run `pixyproxy doctor`."
 
 
 class ServerBusyException(PixyProxyException):
-    """The wait for one of a few places ran out."""
+    """The wait for a limited resource timed out."""
 
     code = "server_busy"
-    default_message = "Too many requests wait for the same thing just now. Try again shortly."
+    default_message = "The server is busy: too many requests wait for the same resource. Try again shortly."
     retry_after_seconds = 2
 
 
 class TooManyAtOnceException(PixyProxyException):
-    """One client has more requests of an expensive kind under way than it may have."""
+    """One client has too many expensive requests running."""
 
     code = "too_many_at_once"
-    default_message = "Too many requests of this kind are under way for you. Wait for their answers first."
+    default_message = "Too many of your requests of this kind are running. Wait for their responses first."
     retry_after_seconds = 1

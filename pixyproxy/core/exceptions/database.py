@@ -1,46 +1,48 @@
-"""The database."""
+"""Exceptions of the database."""
 
 from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class DatabaseException(PixyProxyException):
-    """An error of the database that no rule foresees. ``in_doubt``: it may have been done all the same."""
+    """An unexpected database error. If ``in_doubt``, the transaction may have been committed."""
 
     in_doubt = False
     code = "database_error"
-    default_message = "The database answered with an error. The request id names it in the log."
+    default_message = (
+        "An unexpected database error occurred. Report it with the request id, which identifies it in the log."
+    )
 
 
 class DatabaseUnavailableException(DatabaseException):
-    """The database cannot be reached. What was asked for was not done."""
+    """The database cannot be reached. Nothing was changed."""
 
     code = "database_unavailable"
-    default_message = "The database cannot be reached just now. Nothing was changed; try again shortly."
+    default_message = "The database cannot be reached at the moment. Nothing was changed. Try again shortly."
     retry_after_seconds = 5
 
 
 class DatabaseBusyException(DatabaseException):
-    """The wait for a connection or a lock ran out. What was asked for was not done."""
+    """The wait for a connection or a lock timed out. Nothing was changed."""
 
     code = "database_busy"
-    default_message = "The database is too busy just now. Nothing was changed; try again shortly."
+    default_message = "The database is too busy at the moment. Nothing was changed. Try again shortly."
     retry_after_seconds = 1
 
 
 class SearchTimeoutException(DatabaseException):
-    """A search took longer than searches may; the same one would again."""
+    """A search exceeded its time limit; the same search would again."""
 
     code = "search_timeout"
     default_message = (
-        "This search takes too long and was ended. Use words that more pictures have, or search your own (`mine`)."
+        "This search took too long and was aborted. Use more common words, or search only your own images (`mine`)."
     )
 
 
 class SignInUnrecordedException(DatabaseException):
-    """A failed sign-in could not be written to the audit log, so it is not even told that it failed."""
+    """A failed sign-in could not be written to the audit log, so its result is not revealed."""
 
     code = "sign_in_unrecorded"
-    default_message = "The sign-in could not be written down, so it is not answered. Try again shortly."
+    default_message = "The sign-in could not be recorded in the audit log, so it was not completed. Try again shortly."
     retry_after_seconds = 5
 
 

@@ -1,35 +1,35 @@
-"""Images and the store of their pictures."""
+"""Exceptions about images and the picture store."""
 
 from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class ImageException(PixyProxyException):
-    """Something about an image."""
+    """An error about an image."""
 
     code = "image_error"
-    default_message = "The image cannot be used that way."
+    default_message = "This action is not possible with this image."
 
 
 class ImageNotFoundException(ImageException):
-    """No image of that GUID is visible to the caller."""
+    """No image with this GUID is visible to the caller."""
 
     code = "image_not_found"
     default_message = "There is no image with this GUID."
 
 
 class ImagePromptException(ImageException):
-    """The prompt, or an option that came with it, is not acceptable."""
+    """The prompt or an option is not acceptable."""
 
     code = "invalid_prompt"
     default_message = "The prompt is not acceptable."
 
 
 class InputPictureException(ImagePromptException):
-    """A picture that came with the order, or the image that it names, cannot be used."""
+    """An input picture, or the image that the order names as one, cannot be used."""
 
     code = "invalid_input_picture"
     default_message = (
-        "A picture to be edited cannot be used: send PNG, JPEG, WebP or GIF files, or GUIDs of images of this tenant."
+        "An input picture cannot be used. Send PNG, JPEG, WebP or GIF files, or GUIDs of images of this tenant."
     )
 
 
@@ -37,20 +37,20 @@ class ImageStorageException(ImageException):
     """The picture store failed."""
 
     code = "storage_failed"
-    default_message = "The picture store cannot be used just now. Try again shortly."
+    default_message = "The picture store cannot be used at the moment. Try again shortly."
     retry_after_seconds: int | None = 30
 
 
 class StorageFullException(ImageStorageException):
-    """No room is left for a picture."""
+    """The picture store has no space left."""
 
     code = "storage_full"
-    default_message = "The picture store is full. Its operator must make room before pictures can be made."
+    default_message = "The picture store is full. The operator must free space before pictures can be made."
 
 
 class PictureMissingException(ImageStorageException):
-    """The details are there, the file is not: an operator has to restore it."""
+    """The image exists, but its file does not; an operator must restore it."""
 
     code = "picture_missing"
-    default_message = "The file of this picture is missing. Its operator must restore it from a backup."
+    default_message = "The file of this picture is missing. The operator must restore it from a backup."
     retry_after_seconds = None

@@ -1,13 +1,13 @@
-"""What the token endpoint refuses (RFC 6749 §5.2)."""
+"""Errors of the token endpoint (RFC 6749 §5.2)."""
 
 from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class OAuthException(PixyProxyException):
-    """A request that the token endpoint refuses (RFC 6749 §5.2); ``code`` is the standard's own."""
+    """The token endpoint refused the request (RFC 6749 §5.2); ``code`` is the standard's."""
 
     code = "invalid_request"
-    default_message = "The request is not one that the token endpoint understands."
+    default_message = "The token request is not valid: a parameter is missing, repeated or malformed."
 
 
 class OAuthRequestException(OAuthException):
@@ -15,35 +15,35 @@ class OAuthRequestException(OAuthException):
 
 
 class OAuthClientException(OAuthException):
-    """The client's id and secret are wrong, or missing where they are needed."""
+    """The client's id or secret is wrong, or missing where required."""
 
     code = "invalid_client"
-    default_message = "The client is not known or its secret is wrong. Send a key id and the key's secret."
+    default_message = "The client is unknown or its secret is wrong. Send a key id and the key's secret."
 
 
 class OAuthGrantException(OAuthException):
-    """Wrong user name or password, or a refresh token that is no longer good."""
+    """The user name, password or refresh token is not valid."""
 
     code = "invalid_grant"
     default_message = "The user name, the password or the refresh token is not valid."
 
 
 class OAuthGrantTypeException(OAuthException):
-    """A grant that this server does not know."""
+    """The server does not support the grant type."""
 
     code = "unsupported_grant_type"
     default_message = "grant_type must be password, client_credentials or refresh_token."
 
 
 class OAuthUnauthorizedException(OAuthException):
-    """The grant is switched off."""
+    """The grant is disabled."""
 
     code = "unauthorized_client"
-    default_message = "Signing in with a password is switched off on this server."
+    default_message = "Signing in with a password is disabled on this server."
 
 
 class OAuthScopeException(OAuthException):
-    """A scope that does not exist, or that the client or user does not have."""
+    """The scope is unknown, or the client or user does not have it."""
 
     code = "invalid_scope"
-    default_message = "The scope is unknown, or more than this user or key may have."
+    default_message = "The scope is unknown or exceeds the rights of this user or key."

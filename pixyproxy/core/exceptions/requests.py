@@ -1,17 +1,17 @@
-"""What a request has wrong before anything is decided about it."""
+"""Exceptions about invalid requests."""
 
 from pixyproxy.core.exceptions.base import PixyProxyException
 
 
 class InvalidRequestException(PixyProxyException):
-    """A model that reached the service layer is not valid."""
+    """A model in the service layer is not valid."""
 
     code = "invalid_request"
     default_message = "The request is not valid."
 
 
 class InvalidCursorException(InvalidRequestException):
-    """A cursor that was altered, is not ours, or belongs to another filter."""
+    """The cursor was altered, was not issued here, or belongs to another filter."""
 
     code = "invalid_cursor"
     default_message = "This cursor is not valid for this filter. Start again without `cursor`."

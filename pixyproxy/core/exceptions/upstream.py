@@ -1,10 +1,10 @@
-"""Orders that gave no picture for what an upstream said, or did not say."""
+"""Generations without a picture because of the upstream's answer, or because there was none."""
 
 from pixyproxy.core.exceptions.generation import ImageGenerationException
 
 
 class PromptRefusedException(ImageGenerationException):
-    """The upstream refused the request itself; the same request will be refused again."""
+    """The upstream refused the request; it would refuse the same request again."""
 
     code = "prompt_refused"
     default_message = (
@@ -13,17 +13,17 @@ class PromptRefusedException(ImageGenerationException):
 
 
 class UpstreamCredentialException(ImageGenerationException):
-    """The upstream does not accept PixyProxy's own key, or the key may not use the model."""
+    """The upstream refuses PixyProxy's own key, or the key may not use the model."""
 
     code = "upstream_credential_refused"
     default_message = (
-        "The image service refuses PixyProxy's own credential. Nothing was bought. "
-        "The operator must check OPENAI_API_KEY, or its api_key in PIXYPROXY_UPSTREAMS, and what it may use."
+        "The image service refuses PixyProxy's own credential. Nothing was bought. The operator must check "
+        "OPENAI_API_KEY, or the upstream's api_key in PIXYPROXY_UPSTREAMS, and what the key may use."
     )
 
 
 class UpstreamFundsException(ImageGenerationException):
-    """The account with the upstream has no money or credit left, or is suspended for it."""
+    """PixyProxy's account with the upstream has no credit left or is suspended."""
 
     code = "upstream_out_of_funds"
     default_message = (
@@ -33,28 +33,28 @@ class UpstreamFundsException(ImageGenerationException):
 
 
 class UpstreamAddressException(ImageGenerationException):
-    """The upstream has nothing at the URL that it was asked at, so its base URL is wrong."""
+    """The upstream has no Images API at its base URL, so the URL is wrong."""
 
     code = "upstream_address_wrong"
     default_message = (
-        "The image service has no Images API at its configured address. Nothing was bought. "
-        "The operator must check OPENAI_BASE_URL, or its base_url in PIXYPROXY_UPSTREAMS: most end in /v1."
+        "The image service has no Images API at its configured address. Nothing was bought. The operator must check "
+        "OPENAI_BASE_URL, or the upstream's base_url in PIXYPROXY_UPSTREAMS: most end in /v1."
     )
 
 
 class UpstreamBusyException(ImageGenerationException):
-    """The upstream's rate limit is used up."""
+    """The upstream's rate limit is exhausted."""
 
     code = "upstream_busy"
-    default_message = "The image service is at its limit. Nothing was bought. Try again later."
+    default_message = "The image service has reached its rate limit. Nothing was bought. Try again later."
     retry_after_seconds = 20
 
 
 class UpstreamErrorException(ImageGenerationException):
-    """The upstream reported a failure of its own."""
+    """The upstream reported an internal failure."""
 
     code = "upstream_failed"
-    default_message = "The image service reported a failure of its own. No picture came of it. Try again shortly."
+    default_message = "The image service reported an internal failure. No picture was made. Try again shortly."
 
 
 class UpstreamUnreachableException(ImageGenerationException):
@@ -66,11 +66,11 @@ class UpstreamUnreachableException(ImageGenerationException):
 
 
 class UpstreamAnswerException(ImageGenerationException):
-    """The upstream answered in full, but without a picture. It is not asked again; nothing is charged here."""
+    """The upstream's answer is complete but holds no picture. It is not called again; nothing is charged here."""
 
     code = "upstream_answer_invalid"
     default_message = (
-        "The image service answered with something that is no picture. Nothing was stored or charged. "
+        "The answer of the image service holds no picture. Nothing was stored or charged. "
         "Use a new Idempotency-Key, or none, to try again."
     )
 
@@ -78,32 +78,32 @@ class UpstreamAnswerException(ImageGenerationException):
 class PictureUnusableException(UpstreamAnswerException):
     """The upstream sent a picture that cannot be stored: not PNG, JPEG, WebP or GIF, too large, or not readable.
 
-    It was probably paid for, so the outcome is unknown and the answer is kept for the operator.
+    It was probably paid for, so the outcome is unknown and the answer is retained for the operator.
     """
 
     code = "upstream_picture_unusable"
     default_message = (
         "The image service sent something that cannot be stored as a picture: not PNG, JPEG, WebP or GIF, too large, "
-        "or not readable. It is kept for the operator, and what it may cost stays reserved until they decide. "
+        "or not readable. It is retained for the operator, and its possible cost stays reserved until they decide. "
         "Repeating the request may buy the same again."
     )
 
 
 class UpstreamSilentException(ImageGenerationException):
-    """Cut off after the request was sent: whether it was paid for cannot be known."""
+    """The connection was lost after the request was sent, so it may have been paid for."""
 
     code = "upstream_silent"
     default_message = (
-        "The image service broke off, so it may have done the work. "
-        "It was not asked again, and nothing was stored. Repeating the request may buy a second picture."
+        "The image service closed the connection early, so it may have done the work. "
+        "It was not called again, and nothing was stored. Repeating the request may buy a second picture."
     )
 
 
 class UpstreamTimeoutException(UpstreamSilentException):
-    """Out of time after the request was sent: whether it was paid for cannot be known."""
+    """The call timed out after the request was sent, so it may have been paid for."""
 
     code = "upstream_timeout"
     default_message = (
         "The image service took too long, so it may still do the work. "
-        "It was not asked again, and nothing was stored. Repeating the request may buy a second picture."
+        "It was not called again, and nothing was stored. Repeating the request may buy a second picture."
     )

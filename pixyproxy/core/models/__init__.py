@@ -1,1 +1,1 @@
-"""The frozen pydantic models that travel between the layers, one module an aggregate."""
+"""Frozen pydantic models passed between the layers, one module per aggregate."""

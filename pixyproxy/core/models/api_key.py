@@ -1,4 +1,4 @@
-"""API keys: the credentials that machines carry."""
+"""API keys: credentials for machines."""
 
 from datetime import datetime
 from typing import Annotated, NewType
@@ -13,41 +13,41 @@ ApiKeyGuid = NewType("ApiKeyGuid", str)
 
 DEFAULT_SCOPES = frozenset({Scope.IMAGE_READ, Scope.IMAGE_GENERATE, Scope.IMAGE_MANAGE})
 MOST_KEYS = 1000
-"""Of a tenant, that are neither revoked nor expired."""
+"""The most keys of a tenant that are neither revoked nor expired."""
 GRACE_SECONDS = 86_400
-"""How long a rotated key's former secret goes on working, unless the caller says otherwise: a day."""
+"""How long the former secret of a rotated key stays valid by default: a day."""
 
 
 class NewApiKey(FrozenModel):
-    """What is asked for in a new key."""
+    """The request for a new API key."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "website", "scopes": ["image:read", "image:generate"]}]}
     )
 
-    name: DisplayName = Field(description="What the key is for.")
+    name: DisplayName = Field(description="The purpose of the key.")
     scopes: Annotated[frozenset[Scope], Field(min_length=1, fail_fast=True), UNIQUE] = Field(
-        default=DEFAULT_SCOPES, description="What it may do; no more than the credential that makes it."
+        default=DEFAULT_SCOPES, description="What the key may do; at most what the creating credential may do."
     )
-    expires_at: Moment | None = Field(default=None, description="None: it does not expire.")
-    allowed_models: AllowedModels | None = Field(default=None, description="None: whatever its tenant may use.")
+    expires_at: Moment | None = Field(default=None, description="None: the key does not expire.")
+    allowed_models: AllowedModels | None = Field(default=None, description="None: all models of its tenant.")
     images_per_minute: ImagesPerMinute | None = Field(
-        default=None, description="A limit of its own, beside its tenant's."
+        default=None, description="The key's own limit, in addition to its tenant's."
     )
 
 
 class Rotation(FrozenModel):
-    """How a key is to be rotated."""
+    """The request to rotate an API key."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"grace_seconds": 3600}]})
 
     grace_seconds: Annotated[int, Field(ge=0, le=30 * 86_400), REFUSE_COERCION] = Field(
-        default=GRACE_SECONDS, description="How long the former secret goes on working."
+        default=GRACE_SECONDS, description="How long the former secret stays valid."
     )
 
 
 class ApiKeyDetail(FrozenModel):
-    """An API key as it is listed; it identifies the key without helping to use it."""
+    """An API key in a list: identifies the key without its secret."""
 
     guid: ApiKeyGuid
     key_id: str
@@ -67,9 +67,9 @@ class ApiKeyDetail(FrozenModel):
 
 
 class StoredApiKey(ApiKeyDetail):
-    """An API key as the database knows it: SHA-256 digests (64 hex digits) of its secrets, never a secret.
+    """An API key row, with SHA-256 digests (64 hex digits) of its secrets, never a secret.
 
-    ``former_sha256`` is the secret before the last rotation; it counts until ``former_secret_until``.
+    ``former_sha256`` is the digest of the secret before the last rotation, valid until ``former_secret_until``.
     """
 
     tenant_id: TenantId
@@ -78,13 +78,13 @@ class StoredApiKey(ApiKeyDetail):
 
 
 class IssuedApiKey(FrozenModel):
-    """A new API key, or a rotated one; the only time that its secret is seen."""
+    """A new or rotated API key. Its secret is available only here."""
 
     detail: ApiKeyDetail
     api_key: SecretStr
 
 
 class ApiKeyWithSecret(ApiKeyDetail):
-    """The answer that shows a secret, once."""
+    """The response that shows an API key's secret, once."""
 
     api_key: str

@@ -1,4 +1,4 @@
-"""The audit log: who did what, to what, from where."""
+"""The audit log: actor, action, target and origin."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +9,7 @@ from pixyproxy.core.models.tenant import TenantGuid
 
 
 class AuditAction(StrEnum):
-    """What was done."""
+    """The recorded actions."""
 
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
@@ -22,10 +22,10 @@ class AuditAction(StrEnum):
     USER_DELETED = "user.deleted"
     SIGNED_IN = "sign_in.succeeded"
     SIGN_IN_FAILED = "sign_in.failed"
-    TOKEN_ISSUED = "token.issued"  # noqa: S105  (an act, no secret)
-    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105  (likewise)
-    TOKEN_REUSED = "token.reused"  # noqa: S105  (likewise)
-    TOKEN_REVOKED = "token.revoked"  # noqa: S105  (likewise)
+    TOKEN_ISSUED = "token.issued"  # noqa: S105  (an action, not a secret)
+    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105  (an action, not a secret)
+    TOKEN_REUSED = "token.reused"  # noqa: S105  (an action, not a secret)
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105  (an action, not a secret)
     SIGNING_KEYS_ROTATED = "signing_keys.rotated"
     SIGNING_KEYS_RESEALED = "signing_keys.resealed"
     SCOPE_REFUSED = "scope.refused"
@@ -36,10 +36,10 @@ class AuditAction(StrEnum):
 
 
 class NewAuditEntry(FrozenModel):
-    """An act that is about to be written down.
+    """An administrator action that is about to be recorded.
 
-    ``tenant_guid`` is the tenant that it concerns (None: the server), ``target`` the GUID of what it was done to,
-    ``address`` the client's, ``details`` further facts, none of them secret. Both hold after what they name is gone.
+    ``tenant_guid`` is the tenant concerned (None: the server), ``target`` the GUID of the object, ``address`` the
+    client's, ``details`` further facts without secrets. Both GUIDs stay valid after the objects are deleted.
     """
 
     at: datetime
@@ -55,10 +55,10 @@ class NewAuditEntry(FrozenModel):
 
 
 class AuditEntry(NewAuditEntry):
-    """A row of the audit log. ``sequence`` counts from 1 without a gap.
+    """A row of the audit log. ``sequence`` counts from 1 without gaps.
 
-    ``entry_sha256`` (64 hex digits) is the digest of all else in the row, ``previous_sha256`` among it, which is
-    the row before's.
+    ``entry_sha256`` (64 hex digits) is the digest of the rest of the row, including ``previous_sha256``, the digest of
+    the row before.
     """
 
     sequence: int
@@ -67,7 +67,7 @@ class AuditEntry(NewAuditEntry):
 
 
 class AuditFilter(FrozenModel):
-    """Which entries to list."""
+    """The filter of a list of audit entries."""
 
     action: AuditAction | None = None
     actor: str | None = None

@@ -1,4 +1,4 @@
-"""The configuration that every model shares."""
+"""The configuration shared by all models."""
 
 import re
 from datetime import UTC, date, datetime
@@ -8,31 +8,31 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 
 class FrozenModel(BaseModel):
-    """Immutable, and strict about its fields: an unknown one is an error, never ignored."""
+    """An immutable model that rejects unknown fields."""
 
-    # What a model refuses may be a secret, and an error that nobody foresaw is logged.
+    # A rejected value may be a secret, and unexpected errors are logged.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _refuse_coercion(value: object) -> object:
     if isinstance(value, bool | str):
         problem = "must be a number"
-        raise ValueError(problem)  # noqa: TRY004  (pydantic takes a ValueError for a validation error)
+        raise ValueError(problem)  # noqa: TRY004  (pydantic turns a ValueError into a validation error)
     return value
 
 
 def _refuse_duplicates(value: object) -> object:
     if isinstance(value, list | tuple) and len(set(map(str, value))) < len(value):
-        problem = "must not name anything twice"
+        problem = "must not contain duplicates"
         raise ValueError(problem)
     return value
 
 
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 REFUSE_COERCION = BeforeValidator(_refuse_coercion)
-"""A number in JSON is a number: pydantic alone would take ``"80"`` for 80 and ``false`` for 0."""
+"""Accept only JSON numbers: pydantic alone would accept ``"80"`` as 80 and ``false`` as 0."""
 UNIQUE = BeforeValidator(_refuse_duplicates)
-"""A set in JSON is a list of different things."""
+"""Reject duplicates in a JSON list that becomes a set."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -44,14 +44,14 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _refuse_timestamp(value: object) -> object:
-    """A time is written as RFC 3339 says: pydantic alone would take ``0`` for the first second of 1970."""
+    """Require RFC 3339: pydantic alone would accept ``0`` as the first second of 1970."""
     if not isinstance(value, date) and not (isinstance(value, str) and DATE.match(value)):
-        problem = "must be written as in RFC 3339: 2026-11-21, or 2026-11-21T09:15:02Z"
+        problem = "must be in RFC 3339 format, such as 2026-11-21 or 2026-11-21T09:15:02Z"
         raise ValueError(problem)
     return value
 
 
 Day = Annotated[date, BeforeValidator(_refuse_timestamp)]
-"""A day that a client sends."""
+"""A date sent by a client."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_timestamp), AfterValidator(_in_utc)]
-"""A time that a client sends: with its offset, kept in UTC to the second."""
+"""A time sent by a client, with an offset; stored in UTC, in whole seconds."""

@@ -1,4 +1,4 @@
-"""Budgets: what a tenant may spend in a month."""
+"""Monthly budgets of tenants."""
 
 from datetime import datetime
 
@@ -7,21 +7,21 @@ from pydantic import Field
 from pixyproxy.core.models.base import FrozenModel
 
 MICRO = 1_000_000
-"""Micro-dollars to the dollar: money is whole micro-dollars wherever it is counted."""
+"""Micro-dollars per dollar: money is always counted in whole micro-dollars."""
 
 
 def month_of(moment: datetime) -> str:
-    """The month (UTC) whose budget a moment falls into: ``2026-11``."""
+    """Return the month (UTC) whose budget applies, such as ``2026-11``."""
     return f"{moment:%Y-%m}"
 
 
 def usd(micro_usd: int | None) -> float | None:
-    """Micro-dollars as dollars, to be shown."""
+    """Convert micro-dollars to dollars for display."""
     return None if micro_usd is None else micro_usd / MICRO
 
 
 class Spending(FrozenModel):
-    """What a tenant has reserved and spent of a month's budget, in micro-dollars."""
+    """The reserved and spent amounts of a tenant's month, in micro-dollars."""
 
     month: str
     reserved_micro_usd: int = 0
@@ -34,5 +34,5 @@ class BudgetDetail(FrozenModel):
     month: str = Field(examples=["2026-11"])
     limit_usd: float | None
     spent_usd: float
-    reserved_usd: float = Field(description="Held for what is under way, or ended without a known outcome.")
+    reserved_usd: float = Field(description="Reserved for generations that are running or whose outcome is unknown.")
     left_usd: float | None

@@ -1,4 +1,4 @@
-"""Generations: the truth about one logical request for pictures."""
+"""Generations: the authoritative state of one logical request for pictures."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -15,33 +15,33 @@ from pixyproxy.core.models.upstream import UpstreamId
 
 GenerationGuid = NewType("GenerationGuid", str)
 ProcessGuid = NewType("ProcessGuid", str)
-"""Names a process for as long as it runs, as the one that works on a generation."""
+"""Identifies a running process as the executor of a generation."""
 
 
 class GenerationStatus(StrEnum):
-    """Where a generation stands; the last four are final, but for what is found out about an unknown one later."""
+    """The status of a generation. The last four are final, except that an unknown one may be resolved later."""
 
     ACCEPTED = "accepted"
-    """Claimed, reserved, and waiting for a place at an upstream; no upstream has done anything for it."""
+    """Claimed, reserved and waiting for a slot; no upstream has done anything for it."""
     CALLING = "calling"
-    """The upstream has been, or is about to be, asked."""
+    """The upstream has been called or is about to be."""
     STORED = "stored"
     """The pictures and their records are durable."""
     FAILED = "failed"
-    """No picture came of it, and nothing is charged: refused, never reached, or answered with what is no picture."""
+    """No picture and no charge: refused, not reached, or answered without a picture."""
     UNKNOWN = "unknown"
-    """Whether the upstream did the work cannot be known; never repeated silently."""
+    """It is unknown whether the upstream did the work; never repeated silently."""
     CANCELLED = "cancelled"
-    """Its client took it back while it waited; nothing is charged."""
+    """Cancelled by its client while it waited; nothing is charged."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nobody works on it any more."""
+        """Whether the generation is finished."""
         return self not in {GenerationStatus.ACCEPTED, GenerationStatus.CALLING}
 
 
 class GenerationError(FrozenModel):
-    """Why a generation gave no picture: an exception of ours, as far as it may be shown."""
+    """Why a generation yielded no picture: the parts of an exception that are safe to show."""
 
     code: str
     detail: str
@@ -50,15 +50,15 @@ class GenerationError(FrozenModel):
 
 
 class NewGeneration(FrozenModel):
-    """A logical request that claims its Idempotency-Key, if it has one.
+    """A logical request, which claims its Idempotency-Key if it has one.
 
     ``fingerprint`` is the SHA-256 (64 hex digits) of the request, so that a key cannot be reused for another.
-    ``subject`` is who asked. ``image_guids`` are those that its pictures will have. ``reserved_micro_usd`` is what it
-    may cost at the most, taken from the budget of ``budget_month`` (``2026-11``); None where no price is known.
-    ``lease_owner`` is the process that executes it, and must be dead once ``lease_until`` is over; one that waits has
-    none. It holds a place at ``upstream`` until it is over, or ``place_until`` at the latest. ``content`` is the digest
-    (64 hex digits) by which a repetition without an Idempotency-Key is recognized, and ``follower`` names the request
-    that waits for it. Times without a zone are seconds since 1970.
+    ``subject`` is the caller. ``image_guids`` are the GUIDs of its future pictures. ``reserved_micro_usd`` is its
+    highest possible cost, taken from the budget of ``budget_month`` (``2026-11``); None if no price is known.
+    ``lease_owner`` is the executing process, presumed dead after ``lease_until``; None while the order waits. The
+    generation holds a slot at ``upstream`` until it is finished, at the latest until ``place_until``. ``content`` is
+    the digest (64 hex digits) that identifies a retry without an Idempotency-Key, and ``follower`` the request that
+    waits for the generation. Times without a zone are seconds since 1970.
     """
 
     guid: GenerationGuid
@@ -86,13 +86,13 @@ class NewGeneration(FrozenModel):
 
 
 class Generation(NewGeneration):
-    """A generation as the database knows it.
+    """A generation row.
 
-    ``cost_micro_usd`` is what it was charged in the end, ``image_count`` how many pictures it gave or is to give,
-    ``resolved_at`` when an operator decided on an unknown one. ``excluded`` are the upstreams that did nothing for it,
-    ``version`` grows with each change that whoever follows it is told of, ``lost_at`` is when its follower was noticed
-    to be gone, ``adopted_at`` when a repetition took it, before its end or since. While it waits, ``error`` is what an
-    upstream did nothing for.
+    ``cost_micro_usd`` is the final charge, ``image_count`` the number of pictures made or ordered, ``resolved_at`` when
+    an operator resolved an unknown outcome. ``excluded`` are the upstreams that did nothing for it. ``version``
+    increases with each change that followers are notified of. ``lost_at`` is when the loss of its follower was noticed,
+    ``adopted_at`` when a retry adopted it, before or after it finished. While it waits, ``error`` is why the last
+    upstream did nothing for it.
     """
 
     id: GenerationId
@@ -109,7 +109,7 @@ class Generation(NewGeneration):
 
 
 class GenerationChange(FrozenModel):
-    """How a generation stands, as far as whoever follows it has to know in order to look again."""
+    """The state of a generation that a follower needs to decide whether to read it again."""
 
     guid: GenerationGuid
     id: GenerationId
@@ -120,9 +120,10 @@ class GenerationChange(FrozenModel):
 
 
 class Ending(FrozenModel):
-    """How a generation ends. ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing.
+    """The outcome of a generation.
 
-    ``keeps_place``: the upstream may be at work on it, so that its place is not free before the call's deadline.
+    ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing. ``keeps_place``: the upstream
+    may still be working on it, so its slot stays in use until the call's deadline.
     """
 
     status: GenerationStatus
@@ -137,27 +138,27 @@ class Ending(FrozenModel):
 
 
 class GenerationWithImages(FrozenModel):
-    """A generation, and those of its images that were not deleted since."""
+    """A generation and those of its images that still exist."""
 
     generation: Generation
     images: tuple[StoredImage, ...]
 
 
 class GenerationFilter(FrozenModel):
-    """Which of a tenant's generations to list."""
+    """The filter of a list of a tenant's generations."""
 
     status: GenerationStatus | None = None
 
 
 class ShownError(FrozenModel):
-    """Why a generation gave no picture; `code` is stable, for programs."""
+    """Why a generation yielded no picture; `code` is stable, for programs."""
 
     code: str
     detail: str
 
 
 class GenerationDetail(FrozenModel):
-    """What a tenant sees of a generation. `position` and `estimate_seconds` while it waits, as far as is known."""
+    """A generation as shown to its tenant. `position` and `estimate_seconds` are set while it waits, if known."""
 
     guid: GenerationGuid
     status: GenerationStatus
@@ -175,7 +176,7 @@ class GenerationDetail(FrozenModel):
 
 
 class UnresolvedGeneration(FrozenModel):
-    """A generation as operators see it; `upstream` is the last one that was asked, as far as is known."""
+    """A generation as shown to operators; `upstream` is the last one called, if known."""
 
     guid: GenerationGuid
     tenant: TenantGuid
@@ -191,24 +192,24 @@ class UnresolvedGeneration(FrozenModel):
 
 
 class Resolution(FrozenModel):
-    """What an operator found out about a generation whose outcome was unknown."""
+    """An operator's decision on a generation with an unknown outcome."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"bought": False}]})
 
     bought: bool = Field(
         strict=True,
         description=(
-            "Whether the upstream did the work. True charges what was reserved; "
-            "false releases it and frees the Idempotency-Key, so that it may be repeated."
+            "Whether the upstream did the work. True charges the reserved amount; false releases it and frees the "
+            "Idempotency-Key, so that the request may be repeated."
         ),
     )
 
 
 class UsageRow(FrozenModel):
-    """What was made on one day (UTC), by model and by who asked; cost is null where no price is known."""
+    """The pictures made on one day (UTC), by model and caller; the cost is null if no price is known."""
 
     day: date
     model: str
-    key: str | None = Field(description="GUID of the API key, user or token that asked.")
+    key: str | None = Field(description="GUID of the API key, user or token of the caller.")
     images: int
     cost_usd: float | None = None

@@ -1,4 +1,4 @@
-"""Images: what a client sends to make, change or find them, and what it gets back."""
+"""Images: requests to make, change or find them, and the responses."""
 
 from datetime import datetime
 from typing import Annotated, Literal, NewType
@@ -14,14 +14,14 @@ GenerationId = NewType("GenerationId", int)
 
 GUID_PATTERN = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 PROMPT_MAX_LENGTH = 32_000
-"""Characters; the upstream's own limit for GPT image models (openai 3.52, ImageGenerateParams)."""
+"""In characters; the upstream's own limit for GPT image models (openai 3.52, ImageGenerateParams)."""
 
 MOST_WORDS = 8
-"""Of a search."""
+"""The most words in a search."""
 
 MediaType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
 PictureFormat = Literal["png", "jpeg", "webp", "gif"]
-"""Raster formats only: an SVG can carry scripts and is not served to anonymous viewers."""
+"""Raster formats only: an SVG can contain scripts and is not served to anonymous viewers."""
 
 Filename = Annotated[
     str,
@@ -31,18 +31,18 @@ Filename = Annotated[
         pattern=r"^[^\x00-\x1f\x7f-\x9f/\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
     ),
 ]
-"""A name to show and to save under, never a path: no control characters, no slashes.
+"""A name for display and for saving, never a path: no control characters and no slashes.
 
-No bidirectional controls (Unicode's ``Bidi_Control``) either: with U+202E, ``photo…gpj.exe`` is shown as
+No bidirectional controls (Unicode's ``Bidi_Control``) either: with U+202E, ``photo…gpj.exe`` is displayed as
 ``photoexe.jpg``.
 """
 
 UpstreamOption = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
-"""Passed on as it is: what exists is the upstream's business, so no list of values stands here."""
+"""Passed on unchanged: the upstream defines the valid values, so none are listed here."""
 
 
 LISTED_PROMPT_LENGTH = 500
-"""Characters of a prompt in a list."""
+"""The most characters of a prompt in a list."""
 PromptTruncated = Annotated[
     bool, Field(description=f"Whether `prompt` is only its first {LISTED_PROMPT_LENGTH} characters, as in lists.")
 ]
@@ -51,18 +51,17 @@ Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_MAX_LE
 
 
 class ImagePrompt(FrozenModel):
-    """What a client sends to make an image."""
+    """The request to make an image."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "size": "1024x1024"}]}
     )
 
     prompt: Prompt = Field(
-        description="What to draw, 1 to 32,000 characters, not only white space.", examples=["a red fox in the snow"]
+        description="The picture's description: 1 to 32,000 characters, not only white space.",
+        examples=["a red fox in the snow"],
     )
-    model: ModelName | None = Field(
-        default=None, description="The upstream's model; the server's default when left out."
-    )
+    model: ModelName | None = Field(default=None, description="The upstream's model; default: the server's.")
     size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$")] | None = Field(
         default=None, description="`WIDTHxHEIGHT` in pixels, or `auto`.", examples=["1024x1024"]
     )
@@ -71,23 +70,23 @@ class ImagePrompt(FrozenModel):
     output_format: PictureFormat | None = None
     output_compression: Annotated[int, Field(ge=0, le=100), REFUSE_COERCION] | None = None
     moderation: UpstreamOption | None = None
-    visibility: Visibility | None = Field(default=None, description="The tenant's default when left out.")
-    filename: Filename | None = Field(default=None, description="Made from the prompt when left out.")
+    visibility: Visibility | None = Field(default=None, description="Default: the tenant's.")
+    filename: Filename | None = Field(default=None, description="Default: derived from the prompt.")
 
 
 class GenerationPrompt(ImagePrompt):
-    """What a client sends to have images made while it does something else."""
+    """The request to make images in the background."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "n": 2}]})
 
-    n: Annotated[int, Field(ge=1, le=10), REFUSE_COERCION] = Field(default=1, description="How many pictures.")
+    n: Annotated[int, Field(ge=1, le=10), REFUSE_COERCION] = Field(default=1, description="The number of pictures.")
     partial_images: Annotated[int, Field(ge=0, le=3), REFUSE_COERCION] = Field(
-        default=0, description="How many previews to send as events while the picture is made."
+        default=0, description="The number of previews to send as events while the picture is made."
     )
 
 
 class ImageChange(FrozenModel):
-    """What may be changed about an image; what is left out stays as it is."""
+    """A change to an image; omitted fields stay unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"visibility": "private", "filename": "fox.png"}]})
 
@@ -96,23 +95,23 @@ class ImageChange(FrozenModel):
 
 
 class ImageFilter(FrozenModel):
-    """Which images to list. Texts are matched literally and without regard to case."""
+    """The filter of a list of images. Texts are matched literally, ignoring case."""
 
     prompt: Annotated[str, StringConstraints(max_length=200)] | None = Field(
-        default=None, description=f"Words that must all occur in the prompt, at most {MOST_WORDS}."
+        default=None, description=f"Words that must all occur in the prompt; at most {MOST_WORDS}."
     )
     filename: Annotated[str, StringConstraints(max_length=255)] | None = Field(
         default=None, description="A part of the filename."
     )
     guid: Annotated[str, StringConstraints(pattern=GUID_PATTERN)] | None = Field(
-        default=None, description="Exactly this image."
+        default=None, description="The GUID of the image."
     )
-    mine: bool = Field(default=False, description="Only the caller's tenant's images; needs a credential.")
+    mine: bool = Field(default=False, description="Only images of the caller's tenant; requires a credential.")
 
     @field_validator("prompt")
     @classmethod
     def _few_words(cls, value: str | None) -> str | None:
-        """Each word is work for every picture."""
+        """Limit the words: each is searched in every prompt."""
         if value is not None and len(value.split()) > MOST_WORDS:
             problem = f"must have at most {MOST_WORDS} words"
             raise ValueError(problem)
@@ -120,17 +119,17 @@ class ImageFilter(FrozenModel):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The different words of ``prompt``."""
+        """The distinct words of ``prompt``."""
         return tuple(dict.fromkeys((self.prompt or "").split()))
 
     @property
     def is_search(self) -> bool:
-        """Return whether this looks into texts, which no index does."""
+        """Whether the filter searches texts, which no index covers."""
         return bool(self.words or self.filename)
 
 
 class NewImage(FrozenModel):
-    """A picture that was made and is about to be recorded. Sizes in bytes and pixels, times in UTC."""
+    """A generated picture that is about to be recorded. Sizes in bytes and pixels, times in UTC."""
 
     guid: ImageGuid
     tenant_id: TenantId
@@ -149,13 +148,13 @@ class NewImage(FrozenModel):
 
 
 class StoredImage(NewImage):
-    """An image as the database knows it; ``id`` never leaves the server."""
+    """An image row; ``id`` never leaves the server."""
 
     id: ImageId
 
 
 class ImageDetail(FrozenModel):
-    """What viewers see of an image. Sizes in bytes and pixels, times in UTC, sha256 in hex digits."""
+    """An image as shown to viewers. Sizes in bytes and pixels, times in UTC, sha256 in hex digits."""
 
     guid: ImageGuid
     prompt: str
@@ -174,7 +173,7 @@ class ImageDetail(FrozenModel):
 
 
 class ImageContent(FrozenModel):
-    """A picture in JSON, for clients that take nothing else."""
+    """A picture in JSON, for clients that accept only JSON."""
 
     guid: ImageGuid
     filename: str

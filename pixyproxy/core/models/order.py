@@ -1,4 +1,4 @@
-"""Orders: what an upstream is asked for, and what it says beside the pictures."""
+"""Orders: the requests to an upstream, and its answers without the pictures."""
 
 import json
 from enum import StrEnum
@@ -11,29 +11,29 @@ from pixyproxy.core.models.image import Filename, MediaType, Prompt
 from pixyproxy.core.models.tenant import ModelName, Visibility
 
 MOST_PICTURES = 10
-"""Of one order; the Images API's own limit (openai 3.52, ImageGenerateParams)."""
+"""The most pictures of one order: the Images API's own limit (openai 3.52, ImageGenerateParams)."""
 MOST_OPTION_BYTES = 64 * 1024
 MOST_PREVIEWS = 3
-"""Of one order, likewise."""
+"""The most previews of one order: the Images API's own limit (openai 3.52, ImageGenerateParams)."""
 
 InputField = Literal["image", "mask", "markup"]
-"""What a picture that comes with an order is for (openai 3.52, ImageEditParams)."""
+"""The purpose of an input picture (openai 3.52, ImageEditParams)."""
 
 
 Tokens = Annotated[int, Field(ge=0)]
 DEEPEST_FACT = 20
-"""Of what an answer says beside its pictures; pydantic writes JSON 254 deep, and reads it back only to 200."""
+"""The deepest nesting of an answer's facts: pydantic writes JSON 254 levels deep but reads back only 200."""
 
 
 class Operation(StrEnum):
-    """What the upstream is to do."""
+    """The operation that the upstream is to perform."""
 
     GENERATE = "generate"
     EDIT = "edit"
 
 
 class InputPicture(FrozenModel):
-    """A picture that comes with an order; its file is kept beside the order until that is over."""
+    """An input picture of an order; its file is stored with the order until that is finished."""
 
     field: InputField
     media_type: MediaType
@@ -42,10 +42,10 @@ class InputPicture(FrozenModel):
 
 
 class PictureOrder(FrozenModel):
-    """All that an upstream has to know.
+    """Everything that the upstream needs.
 
-    ``options`` are further parameters (``size``, ``quality`` …), passed on as the client sent them.
-    ``response_format`` is what the client asked for, if that is more than the upstream's default.
+    ``options`` are further parameters (``size``, ``quality`` …), passed on as the client sent them. ``response_format``
+    is set only if the client requested more than the upstream's default.
     """
 
     operation: Operation = Operation.GENERATE
@@ -59,14 +59,14 @@ class PictureOrder(FrozenModel):
 
 
 def _require_json(options: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what cannot be sent on as JSON in UTF-8: NaN, lone surrogates; and what is no parameter but a load."""
+    """Reject options that cannot be sent as JSON in UTF-8 (NaN, lone surrogates) or are too long."""
     try:
         length = len(json.dumps(options, allow_nan=False, ensure_ascii=False).encode())
     except ValueError as error:
-        problem = "must be JSON, without NaN or lone surrogates"
+        problem = "must be JSON without NaN or lone surrogates"
         raise ValueError(problem) from error
     if length > MOST_OPTION_BYTES:
-        problem = "must not be longer than 64 KB together"
+        problem = "must not exceed 64 KB in total"
         raise ValueError(problem)
     return options
 
@@ -75,7 +75,7 @@ Options = Annotated[dict[str, Any], AfterValidator(_require_json)]
 
 
 class NewOrder(FrozenModel):
-    """What a caller asks for, whichever way it came in. What is None is the server's or the tenant's default."""
+    """A caller's order, from any API. None stands for the server's or the tenant's default."""
 
     operation: Operation = Operation.GENERATE
     prompt: Prompt
@@ -90,7 +90,7 @@ class NewOrder(FrozenModel):
 
 
 class UpstreamUsage(FrozenModel):
-    """Tokens that an answer says it took. Image and text tokens of the output are one number in older answers."""
+    """The tokens reported by an answer. Older answers give image and text output tokens as one number."""
 
     input_text_tokens: Tokens = 0
     input_image_tokens: Tokens = 0
@@ -99,7 +99,7 @@ class UpstreamUsage(FrozenModel):
 
 
 def _is_within(value: object, depth: int) -> bool:
-    """Whether a value of JSON is nested at most this deep."""
+    """Return whether a JSON value is nested at most this deep."""
     if not isinstance(value, dict | list | tuple):
         return True
     members = value.values() if isinstance(value, dict) else value
@@ -107,15 +107,15 @@ def _is_within(value: object, depth: int) -> bool:
 
 
 def _drop_deep(facts: dict[str, Any]) -> dict[str, Any]:
-    """Drop what could be written and never be read again, and with it the picture that it came with."""
+    """Drop facts that could be written but not read back, which would also make the picture unreadable."""
     return {name: value for name, value in facts.items() if _is_within(value, DEEPEST_FACT)}
 
 
 class UpstreamAnswer(FrozenModel):
-    """What an answer says beside its pictures.
+    """The parts of an upstream's answer other than the pictures.
 
-    ``facts`` are its other members (``created``, ``background``, ``quality``, ``usage`` …) as they came, but for what
-    is nested too deep, for clients of the OpenAI-compatible surface; ``revised_prompts`` has one entry a picture.
+    ``facts`` are its other members (``created``, ``background``, ``quality``, ``usage`` …) unchanged, except those
+    nested too deep, for clients of the OpenAI-compatible API. ``revised_prompts`` has one entry per picture.
     """
 
     facts: Annotated[dict[str, Any], AfterValidator(_drop_deep)] = Field(default_factory=dict)
@@ -124,7 +124,7 @@ class UpstreamAnswer(FrozenModel):
 
 
 class ReceivedPicture(FrozenModel):
-    """What a received picture turned out to be. Sizes in bytes and pixels, sha256 in hex digits."""
+    """The measured properties of a received picture. Sizes in bytes and pixels, sha256 in hex digits."""
 
     media_type: MediaType
     byte_size: int

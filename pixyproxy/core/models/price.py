@@ -1,4 +1,4 @@
-"""Prices: what an operator writes into a price file about one model, in dollars."""
+"""Prices: an operator's price file entry for one model, in dollars."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from pixyproxy.core.models.base import REFUSE_COERCION, FrozenModel
 
 ANY = "*"
-"""In a table: whatever is not listed beside it."""
+"""In a table: every key not listed."""
 
 Dollars = Annotated[Decimal, REFUSE_COERCION, Field(ge=0, le=1_000_000, decimal_places=6)]
-"""Six decimals are whole micro-dollars, so that no arithmetic on them is ever rounded but at its end."""
+"""Six decimals are whole micro-dollars, so arithmetic is rounded only once, at the end."""
 Tokens = Annotated[int, REFUSE_COERCION, Field(gt=0, le=100_000_000)]
 Quality = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Size = Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4}|auto|\*)$")]
@@ -20,19 +20,19 @@ Size = Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,4}x[1-9][0-9]{0
 Amount = TypeVar("Amount", int, Decimal)
 Row = Annotated[Mapping[Size, Amount], Field(min_length=1)]
 Table = Annotated[Mapping[Quality, Row[Amount]], Field(min_length=1)]
-"""By quality, then by size; ``*`` as a quality or a size stands for any other."""
+"""By quality, then by size; ``*`` stands for any other quality or size."""
 
 
 def _as_table(value: object) -> object:
-    """One price for all is written as a number."""
+    """Turn a single number, the price for everything, into a table."""
     return value if isinstance(value, Mapping) else {ANY: {ANY: value}}
 
 
 class TokenRates(FrozenModel):
-    """Dollars per million tokens, which are micro-dollars per token.
+    """Dollars per million tokens, which equal micro-dollars per token.
 
-    No answer says how many of its tokens were cached (openai 3.52, ``UsageInputTokensDetails``), so the cached rates
-    are kept for the reader of the file, and all tokens are charged in full.
+    Answers do not report cached tokens (openai 3.52, ``UsageInputTokensDetails``), so the cached rates only inform the
+    reader of the file, and all tokens are charged in full.
     """
 
     input_text: Dollars
@@ -44,10 +44,10 @@ class TokenRates(FrozenModel):
 
 
 class TokenPrice(FrozenModel):
-    """A model that is billed by tokens, and the most tokens that a picture of each quality and size takes.
+    """A model billed by tokens, with the most tokens that a picture of each quality and size takes.
 
-    ``most_output_text_tokens`` are those that come along with one picture; ``most_input_tokens`` are those of one
-    picture that is sent along, by ``input_fidelity``.
+    ``most_output_text_tokens`` is the maximum that comes with one picture, ``most_input_tokens`` the maximum of one
+    input picture, by ``input_fidelity``.
     """
 
     per_million_tokens: TokenRates
@@ -57,7 +57,7 @@ class TokenPrice(FrozenModel):
 
 
 class PicturePrice(FrozenModel):
-    """A model that is billed by the picture, whatever it takes: resellers, and what costs nothing."""
+    """A model billed per picture, as by resellers, or free of charge."""
 
     per_picture: Annotated[Table[Dollars], BeforeValidator(_as_table)]
 

@@ -1,4 +1,4 @@
-"""Who acts: scopes, the roles that bundle them, and the principal that a credential stands for."""
+"""Scopes, the roles that combine them, and the principal that a credential represents."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,11 +9,11 @@ from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.tenant import TenantGuid, TenantId, Visibility
 
 Subject = NewType("Subject", str)
-"""A GUID: of a user, of an API key, or of a token that an operator issued. For foreign tokens ``issuer#sub``."""
+"""The GUID of a user, an API key, or a token issued by an operator. For foreign tokens ``issuer#sub``."""
 
 
 class Scope(StrEnum):
-    """What a credential may do."""
+    """The permissions of a credential."""
 
     IMAGE_READ = "image:read"
     IMAGE_GENERATE = "image:generate"
@@ -34,7 +34,7 @@ class Role(StrEnum):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """What a user of this role may do."""
+        """The scopes of users with this role."""
         return ROLE_SCOPES[self]
 
 
@@ -49,23 +49,23 @@ ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
 
 
 def scope_text(scopes: Iterable[Scope]) -> str:
-    """Scopes as one text, in order and separated by spaces (RFC 6749 §3.3)."""
+    """Join scopes into one text, sorted and separated by spaces (RFC 6749 §3.3)."""
     return " ".join(sorted(scopes))
 
 
 class SubjectType(StrEnum):
-    """What kind of actor a subject is."""
+    """The kind of a subject."""
 
     USER = "user"
     KEY = "key"
-    TOKEN = "token"  # noqa: S105  (a kind of subject, no secret)
+    TOKEN = "token"  # noqa: S105  (a kind of subject, not a secret)
     FOREIGN = "foreign"
     COMMAND = "command"
     ANONYMOUS = "anonymous"
 
 
 class Actor(FrozenModel):
-    """Who did something, as the audit log names them; ``tenant_guid`` is the actor's own tenant."""
+    """The actor of an audit entry; ``tenant_guid`` is the actor's own tenant."""
 
     type: SubjectType
     subject: str
@@ -73,12 +73,12 @@ class Actor(FrozenModel):
 
 
 class Principal(FrozenModel):
-    """Who is asking, whatever the credential: a tenant, the subject within it, scopes and limits.
+    """The caller, for any kind of credential: a tenant, the subject within it, scopes and limits.
 
-    ``allowed_models`` is None where any model may be asked for. The limits are per minute; None stands for the
-    server's own. What begins with ``key_`` are an API key's own limits. ``expires_at`` is when the credential expires
-    that the caller has, or got its token with: never (None) for a user, whose sign-in can be renewed. What the caller
-    makes has its limits, and does not outlive it.
+    ``allowed_models`` None: any model. Limits are per minute; None: the server's own. Fields with the prefix ``key_``
+    are an API key's own limits. ``expires_at`` is the expiry of the credential, or of the one that its token was
+    obtained with; None for a user, whose sign-in can be renewed. Whatever the caller creates has the same limits and
+    does not outlive the credential.
     """
 
     tenant_id: TenantId
@@ -97,5 +97,5 @@ class Principal(FrozenModel):
 
     @property
     def actor(self) -> Actor:
-        """The principal as the audit log names it."""
+        """The principal as an actor of the audit log."""
         return Actor(type=self.subject_type, subject=self.subject, tenant_guid=self.tenant_guid)

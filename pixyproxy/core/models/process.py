@@ -1,4 +1,4 @@
-"""Processes of the installation, as they announce themselves in the database."""
+"""Processes of the installation, as registered in the database."""
 
 from datetime import datetime
 
@@ -7,17 +7,17 @@ from pixyproxy.core.models.generation import ProcessGuid
 
 
 class Process(FrozenModel):
-    """A process: what it does, and when it was last seen alive."""
+    """A process: its roles, and when it was last known to be alive."""
 
     guid: ProcessGuid
     host: str
     pid: int
     serves: bool
-    """It answers HTTP requests."""
+    """It handles HTTP requests."""
     executes: bool
-    """It calls the upstream."""
+    """It calls upstreams."""
     redis: bool
-    """It counts request limits in Redis."""
+    """It counts rate limits in Redis."""
     started_at: datetime
     seen_at: datetime
 

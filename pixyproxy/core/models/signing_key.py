@@ -1,4 +1,4 @@
-"""The private keys that sign access tokens, and what the database keeps of them."""
+"""Private keys that sign access tokens, and their database rows."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -18,8 +18,8 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 class SigningKey(FrozenModel):
     """An EC P-256 key as PEM (PKCS #8); ``kid`` is the thumbprint of its public half (RFC 7638).
 
-    It is published at once, and signs from ``signs_from`` until a later key does. At ``retires_at`` the last token
-    that it signed has expired; None while no later key is known.
+    It is published at once, and signs from ``signs_from`` until a later key does. At ``retires_at`` the last token that
+    it signed has expired; None while no later key is known.
     """
 
     kid: str
@@ -28,14 +28,14 @@ class SigningKey(FrozenModel):
     retires_at: Moment | None = None
 
     def is_published(self, at: datetime) -> bool:
-        """Return whether tokens that it signed may still be valid."""
+        """Return whether tokens signed with it may still be valid."""
         return self.retires_at is None or at < self.retires_at
 
 
 class StoredSigningKey(FrozenModel):
-    """A row of ``signing_keys``; ``sealed_pem`` is the encrypted private key, or None once it was erased.
+    """A row of ``signing_keys``; ``sealed_pem`` is the encrypted private key, or None once erased.
 
-    The row of an erased key stays, so that a copy of the key in an old file is recognized and not taken in again.
+    The row of an erased key is retained, so that a copy of the key in an old file is not imported again.
     """
 
     kid: str
@@ -45,7 +45,7 @@ class StoredSigningKey(FrozenModel):
 
 
 class Installation(FrozenModel):
-    """The row of ``installation``: the verifier of the secret (hexadecimal), and a count of changes of the keys."""
+    """The row of ``installation``: the verifier of the secret (hexadecimal), and a counter of key changes."""
 
     secret_salt: str
     secret_verifier: str

@@ -1,4 +1,4 @@
-"""Tenants: the customers of this server, who own everything else."""
+"""Tenants: the customers of this server, which own all other objects."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -14,14 +14,17 @@ TenantGuid = NewType("TenantGuid", str)
 
 
 class Visibility(StrEnum):
-    """Who may see a picture: anyone with its GUID, or its tenant alone."""
+    """Who may see a picture: anyone with its GUID, or only its tenant."""
 
     PUBLIC = "public"
     PRIVATE = "private"
 
 
 class TenantStatus(StrEnum):
-    """Whether a tenant may act. What a suspended one owns is hidden; one being deleted does not exist any more."""
+    """Whether a tenant may act.
+
+    Objects of a suspended tenant are hidden; one being deleted no longer exists for clients.
+    """
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -29,7 +32,7 @@ class TenantStatus(StrEnum):
 
 
 SettableStatus = Literal[TenantStatus.ACTIVE, TenantStatus.SUSPENDED]
-"""What an operator may set; ``deleting`` comes of DELETE alone."""
+"""The statuses that an operator may set; only DELETE sets ``deleting``."""
 
 DisplayName = Annotated[
     str,
@@ -37,7 +40,7 @@ DisplayName = Annotated[
         strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
     ),
 ]
-"""A name to show: one line, without control characters."""
+"""A name for display: one line, without control characters."""
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
 AllowedModels = Annotated[
     frozenset[ModelName],
@@ -53,11 +56,11 @@ BudgetUsd = Annotated[
     PlainSerializer(float, when_used="json-unless-none"),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000001}),
 ]
-"""US dollars; the database holds whole micro-dollars."""
+"""US dollars; the database stores whole micro-dollars."""
 
 
 class TenantSettings(FrozenModel):
-    """What an operator sets of a tenant. None: any model, the server's own limit, no budget."""
+    """An operator's settings of a tenant. None: any model, the server's limit, no budget."""
 
     default_visibility: Visibility
     images_per_minute: ImagesPerMinute | None = None
@@ -76,25 +79,25 @@ class Tenant(TenantSettings):
 
 
 class NewTenant(FrozenModel):
-    """What an operator sends to make a tenant."""
+    """The request to create a tenant."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "acme", "monthly_budget_usd": 50}]})
 
     name: DisplayName
     status: SettableStatus = TenantStatus.ACTIVE
-    default_visibility: Visibility | None = Field(default=None, description="The server's default when left out.")
-    images_per_minute: ImagesPerMinute | None = Field(default=None, description="The server's limit when left out.")
-    monthly_budget_usd: BudgetUsd | None = Field(default=None, description="None when left out.")
-    allowed_models: AllowedModels | None = Field(default=None, description="Any model when left out.")
+    default_visibility: Visibility | None = Field(default=None, description="Default: the server's.")
+    images_per_minute: ImagesPerMinute | None = Field(default=None, description="Default: the server's limit.")
+    monthly_budget_usd: BudgetUsd | None = Field(default=None, description="Default: no budget.")
+    allowed_models: AllowedModels | None = Field(default=None, description="Default: any model.")
 
 
 def _leave_out_default(schema: dict[str, Any]) -> None:
-    """What is left out stays as it is, so a client that sends defaults must find none."""
+    """Remove the default from the schema: omitted fields stay unchanged, so a client must not send defaults."""
     schema.pop("default", None)
 
 
 class TenantChange(FrozenModel):
-    """What is to change of a tenant: a field that is left out stays, one that is null is unset."""
+    """A change to a tenant: omitted fields stay unchanged, null ones are unset."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"monthly_budget_usd": 100}]})
 
@@ -107,7 +110,7 @@ class TenantChange(FrozenModel):
 
 
 class TenantDetail(TenantSettings):
-    """A tenant as operators see it."""
+    """A tenant as shown to operators."""
 
     guid: TenantGuid
     name: str

@@ -1,4 +1,4 @@
-"""OAuth 2 tokens: what is asked for, issued and kept of them."""
+"""OAuth 2 tokens: requests, issued tokens and their rows."""
 
 from datetime import datetime
 from typing import Annotated, NewType
@@ -16,14 +16,14 @@ SessionGuid = NewType("SessionGuid", str)
 
 _SCOPE = "|".join(Scope)
 SCOPES = f"^({_SCOPE})( ({_SCOPE}))*$"
-"""One or more of our scopes, separated by spaces (RFC 6749 §3.3)."""
+"""One or more scopes, separated by spaces (RFC 6749 §3.3)."""
 
 LONGEST_TOKEN_SECONDS = 86_400
-"""No access token lives longer, so no signing key has to be published longer after its last signature."""
+"""The longest lifetime of an access token, and so of a signing key's publication after its last signature."""
 
 
 class TokenOrder(FrozenModel):
-    """What an operator sends for an access token of a tenant."""
+    """An operator's request for an access token of a tenant."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"tenant": "acme", "scope": "image:read image:generate", "expires_in": 3600}]}
@@ -31,25 +31,25 @@ class TokenOrder(FrozenModel):
 
     tenant: str = Field(min_length=1, max_length=255, description="Name or GUID of the tenant.")
     scope: Annotated[str, StringConstraints(pattern=SCOPES)] | None = Field(
-        default=None, description="Separated by spaces; what a member may do when left out."
+        default=None, description="Scopes separated by spaces; default: those of a member."
     )
     expires_in: Annotated[int, Field(ge=1, le=LONGEST_TOKEN_SECONDS), REFUSE_COERCION] = Field(
-        default=3600, description="Seconds."
+        default=3600, description="In seconds."
     )
 
 
 class TokenResponse(FrozenModel):
-    """A successful answer of the token endpoint (RFC 6749 §5.1); ``expires_in`` is in seconds."""
+    """A successful response of the token endpoint (RFC 6749 §5.1); ``expires_in`` is in seconds."""
 
     access_token: str
-    token_type: str = "Bearer"  # noqa: S105  (RFC 6749 §7.1's name of a kind)
+    token_type: str = "Bearer"  # noqa: S105  (a token type of RFC 6749 §7.1, not a secret)
     expires_in: int
     scope: str
     refresh_token: str | None = None
 
 
 class IssuedTokens(FrozenModel):
-    """The answer of a token endpoint (RFC 6749 §5.1), before it is shown."""
+    """Issued tokens (RFC 6749 §5.1), still masked."""
 
     access_token: SecretStr
     expires_in: int
@@ -57,7 +57,7 @@ class IssuedTokens(FrozenModel):
     refresh_token: SecretStr | None = None
 
     def as_response(self) -> TokenResponse:
-        """The tokens as they are shown, once."""
+        """Return the tokens in plain text, to be shown once."""
         return TokenResponse(
             access_token=self.access_token.get_secret_value(),
             expires_in=self.expires_in,
@@ -67,7 +67,7 @@ class IssuedTokens(FrozenModel):
 
 
 class Introspection(FrozenModel):
-    """What a token is, to whom may know (RFC 7662 §2.2); times in seconds since 1970."""
+    """The introspection of a token (RFC 7662 §2.2); times in seconds since 1970."""
 
     active: bool
     scope: str | None = None
@@ -84,9 +84,9 @@ class Introspection(FrozenModel):
 
 
 class RefreshToken(FrozenModel):
-    """A refresh token as the database knows it: the SHA-256 (64 hex digits), never the token.
+    """A refresh token row, with its SHA-256 (64 hex digits), never the token.
 
-    ``used_at`` is when it was exchanged for its successor: shown again after that, it was stolen from one side.
+    ``used_at`` is when it was exchanged for its successor. If it is presented again later, it was stolen.
     """
 
     token_sha256: str
@@ -102,7 +102,7 @@ class RefreshToken(FrozenModel):
 
 
 class RevokedToken(FrozenModel):
-    """The id of an access token that was revoked before its time, kept until then."""
+    """The id of an access token revoked before its expiry, stored until then."""
 
     token_id: TokenId
     tenant_id: TenantId

@@ -1,4 +1,4 @@
-"""OpenID Connect issuers that an operator trusts to say who is asking."""
+"""OpenID Connect issuers that an operator trusts to identify callers."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -11,22 +11,22 @@ from pixyproxy.core.models.base import FrozenModel
 from pixyproxy.core.models.principal import Scope
 
 Algorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
-"""The JWS algorithms (RFC 7518 §3.1) that tokens may be signed with: no secret ever verifies one."""
+"""The accepted JWS algorithms (RFC 7518 §3.1), all asymmetric."""
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 def require_safe_url(url: str) -> str:
-    """The URL, if what is fetched from it comes from its host: https, or http on this very machine.
+    """Return the URL if its host is authenticated: https, or http on the local machine.
 
-    Raises ``ValueError``.
+    Raise ``ValueError`` otherwise.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return url
     if parts.scheme == "http" and parts.hostname and _is_loopback(parts.hostname):
         return url
-    problem = "must start with https:// (http:// is for localhost alone)"
+    problem = "must start with https:// (http:// is allowed for localhost only)"
     raise ValueError(problem)
 
 
@@ -44,10 +44,10 @@ def _is_loopback(host: str) -> bool:
 
 
 class TrustedIssuer(FrozenModel):
-    """An issuer, whose tenants its tokens act for, and what they may do at the most.
+    """A trusted issuer: the tenant or tenants that its tokens are for, and their maximum scopes.
 
-    ``issuer`` is compared with ``iss`` character by character (RFC 8414 §3.3), so it stays as it was written. With
-    a ``scope_map`` only the values in it count; without one the issuer's values are the names of our scopes.
+    ``issuer`` is compared with ``iss`` character by character (RFC 8414 §3.3), so it is not normalized. With a
+    ``scope_map`` only the values in it count; without one the issuer's values are the names of scopes here.
     """
 
     issuer: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(require_safe_url)]
@@ -57,7 +57,8 @@ class TrustedIssuer(FrozenModel):
     tenant_claim: Name | None = None
     scope_claim: Name = "scope"
     scope_map: Mapping[str, frozenset[Scope]] = Field(default_factory=dict)
-    # Whoever runs the issuer should not come to run this server, or a tenant of it for good, by a slip in the settings.
+    # A slip in the settings must not let the issuer's operator take over this server, or permanently one of its
+    # tenants.
     allowed_scopes: frozenset[Scope] = frozenset(Scope) - {
         Scope.ADMIN,
         Scope.USER_MANAGE,
@@ -68,6 +69,8 @@ class TrustedIssuer(FrozenModel):
     @model_validator(mode="after")
     def _names_its_tenants_once(self) -> Self:
         if (self.tenant is None) == (self.tenant_claim is None):
-            problem = "set either tenant (whose all its tokens are) or tenant_claim (the claim that names the tenant)"
+            problem = (
+                "set either tenant (the tenant of all its tokens) or tenant_claim (the claim that names the tenant)"
+            )
             raise ValueError(problem)
         return self

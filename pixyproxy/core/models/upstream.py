@@ -1,4 +1,4 @@
-"""The upstreams that an operator lists, and which models each of them serves."""
+"""The configured upstreams and the models that each serves."""
 
 import re
 from typing import Annotated, Literal, NewType
@@ -8,27 +8,27 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraint
 from pixyproxy.core.models.base import REFUSE_COERCION, UNIQUE, FrozenModel
 
 ANY_ENDING = "*"
-"""What a pattern for models may end with."""
+"""The wildcard at the end of a model pattern."""
 
 UpstreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ModelPattern = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@-]{0,127})?\*?$", min_length=1)]
-"""A model's name, or the beginning of some names and a ``*``."""
+"""A model's name, or a prefix of names followed by ``*``."""
 
 ResponseFormat = Literal["b64_json", "url", "none"]
 
 
 def _without_query(url: HttpUrl) -> HttpUrl:
-    """Refuse what would end up in the middle of the URLs that are made of it."""
+    """Reject a query or a fragment, which would end up in the middle of derived URLs."""
     if url.query or url.fragment:
-        problem = "must have no query and no fragment: parameters go into `query` of an upstream in PIXYPROXY_UPSTREAMS"
+        problem = "must not have a query or fragment; set parameters in `query` of an upstream in PIXYPROXY_UPSTREAMS"
         raise ValueError(problem)
     return url
 
 
 def _sendable(value: SecretStr) -> SecretStr:
-    """Refuse what no HTTP header can carry."""
+    """Reject characters that an HTTP header cannot carry."""
     if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value.get_secret_value()):
-        problem = "must be visible ASCII characters"
+        problem = "must consist of visible ASCII characters"
         raise ValueError(problem)
     return value
 
@@ -43,7 +43,7 @@ UpstreamId = NewType("UpstreamId", int)
 
 
 class UpstreamNumbers(FrozenModel):
-    """How much of the work an upstream gets; ``UpstreamSettings`` says what the figures mean."""
+    """The capacity limits of an upstream, explained in ``UpstreamSettings``."""
 
     weight: int
     concurrency: int
@@ -51,10 +51,10 @@ class UpstreamNumbers(FrozenModel):
 
 
 class UpstreamState(UpstreamNumbers):
-    """What all processes know of an upstream together. Times are seconds since 1970.
+    """The state of an upstream, shared by all processes. Times are seconds since 1970.
 
-    ``share`` is how many orders it was drawn for, for its weight; ``unusable`` counts the pictures since the last
-    usable one, ``failures`` those in a row.
+    ``share`` grows by 1/weight with each assigned order. ``unusable`` and ``failures`` count consecutive
+    unusable pictures and failures.
     """
 
     id: UpstreamId
@@ -68,13 +68,13 @@ class UpstreamState(UpstreamNumbers):
 
 
 class UpstreamSettings(FrozenModel):
-    """An upstream: a server that speaks the OpenAI Images API, and how much of the work it gets.
+    """An upstream: a server that speaks the OpenAI Images API, and its share of the work.
 
-    ``name`` stands in the log and must differ from the other upstreams'. ``api_key`` None: no ``Authorization`` is
-    sent but one in ``headers``, which go with every request as ``query`` does. ``response_format`` is what the
-    parameter of this name is sent as, "none" for upstreams that do not know it. ``models`` None: any model. ``weight``
-    is its share beside other upstreams of the same model; ``concurrency`` how many orders it has at one time;
-    ``requests_per_minute`` None: as many as come.
+    ``name`` appears in the log and must be unique. ``api_key`` None: no ``Authorization`` is sent except one in
+    ``headers``. ``headers`` and ``query`` are sent with every request. ``response_format`` is the value sent for that
+    parameter, "none" for upstreams that do not support it. ``models`` None: any model. ``weight`` is its share relative
+    to other upstreams of the same model, ``concurrency`` its maximum of simultaneous orders. ``requests_per_minute``
+    None: unlimited.
     """
 
     name: UpstreamName
@@ -90,7 +90,7 @@ class UpstreamSettings(FrozenModel):
 
 
 def serves(models: tuple[str, ...] | None, model: str) -> bool:
-    """Whether a model is one of these names, or begins as one of them that ends with ``*``. None: any model."""
+    """Return whether a model equals one of these names or matches one that ends with ``*``. None: any model."""
     if models is None:
         return True
     return any(model.startswith(name[:-1]) if name.endswith(ANY_ENDING) else model == name for name in models)

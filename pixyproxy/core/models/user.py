@@ -13,25 +13,25 @@ from pixyproxy.core.models.tenant import TenantId
 UserGuid = NewType("UserGuid", str)
 
 Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$", to_lower=True)]
-"""Also an e-mail address; unique on the whole server, whatever the case, since people sign in without their tenant."""
+"""May be an e-mail address. Unique on the server, ignoring case, because people sign in without naming their tenant."""
 
 
 MOST_USERS = 10_000
-"""Of a tenant."""
+"""The most users of a tenant."""
 PASSWORD_LENGTHS = range(12, 257)
-"""Characters: length is what counts (NIST SP 800-63B, 3.1.1.2), and no more is hashed than this."""
+"""In characters. Length is what matters (NIST SP 800-63B, 3.1.1.2); the maximum limits what is hashed."""
 
 
 def _hashable(password: SecretStr) -> SecretStr:
-    """Refuse what is too short or long, and lone surrogates, which JSON can hold and no hash can take."""
+    """Reject passwords that are too short or long, and lone surrogates, which JSON can hold but not be hashed."""
     if not PASSWORD_LENGTHS.start <= len(password) < PASSWORD_LENGTHS.stop:
         problem = f"must have {PASSWORD_LENGTHS.start} to {PASSWORD_LENGTHS.stop - 1} characters"
         raise ValueError(problem)
     try:
         password.get_secret_value().encode()
     except UnicodeEncodeError:
-        problem = "must be text"
-        # Without its cause, which holds the password.
+        problem = "must be valid text, without lone surrogates"
+        # Without its cause, which contains the password.
         raise ValueError(problem) from None
     return password
 
@@ -51,7 +51,7 @@ class UserStatus(StrEnum):
 
 
 class NewUser(FrozenModel):
-    """What is asked for in a new user."""
+    """The request to create a user."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -65,7 +65,7 @@ class NewUser(FrozenModel):
 
 
 class UserChange(FrozenModel):
-    """What is to change of a user; what is left out stays. A new password ends the sessions of the old one."""
+    """A change to a user; omitted fields stay unchanged. A new password ends the existing sessions."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"role": "tenant_admin"}]})
 
@@ -75,7 +75,7 @@ class UserChange(FrozenModel):
 
 
 class UserDetail(FrozenModel):
-    """A user as it is listed."""
+    """A user in a list."""
 
     guid: UserGuid
     username: str
@@ -87,7 +87,7 @@ class UserDetail(FrozenModel):
 
 
 class StoredUser(UserDetail):
-    """A user as the database knows it; the hash is argon2id's."""
+    """A user row; the hash is argon2id."""
 
     tenant_id: TenantId
     password_hash: SecretStr

@@ -1,4 +1,4 @@
-"""Webhooks: where a tenant is told what became of its generations, and the deliveries that tell it."""
+"""Webhooks: where a tenant is notified of the outcome of its generations, and the deliveries."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -15,18 +15,18 @@ WebhookGuid = NewType("WebhookGuid", str)
 DeliveryGuid = NewType("DeliveryGuid", str)
 
 MOST_WEBHOOKS = 10
-"""Of one tenant."""
+"""The most webhooks of a tenant."""
 
 
 class WebhookEvent(StrEnum):
-    """What a webhook may be told; both are final."""
+    """The events of a webhook; both are final outcomes."""
 
     GENERATION_STORED = "generation.stored"
     GENERATION_FAILED = "generation.failed"
 
 
 class GenerationOutcome(FrozenModel):
-    """What webhooks are told of a generation that is over; ``error`` is the code of why it gave no picture."""
+    """The outcome of a finished generation for webhooks; ``error`` is the error code if it yielded no picture."""
 
     tenant_id: TenantId
     guid: GenerationGuid
@@ -38,7 +38,7 @@ class GenerationOutcome(FrozenModel):
 
 
 class DeliveryStatus(StrEnum):
-    """Where a delivery stands; the last two are final."""
+    """The status of a delivery; the last two are final."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -46,24 +46,24 @@ class DeliveryStatus(StrEnum):
 
 
 class NewWebhook(FrozenModel):
-    """What is asked for in a new webhook."""
+    """The request to create a webhook."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"url": "https://example.com/pixyproxy", "events": ["generation.stored"]}]}
     )
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
-        description="Where events are posted: https, on a host whose addresses are public.",
+        description="The URL that events are posted to: https, on a host with public addresses.",
         examples=["https://example.com/pixyproxy"],
         json_schema_extra={"format": "uri"},
     )
     events: Annotated[frozenset[WebhookEvent], Field(min_length=1, fail_fast=True), UNIQUE] = Field(
-        default=frozenset(WebhookEvent), description="What to tell; everything when left out."
+        default=frozenset(WebhookEvent), description="The events to deliver; default: all."
     )
 
 
 class WebhookDetail(FrozenModel):
-    """A webhook as it is listed. ``disabled_at`` is when its receiver said that it is gone (410)."""
+    """A webhook in a list. ``disabled_at`` is when its receiver returned 410 Gone."""
 
     guid: WebhookGuid
     url: str
@@ -78,10 +78,10 @@ class WebhookDetail(FrozenModel):
 
 
 class StoredWebhook(WebhookDetail):
-    """A webhook as the database knows it.
+    """A webhook row.
 
-    Its secret is not kept: it is derived from ``version``, which counts from 1. The one before signs as well until
-    ``former_secret_until``.
+    The secret is not stored: it is derived from ``version``, which counts from 1. The previous version's secret also
+    signs until ``former_secret_until``.
     """
 
     tenant_id: TenantId
@@ -89,24 +89,24 @@ class StoredWebhook(WebhookDetail):
 
 
 class IssuedWebhook(FrozenModel):
-    """A new webhook, or a rotated one; the only time that its secret is seen."""
+    """A new or rotated webhook. Its secret is available only here."""
 
     detail: WebhookDetail
     secret: SecretStr
 
 
 class WebhookWithSecret(WebhookDetail):
-    """The answer that shows a secret, once."""
+    """The response that shows a webhook's secret, once."""
 
-    secret: str = Field(description="`whsec_` and base64, as Standard Webhooks writes it.")
+    secret: str = Field(description="`whsec_` and base64, as in Standard Webhooks.")
 
 
 class DeliveryDetail(FrozenModel):
-    """One event on its way to one webhook; ``guid`` is the ``webhook-id`` of every attempt.
+    """One event for one webhook; ``guid`` is the ``webhook-id`` of every attempt.
 
-    ``attempts`` counts those that have begun. ``next_attempt_at`` is None when it is over; while an attempt is under
-    way, it is when the next begins if this one's process dies. ``response_status`` and ``problem`` are the last
-    attempt's: a status of HTTP, or why there was none.
+    ``attempts`` counts the attempts started. ``next_attempt_at`` is None when the delivery is finished; while an
+    attempt runs, it is when the next starts if the process dies. ``response_status`` and ``problem`` belong to the last
+    attempt: an HTTP status, or why there was none.
     """
 
     guid: DeliveryGuid
@@ -121,7 +121,7 @@ class DeliveryDetail(FrozenModel):
 
 
 class StoredDelivery(DeliveryDetail):
-    """A delivery as the database knows it; ``payload`` is the body of every attempt, erased when it is over."""
+    """A delivery row; ``payload`` is the body of every attempt, erased when the delivery is finished."""
 
     tenant_id: TenantId
     webhook_guid: WebhookGuid

@@ -1,1 +1,1 @@
-"""Files that PixyProxy keeps: durable writes, the spool, and the store of pictures."""
+"""File storage: durable writes, the spool and the picture store."""

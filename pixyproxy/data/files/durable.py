@@ -1,4 +1,4 @@
-"""Writing files so that they are either whole and durable, or not there."""
+"""Write files so that they are either complete and durable, or absent."""
 
 import contextlib
 import errno
@@ -15,25 +15,25 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureMissingExcep
 STAGING = ".incoming"
 COPIED_BYTES = 1024 * 1024
 STAGED_AGE_SECONDS = 3600
-"""A write takes seconds at the most, so that an older staged file belongs to no one."""
+"""A write takes seconds, so an older staged file is abandoned."""
 
 
 def keep_files_private() -> None:
-    """Let this process create files and folders that other users of the machine cannot read, whatever it inherited."""
+    """Make new files and folders of this process private to its user, regardless of the inherited umask."""
     os.umask(0o077)
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Return whether users outside of its group may read or enter a file or folder. Raises ``OSError``."""
+    """Return whether users outside its group may read or enter a file or folder. Raise ``OSError``."""
     return bool(path.stat().st_mode & stat.S_IRWXO)
 
 
 def move_into(path: Path, source: Path, *, root: Path) -> None:
-    """Move a durable file to a path below ``root``; a reader sees it there whole or not at all.
+    """Move a durable file to a path below ``root``; readers see the complete file or none.
 
-    Its new name is durable once its folder is synced; until then a power cut may leave it under the old one. From
-    another file system it is copied, durably. Again is as good as once. Raises as ``write_durably`` does, and
-    ``PictureMissingException`` where the file is in neither place.
+    Its new name is durable once its folder is synced; until then a power cut may restore the old one. A file on another
+    file system is copied, durably. Idempotent. Raise the same exceptions as ``write_durably``, and
+    ``PictureMissingException`` if the file is in neither place.
     """
     try:
         make_folder(path.parent)
@@ -42,7 +42,7 @@ def move_into(path: Path, source: Path, *, root: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # Said of a file that is gone, too.
+            # Also raised for a missing file.
             _copy_into(path, source, root=root)
     except FileNotFoundError as error:
         if not path.is_file():
@@ -54,9 +54,9 @@ def move_into(path: Path, source: Path, *, root: Path) -> None:
 def write_durably(path: Path, pieces: Iterable[bytes], *, root: Path) -> None:
     """Write a file below ``root`` that survives a power cut once this returns.
 
-    Written under a temporary name in ``root/.incoming``, synced, renamed, and its folder synced, so that a
-    reader sees the whole file or none. Raises ``StorageFullException`` when no room is left, and
-    ``ImageStorageException`` on any other error; neither leaves a part of a file behind.
+    It is written under a temporary name in ``root/.incoming``, synced and renamed, and its folder is synced, so that
+    readers see the complete file or none. Raise ``StorageFullException`` if no space is left, and
+    ``ImageStorageException`` on any other error; neither leaves a partial file.
     """
     temporary = root / STAGING / uuid.uuid4().hex
     try:
@@ -72,7 +72,7 @@ def write_durably(path: Path, pieces: Iterable[bytes], *, root: Path) -> None:
 
 
 def remove_durably(path: Path) -> None:
-    """Remove a file, if it is there, so that it stays away after a power cut."""
+    """Remove a file, if it exists, so that it stays removed after a power cut."""
     try:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
@@ -83,7 +83,7 @@ def remove_durably(path: Path) -> None:
 
 
 def remove_staged(root: Path) -> None:
-    """Remove what writes that died have left below ``root``."""
+    """Remove the remains of interrupted writes below ``root``."""
     newest = time.time() - STAGED_AGE_SECONDS
     for left in (root / STAGING).glob("*"):
         with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def remove_staged(root: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durable in the one above."""
+    """Create a folder and its parents, each durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -110,7 +110,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def as_storage_exception(error: OSError) -> ImageStorageException:
-    """The core exception for an error of the file system."""
+    """Return the core exception for an error of the file system."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return StorageFullException() if full else ImageStorageException()
 

@@ -1,4 +1,4 @@
-"""``signing_keys.json`` in the data folder, in which earlier releases kept the signing keys."""
+"""``signing_keys.json`` in the data folder, where earlier releases stored the signing keys."""
 
 import os
 import stat
@@ -25,19 +25,19 @@ class _Content(FrozenModel):
 
 @dataclass(frozen=True)
 class FormerSigningKeys:
-    """The file in a data folder; nothing writes it."""
+    """The file in a data folder; it is never written."""
 
     folder: Path
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self.folder / NAME
 
     def load(self) -> tuple[SigningKey, ...]:
         """Return the keys, each retired by its successor in the file; none if there is no file.
 
-        Raises ``ConfigurationException`` if other users may read the file, or if it is damaged.
+        Raise ``ConfigurationException`` if other users may read the file, or if it is damaged.
         """
         try:
             with self.path.open(encoding="utf-8") as file:
@@ -48,12 +48,12 @@ class FormerSigningKeys:
         except (OSError, UnicodeDecodeError) as error:
             raise self._damaged() from error
         if open_to_others:
-            problem = f"Others than its owner may read {self.path}. Run `chmod 600 {self.path}`, then rotate the keys."
+            problem = f"Other users may read {self.path}. Run `chmod 600 {self.path}`, then rotate the keys."
             raise ConfigurationException(problem)
         try:
             keys = _Content.model_validate_json(text).keys
         except ValidationError:
-            # The cause would quote what it cannot read, which may be a key.
+            # The cause would quote the invalid content, which may be a key.
             raise self._damaged() from None
         longest = timedelta(seconds=LONGEST_TOKEN_SECONDS)
         retirements = [successor.signs_from + longest for successor in keys[1:]]
@@ -62,18 +62,18 @@ class FormerSigningKeys:
         )
 
     def remove(self) -> None:
-        """Remove the file and its lock. Raises ``ConfigurationException`` if that fails."""
+        """Remove the file and its lock. Raise ``ConfigurationException`` if that fails."""
         try:
             for name in (NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             sync_folder(self.folder)
         except OSError as error:
-            problem = f"The keys in {self.path} are in the database now, and the file cannot be removed: remove it."
+            problem = f"The keys in {self.path} are now in the database, but the file cannot be removed. Remove it."
             raise ConfigurationException(problem) from error
 
     def _damaged(self) -> ConfigurationException:
         problem = (
-            f"{self.path} cannot be read as a file of signing keys. Restore it from a backup, or remove it: "
-            "tokens that its keys signed end then."
+            f"{self.path} is not a valid file of signing keys. Restore it from a backup, or remove it, "
+            "which invalidates the tokens signed with its keys."
         )
         return ConfigurationException(problem)

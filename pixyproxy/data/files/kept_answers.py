@@ -1,4 +1,4 @@
-"""Answers of upstreams that were paid for and cannot be stored as pictures, kept until an operator has decided."""
+"""Retained answers: paid answers of upstreams that cannot be stored as pictures, until an operator decides."""
 
 import contextlib
 import os
@@ -12,15 +12,15 @@ from pixyproxy.data.files.durable import as_storage_exception, make_folder, sync
 from pixyproxy.data.files.spool import SpoolFile
 
 FOLDER = "kept"
-"""In the spool, beside the folders of processes: a kept answer outlives its process."""
+"""In the spool, next to the folders of processes, because a retained answer outlives its process."""
 ENDING = ".answer"
 MOST_BYTES = 1024 * 1024 * 1024
-"""Of all kept answers on one machine."""
+"""The most bytes of all retained answers on one machine."""
 
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """What is kept of the answer to one generation."""
+    """The files of one generation's retained answer."""
 
     guid: GenerationGuid
     paths: tuple[Path, ...]
@@ -29,17 +29,17 @@ class KeptAnswer:
 
 @dataclass(frozen=True)
 class KeptAnswers:
-    """The folder of kept answers of this machine, all processes of which share it. The methods block.
+    """The folder of retained answers, shared by all processes of this machine. The methods block.
 
-    An answer is ``GUID.answer``, as it came. Where a part of its picture had been decoded before it proved unusable,
-    that part is ``GUID.0.picture`` beside it.
+    ``GUID.answer`` is the unchanged answer. If a part of its picture was decoded before it proved unusable, that part
+    is ``GUID.0.picture``.
     """
 
     folder: Path
     most_bytes: int = MOST_BYTES
 
     def begin(self, guid: GenerationGuid) -> SpoolFile:
-        """Return a new file for an answer. Raises ``ImageStorageException``, also when there is no room left."""
+        """Return a new file for an answer. Raise ``ImageStorageException``, also if the limit is reached."""
         if sum(kept.byte_size for kept in self.list_all()) >= self.most_bytes:
             raise StorageFullException
         try:
@@ -51,7 +51,7 @@ class KeptAnswers:
     def commit(self, file: SpoolFile, *, pictures: list[Path]) -> None:
         """Make an answer durable, and move the decoded parts of its pictures to it.
 
-        Raises ``ImageStorageException``.
+        Raise ``ImageStorageException``.
         """
         file.finish()
         try:
@@ -63,14 +63,14 @@ class KeptAnswers:
             raise as_storage_exception(error) from error
 
     def list_all(self) -> list[KeptAnswer]:
-        """Return what is kept, by GUID."""
+        """Return the retained answers, sorted by GUID."""
         paths = defaultdict(list)
         for path in sorted(self.folder.glob("*")):
             paths[GenerationGuid(path.name.partition(".")[0])].append(path)
         return [KeptAnswer(guid, tuple(files), sum(map(_size, files))) for guid, files in paths.items()]
 
     def remove(self, kept: KeptAnswer) -> None:
-        """Remove an answer. What cannot be removed stays."""
+        """Remove an answer; files that cannot be removed remain."""
         with contextlib.suppress(OSError):
             for path in kept.paths:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The spool: what was received and is not yet recorded, so that a paid picture survives whatever comes in between.
+"""The spool: received pictures and answers that are not recorded yet, so that a paid picture survives any failure.
 
-Each process has a folder of its own in it, and holds the lock of that for as long as it lives. A folder whose lock
-nobody holds is a dead process's: whoever takes the lock finishes what is in there.
+Each process has its own folder in it and holds the folder's lock while it runs. A folder whose lock is free belongs to
+a dead process: another process takes the lock and completes the folder's entries.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ ENTRY = ".json"
 
 
 class SpoolEntry(FrozenModel):
-    """A whole answer of an upstream: all that a record needs beside the generation's row and the pictures' files."""
+    """A complete answer of an upstream: everything that the record needs besides the generation's row and the files."""
 
     generation: GenerationGuid
     upstream: str
@@ -43,7 +43,7 @@ class SpoolEntry(FrozenModel):
 
 @dataclass
 class SpoolFile:
-    """A file that is being written. Its methods block; they raise ``ImageStorageException``."""
+    """A file being written. Its methods block and raise ``ImageStorageException``."""
 
     path: Path
     byte_size: int = 0
@@ -65,7 +65,7 @@ class SpoolFile:
         self._digest.update(content)
 
     def finish(self) -> None:
-        """Make what was written durable."""
+        """Make the written data durable."""
         try:
             if self._file is not None:
                 os.fsync(self._file.fileno())
@@ -75,28 +75,28 @@ class SpoolFile:
             self.close()
 
     def close(self) -> None:
-        """Let go of the file, as it is."""
+        """Close the file in its current state."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     @property
     def is_open(self) -> bool:
-        """Whether the file has yet to be closed."""
+        """Whether the file is open."""
         return self._file is not None
 
     @property
     def sha256(self) -> str:
-        """The digest of all that was written, 64 hex digits."""
+        """The digest of all data written, 64 hex digits."""
         digest: str = self._digest.hexdigest()
         return digest
 
 
 @dataclass(frozen=True)
 class SpoolFolder:
-    """The folder of one process, living or dead; ``owner`` names it.
+    """The folder of one process, running or dead; ``owner`` identifies it.
 
-    ``told`` is what was logged of entries that cannot be read, by their paths.
+    ``told`` maps paths of unreadable entries to the errors already logged.
     """
 
     path: Path
@@ -104,19 +104,22 @@ class SpoolFolder:
 
     @property
     def owner(self) -> ProcessGuid:
-        """The process that it belongs, or belonged, to."""
+        """The process that owns or owned the folder."""
         return ProcessGuid(self.path.name)
 
     def picture(self, guid: GenerationGuid, index: int) -> Path:
-        """Where a picture of a generation is received."""
+        """Return the path where a picture of a generation is received."""
         return self.path / f"{guid}.{index}.picture"
 
     def open_temporary(self) -> BinaryIO:
-        """Return a file without a name, which is gone once it is closed. Blocks, and raises ``OSError``."""
+        """Return a file without a name, deleted when closed. Blocks. Raise ``OSError``."""
         return tempfile.TemporaryFile(dir=self.path)
 
     def commit(self, entry: SpoolEntry) -> None:
-        """Make an entry durable, whose pictures are; from then on it will be recorded. Blocks; raises as files do."""
+        """Make an entry durable, whose pictures already are, so that it will be recorded. Blocks.
+
+        Raise ``ImageStorageException``.
+        """
         path = self.path / f"{entry.generation}{ENTRY}"
         staged = SpoolFile(path.with_suffix(".staged"))
         staged.write(entry.model_dump_json().encode())
@@ -128,11 +131,11 @@ class SpoolFolder:
             raise as_storage_exception(error) from error
 
     async def entries(self) -> tuple[list[SpoolEntry], bool]:
-        """The entries in here, and whether they are all: one that cannot be read now is left, and logged once."""
+        """Return the readable entries, and whether these are all; an unreadable one is skipped and logged once."""
         return await run_in_thread(self._entries)
 
     async def remove(self, guid: GenerationGuid) -> None:
-        """Remove an entry, and then the other files of its generation."""
+        """Remove an entry, then the other files of its generation."""
         await run_in_thread(self.unlink, guid)
 
     def _entries(self) -> tuple[list[SpoolEntry], bool]:
@@ -147,26 +150,26 @@ class SpoolFolder:
         return found, len(found) == len(paths)
 
     def _tell(self, path: Path, error: Exception) -> None:
-        """Log why an entry cannot be read, unless that was said of it as it is: recovery looks every few seconds."""
+        """Log why an entry cannot be read, unless this state was already logged: recovery runs every few seconds."""
         state = str(error)
         with contextlib.suppress(OSError):
             state += f" {path.stat().st_mtime_ns}"
         if self.told.get(path) != state:
             self.told[path] = state
-            logger.error("the spool's entry %s cannot be read", path.name, exc_info=error)
+            logger.error("cannot read the spool entry %s", path.name, exc_info=error)
 
     def unlink(self, guid: GenerationGuid) -> None:
-        """What ``remove`` does, for whoever is in a worker thread already. What cannot be removed stays."""
+        """Remove an entry as ``remove`` does, from a worker thread. Files that cannot be removed remain."""
         with contextlib.suppress(OSError):
             (self.path / f"{guid}{ENTRY}").unlink(missing_ok=True)
-            for name in os.listdir(self.path):  # noqa: PTH208  (a path of each of thousands takes ten times as long)
+            for name in os.listdir(self.path):  # noqa: PTH208  (creating thousands of paths takes ten times as long)
                 if name.startswith(f"{guid}."):
                     (self.path / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Spool:
-    """The spool of one process, and a way to those of dead ones on this machine."""
+    """The spool of one process, with access to those of dead processes on this machine."""
 
     folder: Path
     owner: ProcessGuid = field(default_factory=lambda: ProcessGuid(str(uuid.uuid4())))
@@ -174,23 +177,23 @@ class Spool:
     _held: list[int] = field(default_factory=list)
     _opened: list[SpoolFolder] = field(default_factory=list)
     _seized: set[str] = field(default_factory=set)
-    """The dead whose locks are held to finish what they left."""
+    """Dead processes whose locks are held to complete their entries."""
     _told: dict[Path, str] = field(default_factory=dict)
 
     async def open(self) -> SpoolFolder:
-        """Return this process's folder, made when first needed. Raises ``ImageStorageException``."""
+        """Return this process's folder, created when first needed. Raise ``ImageStorageException``."""
         return self._opened[0] if self._opened else await run_in_thread(self._open)
 
     @property
     def own(self) -> SpoolFolder:
-        """What ``open`` returns, for work that is in a thread already."""
+        """The result of ``open``, for use in a worker thread."""
         return self._opened[0] if self._opened else self._open()
 
     def _open(self) -> SpoolFolder:
         with self._lock:
             try:
                 make_folder(self.folder)
-                # The lock is taken before there is a folder, so that nobody can take it for a dead one's.
+                # The lock is taken before the folder exists, so that no process can take it for a dead one's.
                 if not self._held:
                     self._held.append(_hold_lock(self._lock_of(self.owner)))
                 make_folder(self.folder / self.owner)
@@ -205,7 +208,7 @@ class Spool:
         return bool(self._held)
 
     async def is_alive(self, owner: ProcessGuid) -> bool:
-        """Whether a process runs on this machine."""
+        """Return whether a process is running on this machine."""
         return await run_in_thread(self._is_alive, owner)
 
     def _is_alive(self, owner: ProcessGuid) -> bool:
@@ -219,7 +222,7 @@ class Spool:
 
     @contextlib.asynccontextmanager
     async def dead_folders(self) -> AsyncIterator[list[SpoolFolder]]:
-        """The folders of processes that are dead, held until exit, so that nobody else finishes them meanwhile."""
+        """Return the folders of dead processes, locked until exit so that no other process completes them meanwhile."""
         held = contextlib.ExitStack()
         try:
             yield await run_in_thread(self._seize_dead, held)
@@ -234,11 +237,11 @@ class Spool:
         return [SpoolFolder(self.folder / owner, self._told) for owner in dead]
 
     async def remove_folder(self, folder: SpoolFolder) -> None:
-        """Remove a dead process's folder with all that is left in it, for its entries are finished."""
+        """Remove a dead process's folder and its remaining files, after its entries are completed."""
         await run_in_thread(self._remove_folder, folder)
 
     async def close(self) -> None:
-        """Let go of this process's folder; it stays only where something is left in it."""
+        """Release this process's folder, and delete it if it is empty."""
         await run_in_thread(self._close)
 
     def _close(self) -> None:
@@ -265,7 +268,7 @@ class Spool:
 
 
 def _hold_lock(path: Path) -> int:
-    """The descriptor that holds the lock of a new file, which whoever looks for the dead may just have removed."""
+    """Return the descriptor that holds the lock of a new file; retry if a clean-up removed the file meanwhile."""
     while True:
         descriptor = _try_lock(path)
         if descriptor is None:
@@ -277,7 +280,7 @@ def _hold_lock(path: Path) -> int:
 
 
 def _try_lock(path: Path) -> int | None:
-    """The descriptor that holds the lock of a file, or None where somebody else does."""
+    """Return the descriptor that holds a file's lock, or None if another process holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

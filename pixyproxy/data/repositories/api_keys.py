@@ -41,13 +41,13 @@ SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM api_keys"
 
 
 def to_row(key: StoredApiKey) -> Parameters:
-    """The columns of an API key, by name."""
+    """Return the columns of an API key, by name."""
     times = {name: to_timestamp(getattr(key, name)) for name in TIMES}
     return key.model_dump(include=set(COLUMNS)) | times | {name: to_names(getattr(key, name)) for name in NAMES}
 
 
 def from_row(row: Row) -> StoredApiKey:
-    """The API key in a row of ``SELECT``."""
+    """Return the API key in a row of ``SELECT``."""
     times = {name: from_timestamp(row[name]) for name in TIMES}
     names = {name: from_names(row[name]) for name in NAMES}
     return StoredApiKey.model_validate({name: row[name] for name in COLUMNS} | times | names)
@@ -55,7 +55,7 @@ def from_row(row: Row) -> StoredApiKey:
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """The API keys, bound to one connection and its transaction."""
+    """The ``api_keys`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
@@ -64,15 +64,15 @@ class ApiKeys:
         self.connection.execute(sql(insert_statement("api_keys", COLUMNS)), to_row(key))
 
     def find_for_authentication(self, key_id: str) -> StoredApiKey | None:
-        """Return the key of exactly this public id: the one look-up that comes before the tenant is known."""
-        # MySQL ignores spaces at the end.
+        """Return the key with exactly this public id: the only lookup before the tenant is known."""
+        # MySQL ignores trailing spaces.
         found = self._one("key_id = :key_id", {"key_id": key_id})
         return found if found is not None and found.key_id == key_id else None
 
     def list_of_tenant(self, *, tenant_id: TenantId, after: int, limit: int) -> list[tuple[int, StoredApiKey]]:
-        """Return at most ``limit`` of the tenant's keys behind the id ``after``, each with its id.
+        """Return at most ``limit`` of the tenant's keys after the id ``after``, each with its id.
 
-        Oldest first, revoked ones too.
+        Oldest first, including revoked ones.
         """
         statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id AND id > :after ORDER BY id LIMIT :limit")
         parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
@@ -88,18 +88,18 @@ class ApiKeys:
         return int(self.connection.execute(sql(statement), parameters).scalar_one())
 
     def get_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
-        """The key if it is the tenant's own."""
+        """Return the tenant's own key."""
         return self._one("guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id})
 
     def lock_own(self, guid: str, *, tenant_id: TenantId) -> StoredApiKey | None:
-        """The key if it is the tenant's own, which nobody else can change before this transaction ends."""
-        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        """Return the tenant's own key, locked until this transaction ends."""
+        # Before any SELECT, so that MySQL reads what the last transaction committed.
         statement = "UPDATE api_keys SET guid = guid WHERE guid = :guid AND tenant_id = :tenant_id"
         self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
         return self.get_own(guid, tenant_id=tenant_id)
 
     def rotate(self, key: StoredApiKey, *, tenant_id: TenantId) -> None:
-        """Write the digests of the tenant's own key and how long the former counts."""
+        """Update the digests of the tenant's own key and the validity of the former secret."""
         statement = """
             UPDATE api_keys
                SET secret_sha256 = :secret_sha256, former_sha256 = :former_sha256,
@@ -109,7 +109,7 @@ class ApiKeys:
         self.connection.execute(sql(statement), to_row(key) | {"tenant_id": tenant_id})
 
     def note_use(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime, unless_since: datetime) -> None:
-        """Note when the tenant's own key was used last, unless that was noted after ``unless_since``."""
+        """Record the last use of the tenant's own key, unless one after ``unless_since`` is recorded."""
         statement = """
             UPDATE api_keys SET last_used_at = :at
              WHERE guid = :guid AND tenant_id = :tenant_id AND (last_used_at IS NULL OR last_used_at <= :unless_since)
@@ -118,7 +118,7 @@ class ApiKeys:
         self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id, **times})
 
     def revoke(self, guid: ApiKeyGuid, *, tenant_id: TenantId, at: datetime) -> None:
-        """Revoke the tenant's own key from ``at`` on; an earlier revocation stands."""
+        """Revoke the tenant's own key as of ``at``; an earlier revocation is kept."""
         statement = """
             UPDATE api_keys SET revoked_at = :at
              WHERE guid = :guid AND tenant_id = :tenant_id AND revoked_at IS NULL
@@ -127,7 +127,7 @@ class ApiKeys:
         self.connection.execute(sql(statement), parameters)
 
     def active_administrator_exists(self, *, at: datetime) -> bool:
-        """Whether any key of any tenant can still administer this server; only ``bootstrap`` asks."""
+        """Return whether any key of any tenant can still administer this server; used only by ``bootstrap``."""
         statement = """
             SELECT scopes FROM api_keys
              WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :at)
@@ -137,7 +137,7 @@ class ApiKeys:
         return any(Scope.ADMIN in scopes.split() for scopes in rows)
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
-        """Remove every key of the tenant."""
+        """Remove all keys of the tenant."""
         self.connection.execute(sql("DELETE FROM api_keys WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})
 
     def _one(self, condition: str, parameters: Parameters) -> StoredApiKey | None:

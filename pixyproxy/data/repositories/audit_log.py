@@ -1,7 +1,8 @@
-"""The ``audit_log`` table and ``audit_head``: entries chained by their digests, so that no change stays unseen.
+"""The ``audit_log`` and ``audit_head`` tables: entries chained by digests, so that every change is detected.
 
 An entry's digest is the SHA-256 of its other columns as one JSON object: keys sorted, no spaces, ASCII, texts as the
-database holds them. Each entry names the digest of the one before; the head holds the last one's number and digest.
+database stores them. Each entry contains the digest of the previous one; the head contains the last one's sequence and
+digest.
 """
 
 import hashlib
@@ -32,20 +33,20 @@ COLUMNS = (
     "entry_sha256",
 )
 LENGTHS = {"actor": 255, "target": 255, "address": 64, "request_id": 255}
-"""Characters that a column holds of a text which may come from outside."""
+"""The maximum lengths, in characters, of columns whose text may come from clients."""
 DETAIL_LENGTH = 500
-"""Characters of one detail. Twenty of them fit the column, however JSON has to write them."""
+"""The maximum length of one detail, in characters. Twenty details fit the column however JSON escapes them."""
 NO_SHA256 = "0" * 64
-"""What the first entry names as the digest before it."""
+"""The previous digest in the first entry."""
 logger = logging.getLogger(__name__)
 
-HEAD_MISSING = "The row of audit_head is missing. Nothing is done that cannot be audited: put it back."
+HEAD_MISSING = "The row of audit_head is missing, so administrator actions are refused. Restore it."
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM audit_log"
 
 
 @dataclass(frozen=True)
 class AuditHead:
-    """The end of the chain: how many entries there are, and the digest of the last."""
+    """The end of the chain: the number of entries and the digest of the last one."""
 
     sequence: int
     entry_sha256: str
@@ -53,7 +54,7 @@ class AuditHead:
 
 @dataclass(frozen=True)
 class ChainLink:
-    """What holds an entry in the chain: the digests that stand in its row, and the one its columns really have."""
+    """A link of the chain: the digests stored in an entry's row, and the actual digest of its columns."""
 
     sequence: int
     previous_sha256: str
@@ -62,7 +63,7 @@ class ChainLink:
 
 
 def to_row(entry: NewAuditEntry) -> Parameters:
-    """The columns of an act, by name, cut to what they hold: what is stored is exactly what the digest covers."""
+    """Return the columns of an entry, by name, truncated to their lengths: exactly what the digest covers."""
     values = entry.model_dump(mode="json")
     details = {_storable(name, DETAIL_LENGTH): _storable(fact, DETAIL_LENGTH) for name, fact in entry.details.items()}
     texts = {name: _storable(values[name], length) for name, length in LENGTHS.items() if values[name] is not None}
@@ -70,14 +71,14 @@ def to_row(entry: NewAuditEntry) -> Parameters:
 
 
 def from_row(row: Row) -> AuditEntry:
-    """The entry in a row of ``SELECT``."""
+    """Return the entry in a row of ``SELECT``."""
     return AuditEntry.model_validate({**row, "at": from_timestamp(row["at"]), "details": json.loads(row["details"])})
 
 
 def digest(row: Row) -> str:
-    """The digest of a row, from its columns as they are: one that no act could have made has a digest too."""
+    """Return the digest of a row's columns, also of a row that no action could have written."""
     covered = {name: row[name] for name in COLUMNS if name != "entry_sha256"}
-    # MySQL's driver gives a datetime, whose str() is the text that was written.
+    # MySQL's driver returns a datetime, whose str() is the stored text.
     written = json.dumps(covered, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(written.encode("ascii")).hexdigest()
 
@@ -89,10 +90,10 @@ class AuditLog:
     connection: Connection
 
     def append(self, entry: NewAuditEntry) -> AuditEntry:
-        """Add an entry to the end of the chain, in the transaction of the act: neither stays without the other.
+        """Append an entry to the chain, in the transaction of its action, so that both are committed or neither.
 
-        The head's row is locked from here until the transaction ends, so that entries follow each other without
-        a gap. Append last, so that others wait for no more than they must.
+        The head's row is locked until the transaction ends, so that entries follow without gaps. Append last, so that
+        others wait as briefly as possible.
         """
         previous = self._advance()
         row = to_row(entry) | {"sequence": previous.sequence + 1, "previous_sha256": previous.entry_sha256}
@@ -105,9 +106,9 @@ class AuditLog:
         return from_row(row)
 
     def list_entries(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """At most ``limit`` entries that the filter matches, newest first.
+        """Return at most ``limit`` entries that match the filter, newest first.
 
-        ``before`` is the sequence of the last entry of the page before this one.
+        ``before`` is the sequence of the last entry of the previous page.
         """
         where, parameters = _conditions(wanted)
         if before is not None:
@@ -119,7 +120,7 @@ class AuditLog:
         return [from_row(row) for row in rows]
 
     def read_from(self, sequence: int, *, limit: int) -> list[ChainLink]:
-        """At most ``limit`` links of the chain from ``sequence`` on, oldest first."""
+        """Return at most ``limit`` links of the chain from ``sequence`` on, oldest first."""
         statement = sql(f"{SELECT} WHERE sequence >= :sequence ORDER BY sequence LIMIT :limit")
         rows = self.connection.execute(statement, {"sequence": sequence, "limit": limit}).mappings()
         return [
@@ -128,21 +129,21 @@ class AuditLog:
         ]
 
     def head(self) -> AuditHead | None:
-        """The end of the chain as it was written down, or None where somebody has removed it."""
+        """Return the stored end of the chain, or None if its row was removed."""
         statement = sql("SELECT sequence, entry_sha256 FROM audit_head WHERE id = 1")
         row = self.connection.execute(statement).mappings().one_or_none()
         return None if row is None else AuditHead(row["sequence"], row["entry_sha256"])
 
     def last_sequence(self) -> int:
-        """The highest sequence there is, 0 in an empty log. The head that is read after it is at least as high."""
+        """Return the highest sequence, 0 in an empty log. A head read afterwards is at least as high."""
         statement = sql("SELECT COALESCE(MAX(sequence), 0) FROM audit_log")
         return int(self.connection.execute(statement).scalar_one())
 
     def _advance(self) -> AuditHead:
-        """Take the next sequence, and return the head before it. Raises ``DatabaseException`` without a head.
+        """Take the next sequence and return the previous head. Raise ``DatabaseException`` without a head.
 
-        The UPDATE comes first: it waits for every append under way, and a SELECT then shows the row that this
-        transaction wrote, with the last digest, however old MySQL's snapshot of the rest is.
+        The UPDATE comes first: it waits for concurrent appends, and a later SELECT then returns the row written by this
+        transaction, with the last digest, however old MySQL's snapshot is.
         """
         statement = sql("UPDATE audit_head SET sequence = sequence + 1 WHERE id = 1")
         advanced = self.connection.execute(statement).rowcount == 1
@@ -154,14 +155,14 @@ class AuditLog:
 
 
 def _storable(value: str, length: int) -> str:
-    """The text as both databases give it back: without NUL, lone surrogates and other control characters."""
+    """Return the text as both databases return it: without NUL, lone surrogates and other control characters."""
     return escape(value)[:length]
 
 
 def _conditions(wanted: AuditFilter) -> tuple[list[str], Parameters]:
     """Return the filter as conditions and their parameters.
 
-    MySQL would compare actors and targets without regard to case, or to spaces at the end: those show in the length.
+    MySQL would ignore case and trailing spaces of actors and targets; comparing the lengths detects the spaces.
     """
     conditions = {
         "action": "action = :action",

@@ -1,4 +1,4 @@
-"""The ``budgets`` table: what each tenant has reserved and spent in each month."""
+"""The ``budgets`` table: each tenant's reserved and spent amounts per month."""
 
 from dataclasses import dataclass
 
@@ -10,26 +10,26 @@ from pixyproxy.data.rows import Row, sql
 
 COLUMNS = ("month", "reserved_micro_usd", "spent_micro_usd")
 OTHERWISE = {"mysql": "ON DUPLICATE KEY UPDATE month = VALUES(month)", "sqlite": "ON CONFLICT DO NOTHING"}
-"""What an INSERT does where the row is there already, by dialect."""
+"""The clause of an INSERT for an existing row, by dialect."""
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM budgets"
 
 
 def from_row(row: Row) -> Spending:
-    """The spending in a row of ``SELECT``."""
+    """Return the spending in a row of ``SELECT``."""
     return Spending.model_validate(dict(row))
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """The budgets, bound to one connection and its transaction. Amounts are micro-dollars."""
+    """The ``budgets`` repository, bound to one connection and its transaction. Amounts are micro-dollars."""
 
     connection: Connection
 
     def lock(self, month: str, *, tenant_id: TenantId) -> None:
-        """Have nobody else reserve or settle in the tenant's month before this transaction ends.
+        """Lock the tenant's month against other reservations and settlements until this transaction ends.
 
-        A tenant that was removed has no budget, and nothing is locked. What is decided under this lock also writes the
-        row: in a cluster a lock holds on one node alone.
+        A deleted tenant has no budget, and nothing is locked. Decisions under this lock also write the row, because in
+        a cluster a lock holds on one node only.
         """
         statement = sql("UPDATE budgets SET decisions = decisions + 1 WHERE tenant_id = :tenant_id AND month = :month")
         parameters = {"tenant_id": tenant_id, "month": month}
@@ -42,10 +42,10 @@ class Budgets:
             self.connection.execute(statement, parameters)
 
     def reserve(self, month: str, amount: int, *, tenant_id: TenantId) -> bool:
-        """Hold an amount of the month's budget; False where less than that is left. Without a limit it always fits.
+        """Reserve an amount of the month's budget; return False if less is left. Without a limit it always fits.
 
-        The month's row is there once it was locked. One statement compares and adds, so that no number of orders at
-        once can overrun the limit.
+        The month's row exists once it was locked. A single statement compares and adds, so that concurrent orders
+        cannot exceed the limit.
         """
         statement = """
             UPDATE budgets
@@ -58,9 +58,9 @@ class Budgets:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def settle(self, month: str, *, released: int, spent: int, tenant_id: TenantId) -> None:
-        """Give back what was held and note what was spent of it, or of nothing, where no bound had been known.
+        """Release a reservation and record the amount spent, which may be more than zero without a reservation.
 
-        The month's row is there once it was locked.
+        The month's row exists once it was locked.
         """
         statement = """
             UPDATE budgets
@@ -72,12 +72,12 @@ class Budgets:
         self.connection.execute(sql(statement), parameters)
 
     def get(self, month: str, *, tenant_id: TenantId) -> Spending:
-        """What the tenant has reserved and spent in a month."""
+        """Return the tenant's reserved and spent amounts of a month."""
         statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id AND month = :month")
         parameters = {"tenant_id": tenant_id, "month": month}
         row = self.connection.execute(statement, parameters).mappings().one_or_none()
         return Spending(month=month) if row is None else from_row(row)
 
     def delete_all(self, *, tenant_id: TenantId) -> None:
-        """Forget the tenant's budgets."""
+        """Remove all budgets of the tenant."""
         self.connection.execute(sql("DELETE FROM budgets WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})

@@ -77,12 +77,12 @@ LATER_COLUMNS = (
 MOST_REPEATABLE = 50
 TIMES = ("lease_until", "created_at", "updated_at", "finished_at", "resolved_at")
 ORDER_COLUMNS = ("prompt", "model", "terms")
-"""An order is spread over these; ``terms`` is JSON of all that has no column of its own."""
+"""Return the columns of an order; ``terms`` is JSON of everything without its own column."""
 SELECT = f"SELECT {', '.join(LATER_COLUMNS + COLUMNS)} FROM generations"
 
 
 def to_row(generation: NewGeneration) -> Parameters:
-    """The columns of a new generation, by name."""
+    """Return the columns of a new generation, by name."""
     return generation.model_dump(mode="json", include=set(COLUMNS)) | {
         "image_guids": " ".join(generation.image_guids),
         "prompt": generation.order.prompt,
@@ -96,12 +96,12 @@ def to_row(generation: NewGeneration) -> Parameters:
 
 
 def terms_of(order: PictureOrder) -> str:
-    """Return what of an order has no column of its own, as JSON."""
+    """Return the parts of an order without their own column, as JSON."""
     return order.model_dump_json(exclude={"prompt", "model"}, exclude_defaults=True)
 
 
 def from_row(row: Row) -> Generation:
-    """The generation in a row of ``SELECT``. Those of the first releases have no terms."""
+    """Return the generation in a row of ``SELECT``. Rows of the first releases have no terms."""
     values = {name: value for name, value in row.items() if name not in ORDER_COLUMNS}
     times = {name: from_timestamp(row[name]) for name in TIMES}
     order = {"prompt": row["prompt"], "model": row["model"], **json.loads(row["terms"] or "{}")}
@@ -115,14 +115,14 @@ def from_row(row: Row) -> Generation:
 
 @dataclass(frozen=True)
 class Generations:
-    """The generations, bound to one connection and its transaction."""
+    """The ``generations`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
     def claim(self, generation: NewGeneration) -> Generation | None:
-        """Add a generation, or None where the tenant has used its Idempotency-Key already.
+        """Add a generation; return None if the tenant has already used its Idempotency-Key.
 
-        The unique index decides, so that of any number of claims at once exactly one wins.
+        The unique index decides, so that exactly one of several concurrent claims succeeds.
         """
         try:
             result = self.connection.execute(sql(insert_statement("generations", COLUMNS)), to_row(generation))
@@ -134,18 +134,18 @@ class Generations:
         return Generation(**values, id=GenerationId(result.lastrowid), image_count=generation.order.count)
 
     def get(self, generation_id: GenerationId, *, tenant_id: TenantId) -> Generation | None:
-        """The tenant's generation of this internal id."""
+        """Return the tenant's generation with this internal id."""
         parameters: Parameters = {"id": generation_id, "tenant_id": tenant_id}
         return self._one(f"{SELECT} WHERE id = :id AND tenant_id = :tenant_id", parameters)
 
     def get_by_guid(self, guid: str, *, tenant_id: TenantId) -> Generation | None:
-        """The tenant's generation of this GUID."""
+        """Return the tenant's generation with this GUID."""
         return self._one(
             f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id}
         )
 
     def get_by_idempotency_key(self, idempotency_key: str, *, tenant_id: TenantId) -> Generation | None:
-        """The generation that claimed this key of the tenant."""
+        """Return the tenant's generation that claimed this key."""
         return self._one(
             f"{SELECT} WHERE tenant_id = :tenant_id AND idempotency_key = :idempotency_key",
             {"tenant_id": tenant_id, "idempotency_key": idempotency_key},
@@ -154,10 +154,10 @@ class Generations:
     def list_repeatable(
         self, content: str, *, tenant_id: TenantId, since: datetime, lost_since: float, ended_since: datetime
     ) -> list[Generation]:
-        """Return the tenant's generations of this content that a request may repeat: lost ones first, then the oldest.
+        """Return the tenant's generations of this content that a retry may adopt: lost ones first, then the oldest.
 
-        They were made at ``since`` or later, and are open or unknown, were lost at ``lost_since`` or later, or ended at
-        ``ended_since`` or later.
+        They were created at ``since`` or later, and are open or unknown, were lost at ``lost_since`` or later, or
+        finished at ``ended_since`` or later.
         """
         statement = f"""
             {SELECT} WHERE content = :content AND tenant_id = :tenant_id AND created_at >= :since
@@ -176,7 +176,7 @@ class Generations:
         return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
 
     def adopt(self, generation: Generation, follower: str, *, tenant_id: TenantId, at: float) -> bool:
-        """Have another request follow a generation; False where a third one does so by now."""
+        """Make another request the follower of a generation; return False if a third one already is."""
         statement = """
             UPDATE generations SET follower = :follower, lost_at = NULL, adopted_at = :at
              WHERE id = :id AND tenant_id = :tenant_id AND follower = :former
@@ -191,7 +191,7 @@ class Generations:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def note_lost(self, guid: GenerationGuid, follower: str, *, tenant_id: TenantId, at: float) -> None:
-        """Note that the client of the request that follows a generation is gone without an answer."""
+        """Record that the client of a generation's follower disconnected without a response."""
         statement = """
             UPDATE generations SET lost_at = :at
              WHERE guid = :guid AND tenant_id = :tenant_id AND follower = :follower AND lost_at IS NULL
@@ -202,7 +202,7 @@ class Generations:
     def list_own(
         self, wanted: GenerationFilter, *, tenant_id: TenantId, before: GenerationId | None, limit: int
     ) -> list[Generation]:
-        """At most ``limit`` generations of the tenant, newest first; ``before`` is the last one of the page before."""
+        """Return at most ``limit`` generations of the tenant, newest first, older than ``before``."""
         parameters: Parameters = {"tenant_id": tenant_id, "limit": limit, "status": wanted.status, "before": before}
         conditions = ["tenant_id = :tenant_id"]
         if wanted.status is not None:
@@ -213,7 +213,7 @@ class Generations:
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def renew_leases(self, owner: ProcessGuid, guids: Sequence[GenerationGuid], *, until: datetime) -> None:
-        """Say that a process lives and works on these generations, a few hundred at most."""
+        """Renew the leases of a process on these generations, a few hundred at most."""
         names, parameters = in_list(guids)
         statement = f"""
             UPDATE generations SET lease_until = :until
@@ -222,16 +222,16 @@ class Generations:
         self.connection.execute(sql(statement), parameters | {"owner": owner, "until": to_timestamp(until)})
 
     def release_leases(self, owner: ProcessGuid) -> None:
-        """Say that a process is dead, on all that it worked on."""
+        """Release all leases of a dead process."""
         statement = """
             UPDATE generations SET lease_until = NULL WHERE status = 'calling' AND lease_owner = :owner
         """
         self.connection.execute(sql(statement), {"owner": owner})
 
     def list_abandoned(self, *, at: datetime | None, limit: int) -> list[Generation]:
-        """The oldest generations of all tenants that were at an upstream and whose process is dead.
+        """Return the oldest generations of all tenants that were at an upstream and whose process is dead.
 
-        ``at``: those whose lease was over by then, too, beside those that were released.
+        Their leases were released or, with ``at``, expired before then.
         """
         statement = sql(f"""
             {SELECT} WHERE status = 'calling' AND (lease_until IS NULL OR lease_until < :at)
@@ -241,22 +241,25 @@ class Generations:
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def settle(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
-        """End a generation, once; False where it had ended. An unknown one that nobody resolved may still end."""
+        """Set the outcome of a generation once; return False if it has one.
+
+        An unresolved unknown one may still be settled.
+        """
         status = "status IN ('accepted', 'calling') OR (status = 'unknown' AND :status <> 'unknown')"
         return self._end(generation_id, ending, tenant_id, f"({status}) AND resolved_at IS NULL")
 
     def end_waiting(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
-        """End a generation that waits; False where it does not, or not any more."""
+        """Set the outcome of a waiting generation; return False if it does not wait."""
         return self._end(generation_id, ending, tenant_id, "status = 'accepted'")
 
     def settle_resolved(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
-        """Store the pictures of a generation that turned up after an operator had resolved it."""
+        """Store the pictures of a generation that were found after an operator had resolved it."""
         return self._end(
             generation_id, ending, tenant_id, "status IN ('unknown', 'failed') AND resolved_at IS NOT NULL"
         )
 
     def list_of_status(self, status: GenerationStatus, *, limit: int) -> list[tuple[TenantGuid, Generation]]:
-        """The newest generations of all tenants in this status that no operator has resolved, with their tenants."""
+        """Return the newest unresolved generations of all tenants with this status, with their tenants."""
         columns = ", ".join(f"g.{name}" for name in LATER_COLUMNS + COLUMNS)
         statement = sql(f"""
             SELECT t.guid AS tenant_guid, {columns}
@@ -271,28 +274,28 @@ class Generations:
         return found
 
     def find(self, guid: str) -> Generation | None:
-        """The generation of this GUID, whosever it is: for operators, and for what was found in the spool."""
+        """Return the generation with this GUID, of any tenant: for operators, and for spool entries."""
         return self._one(f"{SELECT} WHERE guid = :guid", {"guid": guid})
 
     def find_all(self, guids: Sequence[GenerationGuid]) -> list[Generation]:
-        """Those of these generations that there are, whosever they are; a few hundred at most."""
+        """Return the existing ones of these generations, of any tenant; a few hundred at most."""
         names, parameters = in_list(guids)
         statement = sql(f"{SELECT} WHERE guid IN {names}")
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def list_changes(self, guids: Sequence[GenerationGuid]) -> list[GenerationChange]:
-        """Return how these generations, a few hundred at most, stand."""
+        """Return the states of these generations, a few hundred at most."""
         names, parameters = in_list(guids)
         return self._changes(f"guid IN {names}", parameters)
 
     def list_open(self, *, tenant_id: TenantId) -> list[GenerationChange]:
-        """Return how the tenant's generations stand that are not over."""
+        """Return the states of the tenant's unfinished generations."""
         return self._changes("status IN ('accepted', 'calling') AND tenant_id = :tenant_id", {"tenant_id": tenant_id})
 
     def list_ended(
         self, *, tenant_id: TenantId, created_since: datetime, finished_since: datetime, limit: int
     ) -> list[GenerationChange]:
-        """Return how the newest of the tenant's generations stand that were made and finished since these times."""
+        """Return the states of the tenant's newest generations created and finished since these times."""
         parameters: Parameters = {
             "tenant_id": tenant_id,
             "created": to_timestamp(created_since),
@@ -307,16 +310,16 @@ class Generations:
         return self._changes(where, parameters)
 
     def note_preview(self, generation_id: GenerationId, *, tenant_id: TenantId) -> None:
-        """Have whoever follows a generation look for its previews."""
+        """Notify followers of a generation that it has a new preview."""
         statement = "UPDATE generations SET version = version + 1 WHERE id = :id AND tenant_id = :tenant_id"
         self.connection.execute(sql(statement), {"id": generation_id, "tenant_id": tenant_id})
 
     def images_since(
         self, moment: datetime, *, tenant_id: TenantId, subject: Subject | None
     ) -> tuple[int, datetime | None]:
-        """Return how many pictures the tenant ordered from this time on, and when the first order was.
+        """Return how many pictures the tenant ordered since this time, and when the first order was.
 
-        ``subject``: only what this one ordered. Each picture has a GUID of 36 characters from the beginning.
+        ``subject``: only orders of this subject. Each picture has a GUID of 36 characters from the start.
         """
         statement = """
             SELECT SUM((LENGTH(image_guids) + 1) / 37) AS images, MIN(created_at) AS first FROM generations
@@ -327,9 +330,9 @@ class Generations:
         return int(row[0] or 0), from_timestamp(row[1])
 
     def find_undecided(self, guids: Sequence[GenerationGuid]) -> set[GenerationGuid]:
-        """Return those of these generations, a few hundred at most, whose answer an operator may still need.
+        """Return which of these generations, a few hundred at most, may still need their answer for an operator.
 
-        They are not over, or unknown and not resolved, or stored and not erased.
+        They are unfinished, unknown and unresolved, or stored and not erased.
         """
         names, parameters = in_list(guids)
         statement = f"""
@@ -341,9 +344,9 @@ class Generations:
         return {GenerationGuid(guid) for guid in self.connection.execute(sql(statement), parameters).scalars()}
 
     def list_unresolved(self, *, upstream: str | None, since: datetime | None, limit: int) -> list[GenerationGuid]:
-        """Return the oldest unknown generations of all tenants that no operator has resolved.
+        """Return the oldest unresolved unknown generations of all tenants.
 
-        ``upstream``: only those that it was asked for; ``since``: only those made at this time or later.
+        ``upstream``: only those sent to it; ``since``: only those created at this time or later.
         """
         statement = """
             SELECT guid FROM generations
@@ -356,9 +359,9 @@ class Generations:
         return [GenerationGuid(guid) for guid in self.connection.execute(sql(statement), parameters).scalars()]
 
     def resolve(self, generation_id: GenerationId, *, tenant_id: TenantId, bought: bool, at: datetime) -> bool:
-        """Note what an operator found out about an unknown generation; False where that is not open (any more).
+        """Resolve an unknown generation; return False if it is not unknown and unresolved.
 
-        What was bought costs what was reserved, since nobody knows better.
+        If it was bought, the reserved amount is charged, since the actual cost is not known.
         """
         statement = """
             UPDATE generations
@@ -373,7 +376,7 @@ class Generations:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def lock(self, generation_id: GenerationId, *, tenant_id: TenantId) -> Generation:
-        """Return the tenant's generation, which nobody else can change before this transaction ends.
+        """Return the tenant's generation, locked until this transaction ends.
 
         It exists: images refer to it by a foreign key.
         """
@@ -384,9 +387,9 @@ class Generations:
         return from_row(self.connection.execute(sql(f"{SELECT} {where}"), parameters).mappings().one())
 
     def erase_order(self, generation: Generation, *, tenant_id: TenantId, at: datetime) -> bool:
-        """Erase what the tenant's generation was asked for and answered; False while an image of it is left.
+        """Erase the order and answer of the tenant's generation; return False while it has images.
 
-        What it cost, and the digest by which a repeated request is recognized, stay.
+        Its cost and the digest that identifies retries are retained.
         """
         statement = """
             UPDATE generations SET prompt = '', terms = :terms, filename = NULL, answer = NULL, updated_at = :at
@@ -398,9 +401,9 @@ class Generations:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def usage(self, *, tenant_id: TenantId, since: datetime, until: datetime) -> list[UsageRow]:
-        """Return what the tenant's generations stored and cost from ``since`` to ``until``, by day, model and subject.
+        """Return the pictures and cost of the tenant from ``since`` to ``until``, by day, model and subject.
 
-        Grouped by ``HEX``, because MySQL takes names that differ in case, accents or spaces at the end for one.
+        Grouped by ``HEX``, because MySQL treats names that differ in case, accents or trailing spaces as equal.
         """
         statement = """
             SELECT DATE(created_at) AS day, MIN(model) AS model, MIN(subject) AS subject, SUM(cost_micro_usd) AS cost,
@@ -424,7 +427,7 @@ class Generations:
         ]
 
     def delete_settled(self, *, tenant_id: TenantId) -> bool:
-        """Remove the tenant's generations that are over; True if none is left."""
+        """Remove the tenant's finished generations; return True if none is left."""
         parameters = {"tenant_id": tenant_id}
         statement = "DELETE FROM generations WHERE tenant_id = :tenant_id AND status NOT IN ('accepted', 'calling')"
         self.connection.execute(sql(statement), parameters)

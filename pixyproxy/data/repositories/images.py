@@ -42,32 +42,35 @@ VISIBLE = """(
     tenant_id = :tenant_id
     OR (visibility = 'public' AND tenant_id NOT IN (SELECT id FROM tenants WHERE status <> 'active'))
 )"""
-"""What a viewer sees: the tenant's own with a credential, and public ones of active tenants. NULL equals nothing."""
+"""The images visible to a viewer: those of the viewer's tenant and public ones of active tenants.
+
+NULL equals nothing.
+"""
 
 
 def to_row(image: NewImage) -> Parameters:
-    """The columns of an image, by name."""
+    """Return the columns of an image, by name."""
     times = {"created_at": to_timestamp(image.created_at), "updated_at": to_timestamp(image.updated_at)}
     return image.model_dump(mode="json", include=set(COLUMNS)) | times
 
 
 def from_row(row: Row) -> StoredImage:
-    """The image in a row of ``SELECT``."""
+    """Return the image in a row of ``SELECT``."""
     times = {"created_at": from_timestamp(row["created_at"]), "updated_at": from_timestamp(row["updated_at"])}
     return StoredImage.model_validate({**row, **times})
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images, bound to one connection and its transaction."""
+    """The ``images`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
     def record(self, image: NewImage) -> StoredImage:
-        """Add an image, or return the one of this GUID that was added before.
+        """Add an image, or return the existing one with this GUID.
 
-        The unique index decides. Nothing is read first: MySQL's snapshot of a transaction begins with its
-        first SELECT, and one begun before another transaction's commit would not show the row.
+        The unique index decides. Nothing is read first: MySQL's snapshot starts with the transaction's first SELECT,
+        and one taken before another transaction's commit would not show the row.
         """
         try:
             result = self.connection.execute(sql(insert_statement("images", COLUMNS)), to_row(image))
@@ -79,17 +82,17 @@ class Images:
         return StoredImage(**image.model_dump(), id=ImageId(result.lastrowid))
 
     def get_visible(self, guid: ImageGuid, *, tenant_id: TenantId | None) -> StoredImage | None:
-        """The image if it is public or the tenant's own; None tells neither absence nor privacy apart."""
+        """Return the image if it is public or the tenant's own; None if it is absent or private, indistinguishably."""
         return self._one(f"{SELECT} WHERE guid = :guid AND {VISIBLE}", {"guid": guid, "tenant_id": tenant_id})
 
     def get_own(self, guid: ImageGuid, *, tenant_id: TenantId) -> StoredImage | None:
-        """The image if it is the tenant's own."""
+        """Return the tenant's own image."""
         return self._one(
             f"{SELECT} WHERE guid = :guid AND tenant_id = :tenant_id", {"guid": guid, "tenant_id": tenant_id}
         )
 
     def list_of_generations(self, generations: Sequence[GenerationId], *, tenant_id: TenantId) -> list[StoredImage]:
-        """The images that generations of the tenant made, oldest first, but for those that were deleted."""
+        """Return the existing images of generations of the tenant, oldest first."""
         if not generations:
             return []
         names, parameters = in_list(generations)
@@ -100,12 +103,12 @@ class Images:
     def list_visible(
         self, wanted: ImageFilter, *, tenant_id: TenantId | None, before: ImageId | None, limit: int
     ) -> list[StoredImage]:
-        """At most ``limit`` images that the viewer may see and the filter matches, newest first.
+        """Return at most ``limit`` images that the viewer may see and that match the filter, newest first.
 
-        ``before`` is the id of the last image of the page before this one.
+        ``before`` is the id of the last image of the previous page.
 
-        Texts are compared within a ``CASE``, whose order of evaluation both databases guarantee: within an ``AND``
-        the comparison may come first, and the time it takes tells which words private prompts contain.
+        Texts are compared within a ``CASE``, whose order of evaluation both databases guarantee: within an ``AND`` the
+        comparison may run first, and its duration would reveal which words private prompts contain.
         """
         visible = "tenant_id = :tenant_id" if wanted.mine else VISIBLE
         where, (conditions, parameters) = [visible], _text_conditions(wanted)
@@ -122,7 +125,7 @@ class Images:
         return [from_row(row) for row in self.connection.execute(sql(statement), parameters).mappings()]
 
     def change(self, guid: ImageGuid, change: ImageChange, *, tenant_id: TenantId, at: datetime) -> None:
-        """Set what the change names on the tenant's own image; ``at`` is the new ``updated_at``."""
+        """Apply a change to the tenant's own image; ``at`` is the new ``updated_at``."""
         statement = """
             UPDATE images
                SET visibility = COALESCE(:visibility, visibility),
@@ -134,18 +137,18 @@ class Images:
         self.connection.execute(sql(statement), parameters)
 
     def delete(self, guid: ImageGuid, *, tenant_id: TenantId) -> None:
-        """Remove the record of the tenant's own image."""
+        """Remove the row of the tenant's own image."""
         statement = "DELETE FROM images WHERE guid = :guid AND tenant_id = :tenant_id"
         self.connection.execute(sql(statement), {"guid": guid, "tenant_id": tenant_id})
 
     def list_some(self, *, tenant_id: TenantId, limit: int) -> list[StoredImage]:
-        """At most ``limit`` images of the tenant, whichever."""
+        """Return at most ``limit`` arbitrary images of the tenant."""
         statement = sql(f"{SELECT} WHERE tenant_id = :tenant_id ORDER BY id LIMIT :limit")
         parameters = {"tenant_id": tenant_id, "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
     def sample(self, *, limit: int) -> list[StoredImage]:
-        """At most ``limit`` images of all tenants: half of them the newest, the others taken at random."""
+        """Return at most ``limit`` images of all tenants: half are the newest, the others random."""
         statement = sql(f"{SELECT} ORDER BY id DESC LIMIT :limit")
         rows = list(self.connection.execute(statement, {"limit": limit - limit // 2}).mappings())
         older = range(1, rows[-1]["id"] if rows else 1)
@@ -161,9 +164,9 @@ class Images:
 def _text_conditions(wanted: ImageFilter) -> tuple[list[str], Parameters]:
     """Return the conditions on prompt and filename, and their parameters.
 
-    ``LOWER`` folds all of Unicode on both databases. One pattern looks for every word, so that a prompt is folded
-    once: with eight ``INSTR`` SQLite took five times as long. ``INSTR`` and an escaped pattern have no wildcards and
-    mind no NUL, unlike ``LIKE``; without the collation MySQL would take every emoji for every other.
+    ``LOWER`` folds all of Unicode on both databases. One pattern searches all words, so that a prompt is folded once:
+    with eight ``INSTR`` SQLite took five times as long. Unlike ``LIKE``, ``INSTR`` and an escaped pattern have no
+    wildcards and handle NUL. Without the collation MySQL would treat all emoji as equal.
     """
     conditions: list[str] = []
     parameters: Parameters = {}

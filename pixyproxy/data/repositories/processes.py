@@ -1,4 +1,4 @@
-"""The ``processes`` table: the processes of the installation, with the database's time of their last heartbeat."""
+"""The ``processes`` table: the installation's processes, with the database's time of their last heartbeat."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,14 +26,14 @@ def from_row(row: Row) -> Process:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes, bound to one connection and its transaction."""
+    """The ``processes`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
     def now(self) -> datetime:
-        """Return the database's time in UTC: clocks of machines may differ."""
+        """Return the database's time in UTC, because the clocks of machines may differ."""
         moment = from_timestamp(self.connection.execute(sql("SELECT CURRENT_TIMESTAMP")).scalar_one())
-        assert moment is not None  # noqa: S101  (for mypy: a database has a time)
+        assert moment is not None  # noqa: S101  (for mypy: the value is never NULL)
         return moment
 
     def insert(self, process: Process) -> None:
@@ -46,7 +46,7 @@ class Processes:
         return self.connection.execute(statement, {"guid": guid, "seen_at": to_timestamp(seen_at)}).rowcount == 1
 
     def list_seen(self, *, since: datetime) -> list[Process]:
-        """Return the processes that were seen since then, oldest first."""
+        """Return the processes seen at ``since`` or later, oldest first."""
         statement = sql(f"{SELECT} WHERE seen_at >= :since ORDER BY started_at, guid")
         rows = self.connection.execute(statement, {"since": to_timestamp(since)}).mappings()
         return [from_row(row) for row in rows]
@@ -56,5 +56,5 @@ class Processes:
         self.connection.execute(sql("DELETE FROM processes WHERE guid = :guid"), {"guid": guid})
 
     def delete_unseen(self, *, before: datetime) -> None:
-        """Remove the processes that were last seen before then."""
+        """Remove the processes last seen before then."""
         self.connection.execute(sql("DELETE FROM processes WHERE seen_at < :before"), {"before": to_timestamp(before)})

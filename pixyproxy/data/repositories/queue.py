@@ -1,6 +1,6 @@
-"""The orders that wait: the rows of ``generations`` in the status ``accepted``. Times are seconds since 1970.
+"""The queue: rows of ``generations`` with the status ``accepted``. Times are seconds since 1970.
 
-All that changes who waits runs while the rows of the upstreams are locked (``Upstreams.list_named``).
+Every change to the queue happens while the upstreams' rows are locked (``Upstreams.list_named``).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pixyproxy.data.rows import Parameters, in_list, sql, to_timestamp
 
 @dataclass(frozen=True)
 class QueueHead:
-    """The first of a tenant's orders that the same upstreams may take."""
+    """The first order of a queue lane: of one tenant, model and exclusion set."""
 
     tenant_id: TenantId
     model: str
@@ -30,7 +30,7 @@ class QueueHead:
 
 @dataclass(frozen=True)
 class Waiting:
-    """An order that waits, as far as its position needs."""
+    """A waiting order, with the fields that determine its queue position."""
 
     id: GenerationId
     model: str
@@ -39,7 +39,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Place:
-    """A place at an upstream that an order gets, and until when it is the order's at the latest."""
+    """A slot at an upstream for an order, and the latest time until which the order holds it."""
 
     upstream_id: UpstreamId
     upstream: str
@@ -56,7 +56,7 @@ class Queue:
     connection: Connection
 
     def heads(self) -> list[QueueHead]:
-        """Return who is first in each line, of which there is one for a tenant, a model and what did nothing for it."""
+        """Return the first order of each queue lane: one lane per tenant, model and exclusion set."""
         statement = """
             SELECT tenant_id, model, excluded, MIN(id) FROM generations WHERE status = 'accepted'
              GROUP BY tenant_id, model, excluded
@@ -64,7 +64,7 @@ class Queue:
         return [_head(row) for row in self.connection.execute(sql(statement))]
 
     def is_empty(self) -> bool:
-        """Return whether nobody waits."""
+        """Return whether no order waits."""
         return (
             self.connection.execute(sql("SELECT 1 FROM generations WHERE status = 'accepted' LIMIT 1")).first() is None
         )
@@ -76,7 +76,7 @@ class Queue:
         return count
 
     def list_waiting(self, *, tenant_id: TenantId) -> list[Waiting]:
-        """Return the orders of the tenant that wait, the oldest first."""
+        """Return the waiting orders of the tenant, oldest first."""
         statement = """
             SELECT id, model, excluded FROM generations
              WHERE status = 'accepted' AND tenant_id = :tenant_id ORDER BY id
@@ -87,7 +87,7 @@ class Queue:
         ]
 
     def count_lines(self) -> list[tuple[QueueHead, int]]:
-        """Return how many wait in each line."""
+        """Return the number of waiting orders in each queue lane."""
         statement = """
             SELECT tenant_id, model, excluded, MIN(id), COUNT(*) FROM generations WHERE status = 'accepted'
              GROUP BY tenant_id, model, excluded
@@ -95,7 +95,7 @@ class Queue:
         return [(_head(row), row[4]) for row in self.connection.execute(sql(statement))]
 
     def begin(self, generation_id: GenerationId, place: Place) -> Generation:
-        """Give an order that waits a place, and return it as it is then."""
+        """Start a waiting order in a slot, and return its new row."""
         statement = """
             UPDATE generations
                SET status = 'calling', upstream_id = :upstream_id, upstream = :upstream, started_at = :started_at,
@@ -118,7 +118,7 @@ class Queue:
     def put_back(
         self, generation: Generation, *, excluded: frozenset[UpstreamId], error: GenerationError | None
     ) -> bool:
-        """Let an order wait again for which nothing was bought; False where it is not this process's any more."""
+        """Return an order for which nothing was bought to the queue; return False if this process no longer has it."""
         statement = """
             UPDATE generations
                SET status = 'accepted', upstream_id = NULL, upstream = NULL, started_at = NULL, place_until = NULL,
@@ -137,9 +137,9 @@ class Queue:
     def list_lost(
         self, owner: ProcessGuid, running: Sequence[GenerationGuid], *, before: float, limit: int
     ) -> list[Generation]:
-        """Return orders that a process was given before this time and does not know of: a COMMIT's answer was lost.
+        """Return orders that a process started before then but does not know: the result of a COMMIT was lost.
 
-        New ones (version 0) are not among them: whoever claimed them was told that nothing was changed.
+        New ones (version 0) are excluded: their claim was reported as failed.
         """
         names, parameters = in_list(running or [""])
         statement = f"""
@@ -152,7 +152,7 @@ class Queue:
         return [from_row(row) for row in rows]
 
     def list_expired(self, *, created_before: datetime, limit: int) -> list[Generation]:
-        """Return the orders that have waited since before this time, the oldest first."""
+        """Return the orders that have been waiting since before then, oldest first."""
         statement = f"""
             {SELECT} WHERE status = 'accepted' AND created_at < :before ORDER BY created_at, id LIMIT :limit
         """

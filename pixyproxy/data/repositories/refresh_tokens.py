@@ -36,20 +36,20 @@ SELECT = f"SELECT {', '.join(COLUMNS)} FROM refresh_tokens"
 
 
 def to_row(token: RefreshToken) -> Parameters:
-    """The columns of a refresh token, by name."""
+    """Return the columns of a refresh token, by name."""
     times = {name: to_timestamp(getattr(token, name)) for name in TIMES}
     return token.model_dump() | times | {"scopes": to_names(token.scopes)}
 
 
 def from_row(row: Row) -> RefreshToken:
-    """The refresh token in a row of ``SELECT``."""
+    """Return the refresh token in a row of ``SELECT``."""
     times = {name: from_timestamp(row[name]) for name in TIMES}
     return RefreshToken.model_validate({**row, **times, "scopes": from_names(row["scopes"])})
 
 
 @dataclass(frozen=True)
 class RefreshTokens:
-    """The refresh tokens, bound to one connection and its transaction."""
+    """The ``refresh_tokens`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
@@ -58,20 +58,20 @@ class RefreshTokens:
         self.connection.execute(sql(insert_statement("refresh_tokens", COLUMNS)), to_row(token))
 
     def find(self, token_sha256: str) -> RefreshToken | None:
-        """The refresh token of this digest: who shows the token is known by it alone."""
+        """Return the refresh token with this digest, of any tenant: the token alone identifies the caller."""
         statement = sql(f"{SELECT} WHERE token_sha256 = :token_sha256")
         row = self.connection.execute(statement, {"token_sha256": token_sha256}).mappings().one_or_none()
         return None if row is None else from_row(row)
 
     def lock(self, token_sha256: str) -> RefreshToken | None:
-        """The refresh token of this digest, which nobody else can use before this transaction ends."""
-        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        """Return the refresh token with this digest, locked until this transaction ends."""
+        # Before any SELECT, so that MySQL reads what the last transaction committed.
         statement = "UPDATE refresh_tokens SET token_sha256 = token_sha256 WHERE token_sha256 = :token_sha256"
         self.connection.execute(sql(statement), {"token_sha256": token_sha256})
         return self.find(token_sha256)
 
     def use(self, token_sha256: str, *, tenant_id: TenantId, at: datetime) -> bool:
-        """Use a token up; True for the one caller, ever, who does."""
+        """Mark a token as used; return True for exactly one caller, ever."""
         statement = """
             UPDATE refresh_tokens SET used_at = :at
              WHERE token_sha256 = :token_sha256 AND tenant_id = :tenant_id AND used_at IS NULL AND revoked_at IS NULL
@@ -80,15 +80,15 @@ class RefreshTokens:
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 
     def revoke_session(self, session_guid: SessionGuid, *, tenant_id: TenantId, at: datetime) -> bool:
-        """Revoke a sign-in with all its tokens; False where that was done before."""
+        """Revoke a sign-in with all its tokens; return False if it was already revoked."""
         return self._revoke("session_guid = :guid", session_guid, tenant_id, at)
 
     def revoke_sessions_of_user(self, user_guid: UserGuid, *, tenant_id: TenantId, at: datetime) -> None:
-        """Revoke every sign-in of a user."""
+        """Revoke all sign-ins of a user."""
         self._revoke("user_guid = :guid", user_guid, tenant_id, at)
 
     def is_session_revoked(self, session_guid: str, *, tenant_id: TenantId) -> bool:
-        """Whether a sign-in was revoked."""
+        """Return whether a sign-in was revoked."""
         statement = """
             SELECT COUNT(*) FROM refresh_tokens
              WHERE session_guid = :guid AND tenant_id = :tenant_id AND revoked_at IS NOT NULL
@@ -97,12 +97,12 @@ class RefreshTokens:
         return bool(self.connection.execute(sql(statement), parameters).scalar_one())
 
     def delete_expired(self, *, before: datetime) -> None:
-        """Remove what expired long ago, of every tenant."""
+        """Remove long-expired tokens of all tenants."""
         statement = "DELETE FROM refresh_tokens WHERE expires_at < :before"
         self.connection.execute(sql(statement), {"before": to_timestamp(before)})
 
     def delete_of_tenant(self, *, tenant_id: TenantId) -> None:
-        """Remove every refresh token of the tenant."""
+        """Remove all refresh tokens of the tenant."""
         statement = "DELETE FROM refresh_tokens WHERE tenant_id = :tenant_id"
         self.connection.execute(sql(statement), {"tenant_id": tenant_id})
 

@@ -1,4 +1,4 @@
-"""The ``signing_keys`` table, and ``installation``, whose only row is the lock of its writers."""
+"""The ``signing_keys`` table, and ``installation``, whose only row serves as the writers' lock."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ def from_row(row: Row) -> StoredSigningKey:
 
 @dataclass(frozen=True)
 class SigningKeys:
-    """The signing keys, bound to one connection and its transaction. Call ``lock`` before any change."""
+    """The ``signing_keys`` repository, bound to one connection and its transaction. Call ``lock`` before any change."""
 
     connection: Connection
 
@@ -47,10 +47,10 @@ class SigningKeys:
         return True
 
     def lock(self, verifier: str) -> bool:
-        """Keep other writers out until this transaction ends, and count the change; False if the secret is another.
+        """Lock out other writers until this transaction ends and count the change; return False if the secret differs.
 
-        It is a real write, because Galera compares what two nodes have written and not the locks that they held. It
-        comes before any SELECT, because at REPEATABLE READ a snapshot begins with the first one.
+        It is a real write, because Galera compares the writes of two nodes and not their locks. It precedes any SELECT,
+        because at REPEATABLE READ the first one starts the snapshot.
         """
         statement = """
             UPDATE installation SET keys_revision = keys_revision + 1 WHERE id = 1 AND secret_verifier = :verifier
@@ -63,7 +63,7 @@ class SigningKeys:
         self.connection.execute(sql(statement), {"salt": salt, "verifier": verifier})
 
     def list_all(self) -> list[StoredSigningKey]:
-        """Return every key, the erased ones included."""
+        """Return all keys, including erased ones."""
         return [from_row(row) for row in self.connection.execute(sql(SELECT)).mappings()]
 
     def insert(self, key: StoredSigningKey) -> None:
@@ -71,21 +71,21 @@ class SigningKeys:
         self.connection.execute(sql(insert_statement("signing_keys", COLUMNS)), to_row(key))
 
     def replace_sealed(self, key: StoredSigningKey) -> None:
-        """Write the private key anew."""
+        """Replace the encrypted private key."""
         statement = "UPDATE signing_keys SET sealed_pem = :sealed_pem WHERE kid = :kid"
         self.connection.execute(sql(statement), {"kid": key.kid, "sealed_pem": key.sealed_pem})
 
     def retire(self, *, at: datetime) -> None:
-        """Retire the keys that nothing would retire yet."""
+        """Set the retirement of keys that have none."""
         statement = "UPDATE signing_keys SET retires_at = :at WHERE retires_at IS NULL"
         self.connection.execute(sql(statement), {"at": to_timestamp(at)})
 
     def retire_all(self, *, at: datetime) -> None:
-        """Retire every key by then."""
+        """Retire all keys at this time or earlier."""
         statement = "UPDATE signing_keys SET retires_at = :at WHERE retires_at IS NULL OR retires_at > :at"
         self.connection.execute(sql(statement), {"at": to_timestamp(at)})
 
     def erase_retired(self, *, at: datetime) -> None:
-        """Erase the private halves of keys that are retired by then."""
+        """Erase the private halves of keys retired by then."""
         statement = "UPDATE signing_keys SET sealed_pem = NULL WHERE retires_at <= :at"
         self.connection.execute(sql(statement), {"at": to_timestamp(at)})

@@ -34,7 +34,7 @@ SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM tenants"
 
 
 def to_row(tenant: Tenant) -> Parameters:
-    """The columns of a tenant, by name; money is whole micro-dollars."""
+    """Return the columns of a tenant, by name; money is in whole micro-dollars."""
     budget = tenant.monthly_budget_usd
     return {
         "guid": tenant.guid,
@@ -49,7 +49,7 @@ def to_row(tenant: Tenant) -> Parameters:
 
 
 def from_row(row: Row) -> Tenant:
-    """The tenant in a row of ``SELECT``."""
+    """Return the tenant in a row of ``SELECT``."""
     values = dict(row)
     budget = values.pop("monthly_budget_micro_usd")
     return Tenant.model_validate(
@@ -64,12 +64,12 @@ def from_row(row: Row) -> Tenant:
 
 @dataclass(frozen=True)
 class Tenants:
-    """The tenants, bound to one connection and its transaction."""
+    """The ``tenants`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
     def insert(self, tenant: Tenant) -> Tenant:
-        """Add a tenant and return it with its id. Raises ``TenantExistsException`` where the name is taken."""
+        """Add a tenant and return it with its id. Raise ``TenantExistsException`` if the name is taken."""
         try:
             result = self.connection.execute(sql(insert_statement("tenants", COLUMNS)), to_row(tenant))
         except IntegrityError as error:
@@ -77,18 +77,18 @@ class Tenants:
         return tenant.model_copy(update={"id": TenantId(result.lastrowid)})
 
     def lock(self, name_or_guid: str) -> Tenant | None:
-        """The tenant of this GUID or name, which nobody else can change before this transaction ends."""
-        # Before any SELECT: in MySQL what is read then is what the last transaction left.
+        """Return the tenant with this GUID or name, locked until this transaction ends."""
+        # Before any SELECT, so that MySQL reads what the last transaction committed.
         statement = "UPDATE tenants SET guid = guid WHERE guid = :value OR name = :value"
         self.connection.execute(sql(statement), {"value": name_or_guid})
         return self.find(name_or_guid)
 
     def find(self, name_or_guid: str) -> Tenant | None:
-        """Return the tenant of this GUID, or else of this name."""
+        """Return the tenant with this GUID, or else with this name."""
         return self.get_by_guid(name_or_guid.lower()) or self.get_by_name(name_or_guid)
 
     def update(self, tenant: Tenant) -> None:
-        """Write what may change of a tenant. Raises ``TenantExistsException`` where the name is taken."""
+        """Update a tenant's changeable columns. Raise ``TenantExistsException`` if the name is taken."""
         statement = """
             UPDATE tenants
                SET name = :name, status = :status, default_visibility = :default_visibility,
@@ -102,31 +102,31 @@ class Tenants:
             raise TenantExistsException from error
 
     def delete(self, tenant_id: TenantId) -> None:
-        """Remove a tenant that owns nothing any more."""
+        """Remove a tenant that no longer owns anything."""
         self.connection.execute(sql("DELETE FROM tenants WHERE id = :id"), {"id": tenant_id})
 
     def get_by_id(self, tenant_id: TenantId) -> Tenant | None:
-        """The tenant of this internal id."""
+        """Return the tenant with this internal id."""
         row = self.connection.execute(sql(f"{SELECT} WHERE id = :id"), {"id": tenant_id}).mappings().one_or_none()
         return None if row is None else from_row(row)
 
     def get_by_guid(self, guid: str) -> Tenant | None:
-        """Return the tenant of exactly this GUID."""
+        """Return the tenant with exactly this GUID."""
         found = self._one("guid", guid)
         return found if found is not None and found.guid == guid else None
 
     def get_by_name(self, name: str) -> Tenant | None:
-        """Return the tenant of exactly this name."""
-        # MySQL ignores spaces at the end even in a binary collation, and more in others.
+        """Return the tenant with exactly this name."""
+        # MySQL ignores trailing spaces even in a binary collation, and more in others.
         found = self._one("name", name)
         return found if found is not None and found.name == name else None
 
     def list_all(self) -> list[Tenant]:
-        """Every tenant, oldest first."""
+        """Return all tenants, oldest first."""
         return [from_row(row) for row in self.connection.execute(sql(f"{SELECT} ORDER BY id")).mappings()]
 
     def list_deleting(self) -> list[Tenant]:
-        """The tenants whose deletion has begun and has not come to its end."""
+        """Return the tenants whose deletion has started but not finished."""
         statement = sql(f"{SELECT} WHERE status = 'deleting' ORDER BY id")
         return [from_row(row) for row in self.connection.execute(statement).mappings()]
 

@@ -1,6 +1,6 @@
-"""The ``upstreams`` table and what belongs to it: how much each upstream takes, and which tenant had its turn when.
+"""The ``upstreams`` table and its satellites: each upstream's capacity limits and state, and the tenants' turns.
 
-Times are seconds since 1970. Places in use are counted from the generations themselves.
+Times are seconds since 1970. Slots in use are counted from the generations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ STARTS_KEPT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Upstreams:
-    """The upstreams, bound to one connection and its transaction."""
+    """The ``upstreams`` repository, bound to one connection and its transaction."""
 
     connection: Connection
 
     def register(self, name: str, numbers: UpstreamNumbers, *, revision: float) -> None:
-        """Have a row for an upstream, with these numbers unless a process with later settings wrote others."""
+        """Ensure a row for an upstream, with these limits unless a process with newer settings wrote others."""
         values: Parameters = {"name": name, "revision": revision, **numbers.model_dump()}
         otherwise = REGISTER[self.connection.dialect.name]
         statement = f"""
@@ -50,9 +50,9 @@ class Upstreams:
         self.connection.execute(sql(statement), values)
 
     def list_named(self, names: Sequence[str], *, lock: bool = False) -> list[UpstreamState]:
-        """Return the upstreams of these names, in the order of their ids.
+        """Return the upstreams with these names, ordered by id.
 
-        ``lock``: nobody else decides on them before this transaction ends. SQLite's writer has that already.
+        ``lock``: lock them until this transaction ends. On SQLite the write transaction already does.
         """
         listed, parameters = in_list(names)
         locking = " FOR UPDATE" if lock and self.connection.dialect.name != "sqlite" else ""
@@ -61,12 +61,12 @@ class Upstreams:
         return [UpstreamState.model_validate(dict(row)) for row in rows]
 
     def save(self, state: UpstreamState) -> None:
-        """Write what has changed of an upstream that is locked."""
+        """Write the changed state of a locked upstream."""
         statement = f"UPDATE upstreams SET {', '.join(f'{name} = :{name}' for name in STATE)} WHERE id = :id"
         self.connection.execute(sql(statement), state.model_dump(include={"id", *STATE}))
 
     def count_places(self, *, now: float) -> Mapping[UpstreamId, int]:
-        """Return how many orders each upstream has at this moment, of all processes."""
+        """Return how many slots of each upstream are in use, across all processes."""
         statement = """
             SELECT upstream_id, COUNT(*) FROM generations WHERE upstream_id IS NOT NULL AND place_until > :now
              GROUP BY upstream_id
@@ -74,13 +74,13 @@ class Upstreams:
         return {UpstreamId(row[0]): row[1] for row in self.connection.execute(sql(statement), {"now": now})}
 
     def starts_since(self, upstream_id: UpstreamId, moment: float) -> tuple[int, float | None]:
-        """Return how many calls were started later than this, and when the oldest of them was."""
+        """Return how many calls were started after ``moment``, and the start of the oldest."""
         statement = "SELECT COUNT(*), MIN(started_at) FROM upstream_starts WHERE upstream_id = :id AND started_at > :at"
         count, oldest = self.connection.execute(sql(statement), {"id": upstream_id, "at": moment}).one()
         return count, oldest
 
     def note_start(self, upstream_id: UpstreamId, *, at: float) -> None:
-        """Note that a call is started, and forget those that nobody counts any more."""
+        """Record the start of a call, and remove starts too old to be counted."""
         parameters: Parameters = {"id": upstream_id, "at": at, "before": at - STARTS_KEPT_SECONDS}
         forget = "DELETE FROM upstream_starts WHERE upstream_id = :id AND started_at < :before"
         self.connection.execute(sql(forget), parameters)
@@ -88,14 +88,14 @@ class Upstreams:
         self.connection.execute(sql(note), parameters)
 
     def turns(self, tenants: Sequence[TenantId]) -> Mapping[tuple[TenantId, UpstreamId], float]:
-        """Return when the last order of each of these tenants, some hundred at most, began at each upstream."""
+        """Return when the last order of each of these tenants (a few hundred at most) started at each upstream."""
         listed, parameters = in_list(tenants)
         statement = f"SELECT tenant_id, upstream_id, began_at FROM tenant_turns WHERE tenant_id IN {listed}"
         rows = self.connection.execute(sql(statement), parameters)
         return {(TenantId(row[0]), UpstreamId(row[1])): row[2] for row in rows}
 
     def take_turn(self, tenant_id: TenantId, upstream_id: UpstreamId, *, at: float) -> None:
-        """Note that an order of a tenant begins at an upstream."""
+        """Record that an order of a tenant starts at an upstream."""
         otherwise = TAKE_TURN[self.connection.dialect.name]
         statement = f"""
             INSERT INTO tenant_turns (tenant_id, upstream_id, began_at) VALUES (:tenant_id, :id, :at) {otherwise}
@@ -103,5 +103,5 @@ class Upstreams:
         self.connection.execute(sql(statement), {"tenant_id": tenant_id, "id": upstream_id, "at": at})
 
     def delete_turns(self, *, tenant_id: TenantId) -> None:
-        """Forget the tenant's turns."""
+        """Remove the tenant's turns."""
         self.connection.execute(sql("DELETE FROM tenant_turns WHERE tenant_id = :tenant_id"), {"tenant_id": tenant_id})

@@ -1,1 +1,1 @@
-"""Tests of ``pixyproxy.data.files.durable``."""
+"""Tests of ``pixyproxy.data.files``."""

@@ -1,4 +1,4 @@
-"""Files that are whole and durable, or not there, whatever goes wrong while they are written."""
+"""Durable writes: files are complete or absent, whatever fails."""
 
 import errno
 import itertools
@@ -30,19 +30,19 @@ def _files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
 
 
-def test_a_file_is_written_with_the_folders_above_it(tmp_path: Path) -> None:
+def test_file_is_written_with_its_parent_folders(tmp_path: Path) -> None:
     path = tmp_path / "root" / "ab" / "cd" / "picture.png"
     write_durably(path, [CONTENT], root=tmp_path / "root")
     assert path.read_bytes() == CONTENT
     assert _files(tmp_path) == [path]
 
 
-def test_an_empty_file_is_written(tmp_path: Path) -> None:
+def test_empty_file_is_written(tmp_path: Path) -> None:
     write_durably(tmp_path / "empty", [b""], root=tmp_path)
     assert (tmp_path / "empty").read_bytes() == b""
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     write_durably(path, [b"old and longer"], root=tmp_path)
     write_durably(path, [b"new"], root=tmp_path)
@@ -50,7 +50,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def _outcome_of_writing(root: Path) -> tuple[type[ImageStorageException] | None, list[bytes]]:
-    """Return what writing a file below ``root`` raises, and the contents of the files there afterwards."""
+    """Write a file below ``root``; return the exception raised and the contents of the files there."""
     raised = None
     try:
         write_durably(root / "ab" / "picture.png", [CONTENT], root=root)
@@ -60,7 +60,7 @@ def _outcome_of_writing(root: Path) -> tuple[type[ImageStorageException] | None,
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.EIO, ImageStorageException), (errno.ENOSPC, StorageFullException)])
-def test_each_operation_that_fails_leaves_the_whole_file_or_none(
+def test_failure_of_any_operation_leaves_the_complete_file_or_none(
     tmp_path: Path, code: int, kind: type[ImageStorageException]
 ) -> None:
     outcomes = []
@@ -73,12 +73,12 @@ def test_each_operation_that_fails_leaves_the_whole_file_or_none(
     *failures, unsynced_name, success = outcomes
     assert len(failures) > 8
     assert failures == [(kind, [])] * len(failures)
-    # Only if its name cannot be made durable is the file there, and whole, in spite of the error.
+    # The file exists, complete, in spite of the error only if syncing its name failed.
     assert unsynced_name == (kind, [CONTENT])
     assert success == (None, [CONTENT])
 
 
-def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_raises_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -95,13 +95,13 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
     command = ["unshare", "--mount", "sh", "-c", mounted, sys.executable, script, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "permi" in done.stderr.lower():
-        pytest.skip("only root may mount a small file system")
+        pytest.skip("requires root to mount a small file system")
     assert done.stdout.splitlines() == [StorageFullException.__name__, "[]"], done.stderr
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("obstacle", ["root", "root/.incoming", "root/ab"])
-def test_a_file_where_a_folder_should_be_is_a_storage_exception(tmp_path: Path, obstacle: str) -> None:
+def test_file_in_place_of_a_folder_raises_storage_exception(tmp_path: Path, obstacle: str) -> None:
     (tmp_path / obstacle).parent.mkdir(exist_ok=True)
     (tmp_path / obstacle).write_text("in the way")
     with pytest.raises(ImageStorageException):
@@ -109,7 +109,7 @@ def test_a_file_where_a_folder_should_be_is_a_storage_exception(tmp_path: Path, 
     assert _files(tmp_path) == [tmp_path / obstacle]
 
 
-def test_a_folder_where_the_file_should_be_is_a_storage_exception(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_file_raises_storage_exception(tmp_path: Path) -> None:
     (tmp_path / "picture.png").mkdir()
     with pytest.raises(ImageStorageException):
         write_durably(tmp_path / "picture.png", [CONTENT], root=tmp_path)
@@ -117,11 +117,11 @@ def test_a_folder_where_the_file_should_be_is_a_storage_exception(tmp_path: Path
 
 
 @pytest.mark.parametrize(("number", "kind"), [(28, StorageFullException), (122, StorageFullException), (5, None)])
-def test_no_room_is_told_from_other_errors(number: int, kind: type[ImageStorageException] | None) -> None:
+def test_full_disk_errors_are_distinguished_from_others(number: int, kind: type[ImageStorageException] | None) -> None:
     assert type(as_storage_exception(OSError(number, "x"))) is (kind or ImageStorageException)
 
 
-def test_a_file_is_removed_and_its_absence_is_no_error(tmp_path: Path) -> None:
+def test_remove_is_idempotent(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(CONTENT)
     for _ in range(2):
@@ -130,12 +130,12 @@ def test_a_file_is_removed_and_its_absence_is_no_error(tmp_path: Path) -> None:
     remove_durably(tmp_path / "absent" / "picture.png")
 
 
-def test_what_cannot_be_removed_is_a_storage_exception(tmp_path: Path) -> None:
+def test_path_that_cannot_be_removed_raises_storage_exception(tmp_path: Path) -> None:
     with pytest.raises(ImageStorageException):
         remove_durably(tmp_path)
 
 
-def test_only_staged_files_older_than_an_hour_are_swept(tmp_path: Path) -> None:
+def test_sweep_removes_only_staged_files_older_than_an_hour(tmp_path: Path) -> None:
     (tmp_path / STAGING).mkdir()
     old, young = tmp_path / STAGING / "old", tmp_path / STAGING / "young"
     kept = tmp_path / "picture.png"
@@ -150,12 +150,12 @@ def test_only_staged_files_older_than_an_hour_are_swept(tmp_path: Path) -> None:
     assert sorted(_files(tmp_path)) == sorted([young, kept])
 
 
-def test_sweeping_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_sweep_of_an_absent_folder_is_no_error(tmp_path: Path) -> None:
     remove_staged(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_moves_is_at_one_place_and_moves_again(tmp_path: Path) -> None:
+def test_move_is_idempotent(tmp_path: Path) -> None:
     source, path = tmp_path / "received", tmp_path / "root" / "ab" / "picture.png"
     source.write_bytes(CONTENT)
     for _ in range(2):
@@ -164,12 +164,12 @@ def test_a_file_that_moves_is_at_one_place_and_moves_again(tmp_path: Path) -> No
     assert _files(tmp_path) == [path]
 
 
-def test_a_file_that_is_nowhere_does_not_move(tmp_path: Path) -> None:
+def test_moving_an_absent_file_raises_picture_missing(tmp_path: Path) -> None:
     with pytest.raises(PictureMissingException):
         move_into(tmp_path / "root" / "picture.png", tmp_path / "received", root=tmp_path / "root")
 
 
-def test_a_file_moves_from_one_file_system_to_another_and_moves_again(tmp_path: Path) -> None:
+def test_move_across_file_systems_is_durable_and_idempotent(tmp_path: Path) -> None:
     source, root = tmp_path / "received", tmp_path / "root"
     path = root / "ab" / "picture.png"
     source.write_bytes(CONTENT)
@@ -183,7 +183,7 @@ def test_a_file_moves_from_one_file_system_to_another_and_moves_again(tmp_path: 
     disk.assert_order(("write", copy), ("fsync", copy), ("replace", path), ("fsync", path.parent), ("unlink", source))
 
 
-def test_a_file_does_not_move_to_where_no_folder_can_be(tmp_path: Path) -> None:
+def test_move_to_an_impossible_folder_fails_and_keeps_the_file(tmp_path: Path) -> None:
     source, root = tmp_path / "received", tmp_path / "root"
     source.write_bytes(CONTENT)
     root.write_text("in the way")

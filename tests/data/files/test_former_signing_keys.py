@@ -1,4 +1,4 @@
-"""The file in which earlier releases kept signing keys."""
+"""The file in which earlier releases stored signing keys."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +22,12 @@ def key(kid: str, signs_from: datetime = SIGNS_FROM) -> SigningKey:
 
 @pytest.fixture
 def file(tmp_path: Path) -> FormerSigningKeys:
-    """The file of a data folder, with two keys in it."""
+    """Return the file of a data folder, with two keys."""
     write_former_file(tmp_path / "var", [key("a"), key("b", LATER)])
     return FormerSigningKeys(tmp_path / "var")
 
 
-def test_where_there_is_no_file_there_are_no_keys(tmp_path: Path) -> None:
+def test_absent_file_has_no_keys(tmp_path: Path) -> None:
     assert FormerSigningKeys(tmp_path / "var").load() == ()
     assert not (tmp_path / "var").exists()
 
@@ -37,22 +37,22 @@ def test_each_key_is_retired_by_its_successor(file: FormerSigningKeys) -> None:
     assert file.load() == (key("a").model_copy(update={"retires_at": end}), key("b", LATER))
 
 
-def test_nothing_is_left_of_a_file_that_is_removed(file: FormerSigningKeys) -> None:
+def test_remove_leaves_no_files(file: FormerSigningKeys) -> None:
     file.remove()
     assert list(file.folder.iterdir()) == []
     assert file.load() == ()
     file.remove()
 
 
-def test_a_file_that_cannot_be_removed_is_named(file: FormerSigningKeys) -> None:
+def test_file_that_cannot_be_removed_is_named(file: FormerSigningKeys) -> None:
     file.path.unlink()
     (file.path / "in the way").mkdir(parents=True)
-    with pytest.raises(ConfigurationException, match="in the database now, and the file cannot be removed"):
+    with pytest.raises(ConfigurationException, match="now in the database, but the file cannot be removed"):
         file.remove()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o644, 0o666])
-def test_a_file_that_others_may_use_is_refused(file: FormerSigningKeys, mode: int) -> None:
+def test_file_accessible_to_others_is_rejected(file: FormerSigningKeys, mode: int) -> None:
     file.path.chmod(mode)
     with pytest.raises(ConfigurationException, match="chmod 600"):
         file.load()
@@ -75,16 +75,16 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_named_and_not_quoted(file: FormerSigningKeys, content: bytes) -> None:
+def test_broken_file_is_named_but_not_quoted(file: FormerSigningKeys, content: bytes) -> None:
     file.path.write_bytes(content)
-    with pytest.raises(ConfigurationException, match="cannot be read") as refusal:
+    with pytest.raises(ConfigurationException, match="is not a valid file") as refusal:
         file.load()
     assert str(file.path) in refusal.value.message
     assert "secret" not in refusal.value.message
 
 
-def test_a_folder_in_place_of_the_file_is_refused(file: FormerSigningKeys) -> None:
+def test_folder_in_place_of_the_file_is_rejected(file: FormerSigningKeys) -> None:
     file.path.unlink()
     file.path.mkdir()
-    with pytest.raises(ConfigurationException, match="cannot be read"):
+    with pytest.raises(ConfigurationException, match="is not a valid file"):
         file.load()

@@ -1,4 +1,4 @@
-"""The spool: what was received survives its process, and nobody takes it from one that lives."""
+"""The spool: entries survive their process, and are not taken from a running one."""
 
 import fcntl
 import hashlib
@@ -51,7 +51,7 @@ async def _dead(spool: Spool) -> list[SpoolFolder]:
 
 
 def _left_by_a_dead_process(spool: Spool) -> SpoolFolder:
-    """What a process leaves that is killed: its folder, and a lock that nobody holds."""
+    """Create what a killed process leaves: its folder, and a lock file without a lock."""
     owner = ProcessGuid(new_guid())
     folder = SpoolFolder(spool.folder / owner)
     folder.path.mkdir(parents=True)
@@ -61,7 +61,7 @@ def _left_by_a_dead_process(spool: Spool) -> SpoolFolder:
 
 @contextmanager
 def _living_process(spool: Spool) -> Iterator[tuple[subprocess.Popen[str], SpoolFolder]]:
-    """Another process that has a folder in the spool."""
+    """Start another process that has a folder in the spool."""
     command = [sys.executable, "-c", LIVING, str(spool.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def _living_process(spool: Spool) -> Iterator[tuple[subprocess.Popen[str], Spool
             process.kill()
 
 
-def test_a_file_tells_what_was_written_to_it(tmp_path: Path) -> None:
+def test_file_has_size_and_digest_of_what_was_written(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "a")
     for piece in (b"pic", b"", b"ture"):
         file.write(piece)
@@ -81,12 +81,12 @@ def test_a_file_tells_what_was_written_to_it(tmp_path: Path) -> None:
     assert file.sha256 == hashlib.sha256(b"picture").hexdigest()
 
 
-def test_a_file_that_cannot_be_written_is_a_storage_exception(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_raises_storage_exception(tmp_path: Path) -> None:
     with pytest.raises(ImageStorageException):
         SpoolFile(tmp_path / "absent" / "a").write(b"picture")
 
 
-def test_a_file_is_begun_anew(tmp_path: Path) -> None:
+def test_existing_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"what another attempt left")
     file = SpoolFile(tmp_path / "a")
     file.write(b"new")
@@ -94,7 +94,7 @@ def test_a_file_is_begun_anew(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
-def test_a_process_has_one_folder_made_when_first_needed(spool: Spool) -> None:
+def test_process_has_one_folder_created_when_first_needed(spool: Spool) -> None:
     assert not spool.is_held
     assert not spool.folder.exists()
     assert spool.own == spool.own == SpoolFolder(spool.folder / spool.owner)
@@ -103,7 +103,7 @@ def test_a_process_has_one_folder_made_when_first_needed(spool: Spool) -> None:
     assert spool.is_held
 
 
-def test_a_spool_that_cannot_be_made_is_a_storage_exception_until_it_can(spool: Spool) -> None:
+def test_spool_that_cannot_be_created_raises_until_it_can(spool: Spool) -> None:
     spool.folder.write_text("in the way")
     with pytest.raises(ImageStorageException):
         _ = spool.own
@@ -111,7 +111,7 @@ def test_a_spool_that_cannot_be_made_is_a_storage_exception_until_it_can(spool: 
     assert spool.own.path.is_dir()
 
 
-async def test_an_entry_comes_back_as_it_went_in(spool: Spool) -> None:
+async def test_entry_round_trips(spool: Spool) -> None:
     entries = [_entry() for _ in range(3)]
     for entry in entries:
         spool.own.commit(entry)
@@ -120,8 +120,8 @@ async def test_an_entry_comes_back_as_it_went_in(spool: Spool) -> None:
     assert sorted(found, key=lambda entry: entry.generation) == sorted(entries, key=lambda entry: entry.generation)
 
 
-async def test_an_entry_appears_whole_when_it_is_durable(spool: Spool) -> None:
-    """Whatever breaks a commit off leaves no entry, and a commit leaves nothing but the entry."""
+async def test_entry_appears_only_when_it_is_durable(spool: Spool) -> None:
+    """An interrupted commit leaves no entry, and a completed one only the entry."""
     entry = _entry()
     staged = spool.own.path / f"{entry.generation}.staged"
     staged.write_bytes(b"a half")
@@ -130,7 +130,7 @@ async def test_an_entry_appears_whole_when_it_is_durable(spool: Spool) -> None:
     assert [path.name for path in spool.own.path.iterdir()] == [f"{entry.generation}.json"]
 
 
-async def test_an_entry_that_cannot_be_written_is_a_storage_exception(spool: Spool) -> None:
+async def test_entry_that_cannot_be_written_raises_storage_exception(spool: Spool) -> None:
     entry = _entry()
     (spool.own.path / f"{entry.generation}.json").mkdir()
     with pytest.raises(ImageStorageException):
@@ -138,7 +138,7 @@ async def test_an_entry_that_cannot_be_written_is_a_storage_exception(spool: Spo
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff", b"null"])
-async def test_an_entry_that_cannot_be_read_is_left_and_the_others_are_found(spool: Spool, content: bytes) -> None:
+async def test_unreadable_entry_is_kept_and_the_others_are_found(spool: Spool, content: bytes) -> None:
     entry, damaged = _entry(), spool.own.path / f"{new_guid()}.json"
     damaged.write_bytes(content)
     spool.own.commit(entry)
@@ -146,7 +146,7 @@ async def test_an_entry_that_cannot_be_read_is_left_and_the_others_are_found(spo
     assert damaged.read_bytes() == content
 
 
-async def test_an_entry_that_cannot_be_read_is_told_again_only_when_something_changed(
+async def test_unreadable_entry_is_logged_again_only_when_it_changes(
     spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = _left_by_a_dead_process(spool).path / f"{new_guid()}.json"
@@ -157,14 +157,14 @@ async def test_an_entry_that_cannot_be_read_is_told_again_only_when_something_ch
         for _ in range(3):
             async with spool.dead_folders() as (folder,):
                 assert (await folder.entries())[1] is (content == whole)
-        assert caplog.text.count(f"the spool's entry {path.name} cannot be read") == told
+        assert caplog.text.count(f"cannot read the spool entry {path.name}") == told
     os.utime(path, (6, 6))
     async with spool.dead_folders() as (folder,):
         await folder.entries()
     assert len(caplog.records) == 5
 
 
-async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spool: Spool) -> None:
+async def test_remove_deletes_all_files_of_that_generation_only(spool: Spool) -> None:
     gone, kept = _entry(), _entry()
     for entry in (gone, kept):
         spool.own.commit(entry)
@@ -177,8 +177,8 @@ async def test_an_entry_goes_with_all_files_of_its_generation_and_no_others(spoo
     assert await spool.own.entries() == ([kept], True)
 
 
-async def test_an_entry_goes_before_the_other_files_of_its_generation(spool: Spool, tmp_path: Path) -> None:
-    """Some of the files are older than the entry and some newer, since a folder may list them in any order."""
+async def test_remove_deletes_the_entry_before_the_other_files(spool: Spool, tmp_path: Path) -> None:
+    """Some files are older than the entry and some newer, since a folder may list them in any order."""
     with recorded_disk(tmp_path) as disk:
         for _ in range(10):
             entry = _entry()
@@ -192,16 +192,16 @@ async def test_an_entry_goes_before_the_other_files_of_its_generation(spool: Spo
                 disk.assert_order(("unlink", spool.own.path / f"{entry.generation}.json"), ("unlink", path))
 
 
-async def test_ones_own_folder_is_never_a_dead_one(spool: Spool) -> None:
+async def test_own_folder_is_never_dead(spool: Spool) -> None:
     assert spool.own.path.is_dir()
     assert await _dead(spool) == []
 
 
-async def test_a_spool_that_nobody_has_used_has_no_dead_ones(spool: Spool) -> None:
+async def test_unused_spool_has_no_dead_folders(spool: Spool) -> None:
     assert await _dead(spool) == []
 
 
-async def test_a_living_processs_folder_is_never_taken_and_a_killed_ones_at_once(spool: Spool) -> None:
+async def test_folder_is_dead_as_soon_as_its_process_is_killed(spool: Spool) -> None:
     with _living_process(spool) as (process, folder):
         assert folder.path.is_dir()
         for _ in range(3):
@@ -211,14 +211,14 @@ async def test_a_living_processs_folder_is_never_taken_and_a_killed_ones_at_once
         assert await _dead(spool) == [folder]
 
 
-async def test_a_dead_folder_is_held_by_one_at_a_time(spool: Spool) -> None:
+async def test_dead_folder_is_held_by_one_process_at_a_time(spool: Spool) -> None:
     folder, other = _left_by_a_dead_process(spool), Spool(spool.folder)
     async with spool.dead_folders() as first, other.dead_folders() as second:
         assert (first, second) == ([folder], [])
     assert await _dead(other) == [folder]
 
 
-async def test_a_hold_ends_with_whatever_is_raised(spool: Spool) -> None:
+async def test_dead_folder_is_released_when_an_exception_is_raised(spool: Spool) -> None:
     folder = _left_by_a_dead_process(spool)
     with pytest.raises(ZeroDivisionError):
         async with spool.dead_folders():
@@ -233,10 +233,10 @@ def _renew(path: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [Path.unlink, _renew])
-async def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
+async def test_lock_is_taken_again_if_its_file_was_removed_before(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
 ) -> None:
-    """Another process removes the file, as that of a dead process, after it was opened and before it is locked."""
+    """Another process removes the file as that of a dead process, after it was opened and before it is locked."""
     flock = fcntl.flock
 
     def remove_and_lock(descriptor: int, operation: int) -> None:
@@ -252,7 +252,7 @@ async def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_again(
     assert await _dead(Spool(spool.folder)) == []
 
 
-async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool) -> None:
+async def test_remove_folder_deletes_everything_in_it(spool: Spool) -> None:
     folder = _left_by_a_dead_process(spool)
     (folder.path / "stray").write_bytes(b"a part")
     for _ in range(2):
@@ -261,25 +261,25 @@ async def test_a_folder_that_is_finished_is_gone_with_what_is_in_it(spool: Spool
     assert await _dead(spool) == []
 
 
-async def test_a_process_that_stops_leaves_nothing_if_nothing_is_left(spool: Spool) -> None:
+async def test_close_removes_an_empty_folder(spool: Spool) -> None:
     assert spool.own.path.is_dir()
     await spool.close()
     assert list(spool.folder.iterdir()) == []
 
 
-async def test_a_process_that_stops_leaves_what_it_has_to_any_other(spool: Spool) -> None:
+async def test_close_leaves_entries_to_other_processes(spool: Spool) -> None:
     spool.own.commit(entry := _entry())
     await spool.close()
     (folder,) = await _dead(Spool(spool.folder))
     assert await folder.entries() == ([entry], True)
 
 
-async def test_a_spool_that_was_never_used_is_closed(spool: Spool) -> None:
+async def test_unused_spool_can_be_closed(spool: Spool) -> None:
     await spool.close()
     assert not spool.folder.exists()
 
 
-async def test_what_is_nested_too_deep_to_be_read_again_is_left_out(spool: Spool) -> None:
+async def test_facts_nested_too_deep_are_dropped(spool: Spool) -> None:
     nested: dict[str, Any] = {}
     for _ in range(199):
         nested = {"deeper": nested}

@@ -22,45 +22,45 @@ def _add(data: Repositories, tenant: Tenant, **changes: object) -> StoredApiKey:
 
 
 def _listed(data: Repositories, tenant: Tenant) -> list[StoredApiKey]:
-    """All of a tenant's, as its lists have them."""
+    """Return all keys of a tenant."""
     return [each for _, each in data.api_keys.list_of_tenant(tenant_id=tenant.id, after=0, limit=100)]
 
 
 @pytest.mark.parametrize("scopes", [frozenset(Scope), frozenset({Scope.IMAGE_READ}), frozenset()])
-def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
+def test_every_column_round_trips(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
     key = _add(data, tenant, name="naïve 🦊 'key'", scopes=scopes, expires_at=LATER, revoked_at=LATER + SECOND)
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
     assert data.api_keys.find_for_authentication(key.key_id) == key
 
 
-def test_a_key_without_an_end_comes_back_without_one(data: Repositories, tenant: Tenant) -> None:
+def test_key_without_expiry_round_trips(data: Repositories, tenant: Tenant) -> None:
     key = _add(data, tenant, expires_at=None, revoked_at=None)
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
 
 
-def test_an_unknown_key_id_is_none(data: Repositories) -> None:
+def test_unknown_key_id_returns_none(data: Repositories) -> None:
     assert data.api_keys.find_for_authentication("unknown") is None
 
 
-def test_a_key_id_with_a_space_at_its_end_is_another(data: Repositories, tenant: Tenant) -> None:
+def test_key_id_with_trailing_space_is_not_found(data: Repositories, tenant: Tenant) -> None:
     key = _add(data, tenant)
     assert data.api_keys.find_for_authentication(f"{key.key_id} ") is None
 
 
-def test_key_ids_differ_by_case(data: Repositories, tenant: Tenant) -> None:
+def test_key_ids_are_case_sensitive(data: Repositories, tenant: Tenant) -> None:
     lower = _add(data, tenant, key_id="abcdefghijkl")
     upper = _add(data, tenant, key_id="ABCDEFGHIJKL")
     assert data.api_keys.find_for_authentication(lower.key_id) == lower
     assert data.api_keys.find_for_authentication(upper.key_id) == upper
 
 
-def test_a_key_id_is_not_given_twice(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_key_id_is_unique(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     key = _add(data, tenant)
     with pytest.raises(IntegrityError):
         _add(data, stranger, key_id=key.key_id)
 
 
-def test_a_tenant_lists_its_own_keys_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_tenant_lists_its_own_keys_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     keys = [_add(data, tenant, revoked_at=revoked_at) for revoked_at in (None, LATER, None)]
     _add(data, stranger)
     assert _listed(data, tenant) == keys
@@ -71,20 +71,20 @@ def test_another_tenants_key_is_not_found(data: Repositories, tenant: Tenant, st
     assert data.api_keys.get_own(key.guid, tenant_id=stranger.id) is None
 
 
-def test_revoking_touches_the_key_and_no_other(data: Repositories, tenant: Tenant) -> None:
+def test_revoke_changes_only_that_key(data: Repositories, tenant: Tenant) -> None:
     key, other = _add(data, tenant), _add(data, tenant)
     data.api_keys.revoke(key.guid, tenant_id=tenant.id, at=LATER)
     revoked = key.model_copy(update={"revoked_at": LATER})
     assert _listed(data, tenant) == [revoked, other]
 
 
-def test_an_earlier_revocation_stands(data: Repositories, tenant: Tenant) -> None:
+def test_earlier_revocation_is_kept(data: Repositories, tenant: Tenant) -> None:
     key = _add(data, tenant, revoked_at=MOMENT)
     data.api_keys.revoke(key.guid, tenant_id=tenant.id, at=LATER)
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
 
 
-def test_another_tenant_revokes_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_revoke(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     key = _add(data, tenant)
     data.api_keys.revoke(key.guid, tenant_id=stranger.id, at=LATER)
     data.api_keys.revoke(ApiKeyGuid(new_guid()), tenant_id=tenant.id, at=LATER)
@@ -103,7 +103,7 @@ def test_another_tenant_revokes_nothing(data: Repositories, tenant: Tenant, stra
     ],
     ids=["for ever", "not expired yet", "expires now", "expired", "revoked", "no administrator"],
 )
-def test_only_a_key_in_force_makes_an_administrator(
+def test_only_valid_admin_key_counts_as_administrator(
     data: Repositories, tenant: Tenant, changes: dict[str, object], *, active: bool
 ) -> None:
     assert not data.api_keys.active_administrator_exists(at=LATER)
@@ -111,7 +111,7 @@ def test_only_a_key_in_force_makes_an_administrator(
     assert data.api_keys.active_administrator_exists(at=LATER) is active
 
 
-def test_what_identity_added_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+def test_rotation_and_limit_columns_round_trip(data: Repositories, tenant: Tenant) -> None:
     key = _add(
         data,
         tenant,
@@ -125,12 +125,12 @@ def test_what_identity_added_comes_back_as_it_went_in(data: Repositories, tenant
 
 
 @pytest.mark.parametrize("year", [2037, 2038, 2039, 2099, 9999])
-def test_a_key_may_expire_after_2038(data: Repositories, tenant: Tenant, year: int) -> None:
+def test_key_may_expire_after_2038(data: Repositories, tenant: Tenant, year: int) -> None:
     key = _add(data, tenant, expires_at=datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
 
 
-def test_rotating_writes_the_digests_and_nothing_else(data: Repositories, tenant: Tenant) -> None:
+def test_rotate_changes_only_the_digests(data: Repositories, tenant: Tenant) -> None:
     key, other = _add(data, tenant), _add(data, tenant)
     digests = {"secret_sha256": "d" * 64, "former_sha256": key.secret_sha256, "former_secret_until": LATER}
     refused = {"name": "another", "scopes": frozenset(Scope), "revoked_at": LATER, "expires_at": LATER}
@@ -138,7 +138,7 @@ def test_rotating_writes_the_digests_and_nothing_else(data: Repositories, tenant
     assert _listed(data, tenant) == [key.model_copy(update=digests), other]
 
 
-def test_another_tenant_rotates_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_rotate(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     key = _add(data, tenant)
     rotated = key.model_copy(update={"secret_sha256": "d" * 64, "tenant_id": stranger.id})
     data.api_keys.rotate(rotated, tenant_id=stranger.id)
@@ -150,7 +150,7 @@ def test_another_tenant_rotates_nothing(data: Repositories, tenant: Tenant, stra
     [(None, True), (MOMENT - SECOND, True), (MOMENT, True), (MOMENT + SECOND, False)],
     ids=["never", "before", "just then", "since"],
 )
-def test_a_use_is_noted_unless_one_was_since(
+def test_use_is_recorded_unless_a_recent_one_is(
     data: Repositories, tenant: Tenant, last: datetime | None, *, noted: bool
 ) -> None:
     key, other = _add(data, tenant, last_used_at=last), _add(data, tenant)
@@ -159,13 +159,13 @@ def test_a_use_is_noted_unless_one_was_since(
     assert _listed(data, tenant) == [expected, other]
 
 
-def test_another_tenant_notes_no_use(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_record_a_use(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     key = _add(data, tenant)
     data.api_keys.note_use(key.guid, tenant_id=stranger.id, at=LATER, unless_since=MOMENT)
     assert data.api_keys.get_own(key.guid, tenant_id=tenant.id) == key
 
 
-def test_a_tenant_that_goes_takes_its_own_keys_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_of_tenant_removes_only_its_keys(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     _add(data, tenant)
     kept = _add(data, stranger)
     data.api_keys.delete_of_tenant(tenant_id=tenant.id)
@@ -174,9 +174,7 @@ def test_a_tenant_that_goes_takes_its_own_keys_alone(data: Repositories, tenant:
 
 
 @pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
-def test_a_key_of_a_tenant_that_is_not_active_makes_no_administrator(
-    data: Repositories, tenant: Tenant, status: TenantStatus
-) -> None:
+def test_key_of_inactive_tenant_is_no_administrator(data: Repositories, tenant: Tenant, status: TenantStatus) -> None:
     _add(data, tenant, scopes=ADMINISTRATOR)
     data.tenants.update(tenant.model_copy(update={"status": status}))
     assert not data.api_keys.active_administrator_exists(at=LATER)

@@ -1,4 +1,4 @@
-"""The ``audit_log`` repository: a chain without a gap, in the transaction of the act."""
+"""The ``audit_log`` repository: a chain without gaps, in the transaction of the action."""
 
 import asyncio
 import hashlib
@@ -74,7 +74,7 @@ async def _only(database: Database) -> AuditEntry:
 
 
 async def _assert_chain(database: Database, *, length: int) -> None:
-    """The log is one chain of this length, which the head ends."""
+    """Assert that the log is one chain of this length, ending with the head."""
     links = await database.read(lambda data: data.audit_log.read_from(0, limit=length + 1))
     assert [link.sequence for link in links] == list(range(1, length + 1))
     assert [link.previous_sha256 for link in links] == [NO_SHA256, *[link.entry_sha256 for link in links]][:length]
@@ -84,11 +84,11 @@ async def _assert_chain(database: Database, *, length: int) -> None:
     assert await database.read(lambda data: data.audit_log.last_sequence()) == length
 
 
-async def test_an_empty_log_has_a_head(database: Database) -> None:
+async def test_empty_log_has_a_head(database: Database) -> None:
     await _assert_chain(database, length=0)
 
 
-async def test_entries_follow_each_other(database: Database) -> None:
+async def test_entries_are_chained(database: Database) -> None:
     appended = [await _append(database) for _ in range(3)]
     assert [entry.sequence for entry in appended] == [1, 2, 3]
     await _assert_chain(database, length=3)
@@ -96,22 +96,20 @@ async def test_entries_follow_each_other(database: Database) -> None:
     assert listed == appended[::-1]
 
 
-async def test_several_entries_of_one_transaction_follow_each_other(database: Database) -> None:
+async def test_entries_of_one_transaction_are_chained(database: Database) -> None:
     await database.write(lambda data: [data.audit_log.append(_act()) for _ in range(3)])
     await _assert_chain(database, length=3)
 
 
 @pytest.mark.parametrize(("action", "actor_type"), list(zip(AuditAction, itertools.cycle(SubjectType), strict=False)))
-async def test_every_column_comes_back_as_it_went_in(
-    database: Database, action: AuditAction, actor_type: SubjectType
-) -> None:
+async def test_every_column_round_trips(database: Database, action: AuditAction, actor_type: SubjectType) -> None:
     act = _act(action=action, actor_type=actor_type)
     entry = await database.write(lambda data: data.audit_log.append(act))
     assert NewAuditEntry(**entry.model_dump(include=set(NewAuditEntry.model_fields))) == act
     assert await _only(database) == entry
 
 
-async def test_what_is_none_comes_back_as_none(database: Database) -> None:
+async def test_none_round_trips(database: Database) -> None:
     nothing = dict.fromkeys(("actor_tenant_guid", "tenant_guid", "target", "address"))
     entry = await _append(database, **nothing, details={})
     assert await _only(database) == entry
@@ -120,7 +118,7 @@ async def test_what_is_none_comes_back_as_none(database: Database) -> None:
 
 
 @pytest.mark.parametrize("value", ODD_TEXTS)
-async def test_odd_text_comes_back_as_it_went_in(database: Database, value: str) -> None:
+async def test_unusual_text_round_trips(database: Database, value: str) -> None:
     entry = await _append(database, actor=value, target=value, address=value, request_id=value, details={value: value})
     assert await _only(database) == entry
     assert entry.details == {value: value}
@@ -129,9 +127,7 @@ async def test_odd_text_comes_back_as_it_went_in(database: Database, value: str)
 
 
 @pytest.mark.parametrize(("value", "stored"), UNSTORABLE_TEXTS)
-async def test_what_a_database_or_a_terminal_would_choke_on_is_escaped(
-    database: Database, value: str, stored: str
-) -> None:
+async def test_unsafe_text_is_escaped(database: Database, value: str, stored: str) -> None:
     entry = await _append(database, actor=value, target=value, address=value, request_id=value, details={value: value})
     assert await _only(database) == entry
     assert entry.details == {stored: stored}
@@ -140,7 +136,7 @@ async def test_what_a_database_or_a_terminal_would_choke_on_is_escaped(
 
 
 @pytest.mark.parametrize("character", ["x", "🦊", "\0", '"'])
-async def test_text_is_cut_to_what_its_column_holds(database: Database, character: str) -> None:
+async def test_text_is_truncated_to_its_column(database: Database, character: str) -> None:
     long = character * 1000
     facts = {f"fact {number}": long for number in range(20)}
     entry = await _append(database, actor=long, target=long, address=long, request_id=long, details=facts)
@@ -151,7 +147,7 @@ async def test_text_is_cut_to_what_its_column_holds(database: Database, characte
     await _assert_chain(database, length=1)
 
 
-async def test_the_digest_is_the_same_on_every_database_and_in_every_release(database: Database) -> None:
+async def test_digest_is_the_same_on_every_database_and_release(database: Database) -> None:
     guids = dict.fromkeys(("actor", "actor_tenant_guid", "target"), "00000000-0000-4000-8000-000000000000")
     await _append(database, **guids, tenant_guid=None, address="", details={"b": "🦊", "a": ""})
     written = (
@@ -165,19 +161,19 @@ async def test_the_digest_is_the_same_on_every_database_and_in_every_release(dat
 
 
 @pytest.mark.parametrize("column", [name for name in COLUMNS if name != "entry_sha256"])
-def test_no_column_is_left_out_of_the_digest(column: str) -> None:
+def test_every_column_is_covered_by_the_digest(column: str) -> None:
     row: dict[str, object] = dict.fromkeys(COLUMNS, "x")
     digests = [digest(row | {column: value}) for value in ("x", "", "x ", "X", None, "None", 1, "1")]
     assert len(set(digests)) == len(digests)
 
 
-async def test_what_moves_from_one_column_to_the_next_changes_the_digest() -> None:
+async def test_moving_text_between_columns_changes_the_digest() -> None:
     row = dict.fromkeys(COLUMNS, "x")
     assert digest(row | {"actor": 'x","target":"x'}) != digest(row)
     assert digest(row | {"actor": "xx", "target": ""}) != digest(row | {"actor": "x", "target": "x"})
 
 
-async def test_a_rollback_leaves_neither_entry_nor_gap(database: Database) -> None:
+async def test_rollback_leaves_no_entry_and_no_gap(database: Database) -> None:
     await _append(database)
 
     def fail(data: Repositories) -> None:
@@ -191,8 +187,8 @@ async def test_a_rollback_leaves_neither_entry_nor_gap(database: Database) -> No
     await _assert_chain(database, length=2)
 
 
-async def test_an_act_whose_entry_cannot_be_written_is_not_done(database: Database) -> None:
-    """The entry's number is taken, as it would be after somebody has meddled with the head."""
+async def test_action_is_rolled_back_if_its_entry_cannot_be_written(database: Database) -> None:
+    """The entry's sequence is already used, as after a manipulation of the head."""
     await _append(database)
     await database.write(lambda data: data.connection.execute(text("UPDATE audit_head SET sequence = 0")))
 
@@ -203,7 +199,7 @@ async def test_an_act_whose_entry_cannot_be_written_is_not_done(database: Databa
     assert head == AuditHead(0, (await _only(database)).entry_sha256)
 
 
-async def test_without_a_head_nothing_is_done(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_actions_fail_without_a_head(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     await database.write(lambda data: data.connection.execute(text("DELETE FROM audit_head")))
     try:
         with pytest.raises(DatabaseException) as caught:
@@ -219,15 +215,15 @@ async def test_without_a_head_nothing_is_done(database: Database, caplog: pytest
 
 
 def _add_tenant_and_append(data: Repositories) -> None:
-    """An act and its entry."""
+    """Perform an action and append its entry."""
     add_tenant(data)
     data.audit_log.append(_act())
 
 
-async def test_transactions_that_read_before_they_append_leave_no_gap(
+async def test_concurrent_transactions_that_read_first_leave_no_gap(
     databases: TestDatabases, backend: str, database: Database, tmp_path: Path
 ) -> None:
-    """All have taken their snapshot, where they can at once, before the first of them appends."""
+    """Where concurrent, all take their snapshot before the first one appends."""
     all_have_read = Barrier(WRITERS)
 
     def read_and_append(data: Repositories) -> AuditEntry:
@@ -243,11 +239,11 @@ async def test_transactions_that_read_before_they_append_leave_no_gap(
 
 
 @pytest.mark.parametrize("backend", ["mysql"])
-async def test_a_transaction_refused_for_its_old_snapshot_is_run_again(database: Database) -> None:
-    """MariaDB's error 1020, which sessions of ours do not ask for."""
+async def test_transaction_aborted_for_its_old_snapshot_is_retried(database: Database) -> None:
+    """MariaDB's error 1020, which PixyProxy's sessions disable."""
     runs: list[bool] = []
     if not await database.read(_has_snapshot_isolation):
-        pytest.skip("this server knows no innodb_snapshot_isolation")
+        pytest.skip("this server has no innodb_snapshot_isolation")
     gate = Barrier(2)
 
     def append_on_old_snapshot(data: Repositories) -> AuditEntry:
@@ -275,11 +271,11 @@ async def test_a_transaction_refused_for_its_old_snapshot_is_run_again(database:
 
 
 @pytest.mark.parametrize("backend", ["mysql"])
-async def test_a_server_that_refuses_old_snapshots_is_told_not_to(
+async def test_snapshot_isolation_is_disabled_for_sessions(
     databases: TestDatabases, database: Database, tmp_path: Path
 ) -> None:
     if not await database.read(_has_snapshot_isolation):
-        pytest.skip("this server knows no innodb_snapshot_isolation")
+        pytest.skip("this server has no innodb_snapshot_isolation")
     with opened_engine(f"{databases.servers.server_url}/mysql") as engine, engine.connect() as administrator:
         before = administrator.execute(text("SELECT @@GLOBAL.innodb_snapshot_isolation")).scalar_one()
         administrator.execute(text("SET GLOBAL innodb_snapshot_isolation = ON"))
@@ -298,7 +294,7 @@ def _has_snapshot_isolation(data: Repositories) -> bool:
     return bool(rows.all())
 
 
-async def test_entries_are_listed_newest_first_in_pages(database: Database) -> None:
+async def test_entries_are_paged_newest_first(database: Database) -> None:
     for _ in range(5):
         await _append(database)
     assert await _entries(database, limit=2) == [5, 4]
@@ -307,7 +303,7 @@ async def test_entries_are_listed_newest_first_in_pages(database: Database) -> N
     assert await _entries(database, before=1) == []
 
 
-async def test_a_filter_matches_its_own_column_alone(database: Database) -> None:
+async def test_each_filter_matches_only_its_column(database: Database) -> None:
     tenant = TenantGuid(new_guid())
     await _append(database, action=AuditAction.KEY_REVOKED, at=MOMENT)
     await _append(database, actor="Ann", at=MOMENT + timedelta(seconds=1))
@@ -325,25 +321,25 @@ async def test_a_filter_matches_its_own_column_alone(database: Database) -> None
 
 
 @pytest.mark.parametrize("other", ["ann", "Änn", "Ann ", "Ann%", "A_n", "", "🦊"])
-async def test_actors_and_targets_are_matched_literally(database: Database, other: str) -> None:
+async def test_actors_and_targets_match_literally(database: Database, other: str) -> None:
     await _append(database, actor="Ann", target="Ann")
     assert await _entries(database, actor=other) == []
     assert await _entries(database, target=other) == []
 
 
-async def test_an_emoji_is_not_every_emoji(database: Database) -> None:
+async def test_emoji_are_distinguished(database: Database) -> None:
     await _append(database, actor="🐺")
     assert await _entries(database, actor="🦊") == []
     assert await _entries(database, actor="🐺") == [1]
 
 
-async def test_a_filter_in_another_time_zone_means_the_same_moment(database: Database) -> None:
+async def test_filter_accepts_other_time_zones(database: Database) -> None:
     await _append(database, at=MOMENT)
     assert await _entries(database, since="2026-11-21T10:15:02+01:00") == [1]
     assert await _entries(database, until="2026-11-21T10:15:02+01:00") == []
 
 
-async def test_links_are_read_oldest_first_from_where_asked(database: Database) -> None:
+async def test_links_are_read_oldest_first_from_a_sequence(database: Database) -> None:
     for _ in range(4):
         await _append(database)
     links = await database.read(lambda data: data.audit_log.read_from(2, limit=2))
@@ -351,7 +347,7 @@ async def test_links_are_read_oldest_first_from_where_asked(database: Database) 
     assert await database.read(lambda data: data.audit_log.read_from(5, limit=2)) == []
 
 
-async def test_details_are_json_that_people_can_read(database: Database) -> None:
+async def test_details_are_stored_as_readable_json(database: Database) -> None:
     await _append(database, details={"name": "naïve 🦊"})
     stored = await database.read(lambda data: data.connection.execute(text("SELECT details FROM audit_log")).scalar())
     assert stored == '{"name": "naïve 🦊"}'

@@ -1,4 +1,4 @@
-"""The ``budgets`` repository: no number of orders at once overruns a limit."""
+"""The ``budgets`` repository: concurrent orders never exceed a limit."""
 
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -29,11 +29,11 @@ def _add_tenant(data: Repositories, budget_usd: str | None) -> Tenant:
     return tenant
 
 
-def test_nothing_was_spent_of_a_month_that_has_not_begun(data: Repositories, tenant: Tenant) -> None:
+def test_future_month_has_no_spending(data: Repositories, tenant: Tenant) -> None:
     assert data.budgets.get(MONTH, tenant_id=tenant.id) == Spending(month=MONTH)
 
 
-def test_what_is_reserved_and_settled_is_told(data: Repositories) -> None:
+def test_reserved_and_settled_amounts_are_returned(data: Repositories) -> None:
     tenant = _add_tenant(data, "1")
     assert data.budgets.reserve(MONTH, 5 * PRICE, tenant_id=tenant.id)
     data.budgets.settle(MONTH, released=2 * PRICE, spent=PRICE, tenant_id=tenant.id)
@@ -41,13 +41,13 @@ def test_what_is_reserved_and_settled_is_told(data: Repositories) -> None:
     assert data.budgets.get(MONTH, tenant_id=tenant.id) == expected
 
 
-def test_what_is_spent_without_a_reservation_is_counted(data: Repositories) -> None:
+def test_spending_without_a_reservation_is_counted(data: Repositories) -> None:
     tenant = _add_tenant(data, None)
     data.budgets.settle(MONTH, released=0, spent=PRICE, tenant_id=tenant.id)
     assert data.budgets.get(MONTH, tenant_id=tenant.id) == Spending(month=MONTH, spent_micro_usd=PRICE)
 
 
-def test_a_budget_is_used_to_the_last_micro_dollar(data: Repositories) -> None:
+def test_budget_can_be_used_to_the_last_micro_dollar(data: Repositories) -> None:
     tenant = _add_tenant(data, "0.1")
     assert not data.budgets.reserve(MONTH, 100_001, tenant_id=tenant.id)
     assert data.budgets.reserve(MONTH, 60_000, tenant_id=tenant.id)
@@ -57,7 +57,7 @@ def test_a_budget_is_used_to_the_last_micro_dollar(data: Repositories) -> None:
     assert not data.budgets.reserve(MONTH, 1, tenant_id=tenant.id)
 
 
-def test_a_budget_of_nothing_lets_nothing_through(data: Repositories) -> None:
+def test_zero_budget_allows_nothing(data: Repositories) -> None:
     tenant = _add_tenant(data, "0")
     assert not data.budgets.reserve(MONTH, 1, tenant_id=tenant.id)
 
@@ -69,7 +69,7 @@ def test_without_a_budget_everything_fits_and_is_counted(data: Repositories) -> 
     assert data.budgets.get(MONTH, tenant_id=tenant.id).reserved_micro_usd == 2 * 10**15
 
 
-def test_a_month_that_begins_has_the_whole_budget_again(data: Repositories) -> None:
+def test_new_month_has_the_full_budget(data: Repositories) -> None:
     tenant = _add_tenant(data, "0.04")
     assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
     assert not data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
@@ -78,7 +78,7 @@ def test_a_month_that_begins_has_the_whole_budget_again(data: Repositories) -> N
     assert data.budgets.get(NEXT_MONTH, tenant_id=tenant.id).reserved_micro_usd == PRICE
 
 
-def test_a_budget_that_is_set_in_the_month_counts_what_was_spent_before(data: Repositories) -> None:
+def test_new_budget_includes_earlier_spending_of_the_month(data: Repositories) -> None:
     tenant = _add_tenant(data, None)
     assert data.budgets.reserve(MONTH, 2 * PRICE, tenant_id=tenant.id)
     limited = tenant.model_copy(update={"monthly_budget_usd": Decimal("0.12")})
@@ -89,7 +89,7 @@ def test_a_budget_that_is_set_in_the_month_counts_what_was_spent_before(data: Re
     assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
 
 
-def test_another_tenants_budget_is_another(data: Repositories) -> None:
+def test_budgets_of_tenants_are_separate(data: Repositories) -> None:
     tenant, stranger = _add_tenant(data, "0.04"), _add_tenant(data, "0.04")
     assert data.budgets.reserve(MONTH, PRICE, tenant_id=tenant.id)
     assert data.budgets.reserve(MONTH, PRICE, tenant_id=stranger.id)
@@ -100,7 +100,7 @@ def test_another_tenants_budget_is_another(data: Repositories) -> None:
 
 
 def _reserve_at_once(engine: Engine, tenant: Tenant) -> int:
-    """How many of many threads got a picture's price, each in a transaction of its own."""
+    """Return how many of many threads reserved a picture's price, each in its own transaction."""
     ready = Barrier(THREADS)
 
     def reserve(_: int) -> bool:
@@ -112,9 +112,7 @@ def _reserve_at_once(engine: Engine, tenant: Tenant) -> int:
         return sum(threads.map(reserve, range(THREADS)))
 
 
-def test_of_fifty_orders_at_once_exactly_those_fit_that_the_budget_is_for(
-    databases: TestDatabases, backend: str
-) -> None:
+def test_fifty_concurrent_orders_do_not_exceed_the_budget(databases: TestDatabases, backend: str) -> None:
     url = databases.migrated(backend)
     with opened_engine(url, pool_size=THREADS) as engine:
         with engine.connect().execution_options(pixyproxy_writes=True) as connection, connection.begin():
@@ -128,7 +126,7 @@ def test_of_fifty_orders_at_once_exactly_those_fit_that_the_budget_is_for(
 
 
 @pytest.mark.anyio
-async def test_a_month_that_fifty_orders_begin_at_once_has_its_budget_and_no_more(
+async def test_fifty_concurrent_first_orders_of_a_month_do_not_exceed_the_budget(
     databases: TestDatabases, backend: str, tmp_path: Path
 ) -> None:
     url = databases.migrated(backend)

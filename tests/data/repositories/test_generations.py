@@ -1,4 +1,4 @@
-"""The ``generations`` repository: claims, and the ways a generation can end."""
+"""The ``generations`` repository: claims and outcomes."""
 
 from datetime import datetime, timedelta
 
@@ -43,20 +43,20 @@ def _ending(status: GenerationStatus) -> Ending:
 
 
 def _settle(data: Repositories, generation: Generation, *statuses: GenerationStatus) -> Generation:
-    """The generation after it was settled so, one after the other."""
+    """Settle the generation with these statuses in order, and return it."""
     for status in statuses:
         data.generations.settle(generation.id, _ending(status), tenant_id=generation.tenant_id)
     return _found(data, generation)
 
 
 def _found(data: Repositories, generation: NewGeneration) -> Generation:
-    """The generation as it stands in the table."""
+    """Return the generation's row."""
     row = data.connection.execute(text(f"{generations.SELECT} WHERE guid = :guid"), {"guid": generation.guid})
     return generations.from_row(row.mappings().one())
 
 
 @pytest.mark.parametrize("key", [None, "k", "Key-1 ~!@#$%^&*()'\"\\;", "k" * 255])
-def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, key: str | None) -> None:
+def test_every_column_round_trips(data: Repositories, tenant: Tenant, key: str | None) -> None:
     new = new_generation(tenant.id, idempotency_key=key)
     claimed = data.generations.claim(new)
     assert claimed is not None
@@ -64,7 +64,7 @@ def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenan
     assert _found(data, new) == claimed
 
 
-def test_a_whole_order_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+def test_complete_order_round_trips(data: Repositories, tenant: Tenant) -> None:
     mask = InputPicture(field="mask", media_type="image/png", byte_size=7, sha256="e" * 64)
     order = new_order(
         operation=Operation.EDIT, count=10, previews=3, options={"size": "auto", "n": None, "é": [1]}, inputs=(mask,)
@@ -87,27 +87,27 @@ def test_a_whole_order_comes_back_as_it_went_in(data: Repositories, tenant: Tena
     assert _found(data, new) == claimed
 
 
-def test_a_claimed_key_is_not_claimed_again(data: Repositories, tenant: Tenant) -> None:
+def test_claimed_key_cannot_be_claimed_again(data: Repositories, tenant: Tenant) -> None:
     first = add_generation(data, tenant.id, idempotency_key="k")
     assert data.generations.claim(new_generation(tenant.id, idempotency_key="k")) is None
     assert data.generations.get_by_idempotency_key("k", tenant_id=tenant.id) == first
 
 
-def test_keys_differ_by_case(data: Repositories, tenant: Tenant) -> None:
+def test_keys_are_case_sensitive(data: Repositories, tenant: Tenant) -> None:
     lower = add_generation(data, tenant.id, idempotency_key="key")
     upper = add_generation(data, tenant.id, idempotency_key="KEY")
     assert data.generations.get_by_idempotency_key("key", tenant_id=tenant.id) == lower
     assert data.generations.get_by_idempotency_key("KEY", tenant_id=tenant.id) == upper
 
 
-def test_the_same_key_of_two_tenants_is_two_keys(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_same_key_of_two_tenants_is_independent(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     mine = add_generation(data, tenant.id, idempotency_key="k")
     theirs = add_generation(data, stranger.id, idempotency_key="k")
     assert data.generations.get_by_idempotency_key("k", tenant_id=tenant.id) == mine
     assert data.generations.get_by_idempotency_key("k", tenant_id=stranger.id) == theirs
 
 
-def test_any_number_of_generations_go_without_a_key(data: Repositories, tenant: Tenant) -> None:
+def test_generations_without_a_key_are_unlimited(data: Repositories, tenant: Tenant) -> None:
     assert add_generation(data, tenant.id).id != add_generation(data, tenant.id).id
 
 
@@ -117,7 +117,7 @@ def test_another_tenants_generation_is_not_found(data: Repositories, tenant: Ten
 
 
 @pytest.mark.anyio
-async def test_of_twenty_claims_at_once_exactly_one_wins(database: Database) -> None:
+async def test_exactly_one_of_twenty_concurrent_claims_succeeds(database: Database) -> None:
     tenant = await database.write(add_tenant)
     won: list[Generation | None] = []
 
@@ -133,12 +133,12 @@ async def test_of_twenty_claims_at_once_exactly_one_wins(database: Database) -> 
 
 
 @pytest.mark.parametrize("status", [STORED, FAILED, UNKNOWN])
-def test_a_call_ends_once(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
+def test_calling_generation_gets_any_outcome(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
     settled = _settle(data, add_generation(data, tenant.id), status)
     assert (settled.status, settled.updated_at) == (status, LATER)
 
 
-def test_an_ending_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+def test_outcome_round_trips(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     ending = stored_ending(
         cost_micro_usd=2**53,
@@ -156,28 +156,26 @@ def test_an_ending_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) 
     assert found.finished_at == found.updated_at == LATER
 
 
-def test_a_failed_generation_sets_its_key_free(data: Repositories, tenant: Tenant) -> None:
+def test_failed_generation_releases_its_key(data: Repositories, tenant: Tenant) -> None:
     failed = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), FAILED)
     assert (failed.status, failed.idempotency_key) == (FAILED, None)
     assert data.generations.claim(new_generation(tenant.id, idempotency_key="k")) is not None
 
 
 @pytest.mark.parametrize("status", [STORED, UNKNOWN])
-def test_what_was_or_may_have_been_bought_keeps_its_key(
-    data: Repositories, tenant: Tenant, status: GenerationStatus
-) -> None:
+def test_possibly_bought_generation_keeps_its_key(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
     settled = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), status)
     assert settled.idempotency_key == "k"
     assert data.generations.claim(new_generation(tenant.id, idempotency_key="k")) is None
 
 
-def test_an_answer_that_was_no_picture_keeps_its_key(data: Repositories, tenant: Tenant) -> None:
+def test_answer_without_a_picture_keeps_its_key(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id, idempotency_key="k")
     assert data.generations.settle(generation.id, stored_ending(status=FAILED), tenant_id=tenant.id)
     assert _found(data, generation).idempotency_key == "k"
 
 
-def test_a_picture_that_turns_up_makes_unknown_into_stored(data: Repositories, tenant: Tenant) -> None:
+def test_unknown_becomes_stored_when_its_picture_is_found(data: Repositories, tenant: Tenant) -> None:
     assert _settle(data, add_generation(data, tenant.id), UNKNOWN, STORED).status is STORED
 
 
@@ -185,7 +183,7 @@ def test_a_picture_that_turns_up_makes_unknown_into_stored(data: Repositories, t
     ("final", "later"),
     [(STORED, FAILED), (STORED, UNKNOWN), (UNKNOWN, UNKNOWN), (FAILED, STORED), (FAILED, UNKNOWN)],
 )
-def test_what_has_ended_does_not_end_otherwise(
+def test_final_outcome_does_not_change(
     data: Repositories, tenant: Tenant, final: GenerationStatus, later: GenerationStatus
 ) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), final)
@@ -194,13 +192,13 @@ def test_what_has_ended_does_not_end_otherwise(
     assert _found(data, generation) == generation
 
 
-def test_another_tenant_settles_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_settle(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     assert not data.generations.settle(generation.id, _ending(FAILED), tenant_id=stranger.id)
     assert _found(data, generation) == generation
 
 
-def test_it_is_told_whether_a_status_was_still_to_be_given(data: Repositories, tenant: Tenant) -> None:
+def test_settle_returns_whether_the_outcome_was_set(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     assert data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
     assert not data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
@@ -217,7 +215,7 @@ def _usage(
     return [(row.day.isoformat(), row.model, row.key, row.images) for row in rows]
 
 
-def test_usage_counts_what_was_stored_by_day_model_and_subject(data: Repositories, tenant: Tenant) -> None:
+def test_usage_counts_stored_pictures_by_day_model_and_subject(data: Repositories, tenant: Tenant) -> None:
     ann, bob = (Subject(new_guid()) for _ in range(2))
     ann, bob = sorted((ann, bob))
     for subject, model, days in (
@@ -233,14 +231,14 @@ def test_usage_counts_what_was_stored_by_day_model_and_subject(data: Repositorie
     ]
 
 
-def test_usage_takes_no_subject_for_another_that_is_like_it(data: Repositories, tenant: Tenant) -> None:
+def test_usage_distinguishes_similar_subjects(data: Repositories, tenant: Tenant) -> None:
     subjects = sorted(f"https://login.example.com#{name}" for name in ("Bob", "bob", "böb", "bob "))
     for subject in subjects:
         _stored(data, tenant, MOMENT, subject=subject)
     assert _usage(data, tenant) == [("2026-11-21", "gpt-image-2", subject, 1) for subject in subjects]
 
 
-def test_usage_begins_and_ends_with_the_moments_that_are_named(data: Repositories, tenant: Tenant) -> None:
+def test_usage_includes_both_limits_of_the_period(data: Repositories, tenant: Tenant) -> None:
     _stored(data, tenant, MOMENT - timedelta(seconds=1))
     _stored(data, tenant, LATER + timedelta(seconds=1))
     assert _usage(data, tenant) == []
@@ -255,7 +253,7 @@ def test_usage_without_a_known_price_has_no_cost(data: Repositories, tenant: Ten
     assert row.cost_usd is None
 
 
-def test_usage_counts_nothing_that_was_not_stored_or_is_another_tenants(
+def test_usage_excludes_unstored_pictures_and_other_tenants(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     for status in (CALLING, FAILED, UNKNOWN):
@@ -264,7 +262,7 @@ def test_usage_counts_nothing_that_was_not_stored_or_is_another_tenants(
     assert _usage(data, tenant) == []
 
 
-def test_what_is_in_a_status_and_open_is_listed_newest_first_with_its_tenant(
+def test_unresolved_generations_of_a_status_are_listed_newest_first(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     first = _settle(data, add_generation(data, tenant.id), UNKNOWN)
@@ -278,14 +276,14 @@ def test_what_is_in_a_status_and_open_is_listed_newest_first_with_its_tenant(
     assert data.generations.list_of_status(CALLING, limit=9) == [(tenant.guid, calling)]
 
 
-def test_an_operator_finds_a_generation_of_any_tenant(data: Repositories, tenant: Tenant) -> None:
+def test_operator_finds_generation_of_any_tenant(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     assert data.generations.find(generation.guid) == generation
     assert data.generations.find(new_guid()) is None
 
 
 @pytest.mark.parametrize(("bought", "status", "key"), [(True, UNKNOWN, "k"), (False, FAILED, None)])
-def test_resolving_frees_the_key_of_what_was_not_bought(
+def test_resolution_frees_the_key_unless_bought(
     data: Repositories, tenant: Tenant, status: GenerationStatus, key: str | None, *, bought: bool
 ) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), UNKNOWN)
@@ -297,7 +295,7 @@ def test_resolving_frees_the_key_of_what_was_not_bought(
 
 
 @pytest.mark.parametrize("status", [CALLING, STORED, FAILED])
-def test_what_is_known_is_not_resolved(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
+def test_known_outcome_cannot_be_resolved(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
     generation = add_generation(data, tenant.id)
     generation = generation if status is CALLING else _settle(data, generation, status)
     assert not data.generations.resolve(generation.id, tenant_id=tenant.id, bought=True, at=LATER)
@@ -305,7 +303,7 @@ def test_what_is_known_is_not_resolved(data: Repositories, tenant: Tenant, statu
 
 
 @pytest.mark.parametrize("bought", [True, False])
-def test_nothing_is_resolved_twice(data: Repositories, tenant: Tenant, *, bought: bool) -> None:
+def test_generation_is_resolved_only_once(data: Repositories, tenant: Tenant, *, bought: bool) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k"), UNKNOWN)
     assert data.generations.resolve(generation.id, tenant_id=tenant.id, bought=bought, at=LATER)
     resolved = _found(data, generation)
@@ -313,13 +311,13 @@ def test_nothing_is_resolved_twice(data: Repositories, tenant: Tenant, *, bought
     assert _found(data, generation) == resolved
 
 
-def test_another_tenant_resolves_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_resolve(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = _settle(data, add_generation(data, tenant.id), UNKNOWN)
     assert not data.generations.resolve(generation.id, tenant_id=stranger.id, bought=True, at=LATER)
     assert _found(data, generation) == generation
 
 
-def test_a_tenant_that_goes_takes_what_is_over_and_waits_for_the_rest(
+def test_delete_settled_keeps_running_generations_and_other_tenants(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     for status in (STORED, FAILED, UNKNOWN):
@@ -332,9 +330,7 @@ def test_a_tenant_that_goes_takes_what_is_over_and_waits_for_the_rest(
     assert _found(data, other) == other
 
 
-def test_recovery_finds_those_that_there_are_of_any_tenant(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_existing_generations_of_any_tenant_are_found(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     found = [add_generation(data, owner.id) for owner in (tenant, stranger)]
     add_generation(data, tenant.id)
     absent = GenerationGuid(new_guid())
@@ -343,7 +339,7 @@ def test_recovery_finds_those_that_there_are_of_any_tenant(
     assert data.generations.find_all([]) == []
 
 
-def test_a_tenant_finds_its_own_by_guid_and_by_id(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_tenant_finds_its_own_by_guid_and_id(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     assert data.generations.get_by_guid(generation.guid, tenant_id=tenant.id) == generation
     assert data.generations.get(generation.id, tenant_id=tenant.id) == generation
@@ -351,7 +347,7 @@ def test_a_tenant_finds_its_own_by_guid_and_by_id(data: Repositories, tenant: Te
     assert data.generations.get(generation.id, tenant_id=stranger.id) is None
 
 
-def test_a_tenants_own_are_listed_newest_first_by_status_and_in_pages(
+def test_tenants_generations_are_paged_newest_first_by_status(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     first, second = add_generation(data, tenant.id), add_generation(data, tenant.id)
@@ -380,7 +376,7 @@ def _calling(data: Repositories, tenant: Tenant, **changes: object) -> Generatio
     [(None, True), (LATER, True), (LATER + SECOND, False), (LATER + 2 * SECOND, False)],
     ids=["released", "over", "over now", "lasts"],
 )
-def test_a_lease_is_respected_until_it_is_over(
+def test_lease_is_respected_until_it_expires(
     data: Repositories, tenant: Tenant, until: datetime | None, *, abandoned: bool
 ) -> None:
     generation = _calling(data, tenant, lease_until=until)
@@ -388,7 +384,7 @@ def test_a_lease_is_respected_until_it_is_over(
     assert (generation in data.generations.list_abandoned(at=None, limit=9)) is (until is None)
 
 
-def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: Repositories, tenant: Tenant) -> None:
+def test_renewal_and_release_affect_only_running_generations_of_the_process(data: Repositories, tenant: Tenant) -> None:
     mine = [_calling(data, tenant), _calling(data, tenant)]
     other, over = _calling(data, tenant, lease_owner=OTHER), _calling(data, tenant, status=STORED)
     lost = _calling(data, tenant)
@@ -400,7 +396,7 @@ def test_leases_are_renewed_and_released_of_one_process_and_what_is_open(data: R
     assert [_found(data, each) for each in (other, over)] == [other, over]
 
 
-def test_what_dead_processes_left_is_listed_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_abandoned_generations_are_listed_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     young = _calling(data, tenant, lease_until=None, created_at=MOMENT + SECOND)
     old = _calling(data, stranger, lease_until=MOMENT)
     _calling(data, tenant)
@@ -411,7 +407,7 @@ def test_what_dead_processes_left_is_listed_oldest_first(data: Repositories, ten
 
 
 @pytest.mark.parametrize("status", GenerationStatus)
-def test_only_what_waits_ends_as_what_waits(
+def test_only_waiting_generation_gets_an_outcome_by_end_waiting(
     data: Repositories, tenant: Tenant, stranger: Tenant, status: GenerationStatus
 ) -> None:
     generation, waits = add_generation(data, tenant.id, status=status), status is ACCEPTED
@@ -422,7 +418,7 @@ def test_only_what_waits_ends_as_what_waits(
 
 
 @pytest.mark.parametrize("keeps_place", [True, False])
-def test_an_ending_gives_the_place_back_unless_the_upstream_may_be_at_work(
+def test_outcome_frees_the_slot_unless_the_upstream_may_still_work(
     data: Repositories, tenant: Tenant, *, keeps_place: bool
 ) -> None:
     generation = _calling(data, tenant, upstream_id=7, upstream="a", started_at=1.5, place_until=9.5)
@@ -432,9 +428,7 @@ def test_an_ending_gives_the_place_back_unless_the_upstream_may_be_at_work(
     assert ended.place_until == (9.5 if keeps_place else None)
 
 
-def test_each_change_that_is_told_of_has_a_version_of_its_own(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_every_notified_change_increments_the_version(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     seen = [generation.version]
     data.generations.note_preview(generation.id, tenant_id=stranger.id)
@@ -454,7 +448,7 @@ def test_each_change_that_is_told_of_has_a_version_of_its_own(
     assert seen == [0, 1, 2, 3]
 
 
-def test_pictures_are_counted_from_a_moment_on_for_the_tenant_and_for_each_subject(
+def test_pictures_since_a_time_are_counted_by_tenant_and_subject(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     ann, bob = (Subject(new_guid()) for _ in range(2))
@@ -495,7 +489,7 @@ def _lose(data: Repositories, generation: Generation, *, at: float = 100.0, foll
     return _found(data, generation)
 
 
-def test_what_a_request_may_repeat_is_listed_with_lost_ones_first(
+def test_repeatable_generations_are_listed_with_lost_ones_first(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     _followed(data, stranger)
@@ -504,7 +498,7 @@ def test_what_a_request_may_repeat_is_listed_with_lost_ones_first(
     _followed(data, tenant, status=CANCELLED)
     waiting, calling = _followed(data, tenant, status=ACCEPTED), _followed(data, tenant)
     unknown, ended = (_settle(data, _followed(data, tenant), status) for status in (UNKNOWN, STORED))
-    # Any number of earlier ones whose clients have got their answers, or are gone for good, hides none.
+    # Earlier ones whose clients got a response or disconnected long ago do not hide any, however many.
     for _ in range(3):
         _followed(data, tenant, status=STORED)
         _lose(data, _followed(data, tenant, status=FAILED), at=99.9)
@@ -512,7 +506,7 @@ def test_what_a_request_may_repeat_is_listed_with_lost_ones_first(
     assert _repeatable(data, tenant) == [lost, waiting, calling, unknown, ended]
 
 
-def test_a_loss_is_noted_once_and_only_of_who_follows(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_loss_is_recorded_once_and_only_for_the_follower(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = _followed(data, tenant)
     assert _lose(data, generation, follower="another") == generation
     data.generations.note_lost(generation.guid, "first", tenant_id=stranger.id, at=100.0)
@@ -520,7 +514,7 @@ def test_a_loss_is_noted_once_and_only_of_who_follows(data: Repositories, tenant
     assert [_lose(data, generation, at=at).lost_at for at in (100.0, 200.0)] == [100.0, 100.0]
 
 
-def test_one_request_follows_a_generation_at_a_time(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_generation_has_one_follower_at_a_time(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     generation = _lose(data, _followed(data, tenant))
     assert not data.generations.adopt(generation, "thief", tenant_id=stranger.id, at=101.0)
     assert data.generations.adopt(generation, "second", tenant_id=tenant.id, at=101.0)
@@ -532,7 +526,7 @@ def test_one_request_follows_a_generation_at_a_time(data: Repositories, tenant: 
 
 
 @pytest.mark.parametrize("bought", [True, False])
-def test_a_picture_that_turns_up_after_a_resolution_is_stored_once(
+def test_picture_found_after_a_resolution_is_stored_once(
     data: Repositories, tenant: Tenant, stranger: Tenant, *, bought: bool
 ) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k", reserved_micro_usd=7), UNKNOWN)
@@ -547,12 +541,12 @@ def test_a_picture_that_turns_up_after_a_resolution_is_stored_once(
     assert (stored.status, stored.cost_micro_usd, stored.idempotency_key) == (STORED, 5, "k" if bought else None)
 
 
-def test_what_failed_by_itself_is_not_stored_later(data: Repositories, tenant: Tenant) -> None:
+def test_generation_that_failed_unresolved_is_not_stored_later(data: Repositories, tenant: Tenant) -> None:
     generation = _settle(data, add_generation(data, tenant.id), FAILED)
     assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
 
 
-def test_usage_sums_pictures_and_what_they_cost(data: Repositories, tenant: Tenant) -> None:
+def test_usage_sums_pictures_and_cost(data: Repositories, tenant: Tenant) -> None:
     for count, cost in ((1, 40_000), (3, 120_000)):
         generation = add_generation(data, tenant.id, model="m")
         data.generations.settle(

@@ -1,4 +1,4 @@
-"""Lists of images: who sees what, pages, and searches that take every character literally."""
+"""Lists of images: visibility, pages, and literal searches."""
 
 import pytest
 from pydantic import ValidationError
@@ -22,9 +22,7 @@ def _list(
     return data.images.list_visible(wanted, tenant_id=tenant_id, before=before, limit=limit)
 
 
-def test_a_list_holds_public_images_and_ones_own_newest_first(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_list_has_public_and_own_images_newest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     public = add_image(data, tenant)
     private = add_image(data, tenant, visibility=Visibility.PRIVATE)
     theirs = add_image(data, stranger)
@@ -33,20 +31,18 @@ def test_a_list_holds_public_images_and_ones_own_newest_first(
     assert _list(data, tenant_id=tenant.id) == [theirs, private, public]
 
 
-def test_mine_leaves_out_what_others_made(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_mine_excludes_images_of_others(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     mine = [add_image(data, tenant, visibility=visibility) for visibility in Visibility]
     add_image(data, stranger)
     assert _list(data, ImageFilter(mine=True), tenant_id=tenant.id) == mine[::-1]
 
 
-def test_mine_of_nobody_is_nothing(data: Repositories, tenant: Tenant) -> None:
+def test_mine_without_a_tenant_is_empty(data: Repositories, tenant: Tenant) -> None:
     add_image(data, tenant)
     assert _list(data, ImageFilter(mine=True)) == []
 
 
-def test_a_search_finds_no_private_image_of_another_tenant(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_search_excludes_private_images_of_other_tenants(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant, prompt="secret plan", filename="plan.png", visibility=Visibility.PRIVATE)
     for wanted in (ImageFilter(prompt="plan"), ImageFilter(filename="plan"), ImageFilter(guid=image.guid)):
         assert _list(data, wanted, tenant_id=stranger.id) == []
@@ -56,7 +52,7 @@ def test_a_search_finds_no_private_image_of_another_tenant(
 
 @pytest.mark.parametrize("literal", ["%", "_", "\\", "!", "'", '"', "!%", "\\_", "100%", "a_b", "🦊", ":word_0"])
 @pytest.mark.parametrize("field", ["prompt", "filename"])
-def test_a_search_takes_every_character_literally(data: Repositories, tenant: Tenant, literal: str, field: str) -> None:
+def test_search_matches_every_character_literally(data: Repositories, tenant: Tenant, literal: str, field: str) -> None:
     add_image(data, tenant, **{field: "100 axb 🐻 plain"})
     hit = add_image(data, tenant, **{field: f"x{literal}y"})
     assert _list(data, ImageFilter(**{field: literal})) == [hit]
@@ -66,27 +62,25 @@ def test_a_search_takes_every_character_literally(data: Repositories, tenant: Te
     ("stored", "sought"), [("Fox", "fOX"), ("Ärger", "äRGER"), ("ΣΟΦΙΑ", "σοφια"), ("ёж", "ЁЖ"), ("ÇA", "ça")]
 )
 @pytest.mark.parametrize("field", ["prompt", "filename"])
-def test_a_search_has_no_regard_to_case(
-    data: Repositories, tenant: Tenant, stored: str, sought: str, field: str
-) -> None:
+def test_search_ignores_case(data: Repositories, tenant: Tenant, stored: str, sought: str, field: str) -> None:
     add_image(data, tenant, **{field: "another one"})
     hit = add_image(data, tenant, **{field: f"the {stored}."})
     assert _list(data, ImageFilter(**{field: sought})) == [hit]
 
 
-def test_every_word_must_occur_in_any_order_and_anywhere(data: Repositories, tenant: Tenant) -> None:
+def test_all_words_must_occur_anywhere_in_any_order(data: Repositories, tenant: Tenant) -> None:
     add_image(data, tenant, prompt="a red hen")
     hit = add_image(data, tenant, prompt="foxes of reddish fur")
     assert _list(data, ImageFilter(prompt=" red \t fox\n")) == [hit]
 
 
-def test_a_filename_is_sought_as_one_text(data: Repositories, tenant: Tenant) -> None:
+def test_filename_is_searched_as_one_text(data: Repositories, tenant: Tenant) -> None:
     add_image(data, tenant, filename="fox red.png")
     hit = add_image(data, tenant, filename="my red fox.png")
     assert _list(data, ImageFilter(filename="red fox")) == [hit]
 
 
-def test_filters_are_joined_by_and(data: Repositories, tenant: Tenant) -> None:
+def test_filters_are_combined_with_and(data: Repositories, tenant: Tenant) -> None:
     add_image(data, tenant, prompt="fox", filename="b.png")
     add_image(data, tenant, prompt="hen", filename="a.png")
     hit = add_image(data, tenant, prompt="fox", filename="a.png")
@@ -98,7 +92,7 @@ def test_blank_texts_filter_nothing(data: Repositories, tenant: Tenant) -> None:
     assert _list(data, ImageFilter(prompt=" ", filename="")) == [image]
 
 
-def test_eight_words_are_sought_and_no_more(data: Repositories, tenant: Tenant) -> None:
+def test_search_accepts_at_most_eight_words(data: Repositories, tenant: Tenant) -> None:
     add_image(data, tenant, prompt="a b c d e f g")
     hit = add_image(data, tenant, prompt="h g f e d c b a")
     assert _list(data, ImageFilter(prompt="a b c d e f g h")) == [hit]
@@ -106,7 +100,7 @@ def test_eight_words_are_sought_and_no_more(data: Repositories, tenant: Tenant) 
         ImageFilter(prompt="a b c d e f g h i")
 
 
-def test_pages_give_every_image_once_whatever_comes_and_goes_meanwhile(data: Repositories, tenant: Tenant) -> None:
+def test_pages_return_each_image_once_despite_changes(data: Repositories, tenant: Tenant) -> None:
     images = [add_image(data, tenant) for _ in range(50)]
     add_image(data, add_tenant(data), visibility=Visibility.PRIVATE)
     deleted = images[20]

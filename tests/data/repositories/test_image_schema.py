@@ -1,15 +1,15 @@
-"""The ``images`` table is the one that was asked for, column for column."""
+"""The ``images`` table has the required columns."""
 
 from sqlalchemy import Engine, text
 
 from tests.support.databases import TestDatabases, opened_engine
 
 ASKED_FOR = {
-    # column: (type, nullable, default, extra) as information_schema of MariaDB 10.11 puts them
+    # column: (type, nullable, default, extra) as in MariaDB 10.11's information_schema
     "id": ("int(11)", "NO", None, "auto_increment"),
     "guid": ("varchar(36)", "NO", None, ""),
     "filename": ("varchar(255)", "NO", None, ""),
-    # TEXT was asked for; it holds 65,535 bytes, a prompt takes up to 128,000.
+    # The requirement is TEXT, which holds 65,535 bytes; a prompt takes up to 128,000.
     "prompt": ("mediumtext", "NO", None, ""),
     "created_at": ("timestamp", "YES", "current_timestamp()", ""),
     "updated_at": ("timestamp", "YES", "current_timestamp()", "on update current_timestamp()"),
@@ -26,7 +26,7 @@ def _columns(engine: Engine) -> dict[str, tuple[str | None, ...]]:
         return {row[0]: tuple(row[1:]) for row in connection.execute(text(statement))}
 
 
-def test_columns_asked_for_come_first_with_their_types(databases: TestDatabases) -> None:
+def test_required_columns_come_first_with_their_types(databases: TestDatabases) -> None:
     with opened_engine(databases.migrated("mysql")) as engine:
         columns = _columns(engine)
     assert list(columns)[: len(ASKED_FOR)] == list(ASKED_FOR)
@@ -61,7 +61,7 @@ def test_sqlite_has_the_same_columns_in_the_same_order(databases: TestDatabases)
     assert tuple(rows[0]) == ("id", "INTEGER", 1)
 
 
-def test_a_row_without_times_gets_those_of_its_insertion(databases: TestDatabases) -> None:
+def test_times_default_to_the_insertion(databases: TestDatabases) -> None:
     for backend in ("sqlite", "mysql"):
         with opened_engine(databases.migrated(backend)) as engine, engine.connect() as connection:
             connection.execute(text("INSERT INTO tenants (guid, name, default_visibility) VALUES ('g', 'n', 'public')"))

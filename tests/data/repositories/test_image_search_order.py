@@ -1,4 +1,4 @@
-"""A search compares words only with what its viewer may see: the time of a comparison tells whether words are there."""
+"""Searches compare only texts visible to the viewer: otherwise their duration would reveal private words."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,33 +24,33 @@ NOTING_LOWER = """
 
 @dataclass(frozen=True)
 class Noting:
-    """What the database has folded to lower case, in order to compare it, since a test began."""
+    """Records the texts that the database folds to lower case for comparison."""
 
     connection: Connection
     in_sqlite: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All recorded texts."""
         if self.connection.dialect.name == "sqlite":
             return "".join(self.in_sqlite)
         return str(self.connection.execute(text("SELECT COALESCE(@noted, '')")).scalar_one())
 
     def lower(self, value: str) -> str:
-        """Fold a text as SQLite's ``LOWER`` of ours does, and note it."""
+        """Fold a text like the ``LOWER`` registered for SQLite, and record it."""
         self.in_sqlite.append(value)
         return value.casefold()
 
 
 @pytest.fixture
 def noting(backend: str, databases: TestDatabases, data: Repositories) -> Iterator[Noting]:
-    """Have every statement of ``data`` call a ``LOWER`` that notes what it is given."""
+    """Make statements of ``data`` call a ``LOWER`` that records its arguments."""
     noting = Noting(data.connection)
     if backend == "sqlite":
         driver: Any = data.connection.connection.driver_connection
         driver.create_function("noting_lower", 1, noting.lower)
     else:
-        # On a connection of its own, since it commits.
+        # On its own connection, since it commits.
         with databases.engine(backend).connect() as connection:
             connection.execute(text(NOTING_LOWER))
         data.connection.execute(text("SET @noted = ''"))
@@ -65,7 +65,7 @@ def noting(backend: str, databases: TestDatabases, data: Repositories) -> Iterat
 
 
 @pytest.mark.parametrize("column", ["prompt", "filename"])
-def test_a_search_reads_no_text_that_its_viewer_may_not_see(
+def test_search_reads_only_texts_visible_to_the_viewer(
     column: str, data: Repositories, tenant: Tenant, stranger: Tenant, noting: Noting
 ) -> None:
     add_image(data, tenant, visibility=Visibility.PRIVATE, **{column: "a hidden fox"})

@@ -1,4 +1,4 @@
-"""The ``images`` repository: what goes in comes out, for whom it is meant."""
+"""The ``images`` repository: round trips and visibility."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -19,7 +19,7 @@ TRICKY_TEXTS = {
 
 
 @pytest.mark.parametrize("prompt", TRICKY_TEXTS.values(), ids=TRICKY_TEXTS.keys())
-def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, prompt: str) -> None:
+def test_every_column_round_trips(data: Repositories, tenant: Tenant, prompt: str) -> None:
     image = new_image(
         tenant.id,
         add_generation(data, tenant.id).id,
@@ -39,55 +39,55 @@ def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenan
     assert stored.model_dump(exclude={"id"}) == image.model_dump()
 
 
-def test_ids_ascend_and_are_never_used_again(data: Repositories, tenant: Tenant) -> None:
+def test_ids_ascend_and_are_never_reused(data: Repositories, tenant: Tenant) -> None:
     first, second = add_image(data, tenant), add_image(data, tenant)
     assert 0 < first.id < second.id
     data.images.delete(second.guid, tenant_id=tenant.id)
     assert add_image(data, tenant).id > second.id
 
 
-def test_recording_twice_gives_one_row_and_the_same_image(data: Repositories, tenant: Tenant) -> None:
+def test_recording_twice_returns_the_same_image(data: Repositories, tenant: Tenant) -> None:
     image = new_image(tenant.id, add_generation(data, tenant.id).id)
     assert data.images.record(image) == data.images.record(image)
     assert data.images.get_own(image.guid, tenant_id=tenant.id) is not None
 
 
-def test_a_guid_of_another_tenant_is_not_recorded_again(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_guid_of_another_tenant_cannot_be_recorded_again(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant)
     theirs = new_image(stranger.id, add_generation(data, stranger.id).id, guid=image.guid)
     with pytest.raises(IntegrityError):
         data.images.record(theirs)
 
 
-def test_a_picture_of_an_absent_generation_is_not_recorded(data: Repositories, tenant: Tenant) -> None:
+def test_image_of_an_absent_generation_is_rejected(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
     with pytest.raises(IntegrityError):
         data.images.record(new_image(tenant.id, generation.id).model_copy(update={"generation_id": generation.id + 1}))
 
 
-def test_a_public_image_is_visible_to_everyone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_public_image_is_visible_to_everyone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant, visibility=Visibility.PUBLIC)
     for viewer in (tenant.id, stranger.id, None):
         assert data.images.get_visible(image.guid, tenant_id=viewer) == image
 
 
-def test_a_private_image_is_visible_to_its_tenant_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_private_image_is_visible_only_to_its_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant, visibility=Visibility.PRIVATE)
     assert data.images.get_visible(image.guid, tenant_id=tenant.id) == image
     for viewer in (stranger.id, None):
         assert data.images.get_visible(image.guid, tenant_id=viewer) is None
 
 
-def test_an_absent_guid_is_none(data: Repositories, tenant: Tenant) -> None:
+def test_absent_guid_returns_none(data: Repositories, tenant: Tenant) -> None:
     assert data.images.get_visible(ImageGuid(new_guid()), tenant_id=tenant.id) is None
 
 
-def test_get_own_finds_no_public_image_of_another_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_get_own_excludes_public_images_of_other_tenants(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant)
     assert data.images.get_own(image.guid, tenant_id=stranger.id) is None
 
 
-def test_the_image_of_a_generation_is_found_by_its_tenant_alone(
+def test_image_of_a_generation_is_found_only_by_its_tenant(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     image = add_image(data, tenant)
@@ -95,7 +95,7 @@ def test_the_image_of_a_generation_is_found_by_its_tenant_alone(
     assert data.images.list_of_generations([image.generation_id], tenant_id=stranger.id) == []
 
 
-def test_the_images_of_generations_are_found_in_the_order_of_the_pictures(data: Repositories, tenant: Tenant) -> None:
+def test_images_of_generations_are_found_in_order(data: Repositories, tenant: Tenant) -> None:
     generations = [add_generation(data, tenant.id) for _ in range(3)]
     images = [data.images.record(new_image(tenant.id, generation.id)) for generation in generations for _ in range(2)]
     wanted = [generation.id for generation in generations[:2]]
@@ -113,29 +113,27 @@ def test_the_images_of_generations_are_found_in_the_order_of_the_pictures(data: 
     ],
     ids=["visibility", "filename", "both", "nothing"],
 )
-def test_a_change_sets_what_it_names_and_leaves_the_rest(
-    data: Repositories, tenant: Tenant, change: ImageChange
-) -> None:
+def test_change_sets_only_the_named_fields(data: Repositories, tenant: Tenant, change: ImageChange) -> None:
     image = add_image(data, tenant)
     data.images.change(image.guid, change, tenant_id=tenant.id, at=LATER)
     expected = image.model_copy(update=change.model_dump(exclude_none=True) | {"updated_at": LATER})
     assert data.images.get_own(image.guid, tenant_id=tenant.id) == expected
 
 
-def test_a_change_touches_no_other_image(data: Repositories, tenant: Tenant) -> None:
+def test_change_affects_only_that_image(data: Repositories, tenant: Tenant) -> None:
     image, other = add_image(data, tenant), add_image(data, tenant)
     data.images.change(image.guid, ImageChange(filename="b.png"), tenant_id=tenant.id, at=LATER)
     assert data.images.get_own(other.guid, tenant_id=tenant.id) == other
 
 
-def test_another_tenant_changes_and_deletes_nothing(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_change_or_delete(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     image = add_image(data, tenant)
     data.images.change(image.guid, ImageChange(filename="b.png"), tenant_id=stranger.id, at=LATER)
     data.images.delete(image.guid, tenant_id=stranger.id)
     assert data.images.get_own(image.guid, tenant_id=tenant.id) == image
 
 
-def test_a_deleted_image_is_gone_and_the_others_are_not(data: Repositories, tenant: Tenant) -> None:
+def test_delete_removes_only_that_image(data: Repositories, tenant: Tenant) -> None:
     image, other = add_image(data, tenant), add_image(data, tenant)
     data.images.delete(image.guid, tenant_id=tenant.id)
     assert data.images.get_own(image.guid, tenant_id=tenant.id) is None
@@ -143,7 +141,7 @@ def test_a_deleted_image_is_gone_and_the_others_are_not(data: Repositories, tena
 
 
 @pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
-def test_what_is_public_hides_while_its_tenant_is_not_active(
+def test_public_images_of_an_inactive_tenant_are_hidden(
     data: Repositories, tenant: Tenant, stranger: Tenant, status: TenantStatus
 ) -> None:
     hidden, shown = add_image(data, tenant), add_image(data, stranger)
@@ -156,9 +154,7 @@ def test_what_is_public_hides_while_its_tenant_is_not_active(
     assert data.images.get_visible(hidden.guid, tenant_id=None) == hidden
 
 
-def test_some_images_are_the_tenants_own_and_no_more_than_asked(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_list_some_returns_at_most_limit_own_images(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     images = [add_image(data, tenant) for _ in range(3)]
     add_image(data, stranger)
     assert data.images.list_some(tenant_id=tenant.id, limit=2) == images[:2]

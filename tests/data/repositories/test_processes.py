@@ -27,19 +27,19 @@ def _add(data: Repositories, **changes: object) -> Process:
     return process
 
 
-def test_every_column_comes_back_as_it_went_in(data: Repositories) -> None:
+def test_every_column_round_trips(data: Repositories) -> None:
     added = [_add(data), _add(data, started_at=MOMENT + SECOND, serves=False, executes=True, redis=False)]
     assert data.processes.list_seen(since=LATER) == added
 
 
-def test_only_a_process_that_is_there_is_touched(data: Repositories) -> None:
+def test_touch_updates_only_an_existing_process(data: Repositories) -> None:
     process = _add(data)
     assert data.processes.touch(process.guid, seen_at=LATER + SECOND) is True
     assert data.processes.touch(ProcessGuid("absent"), seen_at=LATER + SECOND) is False
     assert data.processes.list_seen(since=LATER) == [process.model_copy(update={"seen_at": LATER + SECOND})]
 
 
-def test_processes_that_were_not_seen_are_left_out_and_removed(data: Repositories) -> None:
+def test_unseen_processes_are_not_listed_and_removed(data: Repositories) -> None:
     unseen, seen = _add(data, seen_at=LATER - SECOND), _add(data)
     assert data.processes.list_seen(since=LATER) == [seen]
     data.processes.delete_unseen(before=LATER)
@@ -48,5 +48,5 @@ def test_processes_that_were_not_seen_are_left_out_and_removed(data: Repositorie
     assert data.processes.list_seen(since=unseen.seen_at) == []
 
 
-def test_the_time_is_that_of_the_database_in_utc(data: Repositories) -> None:
+def test_database_time_is_in_utc(data: Repositories) -> None:
     assert abs(data.processes.now() - clock.now()) < timedelta(minutes=1)

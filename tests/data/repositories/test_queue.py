@@ -1,4 +1,4 @@
-"""The ``queue`` repository: the orders that wait, and what happens to them."""
+"""The ``queue`` repository: waiting orders and their transitions."""
 
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ def _found(data: Repositories, generation: Generation) -> Generation:
 
 
 def _values(generation: Generation) -> dict[str, object]:
-    """What is in a row, but for when it was changed, which MySQL writes by itself."""
+    """Return a row's values except its time of change, which MySQL sets itself."""
     return generation.model_dump(exclude={"updated_at"})
 
 
@@ -45,7 +45,7 @@ def _head(generation: Generation, *excluded: UpstreamId) -> QueueHead:
     return QueueHead(generation.tenant_id, generation.order.model, frozenset(excluded), generation.id)
 
 
-def test_only_orders_that_were_accepted_wait(data: Repositories, tenant: Tenant) -> None:
+def test_only_accepted_orders_wait(data: Repositories, tenant: Tenant) -> None:
     for status in sorted(set(GenerationStatus) - {ACCEPTED}):
         add_generation(data, tenant.id, status=status)
     assert data.queue.is_empty()
@@ -57,7 +57,7 @@ def test_only_orders_that_were_accepted_wait(data: Repositories, tenant: Tenant)
     assert data.queue.count(tenant_id=tenant.id) == 1
 
 
-def test_each_tenant_has_a_line_for_each_model_and_for_what_did_nothing_for_it(
+def test_each_tenant_model_and_exclusion_set_has_its_own_queue_lane(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     first, second, other, theirs = (
@@ -77,17 +77,17 @@ def test_each_tenant_has_a_line_for_each_model_and_for_what_did_nothing_for_it(
     ]
 
 
-def test_an_order_that_begins_has_its_place(data: Repositories, tenant: Tenant) -> None:
+def test_started_order_has_its_slot(data: Repositories, tenant: Tenant) -> None:
     waiting = _wait(data, tenant)
     begun = data.queue.begin(waiting.id, PLACE)
     held = {name: getattr(PLACE, name) for name in PLACE.__dataclass_fields__}
     assert _values(begun) == _values(waiting) | held | {"status": CALLING, "version": 1}
     assert begun == _found(data, waiting)
-    # Another one does not begin it again.
+    # It is not started a second time.
     assert data.queue.begin(waiting.id, PLACE) == begun
 
 
-def test_an_order_that_waits_again_has_nothing_of_its_place(data: Repositories, tenant: Tenant) -> None:
+def test_order_put_back_loses_its_slot(data: Repositories, tenant: Tenant) -> None:
     waiting = _wait(data, tenant)
     begun = data.queue.begin(waiting.id, PLACE)
     assert data.queue.put_back(begun, excluded=frozenset({ONE}), error=ERROR)
@@ -95,7 +95,7 @@ def test_an_order_that_waits_again_has_nothing_of_its_place(data: Repositories, 
     assert _values(_found(data, waiting)) == _values(waiting) | changes
 
 
-def test_only_what_a_process_is_at_work_on_is_put_back(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_only_the_executing_process_can_put_back(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     begun = data.queue.begin(_wait(data, tenant).id, PLACE)
     for changes in ({"lease_owner": OTHER}, {"tenant_id": stranger.id}):
         assert not data.queue.put_back(begun.model_copy(update=changes), excluded=frozenset(), error=None)
@@ -104,7 +104,7 @@ def test_only_what_a_process_is_at_work_on_is_put_back(data: Repositories, tenan
     assert not data.queue.put_back(begun, excluded=frozenset(), error=None)
 
 
-def test_orders_that_a_process_does_not_know_to_have_are_listed(data: Repositories, tenant: Tenant) -> None:
+def test_orders_unknown_to_their_process_are_listed(data: Repositories, tenant: Tenant) -> None:
     def begin(**changes: object) -> Generation:
         place = Place(**{**{name: getattr(PLACE, name) for name in PLACE.__dataclass_fields__}, **changes})
         return data.queue.begin(_wait(data, tenant).id, place)
@@ -112,7 +112,7 @@ def test_orders_that_a_process_does_not_know_to_have_are_listed(data: Repositori
     known, lost, second = (begin() for _ in range(3))
     begin(lease_owner=OTHER)
     begin(started_at=PLACE.started_at + 1)
-    # Whoever claimed a new one was told that nothing was changed.
+    # The claim of a new one was reported as failed.
     held = {name: getattr(PLACE, name) for name in PLACE.__dataclass_fields__}
     add_generation(data, tenant.id, status=CALLING, **held)
 
@@ -124,9 +124,7 @@ def test_orders_that_a_process_does_not_know_to_have_are_listed(data: Repositori
     assert listed() == [known, lost, second]
 
 
-def test_orders_that_wait_for_too_long_are_listed_oldest_first(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_orders_waiting_too_long_are_listed_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     young, old = _wait(data, tenant, created_at=MOMENT), _wait(data, stranger, created_at=MOMENT - SECOND)
     _wait(data, tenant, created_at=MOMENT + SECOND)
     add_generation(data, tenant.id, status=CALLING, created_at=MOMENT)
@@ -136,6 +134,6 @@ def test_orders_that_wait_for_too_long_are_listed_oldest_first(
 
 
 @pytest.mark.parametrize("status", [STORED, FAILED, UNKNOWN, CANCELLED])
-def test_what_is_over_does_not_begin(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
+def test_finished_order_is_not_started(data: Repositories, tenant: Tenant, status: GenerationStatus) -> None:
     over = add_generation(data, tenant.id, status=status)
     assert data.queue.begin(over.id, PLACE) == over

@@ -32,30 +32,30 @@ def _revoked(token: RefreshToken) -> RefreshToken:
 
 
 @pytest.mark.parametrize("scopes", [frozenset(Scope), frozenset({Scope.IMAGE_READ}), frozenset()])
-def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
+def test_every_column_round_trips(data: Repositories, tenant: Tenant, scopes: frozenset[Scope]) -> None:
     times = {"used_at": LATER - SECOND, "revoked_at": LATER + SECOND}
     token = _add(data, tenant, client_id="c" * 255, scopes=scopes, **times)
     assert data.refresh_tokens.find(token.token_sha256) == token
 
 
-def test_what_is_none_comes_back_as_none(data: Repositories, tenant: Tenant) -> None:
+def test_none_round_trips(data: Repositories, tenant: Tenant) -> None:
     token = _add(data, tenant, client_id=None, used_at=None, revoked_at=None)
     assert data.refresh_tokens.find(token.token_sha256) == token
 
 
 @pytest.mark.parametrize("unknown", ["", "0" * 64, "%", "A" * 64])
-def test_an_unknown_token_is_none(data: Repositories, tenant: Tenant, unknown: str) -> None:
+def test_unknown_token_returns_none(data: Repositories, tenant: Tenant, unknown: str) -> None:
     _add(data, tenant, token_sha256="a" * 64)
     assert data.refresh_tokens.find(unknown) is None
 
 
-def test_a_token_is_not_given_twice(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_token_is_unique(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     token = _add(data, tenant)
     with pytest.raises(IntegrityError):
         _add(data, stranger, token_sha256=token.token_sha256)
 
 
-def test_a_token_is_used_once(data: Repositories, tenant: Tenant) -> None:
+def test_token_is_used_once(data: Repositories, tenant: Tenant) -> None:
     token, other = _add(data, tenant), _add(data, tenant)
     assert data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER)
     assert not data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER + SECOND)
@@ -63,13 +63,13 @@ def test_a_token_is_used_once(data: Repositories, tenant: Tenant) -> None:
     assert data.refresh_tokens.find(other.token_sha256) == other
 
 
-def test_a_revoked_token_is_not_used(data: Repositories, tenant: Tenant) -> None:
+def test_revoked_token_cannot_be_used(data: Repositories, tenant: Tenant) -> None:
     token = _add(data, tenant, revoked_at=MOMENT)
     assert not data.refresh_tokens.use(token.token_sha256, tenant_id=tenant.id, at=LATER)
     assert data.refresh_tokens.find(token.token_sha256) == token
 
 
-def test_another_tenant_uses_no_token(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_use_a_token(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     token = _add(data, tenant)
     assert not data.refresh_tokens.use(token.token_sha256, tenant_id=stranger.id, at=LATER)
     assert not data.refresh_tokens.use("0" * 64, tenant_id=tenant.id, at=LATER)
@@ -77,10 +77,10 @@ def test_another_tenant_uses_no_token(data: Repositories, tenant: Tenant, strang
 
 
 @pytest.mark.anyio
-async def test_of_many_callers_at_once_one_uses_the_token(
+async def test_exactly_one_of_many_concurrent_callers_uses_the_token(
     databases: TestDatabases, backend: str, database: Database, tmp_path: Path
 ) -> None:
-    """All have read the token unused, where they can at once, before the first of them uses it."""
+    """Where concurrent, all read the token unused before the first one uses it."""
     tenant = await database.write(add_tenant)
     token = await database.write(lambda data: _add(data, tenant))
     readers_at_once = {"sqlite": 1, "mysql": CALLERS}[backend]
@@ -103,7 +103,7 @@ async def test_of_many_callers_at_once_one_uses_the_token(
     assert found == token.model_copy(update={"used_at": LATER + used.index(True) * SECOND})
 
 
-def test_revoking_a_session_revokes_all_its_tokens_and_no_other(data: Repositories, tenant: Tenant) -> None:
+def test_revoking_a_session_revokes_only_its_tokens(data: Repositories, tenant: Tenant) -> None:
     session = SessionGuid(new_guid())
     used = _add(data, tenant, session_guid=session, used_at=MOMENT)
     current = _add(data, tenant, session_guid=session)
@@ -115,21 +115,21 @@ def test_revoking_a_session_revokes_all_its_tokens_and_no_other(data: Repositori
     assert not data.refresh_tokens.use(current.token_sha256, tenant_id=tenant.id, at=LATER)
 
 
-def test_an_earlier_revocation_stands(data: Repositories, tenant: Tenant) -> None:
+def test_earlier_revocation_is_kept(data: Repositories, tenant: Tenant) -> None:
     token = _add(data, tenant)
     assert data.refresh_tokens.revoke_session(token.session_guid, tenant_id=tenant.id, at=LATER)
     assert not data.refresh_tokens.revoke_session(token.session_guid, tenant_id=tenant.id, at=LATER + SECOND)
     assert data.refresh_tokens.find(token.token_sha256) == _revoked(token)
 
 
-def test_another_tenant_revokes_no_session(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_revoke_a_session(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     token = _add(data, tenant)
     assert not data.refresh_tokens.revoke_session(token.session_guid, tenant_id=stranger.id, at=LATER)
     assert not data.refresh_tokens.revoke_session(SessionGuid(new_guid()), tenant_id=tenant.id, at=LATER)
     assert data.refresh_tokens.find(token.token_sha256) == token
 
 
-def test_every_session_of_a_user_is_revoked_and_of_no_other(data: Repositories, tenant: Tenant) -> None:
+def test_revoking_a_user_revokes_only_that_users_sessions(data: Repositories, tenant: Tenant) -> None:
     user = UserGuid(new_guid())
     own = [_add(data, tenant, user_guid=user) for _ in range(2)]
     other = _add(data, tenant)
@@ -138,13 +138,13 @@ def test_every_session_of_a_user_is_revoked_and_of_no_other(data: Repositories, 
     assert data.refresh_tokens.find(other.token_sha256) == other
 
 
-def test_another_tenant_revokes_no_session_of_a_user(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_revoke_a_users_sessions(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     token = _add(data, tenant)
     data.refresh_tokens.revoke_sessions_of_user(token.user_guid, tenant_id=stranger.id, at=LATER)
     assert data.refresh_tokens.find(token.token_sha256) == token
 
 
-def test_a_session_is_revoked_for_its_own_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_session_is_revoked_only_for_its_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     revoked, open_ = _add(data, tenant, revoked_at=LATER), _add(data, tenant)
     assert data.refresh_tokens.is_session_revoked(revoked.session_guid, tenant_id=tenant.id)
     assert not data.refresh_tokens.is_session_revoked(revoked.session_guid, tenant_id=stranger.id)
@@ -152,7 +152,9 @@ def test_a_session_is_revoked_for_its_own_tenant(data: Repositories, tenant: Ten
     assert not data.refresh_tokens.is_session_revoked(new_guid(), tenant_id=tenant.id)
 
 
-def test_what_expired_before_is_removed_of_every_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_expired_removes_expired_tokens_of_all_tenants(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
     expired = [_add(data, owner, expires_at=LATER - SECOND) for owner in (tenant, stranger)]
     kept = [_add(data, owner, expires_at=LATER) for owner in (tenant, stranger)]
     data.refresh_tokens.delete_expired(before=LATER)
@@ -160,7 +162,7 @@ def test_what_expired_before_is_removed_of_every_tenant(data: Repositories, tena
     assert [data.refresh_tokens.find(token.token_sha256) for token in kept] == kept
 
 
-def test_a_tenant_that_goes_takes_its_own_tokens_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_of_tenant_removes_only_its_tokens(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     own, others = _add(data, tenant), _add(data, stranger)
     data.refresh_tokens.delete_of_tenant(tenant_id=tenant.id)
     assert data.refresh_tokens.find(own.token_sha256) is None

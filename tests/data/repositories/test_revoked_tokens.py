@@ -21,13 +21,13 @@ def _add(data: Repositories, tenant: Tenant, **changes: object) -> RevokedToken:
 
 
 @pytest.mark.parametrize("token_id", ["0123456789abcdef", "Az-_" * 16])
-def test_every_column_comes_back_as_it_went_in(data: Repositories, tenant: Tenant, token_id: str) -> None:
+def test_every_column_round_trips(data: Repositories, tenant: Tenant, token_id: str) -> None:
     token = _add(data, tenant, token_id=token_id)
     assert data.revoked_tokens.find(token_id, tenant_id=tenant.id) == token
 
 
 @pytest.mark.parametrize("other", ["", "ABC", "abc ", "ab_", "abc%", "äbc"])
-def test_a_token_that_was_not_revoked_is_none(data: Repositories, tenant: Tenant, other: str) -> None:
+def test_token_that_was_not_revoked_returns_none(data: Repositories, tenant: Tenant, other: str) -> None:
     _add(data, tenant, token_id="abc")
     assert data.revoked_tokens.find(other, tenant_id=tenant.id) is None
 
@@ -37,13 +37,15 @@ def test_another_tenants_revocation_is_not_found(data: Repositories, tenant: Ten
     assert data.revoked_tokens.find(token.token_id, tenant_id=stranger.id) is None
 
 
-def test_a_token_is_revoked_once(data: Repositories, tenant: Tenant) -> None:
+def test_token_is_revoked_once(data: Repositories, tenant: Tenant) -> None:
     token = _add(data, tenant)
     assert data.revoked_tokens.insert(token) is False
     assert data.revoked_tokens.find(token.token_id, tenant_id=tenant.id) == token
 
 
-def test_what_expired_before_is_removed_of_every_tenant(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_expired_removes_expired_revocations_of_all_tenants(
+    data: Repositories, tenant: Tenant, stranger: Tenant
+) -> None:
     for owner in (tenant, stranger):
         expired = _add(data, owner, expires_at=LATER - SECOND)
         kept = _add(data, owner, expires_at=LATER)
@@ -52,9 +54,7 @@ def test_what_expired_before_is_removed_of_every_tenant(data: Repositories, tena
         assert data.revoked_tokens.find(kept.token_id, tenant_id=owner.id) == kept
 
 
-def test_a_tenant_that_goes_takes_its_own_revocations_alone(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_delete_of_tenant_removes_only_its_revocations(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     own, others = _add(data, tenant), _add(data, stranger)
     data.revoked_tokens.delete_of_tenant(tenant_id=tenant.id)
     assert data.revoked_tokens.find(own.token_id, tenant_id=tenant.id) is None

@@ -16,7 +16,7 @@ from tests.support.builders import LATER, add_generation, add_tenant, new_guid, 
 
 @pytest.mark.parametrize("name", ["Acme", "naïve 🦊 'Ducky' & Söhne", "n" * 255])
 @pytest.mark.parametrize("visibility", Visibility)
-def test_every_column_comes_back_as_it_went_in(data: Repositories, name: str, visibility: Visibility) -> None:
+def test_every_column_round_trips(data: Repositories, name: str, visibility: Visibility) -> None:
     new = new_tenant(name=name, default_visibility=visibility)
     tenant = data.tenants.insert(new)
     assert data.tenants.get_by_guid(new.guid) == data.tenants.get_by_name(name) == tenant
@@ -26,7 +26,7 @@ def test_every_column_comes_back_as_it_went_in(data: Repositories, name: str, vi
 
 
 @pytest.mark.parametrize("status", TenantStatus)
-def test_every_limit_comes_back_as_it_went_in(data: Repositories, status: TenantStatus) -> None:
+def test_every_limit_round_trips(data: Repositories, status: TenantStatus) -> None:
     tenant = data.tenants.insert(
         new_tenant(
             status=status,
@@ -39,7 +39,7 @@ def test_every_limit_comes_back_as_it_went_in(data: Repositories, status: Tenant
 
 
 @pytest.mark.parametrize("budget", ["0", "0.000001", "12.345678", "999999999.999999"])
-def test_money_is_kept_to_the_millionth(data: Repositories, budget: str) -> None:
+def test_money_is_stored_to_the_micro_dollar(data: Repositories, budget: str) -> None:
     tenant = data.tenants.insert(new_tenant(monthly_budget_usd=Decimal(budget)))
     found = data.tenants.get_by_id(tenant.id)
     assert found is not None
@@ -47,7 +47,7 @@ def test_money_is_kept_to_the_millionth(data: Repositories, budget: str) -> None
 
 
 @pytest.mark.parametrize("places", range(7))
-def test_a_budget_is_exact_in_the_database_and_in_json(places: int) -> None:
+def test_budget_is_exact_in_the_database_and_in_json(places: int) -> None:
     dice = random.Random(places)
     amounts = [Decimal(dice.randrange(10 ** dice.randint(1, 9 + places))).scaleb(-places) for _ in range(200)]
     for amount in [*amounts, Decimal("2.01"), Decimal("4.35")]:
@@ -61,13 +61,13 @@ def test_a_budget_is_exact_in_the_database_and_in_json(places: int) -> None:
         assert json.loads(tenant.model_dump_json())["monthly_budget_usd"] == usd(micro_usd) == sent
 
 
-def test_a_hundred_of_the_longest_models_fit(data: Repositories) -> None:
+def test_a_hundred_models_of_maximum_length_fit(data: Repositories) -> None:
     models = frozenset(f"{number:03}{'m' * 125}" for number in range(100))
     tenant = data.tenants.insert(new_tenant(allowed_models=models))
     assert data.tenants.get_by_id(tenant.id) == tenant
 
 
-def test_a_name_is_taken_once(data: Repositories) -> None:
+def test_name_is_unique(data: Repositories) -> None:
     first = add_tenant(data, "Acme")
     with pytest.raises(TenantExistsException):
         add_tenant(data, "Acme")
@@ -75,28 +75,28 @@ def test_a_name_is_taken_once(data: Repositories) -> None:
 
 
 @pytest.mark.parametrize(("name", "other"), [("🦊", "🐻"), ("Bar", "Bär"), ("Acme", "acme")])
-def test_another_name_is_another_tenant(data: Repositories, name: str, other: str) -> None:
+def test_similar_name_is_another_tenant(data: Repositories, name: str, other: str) -> None:
     first = add_tenant(data, name)
     assert data.tenants.get_by_name(other) is None
     assert add_tenant(data, other).id != first.id
 
 
 @pytest.mark.parametrize("other", ["Acme ", "Acme  ", " Acme", "Acme\u00a0", "acme", "Ácme", "Acme\0"])
-def test_a_name_that_is_only_like_it_finds_nobody(data: Repositories, other: str) -> None:
+def test_similar_name_is_not_found(data: Repositories, other: str) -> None:
     tenant = add_tenant(data, "Acme")
     assert data.tenants.find(other) is None
     assert data.tenants.lock(other) is None
     assert data.tenants.find("Acme") == data.tenants.lock("Acme") == tenant
 
 
-def test_a_guid_is_found_in_any_case_and_nothing_like_it(data: Repositories) -> None:
+def test_guid_is_found_in_any_case_but_not_similar_ones(data: Repositories) -> None:
     tenant = data.tenants.insert(new_tenant(guid="0f8b6b0e-95a4-4f37-9a4e-6f6a0f3c1c55"))
     assert data.tenants.find(tenant.guid.upper()) == tenant
     for other in (f"{tenant.guid} ", tenant.guid.replace("b", "\uff42"), tenant.guid.replace("b", "b\u0301")):
         assert data.tenants.find(other) is None
 
 
-def test_an_absent_tenant_is_none(data: Repositories) -> None:
+def test_absent_tenant_returns_none(data: Repositories) -> None:
     assert data.tenants.get_by_name("nobody") is None
     assert data.tenants.get_by_guid(new_guid()) is None
     assert data.tenants.get_by_id(TenantId(0)) is None
@@ -107,7 +107,7 @@ def test_tenants_are_listed_oldest_first(data: Repositories) -> None:
     assert data.tenants.list_all() == tenants
 
 
-def test_an_update_writes_what_may_change_and_touches_no_other(data: Repositories) -> None:
+def test_update_writes_only_changeable_columns_of_that_tenant(data: Repositories) -> None:
     tenant, other = add_tenant(data), add_tenant(data)
     allowed = {
         "name": "another",
@@ -121,24 +121,24 @@ def test_an_update_writes_what_may_change_and_touches_no_other(data: Repositorie
     assert data.tenants.list_all() == [tenant.model_copy(update=allowed), other]
 
 
-def test_an_update_to_a_name_that_is_taken_is_refused(data: Repositories) -> None:
+def test_update_to_a_taken_name_is_rejected(data: Repositories) -> None:
     tenant, other = add_tenant(data), add_tenant(data)
     with pytest.raises(TenantExistsException):
         data.tenants.update(tenant.model_copy(update={"name": other.name}))
 
 
-def test_only_tenants_whose_deletion_has_begun_are_listed_as_such(data: Repositories) -> None:
+def test_list_deleting_returns_only_tenants_being_deleted(data: Repositories) -> None:
     made = {status: data.tenants.insert(new_tenant(name=status, status=status)) for status in TenantStatus}
     assert data.tenants.list_deleting() == [made[TenantStatus.DELETING]]
 
 
-def test_deleting_removes_the_tenant_and_no_other(data: Repositories) -> None:
+def test_delete_removes_only_that_tenant(data: Repositories) -> None:
     tenant, other = add_tenant(data), add_tenant(data)
     data.tenants.delete(tenant.id)
     assert data.tenants.list_all() == [other]
 
 
-def test_a_tenant_that_owns_something_is_not_removed(data: Repositories) -> None:
+def test_tenant_with_objects_cannot_be_deleted(data: Repositories) -> None:
     tenant = add_tenant(data)
     add_generation(data, tenant.id)
     with pytest.raises(Exception, match=r"(?i)foreign key"):

@@ -1,4 +1,4 @@
-"""The ``upstreams`` repository: what all processes know of an upstream together."""
+"""The ``upstreams`` repository: the shared state of upstreams."""
 
 import pytest
 from sqlalchemy import text
@@ -23,12 +23,12 @@ def _registered(data: Repositories, *names: str) -> list[UpstreamState]:
     return data.upstreams.list_named(names)
 
 
-def test_an_upstream_begins_with_its_numbers_and_a_clean_record(data: Repositories) -> None:
+def test_new_upstream_has_its_limits_and_initial_state(data: Repositories) -> None:
     (state,) = _registered(data, "a")
     assert state == UpstreamState(id=state.id, name="a", **NUMBERS.model_dump())
 
 
-def test_upstreams_are_listed_in_the_order_of_their_ids_in_which_they_are_locked(data: Repositories) -> None:
+def test_upstreams_are_listed_by_id_the_lock_order(data: Repositories) -> None:
     first, second = _registered(data, "z", "a")
     assert first.id < second.id
     assert data.upstreams.list_named(["a", "absent", "z"], lock=True) == [first, second]
@@ -37,15 +37,13 @@ def test_upstreams_are_listed_in_the_order_of_their_ids_in_which_they_are_locked
 
 
 @pytest.mark.parametrize(("revision", "written"), [(0.9, NUMBERS), (1.0, OTHERS), (1.1, OTHERS)])
-def test_the_numbers_of_the_latest_settings_are_those_of_all(
-    data: Repositories, revision: float, written: UpstreamNumbers
-) -> None:
+def test_limits_of_the_newest_settings_win(data: Repositories, revision: float, written: UpstreamNumbers) -> None:
     (state,) = _registered(data, "a")
     data.upstreams.register("a", OTHERS, revision=revision)
     assert data.upstreams.list_named(["a"]) == [state.model_copy(update=written.model_dump())]
 
 
-def test_settings_change_nothing_of_how_an_upstream_does(data: Repositories) -> None:
+def test_register_keeps_the_state(data: Repositories) -> None:
     (state,) = _registered(data, "a")
     changed = state.model_copy(
         update={
@@ -61,9 +59,7 @@ def test_settings_change_nothing_of_how_an_upstream_does(data: Repositories) -> 
     assert _registered(data, "a") == [changed]
 
 
-def test_places_are_counted_until_they_are_over_or_given_back(
-    data: Repositories, tenant: Tenant, stranger: Tenant
-) -> None:
+def test_slots_are_counted_until_they_expire_or_are_freed(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     for owner, upstream, until in (
         (tenant, ONE, 9.5),
         (stranger, ONE, 10.5),
@@ -80,7 +76,7 @@ def test_places_are_counted_until_they_are_over_or_given_back(
     assert data.upstreams.count_places(now=99.0) == {}
 
 
-def test_starts_are_counted_within_a_window_and_forgotten_when_nobody_counts_them(data: Repositories) -> None:
+def test_starts_are_counted_in_a_window_and_removed_later(data: Repositories) -> None:
     for upstream, at in ((ONE, 10.0), (TWO, 20.0), (ONE, 30.0), (ONE, 40.0)):
         data.upstreams.note_start(upstream, at=at)
     assert data.upstreams.starts_since(ONE, 10.0) == (2, 30.0)
@@ -91,7 +87,7 @@ def test_starts_are_counted_within_a_window_and_forgotten_when_nobody_counts_the
     assert data.upstreams.starts_since(TWO, 0.0) == (1, 20.0)
 
 
-def test_the_latest_turn_of_each_tenant_at_each_upstream_is_kept(
+def test_latest_turn_of_each_tenant_and_upstream_is_stored(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     for owner, upstream, at in ((tenant, ONE, 1.0), (tenant, ONE, 2.5), (tenant, TWO, 2.0), (stranger, ONE, 3.0)):
@@ -105,8 +101,8 @@ def test_the_latest_turn_of_each_tenant_at_each_upstream_is_kept(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("backend", ["mysql"])
-async def test_who_locks_an_upstream_decides_on_it_alone(database: Database) -> None:
-    """SQLite has one writer anyway."""
+async def test_locked_upstream_cannot_be_locked_by_another_transaction(database: Database) -> None:
+    """Server only: SQLite has a single writer anyway."""
     await database.write(lambda data: data.upstreams.register("a", NUMBERS, revision=1.0))
 
     def lock(data: Repositories) -> int:

@@ -32,33 +32,33 @@ def _deliveries(data: Repositories, webhook: StoredWebhook) -> list[StoredDelive
     return data.webhook_deliveries.list_of_webhook(webhook.guid, tenant_id=webhook.tenant_id, limit=100)
 
 
-def test_every_column_of_a_webhook_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+def test_every_column_of_a_webhook_round_trips(data: Repositories, tenant: Tenant) -> None:
     changes = {"events": [STORED], "version": 7, "former_secret_until": LATER, "disabled_at": LATER + SECOND}
     webhook = _add(data, tenant, url="https://example.com/" + "a" * 1980, **changes)
     assert data.webhooks.get_own(webhook.guid, tenant_id=tenant.id) == webhook
 
 
-def test_every_column_of_a_delivery_comes_back_as_it_went_in(data: Repositories, tenant: Tenant) -> None:
+def test_every_column_of_a_delivery_round_trips(data: Repositories, tenant: Tenant) -> None:
     ended = {"status": "failed", "attempts": 8, "next_attempt_at": None, "response_status": 503, "finished_at": LATER}
     delivery = _add_delivery(data, new_webhook(tenant.id), payload="🦊" * 32_000, problem="timeout", **ended)
     assert _deliveries(data, new_webhook(tenant.id, guid=delivery.webhook_guid)) == [delivery]
 
 
-def test_a_tenant_lists_its_own_webhooks_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_tenant_lists_its_own_webhooks_oldest_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhooks = [_add(data, tenant, disabled_at=disabled_at) for disabled_at in (None, LATER)]
     _add(data, stranger)
     assert data.webhooks.list_of_tenant(tenant_id=tenant.id) == webhooks
     assert data.webhooks.lock_all(tenant_id=tenant.id) == webhooks
 
 
-def test_a_webhook_is_told_what_it_asked_for_unless_it_is_disabled(data: Repositories, tenant: Tenant) -> None:
+def test_enabled_webhook_gets_its_events(data: Repositories, tenant: Tenant) -> None:
     both, stored = _add(data, tenant), _add(data, tenant, events=[STORED])
     _add(data, tenant, disabled_at=LATER)
     assert data.webhooks.list_subscribed(STORED, tenant_id=tenant.id) == [both, stored]
     assert data.webhooks.list_subscribed(FAILED, tenant_id=tenant.id) == [both]
 
 
-def test_another_tenant_touches_no_webhook(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_cannot_access_a_webhook(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook = _add(data, tenant)
     assert data.webhooks.get_own(webhook.guid, tenant_id=stranger.id) is None
     assert data.webhooks.lock_own(webhook.guid, tenant_id=stranger.id) is None
@@ -69,14 +69,14 @@ def test_another_tenant_touches_no_webhook(data: Repositories, tenant: Tenant, s
     assert data.webhooks.lock_own(webhook.guid, tenant_id=tenant.id) == webhook
 
 
-def test_rotating_writes_the_version_and_the_grace_alone(data: Repositories, tenant: Tenant) -> None:
+def test_rotate_changes_only_version_and_grace_period(data: Repositories, tenant: Tenant) -> None:
     webhook, other = _add(data, tenant), _add(data, tenant)
     rotated = {"version": 2, "former_secret_until": LATER}
     data.webhooks.rotate(webhook.model_copy(update={**rotated, "url": "https://x.y/"}), tenant_id=tenant.id)
     assert data.webhooks.list_of_tenant(tenant_id=tenant.id) == [webhook.model_copy(update=rotated), other]
 
 
-def test_a_webhook_is_disabled_once(data: Repositories, tenant: Tenant) -> None:
+def test_webhook_is_disabled_once(data: Repositories, tenant: Tenant) -> None:
     webhook = _add(data, tenant)
     assert data.webhooks.disable(webhook.guid, tenant_id=tenant.id, at=MOMENT)
     assert not data.webhooks.disable(webhook.guid, tenant_id=tenant.id, at=LATER)
@@ -84,13 +84,13 @@ def test_a_webhook_is_disabled_once(data: Repositories, tenant: Tenant) -> None:
     assert data.webhooks.get_own(webhook.guid, tenant_id=tenant.id) == expected
 
 
-def test_a_webhook_is_deleted_and_no_other(data: Repositories, tenant: Tenant) -> None:
+def test_delete_removes_only_that_webhook(data: Repositories, tenant: Tenant) -> None:
     webhook, other = _add(data, tenant), _add(data, tenant)
     data.webhooks.delete(webhook.guid, tenant_id=tenant.id)
     assert data.webhooks.list_of_tenant(tenant_id=tenant.id) == [other]
 
 
-def test_a_tenant_that_goes_takes_its_own_webhooks_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_of_tenant_removes_only_its_webhooks(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     gone, kept = _add(data, tenant), _add(data, stranger)
     for webhook in (gone, kept):
         _add_delivery(data, webhook)
@@ -101,19 +101,19 @@ def test_a_tenant_that_goes_takes_its_own_webhooks_alone(data: Repositories, ten
     assert len(_deliveries(data, kept)) == 1
 
 
-def test_a_delivery_id_is_not_given_twice(data: Repositories, tenant: Tenant) -> None:
+def test_delivery_guid_is_unique(data: Repositories, tenant: Tenant) -> None:
     delivery = _add_delivery(data, new_webhook(tenant.id))
     with pytest.raises(IntegrityError):
         data.webhook_deliveries.insert(delivery)
 
 
-def test_a_delivery_to_a_webhook_that_went_meanwhile_is_no_error(data: Repositories, tenant: Tenant) -> None:
-    """The transaction that ends a generation must not fail because somebody deletes a webhook."""
+def test_delivery_to_a_deleted_webhook_is_accepted(data: Repositories, tenant: Tenant) -> None:
+    """The transaction that settles a generation must not fail because a webhook is deleted concurrently."""
     delivery = _add_delivery(data, new_webhook(tenant.id))
     assert data.webhook_deliveries.list_due(tenant_id=tenant.id, at=MOMENT, limit=1) == [delivery]
 
 
-def test_the_newest_deliveries_are_listed_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_newest_deliveries_are_listed_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook = _add(data, tenant)
     deliveries = [_add_delivery(data, webhook) for _ in range(3)]
     _add_delivery(data, _add(data, tenant))
@@ -121,7 +121,7 @@ def test_the_newest_deliveries_are_listed_first(data: Repositories, tenant: Tena
     assert data.webhook_deliveries.list_of_webhook(webhook.guid, tenant_id=stranger.id, limit=2) == []
 
 
-def test_what_is_due_is_listed_longest_due_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_due_deliveries_are_listed_longest_due_first(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook = _add(data, tenant)
     later, earlier = (_add_delivery(data, webhook, next_attempt_at=MOMENT - n * SECOND) for n in (1, 2))
     _add_delivery(data, webhook, next_attempt_at=MOMENT + SECOND)
@@ -131,7 +131,7 @@ def test_what_is_due_is_listed_longest_due_first(data: Repositories, tenant: Ten
     assert data.webhook_deliveries.list_due(tenant_id=tenant.id, at=MOMENT, limit=1) == [earlier]
 
 
-def test_tenants_are_due_each_once_and_only_while_they_are_active(
+def test_active_tenants_with_due_deliveries_are_listed_once(
     data: Repositories, tenant: Tenant, stranger: Tenant
 ) -> None:
     for owner in (tenant, stranger, tenant):
@@ -142,7 +142,7 @@ def test_tenants_are_due_each_once_and_only_while_they_are_active(
     assert data.webhook_deliveries.list_due_tenants(at=MOMENT) == [stranger.id]
 
 
-def test_of_two_claims_one_wins(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_only_one_of_two_claims_succeeds(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook = _add(data, tenant)
     delivery = _add_delivery(data, webhook)
     assert not data.webhook_deliveries.claim(delivery, tenant_id=stranger.id, until=LATER)
@@ -153,7 +153,7 @@ def test_of_two_claims_one_wins(data: Repositories, tenant: Tenant, stranger: Te
     assert data.webhook_deliveries.claim(claimed, tenant_id=tenant.id, until=LATER + SECOND)
 
 
-def test_what_was_put_off_since_it_was_read_is_not_claimed(data: Repositories, tenant: Tenant) -> None:
+def test_delivery_postponed_since_it_was_read_cannot_be_claimed(data: Repositories, tenant: Tenant) -> None:
     webhook = _add(data, tenant)
     delivery = _add_delivery(data, webhook, attempts=1)
     data.webhook_deliveries.record(delivery.model_copy(update={"next_attempt_at": LATER}), tenant_id=tenant.id)
@@ -164,7 +164,7 @@ def test_what_was_put_off_since_it_was_read_is_not_claimed(data: Repositories, t
     ("status", "attempts", "counts"),
     [("failed", 2, True), ("failed", 1, False), ("pending", 1, False), ("delivered", 1, True)],
 )
-def test_an_attempt_that_lost_its_lease_counts_only_as_a_success(
+def test_attempt_that_lost_its_claim_counts_only_if_it_succeeded(
     data: Repositories, tenant: Tenant, status: str, attempts: int, *, counts: bool
 ) -> None:
     webhook = _add(data, tenant)
@@ -175,7 +175,7 @@ def test_an_attempt_that_lost_its_lease_counts_only_as_a_success(
     assert found == (delivery.model_copy(update=ended | {"attempts": 2, "payload": ""}) if counts else delivery)
 
 
-def test_what_is_over_stays_as_it_is(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_finished_delivery_does_not_change(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook = _add(data, tenant)
     over = _add_delivery(data, webhook, status="delivered", next_attempt_at=None)
     pending = _add_delivery(data, webhook)
@@ -184,7 +184,7 @@ def test_what_is_over_stays_as_it_is(data: Repositories, tenant: Tenant, strange
     assert _deliveries(data, webhook) == [pending, over]
 
 
-def test_what_a_webhook_was_still_to_be_told_is_given_up(data: Repositories, tenant: Tenant) -> None:
+def test_fail_pending_fails_only_pending_deliveries_of_that_webhook(data: Repositories, tenant: Tenant) -> None:
     webhook, other = _add(data, tenant), _add(data, tenant)
     over = _add_delivery(data, webhook, status="delivered", next_attempt_at=None)
     pending, kept = _add_delivery(data, webhook), _add_delivery(data, other)
@@ -200,7 +200,7 @@ def test_what_a_webhook_was_still_to_be_told_is_given_up(data: Repositories, ten
     assert _deliveries(data, other) == [kept]
 
 
-def test_a_webhook_that_goes_takes_its_deliveries_alone(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_delete_of_webhook_removes_only_its_deliveries(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhook, other = _add(data, tenant), _add(data, tenant)
     delivery, kept = _add_delivery(data, webhook), _add_delivery(data, other)
     data.webhook_deliveries.delete_of_webhook(webhook.guid, tenant_id=stranger.id)
@@ -209,7 +209,7 @@ def test_a_webhook_that_goes_takes_its_deliveries_alone(data: Repositories, tena
     assert (_deliveries(data, webhook), _deliveries(data, other)) == ([], [kept])
 
 
-def test_old_deliveries_of_every_tenant_are_deleted(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
+def test_old_deliveries_of_all_tenants_are_deleted(data: Repositories, tenant: Tenant, stranger: Tenant) -> None:
     webhooks = [_add(data, owner) for owner in (tenant, stranger)]
     for webhook in webhooks:
         _add_delivery(data, webhook, created_at=MOMENT - SECOND)
@@ -218,5 +218,5 @@ def test_old_deliveries_of_every_tenant_are_deleted(data: Repositories, tenant: 
     assert [_deliveries(data, webhook) for webhook in webhooks] == [[each] for each in kept]
 
 
-def test_an_unknown_webhook_is_none(data: Repositories, tenant: Tenant) -> None:
+def test_unknown_webhook_returns_none(data: Repositories, tenant: Tenant) -> None:
     assert data.webhooks.get_own(new_guid(), tenant_id=tenant.id) is None

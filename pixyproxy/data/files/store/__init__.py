@@ -1,1 +1,1 @@
-"""Where the picture files are."""
+"""The picture store."""

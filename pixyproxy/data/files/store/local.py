@@ -17,7 +17,7 @@ from pixyproxy.data.threads import run_in_thread
 
 ORDERS = ".orders"
 CHECK_SECONDS = 2
-"""How long a disk may take to answer."""
+"""How long a disk may take to respond."""
 EXTENSIONS: dict[MediaType, str] = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -28,32 +28,32 @@ EXTENSIONS: dict[MediaType, str] = {
 
 @dataclass
 class LocalStore:
-    """Pictures as ``folder/abc/<guid>.<extension>``: 4,096 subfolders keep each of them small.
+    """Pictures as ``folder/abc/<guid>.<extension>``; 4,096 subfolders keep each one small.
 
-    A name is made of a GUID of ours and a known extension alone; nothing that a client sent is in it.
+    A name consists of a server-generated GUID and a known extension; it contains nothing sent by a client.
     """
 
     folder: Path
     room_bytes: int
-    """What has to be free before a picture is bought: the largest one that would be accepted."""
+    """The space that must be free before a picture is bought: the size of the largest accepted one."""
     recent: RecentPictures = field(default_factory=RecentPictures)
     _check: asyncio.Future[None] | None = None
-    """The last proof that a picture can be written, done or under way."""
+    """The last check that a picture can be written, finished or running."""
 
     @property
     def orders(self) -> OrderFiles:
-        """What orders need until they are over."""
+        """The files that orders need until they are finished."""
         return OrderFiles(self.folder / ORDERS)
 
     def adopt(self, source: Path, guid: ImageGuid, media_type: MediaType) -> None:
-        """Take over the durable file of a picture; its name here is durable after ``sync``. Blocks.
+        """Move the durable file of a picture into the store; its name here is durable after ``sync``. Blocks.
 
-        Again is as good as once. Raises ``ImageStorageException``.
+        Idempotent. Raise ``ImageStorageException``.
         """
         move_into(self.path(guid, media_type), source, root=self.folder)
 
     def sync(self, guids: Iterable[ImageGuid]) -> None:
-        """Make the names of pictures durable. Blocks, and raises ``ImageStorageException``."""
+        """Make the names of pictures durable. Blocks. Raise ``ImageStorageException``."""
         try:
             for name in sorted({guid[:3] for guid in guids}):
                 sync_folder(self.folder / name)
@@ -61,30 +61,33 @@ class LocalStore:
             raise as_storage_exception(error) from error
 
     async def locate(self, guid: ImageGuid, media_type: MediaType) -> tuple[Path, os.stat_result]:
-        """The file of a picture and its status. Raises ``PictureMissingException`` where there is none."""
+        """Return the file of a picture and its status. Raise ``PictureMissingException`` if it does not exist."""
         return await run_in_thread(_look_up, self.path(guid, media_type))
 
     async def at_hand(self, guid: ImageGuid, media_type: MediaType) -> bytes | Path:
-        """A picture that was received just now; of any other its file. Raises ``PictureMissingException``."""
+        """Return the content of a recently received picture, or the path of another.
+
+        Raise ``PictureMissingException``.
+        """
         return self.recent.get(guid) or (await self.locate(guid, media_type))[0]
 
     async def read(self, guid: ImageGuid, media_type: MediaType) -> bytes:
-        """The picture, byte for byte. Raises ``PictureMissingException`` where there is none."""
+        """Return the picture, byte for byte. Raise ``PictureMissingException`` if it does not exist."""
         return await run_in_thread(_read, self.path(guid, media_type))
 
     async def delete(self, guid: ImageGuid, media_type: MediaType) -> None:
-        """Remove a picture, if it is there."""
+        """Remove a picture, if it exists."""
         self.recent.forget(guid)
         await run_in_thread(remove_durably, self.path(guid, media_type))
 
     async def sweep(self) -> None:
-        """Remove what interrupted writes have left."""
+        """Remove the remains of interrupted writes."""
         await run_in_thread(remove_staged, self.folder)
 
     async def check(self) -> None:
-        """Prove that a picture can be written. Raises ``ImageStorageException``, also where a disk hangs.
+        """Check that a picture can be written. Raise ``ImageStorageException``, also if the disk hangs.
 
-        Whoever asks meanwhile waits for the same answer, so that a disk that hangs holds one thread and not all.
+        Concurrent callers share one check, so that a disk that hangs blocks one thread and not all.
         """
         check = self._check
         if check is None or check.done():
@@ -96,12 +99,12 @@ class LocalStore:
         check.result()
 
     def path(self, guid: ImageGuid, media_type: MediaType) -> Path:
-        """Where the picture of this GUID lies."""
+        """Return the path of the picture with this GUID."""
         return self.folder / guid[:3] / f"{guid}{EXTENSIONS[media_type]}"
 
 
 def _seen(check: asyncio.Future[None]) -> None:
-    """Take note of an exception that nobody waited for."""
+    """Retrieve an exception that no caller waited for."""
     if not check.cancelled():
         check.exception()
 
@@ -118,7 +121,7 @@ def _read(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _missing_told() -> Iterator[None]:
-    """Raise ``PictureMissingException`` for a file that is not there, ``ImageStorageException`` for other errors."""
+    """Raise ``PictureMissingException`` for a missing file, and ``ImageStorageException`` for other errors."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files that an order needs until it is over, whichever process executes it: input pictures and previews."""
+"""Files that an order needs until it is finished, for any executing process: input pictures and previews."""
 
 import contextlib
 import os
@@ -13,20 +13,20 @@ from pixyproxy.data.files.durable import STAGED_AGE_SECONDS, as_storage_exceptio
 
 @dataclass(frozen=True)
 class OrderFiles:
-    """A folder for each order in the picture store. All methods block, and raise ``ImageStorageException``."""
+    """A folder per order in the picture store. All methods block and raise ``ImageStorageException``."""
 
     folder: Path
 
     def input(self, guid: GenerationGuid, index: int) -> Path:
-        """Where a picture that came with an order is."""
+        """Return the path of an input picture."""
         return self.folder / guid / f"{index}.input"
 
     def preview(self, guid: GenerationGuid, index: int) -> Path:
-        """Where a preview is, once it is whole."""
+        """Return the path of a preview, which exists once it is complete."""
         return self.folder / guid / f"{index}.preview"
 
     def prepare(self, guid: GenerationGuid) -> None:
-        """Make the folder of an order."""
+        """Create the folder of an order."""
         try:
             make_folder(self.folder / guid)
         except OSError as error:
@@ -40,14 +40,14 @@ class OrderFiles:
             raise as_storage_exception(error) from error
 
     def remove(self, guid: GenerationGuid) -> None:
-        """Remove all files of an order. What cannot be removed stays for the next sweep."""
+        """Remove all files of an order. Those that cannot be removed remain for the next sweep."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder / guid)
 
     def list_guids(self) -> dict[GenerationGuid, bool]:
-        """Return the orders that have files, and whether these are so old that an order without a row is none."""
+        """Return the orders that have files, and whether these are old enough to be orphans if there is no row."""
         try:
-            names = os.listdir(self.folder)  # noqa: PTH208  (paths of thousands take ten times as long)
+            names = os.listdir(self.folder)  # noqa: PTH208  (creating thousands of paths takes ten times as long)
         except FileNotFoundError:
             return {}
         except OSError as error:

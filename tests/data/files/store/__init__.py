@@ -1,1 +1,1 @@
-"""Tests of ``pixyproxy.data.files.durable.store``."""
+"""Tests of ``pixyproxy.data.files.store``."""

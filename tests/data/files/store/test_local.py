@@ -28,7 +28,7 @@ def guid() -> ImageGuid:
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
-async def test_a_picture_comes_back_byte_for_byte(store: LocalStore, guid: ImageGuid, media_type: MediaType) -> None:
+async def test_picture_is_returned_byte_for_byte(store: LocalStore, guid: ImageGuid, media_type: MediaType) -> None:
     content = os.urandom(100_000)
     await keep_picture(store, guid, media_type, content)
     assert find_picture(store, guid) == media_type
@@ -37,13 +37,13 @@ async def test_a_picture_comes_back_byte_for_byte(store: LocalStore, guid: Image
     assert (path.read_bytes(), status.st_size) == (content, len(content))
 
 
-def test_every_media_type_has_an_extension_of_its_own() -> None:
+def test_every_media_type_has_a_unique_extension() -> None:
     assert set(EXTENSIONS) == set(MEDIA_TYPES)
     assert len(set(EXTENSIONS.values())) == len(MEDIA_TYPES)
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
-def test_a_path_stays_below_the_folder(store: LocalStore, media_type: MediaType) -> None:
+def test_path_is_below_the_folder(store: LocalStore, media_type: MediaType) -> None:
     for _ in range(100):
         guid = ImageGuid(new_guid())
         *folders, name = store.path(guid, media_type).resolve().relative_to(store.folder.resolve()).parts
@@ -52,7 +52,7 @@ def test_a_path_stays_below_the_folder(store: LocalStore, media_type: MediaType)
         assert all(folder.isalnum() for folder in folders)
 
 
-async def test_an_absent_picture_is_missing(store: LocalStore, guid: ImageGuid) -> None:
+async def test_absent_picture_is_missing(store: LocalStore, guid: ImageGuid) -> None:
     assert find_picture(store, guid) is None
     with pytest.raises(PictureMissingException):
         await store.read(guid, "image/png")
@@ -60,13 +60,13 @@ async def test_an_absent_picture_is_missing(store: LocalStore, guid: ImageGuid) 
         await store.locate(guid, "image/png")
 
 
-async def test_a_picture_of_another_media_type_is_missing(store: LocalStore, guid: ImageGuid) -> None:
+async def test_picture_of_another_media_type_is_missing(store: LocalStore, guid: ImageGuid) -> None:
     await keep_picture(store, guid)
     with pytest.raises(PictureMissingException):
         await store.read(guid, "image/webp")
 
 
-async def test_a_deleted_picture_is_gone_and_may_be_deleted_again(store: LocalStore, guid: ImageGuid) -> None:
+async def test_delete_removes_only_that_picture_and_is_idempotent(store: LocalStore, guid: ImageGuid) -> None:
     other = ImageGuid(new_guid())
     for each in (guid, other):
         await keep_picture(store, each)
@@ -76,7 +76,7 @@ async def test_a_deleted_picture_is_gone_and_may_be_deleted_again(store: LocalSt
     assert await store.read(other, "image/png") == b"picture"
 
 
-async def test_a_file_where_the_folder_should_be_is_a_storage_exception(store: LocalStore, guid: ImageGuid) -> None:
+async def test_file_in_place_of_the_folder_raises_storage_exception(store: LocalStore, guid: ImageGuid) -> None:
     store.folder.write_text("in the way")
     with pytest.raises(ImageStorageException):
         await keep_picture(store, guid)
@@ -85,12 +85,12 @@ async def test_a_file_where_the_folder_should_be_is_a_storage_exception(store: L
     assert store.folder.read_text() == "in the way"
 
 
-async def test_check_makes_the_folder_and_is_content(store: LocalStore) -> None:
+async def test_check_creates_the_folder(store: LocalStore) -> None:
     await store.check()
     assert store.folder.is_dir()
 
 
-async def test_sweep_removes_what_died_long_ago(store: LocalStore, guid: ImageGuid) -> None:
+async def test_sweep_removes_old_staged_files(store: LocalStore, guid: ImageGuid) -> None:
     await keep_picture(store, guid)
     staged = store.folder / ".incoming" / "dead"
     staged.parent.mkdir()
@@ -101,9 +101,7 @@ async def test_sweep_removes_what_died_long_ago(store: LocalStore, guid: ImageGu
     assert await store.read(guid, "image/png") == b"picture"
 
 
-async def test_a_picture_that_was_adopted_is_at_one_place_and_adopted_again(
-    store: LocalStore, guid: ImageGuid, tmp_path: Path
-) -> None:
+async def test_adopt_moves_the_picture_and_is_idempotent(store: LocalStore, guid: ImageGuid, tmp_path: Path) -> None:
     source = tmp_path / "received"
     source.write_bytes(b"picture")
     for _ in range(2):
@@ -113,16 +111,18 @@ async def test_a_picture_that_was_adopted_is_at_one_place_and_adopted_again(
     assert await store.read(guid, "image/png") == b"picture"
 
 
-async def test_a_picture_that_is_nowhere_is_missing(store: LocalStore, guid: ImageGuid, tmp_path: Path) -> None:
+async def test_adopting_an_absent_file_raises_picture_missing(
+    store: LocalStore, guid: ImageGuid, tmp_path: Path
+) -> None:
     with pytest.raises(PictureMissingException):
         store.adopt(tmp_path / "received", guid, "image/png")
 
 
-async def test_a_name_whose_folder_is_gone_cannot_be_made_durable(store: LocalStore, guid: ImageGuid) -> None:
+async def test_sync_without_the_folder_raises_storage_exception(store: LocalStore, guid: ImageGuid) -> None:
     with pytest.raises(ImageStorageException):
         store.sync([guid])
 
 
-async def test_a_name_that_the_system_refuses_is_a_missing_picture(store: LocalStore) -> None:
+async def test_name_rejected_by_the_file_system_is_a_missing_picture(store: LocalStore) -> None:
     with pytest.raises(PictureMissingException):
         await store.locate(ImageGuid("a" * sys.maxunicode.bit_length() * 20), "image/png")

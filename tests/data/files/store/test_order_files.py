@@ -1,4 +1,4 @@
-"""Files that an order needs until it is over."""
+"""Files that an order needs until it is finished."""
 
 import os
 import time
@@ -15,11 +15,11 @@ from tests.support.builders import new_guid
 
 @pytest.fixture
 def files(tmp_path: Path) -> OrderFiles:
-    """Those of a store that has none yet."""
+    """Return the files of a store that has no orders yet."""
     return OrderFiles(tmp_path / "images" / ".orders")
 
 
-def test_an_order_has_files_of_its_own_which_go_together(files: OrderFiles) -> None:
+def test_files_of_an_order_are_separate_and_removed_together(files: OrderFiles) -> None:
     gone, kept = (GenerationGuid(new_guid()) for _ in range(2))
     paths = []
     for guid in (gone, kept):
@@ -35,7 +35,7 @@ def test_an_order_has_files_of_its_own_which_go_together(files: OrderFiles) -> N
     assert [path.is_file() for path in paths] == [False] * 3 + [True] * 3
 
 
-def test_orders_that_have_files_are_listed_and_whether_these_are_old(files: OrderFiles) -> None:
+def test_orders_with_files_are_listed_with_whether_they_are_old(files: OrderFiles) -> None:
     assert files.list_guids() == {}
     young, old = (GenerationGuid(new_guid()) for _ in range(2))
     for guid in (young, old):
@@ -45,7 +45,7 @@ def test_orders_that_have_files_are_listed_and_whether_these_are_old(files: Orde
     assert files.list_guids() == {young: False, old: True}
 
 
-def test_a_folder_that_cannot_be_used_is_a_storage_exception(files: OrderFiles) -> None:
+def test_unusable_folder_raises_storage_exception(files: OrderFiles) -> None:
     files.folder.parent.mkdir()
     files.folder.write_text("in the way")
     guid = GenerationGuid(new_guid())

@@ -1,4 +1,4 @@
-"""The pictures that were stored last, in memory."""
+"""The cache of recently stored pictures."""
 
 from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.data.files.store.recent import RecentPictures
@@ -6,7 +6,7 @@ from pixyproxy.data.files.store.recent import RecentPictures
 ONE, TWO, THREE = (ImageGuid(str(number)) for number in (1, 2, 3))
 
 
-def test_the_last_pictures_are_remembered_as_long_as_there_is_room() -> None:
+def test_latest_pictures_that_fit_are_cached() -> None:
     recent = RecentPictures(most_bytes=10)
     recent.keep(ONE, b"12345")
     recent.keep(TWO, b"67890")
@@ -15,7 +15,7 @@ def test_the_last_pictures_are_remembered_as_long_as_there_is_room() -> None:
     assert [recent.get(guid) for guid in (ONE, TWO, THREE)] == [None, b"67890", b"1"]
 
 
-def test_a_picture_that_is_larger_than_the_room_is_not_remembered() -> None:
+def test_picture_larger_than_the_cache_is_not_cached() -> None:
     recent = RecentPictures(most_bytes=10)
     recent.keep(ONE, b"12345")
     recent.keep(TWO, bytes(11))
@@ -24,7 +24,7 @@ def test_a_picture_that_is_larger_than_the_room_is_not_remembered() -> None:
     assert recent.get(THREE) == bytes(10)
 
 
-def test_a_picture_that_is_stored_again_counts_once() -> None:
+def test_picture_stored_again_counts_once() -> None:
     recent = RecentPictures(most_bytes=10)
     for _ in range(3):
         recent.keep(ONE, b"12345")
@@ -32,7 +32,7 @@ def test_a_picture_that_is_stored_again_counts_once() -> None:
     assert [recent.get(guid) for guid in (ONE, TWO)] == [b"12345", b"67890"]
 
 
-def test_a_picture_that_is_deleted_is_forgotten() -> None:
+def test_deleted_picture_is_removed() -> None:
     recent = RecentPictures()
     recent.keep(ONE, b"12345")
     recent.forget(ONE)

@@ -25,7 +25,7 @@ from tests.support.keys import open_ring, published, rotate
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("backend", ["sqlite"], indirect=True)]
 LONGEST = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 SECOND = timedelta(seconds=1)
-AWAY = "The database cannot be reached just now. Nothing was changed; try again shortly."
+AWAY = "The database cannot be reached at the moment. Nothing was changed. Try again shortly."
 
 
 @pytest.fixture
