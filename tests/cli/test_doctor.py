@@ -26,7 +26,7 @@ SUBJECTS = [
     "pictures",
     "limits",
     "processes",
-    "kept answers",
+    "retained answers",
     "signing keys",
     "prices",
     "upstream",
@@ -196,7 +196,7 @@ def test_each_upstream_is_named_and_asked(place: Place) -> None:
         ]
         findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps(listed))
     assert failing(findings) == ["upstream gone"]
-    assert findings["upstream good"]["message"] == "127.0.0.1, gpt-image-2.5-*: answers, and lists 2 of them"
+    assert findings["upstream good"]["message"] == "127.0.0.1, gpt-image-2.5-*: available, lists 2 models"
     assert findings["upstream gone"]["message"].startswith("127.0.0.1, any model: ")
     assert upstream.api_key not in str(findings)
     assert "hunter2" not in str(findings)
@@ -210,8 +210,8 @@ def test_what_an_upstream_says_is_told_as_what_to_mend(place: Place) -> None:
             {"name": "key", "base_url": upstream.base_url, "api_key": "hunter2"},
         ]
         findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps(listed))
-    assert "is the path of its base URL right, mostly /v1?" in findings["upstream path"]["message"]
-    assert findings["upstream key"]["message"].endswith("It refuses its key.")
+    assert "Check the path of its base URL; it is usually /v1." in findings["upstream path"]["message"]
+    assert findings["upstream key"]["message"].endswith("The upstream rejected its API key. Check the key.")
 
 
 def test_upstreams_of_one_name(place: Place) -> None:
@@ -232,7 +232,7 @@ def test_an_upstream_that_never_answers(tmp_path: Path, monkeypatch: pytest.Monk
         found = asyncio.run(examine_here(limits=_count_alone, answer_seconds=0.2))
         findings = {finding.subject: finding for finding in found}
     assert not findings["upstream"].ok
-    assert findings["upstream"].message == "127.0.0.1, any model: It has not listed its models within 0.2 s."
+    assert findings["upstream"].message == "127.0.0.1, any model: The upstream did not list its models within 0.2 s."
 
 
 def test_signing_keys_that_are_none(place: Place) -> None:
@@ -265,9 +265,9 @@ def test_processes_that_count_requests_apart(place: Place) -> None:
             wait_until(lambda: len(one.call(lambda services: list_serving(services.database))) == 2)
             findings = examine(place)
             assert failing(findings) == ["processes"]
-            assert "2 processes serve, and 2 of them without Redis" in findings["processes"]["message"]
+            assert "2 processes serve requests, 2 of them without Redis" in findings["processes"]["message"]
             assert "PIXYPROXY_REDIS_URL" in findings["processes"]["message"]
-    assert examine(place)["processes"]["message"] == "none serves now"
+    assert examine(place)["processes"]["message"] == "none is serving now"
 
 
 def test_pictures_without_files(place: Place) -> None:
@@ -275,9 +275,9 @@ def test_pictures_without_files(place: Place) -> None:
         tenant = server.new_tenant("t")
         with tenant.http as client:
             made = [client.post("/image", json={"prompt": "a fox"}).json()["guid"] for _ in range(3)]
-    assert examine(place)["pictures"]["message"] == "all 3 of a sample have their files"
+    assert examine(place)["pictures"]["message"] == "all 3 sampled images have their files"
     (lost,) = place.settings.images.rglob(f"{made[1]}.*")
     lost.unlink()
     findings = examine(place)
     assert failing(findings) == ["pictures"]
-    assert f"1 of 3 have no file in {place.settings.images}, {made[1]} among them." in findings["pictures"]["message"]
+    assert f"1 of 3 have no file in {place.settings.images}, for example {made[1]}." in findings["pictures"]["message"]

@@ -112,7 +112,7 @@ def test_no_key_is_told(place: Place) -> None:
 def test_a_server_that_is_down_is_told(place: Place) -> None:
     with refusing_base_url() as url:
         errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
-    assert errors == f"{url} cannot be reached (ConnectError). Is the server running?\n"
+    assert errors == f"Cannot connect to {url} (ConnectError). Is the server running?\n"
 
 
 def test_an_order_that_breaks_off_names_the_key_that_repeats_it(place: Place) -> None:
@@ -137,7 +137,7 @@ def test_an_order_that_is_repeated_with_its_key_buys_once(
 
 def test_a_server_that_is_no_pixyproxy_is_told(stranger: str, place: Place) -> None:
     errors = place.fail("generate", "a fox", "--url", stranger, PIXYPROXY_API_KEY="pxy_x")
-    assert errors == "The server answered 404, but not as PixyProxy does. Is the URL right?\n"
+    assert errors == "Unexpected response from the server: status 404. Check the URL.\n"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://127.0.0.1/", "http://", "http://a:b"])
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_does_not_lose_the_picture(
     code, _, errors = generate(place, server, tenant.api_key, "a fox", "-o", str(file))
     (image,) = tenant.http.get("/image", params={"mine": "true"}).json()
     assert code == 1
-    assert errors.startswith(f"The picture is at {image['content_url']}, but {file} cannot be written")
+    assert errors.startswith(f"The picture is at {image['content_url']}, but {file} could not be written")
 
 
 @pytest.mark.usefixtures("upstream")

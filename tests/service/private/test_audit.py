@@ -259,7 +259,7 @@ async def test_an_entry_inserted_before_the_first_is_found(service: AuditService
     row = await _row(log, 1) | {"sequence": sequence}
     await _run(log, insert_statement("audit_log", COLUMNS), **row)
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (0, f"entry {sequence} is one too many")
+    assert (verdict.entries, verdict.problem) == (0, f"unexpected entry {sequence}")
 
 
 @pytest.mark.parametrize("sequence", [4, 5, 2**63 - 1])
@@ -268,7 +268,7 @@ async def test_an_entry_inserted_after_the_last_is_found(service: AuditService, 
     row |= {"sequence": sequence, "previous_sha256": row["entry_sha256"]}
     await _run(log, insert_statement("audit_log", COLUMNS), **row | {"entry_sha256": digest(row)})
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (3, f"entries up to {sequence} lie beyond the head, which is 3")
+    assert (verdict.entries, verdict.problem) == (3, f"entries up to {sequence} lie beyond the head, which is entry 3")
 
 
 @pytest.mark.parametrize("sequence", [1, 2])
@@ -276,7 +276,7 @@ async def test_a_changed_entry_with_its_right_digest_is_found(
     service: AuditService, log: Database, sequence: int
 ) -> None:
     await _replace(log, sequence, actor="z")
-    problem = f"entry {sequence + 1} does not follow what is entry {sequence} now"
+    problem = f"entry {sequence + 1} does not follow the current entry {sequence}"
     assert (await service.verify()).problem == problem
 
 
@@ -302,7 +302,7 @@ async def test_a_whole_chain_made_anew_ends_in_another_digest(service: AuditServ
 
 async def test_a_chain_that_begins_elsewhere_is_found(service: AuditService, log: Database) -> None:
     await _replace(log, 1, previous_sha256=OTHER_SHA256)
-    assert (await service.verify()).problem == "entry 1 does not follow what is entry 0 now"
+    assert (await service.verify()).problem == "entry 1 does not follow the current entry 0"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ async def test_a_head_set_back_to_an_entry_is_found(service: AuditService, log: 
     sha256 = (await _row(log, 2))["entry_sha256"]
     await _run(log, "UPDATE audit_head SET sequence = 2, entry_sha256 = :sha256", sha256=sha256)
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (2, "entries up to 3 lie beyond the head, which is 2")
+    assert (verdict.entries, verdict.problem) == (2, "entries up to 3 lie beyond the head, which is entry 2")
 
 
 async def test_a_missing_head_is_found(service: AuditService, log: Database) -> None:
