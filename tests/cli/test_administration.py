@@ -39,7 +39,7 @@ def test_bootstrap_gives_a_new_key_when_every_administrators_key_is_revoked(plac
 
 
 def test_bootstrap_tells_people_to_keep_the_key(place: Place) -> None:
-    assert re.search(r"API key: pxy_\w+\nKeep the key now", place.succeed("bootstrap"))
+    assert re.search(r"API key: pxy_\w+\nStore the key now", place.succeed("bootstrap"))
 
 
 def test_tenants_are_created_listed_and_changed(any_place: Place) -> None:
@@ -103,8 +103,8 @@ def test_a_tenant_is_deleted_by_name_once_that_is_confirmed(place: Place) -> Non
     assert (refused.returncode, "acme" in refused.stdout) == (1, True)
     assert place.run("tenant", "delete", "acme").returncode == 1
     assert len(place.load("tenant", "list")) == 3
-    assert place.succeed("tenant", "delete", "acme", typed="y\n").endswith("The tenant is deleted.\n")
-    assert place.succeed("tenant", "delete", "second", "--yes") == "The tenant is deleted.\n"
+    assert place.succeed("tenant", "delete", "acme", typed="y\n").endswith("Tenant deleted.\n")
+    assert place.succeed("tenant", "delete", "second", "--yes") == "Tenant deleted.\n"
     assert [tenant["name"] for tenant in place.load("tenant", "list")] == ["third"]
     # Its name is free again.
     place.succeed("tenant", "create", "acme")
@@ -130,7 +130,7 @@ def test_migrate_prints_the_schema_that_is_checked_in(dialect: str, place: Place
 
 
 def test_migrate_knows_no_other_dialect(place: Place) -> None:
-    assert place.fail("migrate", "--sql", "oracle") == "--sql takes `mysql` or `sqlite`.\n"
+    assert place.fail("migrate", "--sql", "oracle") == "Invalid value for --sql. Use `mysql` or `sqlite`.\n"
 
 
 COMMANDS = {

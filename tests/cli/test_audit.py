@@ -47,7 +47,7 @@ def test_a_log_as_it_was_written_is_proven(place: Place) -> None:
     proven = place.load("audit", "verify")
     assert proven == {"entries": 2, "head_sha256": proven["head_sha256"], "problem": None}
     told = place.succeed("audit", "verify")
-    assert told == f"All 2 entries are as they were written. Head: {proven['head_sha256']}\n"
+    assert told == f"All 2 entries are unaltered. Head: {proven['head_sha256']}\n"
     place.succeed("tenant", "create", "acme")
     assert place.load("audit", "verify")["head_sha256"] != proven["head_sha256"]
 

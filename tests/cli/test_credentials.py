@@ -38,7 +38,7 @@ def test_keys_are_created_listed_and_revoked(place: Place) -> None:
     (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed == {name: value for name, value in made.items() if name != "api_key"}
     assert made["api_key"].split("_")[2] not in place.succeed("key", "list", "--tenant", "acme")
-    assert place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
+    assert place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "Key revoked.\n"
     (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed["revoked_at"] is not None
     refused = place.fail("key", "rotate", made["guid"], "--tenant", "acme")
@@ -48,7 +48,7 @@ def test_keys_are_created_listed_and_revoked(place: Place) -> None:
 def test_a_key_without_scopes_named_is_for_images(place: Place) -> None:
     place.succeed("bootstrap")
     shown = place.succeed("key", "create", "website")
-    assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nKeep the key now", shown)
+    assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nStore the key now", shown)
     administrator, made = place.load("key", "list")
     assert made["scopes"] == ["image:generate", "image:manage", "image:read"]
     assert (made["expires_at"], made["allowed_models"], made["images_per_minute"]) == (None, None, None)
@@ -110,7 +110,7 @@ def test_users_are_created_listed_changed_and_deleted(place: Place) -> None:
     table = place.succeed("user", "list", "--tenant", "acme")
     assert "ann@example.org" in table
     assert "argon2" not in table
-    assert place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "The user is deleted.\n"
+    assert place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "User deleted.\n"
     assert place.load("user", "list", "--tenant", "acme") == []
 
 

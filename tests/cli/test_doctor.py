@@ -251,7 +251,7 @@ def test_a_redis_that_is_away(place: Place, redis: RedisServer) -> None:
     redis.kill()
     findings = examine(place, PIXYPROXY_REDIS_URL=redis.url)
     assert failing(findings) == ["limits"]
-    assert "Redis does not answer" in findings["limits"]["message"]
+    assert "Cannot connect to Redis" in findings["limits"]["message"]
     assert PASSWORD not in str(findings)
 
 

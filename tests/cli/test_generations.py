@@ -67,7 +67,7 @@ def test_many_are_resolved_together(place: Place, guids: dict[str, str]) -> None
 
 @pytest.mark.parametrize("chosen", [["--bought"], [ABSENT_GUID, "--bought", "--upstream", "a"]], ids=["none", "both"])
 def test_which_ones_has_to_be_said_in_one_way(place: Place, chosen: list[str]) -> None:
-    assert "Name either one generation" in place.fail("generation", "resolve", *chosen)
+    assert "Pass either the GUID of one generation" in place.fail("generation", "resolve", *chosen)
 
 
 def test_whether_they_were_bought_has_to_be_said(place: Place) -> None:

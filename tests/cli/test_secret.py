@@ -11,9 +11,7 @@ from tests.support.tokens import KEY
 
 FIRST = "the secret that the installation began with"
 SECOND = "the secret that comes after the first one"
-REFUSED = (
-    "The secret of this process is not the one of this installation: set PIXYPROXY_SECRET_KEY to that of the other"
-)
+REFUSED = "This process has another secret than this installation. Set PIXYPROXY_SECRET_KEY to the secret of the other"
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("tenant", "list")])
@@ -43,7 +41,7 @@ def test_a_secret_is_changed_and_the_keys_stay(any_place: Place) -> None:
     token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_SECRET_KEY=FIRST).strip()
     keys = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=FIRST)
     told = place.succeed("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_FORMER_SECRET_KEY=FIRST)
-    assert told == "The secret is changed. Restart every process with the new one.\n"
+    assert told == "Secret changed. Restart every process with the new one.\n"
     assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=FIRST).startswith(REFUSED)
     assert place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND) == keys
     settings = place.settings.model_copy(
@@ -72,8 +70,8 @@ def test_without_the_former_secret_nothing_is_changed(place: Place) -> None:
         place.fail("keys", "reseal", "--former-file", "nowhere", PIXYPROXY_SECRET_KEY=SECOND),
     ]
     assert [refusal.splitlines() for refusal in refusals] == [
-        ["Give the former secret in PIXYPROXY_FORMER_SECRET_KEY or --former-file, or say --lost."],
-        ["The former secret is not that of this installation. If it is lost, --lost replaces all keys."],
+        ["Set PIXYPROXY_FORMER_SECRET_KEY, or pass --former-file. If the former secret is lost, pass --lost."],
+        ["The former secret is not the secret of this installation. If it is lost, pass --lost."],
         ["No such file or directory: nowhere"],
     ]
     assert place.succeed("keys", "list") == keys

@@ -104,7 +104,7 @@ def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -
 )
 def test_a_wrong_setting_is_named(name: str, value: str, document: str, place: Place) -> None:
     errors = place.fail("serve", "--port", "0", **{name: value})
-    assert errors.startswith("These settings are wrong")
+    assert errors.startswith("Invalid settings")
     assert name in errors
     assert f"see {document}" in errors
     assert "hunter2" not in errors

@@ -67,7 +67,7 @@ def test_a_new_signing_key_is_published_before_it_signs(place: Place) -> None:
     (first,) = place.succeed("keys", "list").splitlines()
     assert re.fullmatch(KEY_ID, first)
     rotated = re.fullmatch(
-        rf"Key ({KEY_ID}) signs from (\d+-\d+-\d+ \d+:\d+:\d+) UTC on.\n", place.succeed("keys", "rotate")
+        rf"Key ({KEY_ID}) signs from (\d+-\d+-\d+ \d+:\d+:\d+) UTC.\n", place.succeed("keys", "rotate")
     )
     assert rotated is not None
     ahead = datetime.fromisoformat(f"{rotated[2]}+00:00") - datetime.now(UTC)
@@ -84,10 +84,10 @@ def test_a_new_signing_key_is_published_before_it_signs(place: Place) -> None:
 
 def test_keys_that_are_set_are_rotated_where_they_are_set(place: Place) -> None:
     told = place.fail("keys", "rotate", PIXYPROXY_SIGNING_KEYS=PEM)
-    assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate where it is set")
+    assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate them there")
     assert "PRIVATE KEY" not in told
     (line,) = place.fail("keys", "list", PIXYPROXY_SIGNING_KEYS="hunter2").splitlines()
-    assert line.startswith("PIXYPROXY_SIGNING_KEYS must hold EC P-256 private keys in PEM")
+    assert line.startswith("PIXYPROXY_SIGNING_KEYS must contain only EC P-256 private keys in PEM")
     assert "hunter2" not in line
 
 

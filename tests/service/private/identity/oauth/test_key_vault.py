@@ -228,7 +228,7 @@ async def test_a_process_with_the_former_secret_goes_on_verifying_and_changes_no
         await ring.refresh()
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [message.partition(". ")[0] for message in told] == [
-        "signing keys stay as they were: The secret of this installation has changed"
+        "signing keys not refreshed: The secret of this installation has changed"
     ]
     assert ring.verification_key(kid, now) is not None
     for at_once in (False, True):
