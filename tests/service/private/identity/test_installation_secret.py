@@ -83,7 +83,7 @@ def test_the_secret_is_the_setting_or_the_one_of_the_data_folder(tmp_path: Path)
 async def test_the_first_process_sets_the_secret_and_another_one_is_refused(database: Database) -> None:
     seal = await open_seal(database, SECRET)
     assert await open_seal(database, SECRET) == seal
-    with pytest.raises(ConfigurationException, match="set PIXYPROXY_SECRET_KEY to that of the other processes"):
+    with pytest.raises(ConfigurationException, match="Set PIXYPROXY_SECRET_KEY to the secret of the other processes"):
         await open_seal(database, OTHER)
     assert await open_seal(database, SECRET) == seal
 

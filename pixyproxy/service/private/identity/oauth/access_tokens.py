@@ -102,7 +102,7 @@ class AccessTokens:
         return SecretStr(sign_token(claims, self.keys.signing_key(clock.now())))
 
     async def read(self, presented: SecretStr) -> AccessToken:
-        """Return the content of one of our tokens. Raises ``CredentialInvalidException`` if it is invalid or expired."""
+        """Return the content of one of our tokens. Raises ``CredentialInvalidException`` if invalid or expired."""
         text, moment = presented.get_secret_value(), clock.now()
         unverified = inspect_token(text)
         key = None if unverified.kid is None else await self.keys.find_verification_key(unverified.kid, moment)

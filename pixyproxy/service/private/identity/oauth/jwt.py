@@ -1,9 +1,9 @@
 """JSON Web Tokens (RFC 7519, RFC 9068): sign ours, verify any. The only module that imports ``jose``.
 
 python-jose 3.5.0 checks too little for untrusted input: it accepts tokens without ``exp`` or ``aud``, ignores
-``crit``, decodes base64 leniently, and raises other errors than ``JWTError`` on deep nesting, ``exp: null`` or infinity.
-Here it only verifies or makes one signature, with one asymmetric algorithm and a key looked up before. Everything else
-is checked in this module, before and after, and every failure is the same ``CredentialInvalidException``.
+``crit``, decodes base64 leniently, and raises other errors than ``JWTError`` on deep nesting, ``exp: null`` and
+infinity. Here it only verifies or makes one signature, with one asymmetric algorithm and a key looked up before.
+Everything else is checked in this module, and every failure is the same ``CredentialInvalidException``.
 """
 
 import hashlib

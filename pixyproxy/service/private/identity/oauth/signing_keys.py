@@ -122,8 +122,8 @@ class KeyRing:
     async def rotate(self, at: datetime, *, at_once: bool, entry: NewAuditEntry) -> SigningKey:
         """Return a new key that signs when every cache has it; with ``at_once`` it signs now and replaces all others.
 
-        ``at_once`` is for a leaked key: it invalidates every token issued so far. ``entry`` is appended to the audit log
-        in the same transaction. Raises ``ConfigurationException`` if the keys come from the setting.
+        ``at_once`` is for a leaked key: it invalidates every token issued so far. ``entry`` is appended to the audit
+        log in the same transaction. Raises ``ConfigurationException`` if the keys come from the setting.
         """
         if self.vault is None:
             raise ConfigurationException(USE_THE_SETTING)

@@ -158,7 +158,7 @@ NO_SIGNING_KEYS: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("name", NO_SIGNING_KEYS)
 def test_what_is_no_p256_key_does_not_sign(name: str) -> None:
-    with pytest.raises(ValueError, match="no EC P-256 private key"):
+    with pytest.raises(ValueError, match="not an EC P-256 private key"):
         signing_key_from_pem(SecretStr(NO_SIGNING_KEYS[name]()), signs_from=NOW)
 
 

@@ -207,7 +207,7 @@ async def test_a_resealed_installation_keeps_its_keys(database: Database, tmp_pa
     await rotate(ring, now)
     before = await private_halves(database)
     await reseal(database, former=SECRET, new=NEW, actor=OPERATOR)
-    with pytest.raises(ConfigurationException, match="The secret of this process is not the one"):
+    with pytest.raises(ConfigurationException, match="This process has another secret"):
         await open_ring(database, tmp_path)
     again = await open_key_ring(make_settings(tmp_path), database, NEW)
     assert published(again, now) == published(ring, now)
@@ -239,7 +239,7 @@ async def test_a_process_with_the_former_secret_goes_on_verifying_and_changes_no
 
 async def test_a_wrong_former_secret_changes_nothing(database: Database, tmp_path: Path, now: datetime) -> None:
     ring = await open_ring(database, tmp_path)
-    with pytest.raises(ConfigurationException, match="The former secret is not that"):
+    with pytest.raises(ConfigurationException, match="The former secret is not the secret"):
         await reseal(database, former=NEW, new=NEW, actor=OPERATOR)
     assert published(await open_ring(database, tmp_path), now) == published(ring, now)
 
