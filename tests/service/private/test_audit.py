@@ -287,7 +287,7 @@ async def test_rechained_tail_without_the_head_is_found(service: AuditService, l
     assert (await service.verify()).problem == "the head does not match entry 3"
 
 
-async def test_fully_rewritten_chain_has_another_head_digest(service: AuditService, log: Database) -> None:
+async def test_rewritten_chain_is_valid_but_has_another_head_digest(service: AuditService, log: Database) -> None:
     noted = await service.verify()
     changed = await _replace(log, 3, actor="z")
     await _run(log, "UPDATE audit_head SET entry_sha256 = :sha256", sha256=changed["entry_sha256"])
