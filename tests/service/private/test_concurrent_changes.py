@@ -44,7 +44,7 @@ async def _wait_for(database: Database, statement: str, ours: Coroutine[Any, Any
 
 async def _until_somebody_waits(database: Database) -> None:
     async with asyncio.timeout(20):
-        while not await database.read(lambda data: _waiting(data.connection)):  # noqa: ASYNC110  (a lock tells nobody)
+        while not await database.read(lambda data: _waiting(data.connection)):  # noqa: ASYNC110  (a lock has no event to wait for)
             await asyncio.sleep(0.05)
 
 

@@ -245,7 +245,7 @@ async def test_background_refresh_continues_after_failures(
     looking = asyncio.create_task(watched.refresh_forever())
     try:
         async with asyncio.timeout(20):
-            while new not in published(watched, now):  # noqa: ASYNC110  (nothing tells when it has looked)
+            while new not in published(watched, now):  # noqa: ASYNC110  (there is no event to wait for)
                 await asyncio.sleep(0.01)
     finally:
         looking.cancel()
