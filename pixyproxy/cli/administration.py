@@ -1,4 +1,4 @@
-"""``pixyproxy tenant``, ``token``, ``keys`` and ``audit``: what operators do for the whole server."""
+"""``pixyproxy tenant``, ``token``, ``keys`` and ``audit``: administration of the whole server."""
 
 import asyncio
 import os
@@ -36,18 +36,18 @@ ENTRY_COLUMNS = ("sequence", "at", "action", "actor_type", "actor", "target", "a
 
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants of this server.")
 token_app = typer.Typer(no_args_is_help=True, help="Access tokens.")
-signing_key_app = typer.Typer(no_args_is_help=True, help="The keys that access tokens are signed with.")
+signing_key_app = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
 audit_app = typer.Typer(no_args_is_help=True, help="The audit log.")
 
 NameOrGuid = Annotated[str, typer.Argument(help="Name or GUID of the tenant.")]
-VisibilityOption = Annotated[Visibility | None, typer.Option(help="Of pictures that do not say theirs.")]
-ImagesPerMinuteOption = Annotated[int | None, typer.Option(help="Pictures that it may ask for in a minute.")]
-BudgetOption = Annotated[float | None, typer.Option(help="US dollars that it may spend in a month.")]
-ModelsOption = Annotated[list[str] | None, typer.Option("--model", help="A model that it may use; repeat for more.")]
+VisibilityOption = Annotated[Visibility | None, typer.Option(help="Visibility of pictures that set none.")]
+ImagesPerMinuteOption = Annotated[int | None, typer.Option(help="Maximum number of pictures in a minute.")]
+BudgetOption = Annotated[float | None, typer.Option(help="Budget for a month, in US dollars.")]
+ModelsOption = Annotated[list[str] | None, typer.Option("--model", help="An allowed model; repeat for more.")]
 
 
 class Limit(StrEnum):
-    """What of a tenant can be unset."""
+    """A limit of a tenant that can be removed."""
 
     IMAGES_PER_MINUTE = "images_per_minute"
     MONTHLY_BUDGET_USD = "monthly_budget_usd"
@@ -55,7 +55,7 @@ class Limit(StrEnum):
 
 
 class Status(StrEnum):
-    """What an operator may set."""
+    """A status that an operator may set."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -63,7 +63,7 @@ class Status(StrEnum):
 
 @tenant_app.command("create")
 def create_tenant(
-    name: Annotated[str, typer.Argument(help="A name that no other tenant has.")],
+    name: Annotated[str, typer.Argument(help="A unique name.")],
     *,
     visibility: VisibilityOption = None,
     images_per_minute: ImagesPerMinuteOption = None,
@@ -74,7 +74,7 @@ def create_tenant(
     """Create a tenant."""
     settings = _tenant_settings(visibility, images_per_minute, monthly_budget_usd, model)
 
-    async def create(services: "Services") -> Any:  # noqa: ANN401  (shown as any model is)
+    async def create(services: "Services") -> Any:  # noqa: ANN401  (shown like any model)
         order = NewTenant.model_validate({"name": name} | settings)
         return await services.tenants.create_tenant(order, actor=operator())
 
@@ -91,22 +91,22 @@ def list_tenants(*, as_json: AsJson = False) -> None:
 def update_tenant(
     tenant: NameOrGuid,
     *,
-    name: Annotated[str | None, typer.Option(help="A name that no other tenant has.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Whether it may act.")] = None,
+    name: Annotated[str | None, typer.Option(help="A unique name.")] = None,
+    status: Annotated[Status | None, typer.Option(help="A suspended tenant can do nothing.")] = None,
     visibility: VisibilityOption = None,
     images_per_minute: ImagesPerMinuteOption = None,
     monthly_budget_usd: BudgetOption = None,
     model: ModelsOption = None,
-    unset: Annotated[list[Limit] | None, typer.Option(help="A limit to take away; repeat for more.")] = None,
+    unset: Annotated[list[Limit] | None, typer.Option(help="A limit to remove; repeat for more.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is named of a tenant."""
+    """Change the given settings of a tenant."""
     values = {"name": name, "status": status}
     changes: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
     changes |= _tenant_settings(visibility, images_per_minute, monthly_budget_usd, model)
     changes |= dict.fromkeys(limit.value for limit in unset or ())
 
-    async def change(services: "Services") -> Any:  # noqa: ANN401  (shown as any model is)
+    async def change(services: "Services") -> Any:  # noqa: ANN401  (shown like any model)
         order = TenantChange.model_validate(changes)
         return await services.tenants.change_tenant(tenant, order, actor=operator())
 
@@ -117,24 +117,24 @@ def update_tenant(
 def delete_tenant(
     tenant: NameOrGuid,
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a tenant with all its pictures, keys and users, for good."""
+    """Delete a tenant permanently, with all its pictures, keys and users."""
     if not yes:
         typer.confirm(f"Delete {tenant} with all its pictures?", abort=True)
     with_services(lambda services: services.tenants.delete_tenant(tenant, actor=operator()))
-    typer.echo("The tenant is deleted.")
+    typer.echo("Tenant deleted.")
 
 
 @token_app.command("issue")
 def issue_token(
     *,
     tenant: Annotated[str, typer.Option(help="Name or GUID of the tenant.")] = "default",
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for more.")] = None,
-    expires_in: Annotated[int, typer.Option(min=1, help="Seconds.")] = 3600,
+    scope: Annotated[list[Scope] | None, typer.Option(help="A scope of the token; repeat for more.")] = None,
+    expires_in: Annotated[int, typer.Option(min=1, help="Lifetime in seconds.")] = 3600,
     as_json: AsJson = False,
 ) -> None:
-    """Issue an access token that acts for a tenant. Without --scope it may read, make and manage images."""
+    """Issue an access token for a tenant. Without --scope, it may read, generate and manage images."""
 
     async def issue(services: "Services") -> dict[str, Any]:
         from pixyproxy.service.private.identity.tenants import command_grantor  # noqa: PLC0415  (the database)
@@ -149,51 +149,51 @@ def issue_token(
         print_json(token)
     else:
         typer.echo(token["access_token"])
-        server = load_settings().base_url or "this installation, while PIXYPROXY_PUBLIC_URL is not set"
-        typer.echo(f"For {server}.", err=True)
+        server = load_settings().base_url or "this installation (PIXYPROXY_PUBLIC_URL is not set)"
+        typer.echo(f"Valid for {server}.", err=True)
 
 
 @signing_key_app.command("rotate")
 def rotate_signing_keys(
     *,
     now: Annotated[
-        bool, typer.Option("--now", help="For a key that leaked: every token that it signed is worthless at once.")
+        bool, typer.Option("--now", help="For a leaked key: use the new key now and invalidate every issued token.")
     ] = False,
 ) -> None:
-    """Make a new signing key, published now and used in ten minutes; the former stays while its tokens live."""
+    """Create a signing key: published now, used in ten minutes. The former key stays valid for its tokens."""
 
-    async def rotate(services: "Services") -> Any:  # noqa: ANN401  (of the signing key, what is shown)
+    async def rotate(services: "Services") -> Any:  # noqa: ANN401  (the displayed part of the signing key)
         return await services.tokens.rotate_signing_keys(actor=operator(), at_once=now)
 
     key = with_services(rotate)
-    typer.echo(f"Key {key.kid} signs from {key.signs_from:%Y-%m-%d %H:%M:%S} UTC on.")
+    typer.echo(f"Key {key.kid} signs from {key.signs_from:%Y-%m-%d %H:%M:%S} UTC.")
 
 
 @signing_key_app.command("reseal")
 def reseal_signing_keys(
     *,
     former_file: Annotated[
-        Path | None, typer.Option(help=f"A file that holds the former secret, unless {FORMER_SECRET_VARIABLE} does.")
+        Path | None, typer.Option(help=f"File with the former secret, instead of {FORMER_SECRET_VARIABLE}.")
     ] = None,
     lost: Annotated[
         bool, typer.Option("--lost", help="The former secret is lost: replace all keys. Every access token ends.")
     ] = False,
 ) -> None:
-    """Change the secret: encrypt the keys with PIXYPROXY_SECRET_KEY (or the data folder's) instead of the former one.
+    """Change the secret: re-encrypt the keys with PIXYPROXY_SECRET_KEY (or the data folder's secret).
 
-    Restart every process with the new secret afterwards. Webhooks sign with other secrets from then on.
+    Restart every process with the new secret afterwards. The signing secrets of webhooks change too.
     """
     former = None if lost else _former_secret(former_file)
     settings = load_settings()
     from pixyproxy.service.composition import reseal_installation  # noqa: PLC0415  (the database, only for this)
 
     or_exit(lambda: asyncio.run(reseal_installation(settings, former=former, actor=operator())))
-    typer.echo("The secret is changed. Restart every process with the new one.")
+    typer.echo("Secret changed. Restart every process with the new one.")
 
 
 @signing_key_app.command("list")
 def list_signing_keys(*, as_json: AsJson = False) -> None:
-    """List the public keys that are published just now."""
+    """List the public keys that are currently published."""
 
     async def find(services: "Services") -> list[dict[str, str]]:
         return services.key_ring.jwks(clock.now())["keys"]
@@ -208,9 +208,9 @@ def list_signing_keys(*, as_json: AsJson = False) -> None:
 @audit_app.command("list")
 def list_audit_entries(
     *,
-    action: Annotated[AuditAction | None, typer.Option(help="Only this act.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only of this user, key or token.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at the most.")] = 20,
+    action: Annotated[AuditAction | None, typer.Option(help="Only this action.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only actions of this user, key or token.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of entries.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest entries of the audit log."""
@@ -224,7 +224,7 @@ def list_audit_entries(
 
 @audit_app.command("verify")
 def verify_audit_log(*, as_json: AsJson = False) -> None:
-    """Prove that no entry of the audit log was changed or removed; exit code 1 where one was."""
+    """Verify that no entry of the audit log was changed or removed; exit code 1 otherwise."""
 
     async def verify(services: "Services") -> "AuditVerdict":
         return await services.audit.verify()
@@ -233,25 +233,25 @@ def verify_audit_log(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"entries": verdict.entries, "head_sha256": verdict.head_sha256, "problem": verdict.problem})
     elif verdict.problem is None:
-        typer.echo(f"All {verdict.entries} entries are as they were written. Head: {verdict.head_sha256}")
+        typer.echo(f"All {verdict.entries} entries are unaltered. Head: {verdict.head_sha256}")
     if verdict.problem is not None:
         fail(f"The audit log was altered: {verdict.problem}.")
 
 
 def _former_secret(file: Path | None) -> SecretStr:
-    """Return the secret in a file or in the environment: arguments of a command are visible to other users."""
+    """Return the secret from a file or the environment: command-line arguments are visible to other users."""
     former = (
         os.environ.get(FORMER_SECRET_VARIABLE) if file is None else or_exit(lambda: file.read_text("utf-8").strip())
     )
     if not former:
-        fail(f"Give the former secret in {FORMER_SECRET_VARIABLE} or --former-file, or say --lost.")
+        fail(f"Set {FORMER_SECRET_VARIABLE}, or pass --former-file. If the former secret is lost, pass --lost.")
     return SecretStr(former)
 
 
 def _tenant_settings(
     visibility: Visibility | None, images_per_minute: int | None, budget: float | None, models: list[str] | None
 ) -> dict[str, Any]:
-    """The settings that were named, as the models take them."""
+    """Return the given settings as fields of the tenant models."""
     values = {
         "default_visibility": visibility,
         "images_per_minute": images_per_minute,

@@ -1,4 +1,4 @@
-"""What commands share: settings, services, and how things are printed."""
+"""Shared parts of the commands: settings, services and output."""
 
 import asyncio
 import json
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 UNWRAPPED = 1000
-"""Columns of a table: enough that nothing is cut, since a GUID that is cut is of no use."""
+"""Width of tables in columns; wide enough that no GUID is truncated."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TenantName = Annotated[str, typer.Option("--tenant", help="Name or GUID of the tenant.")]
 
 
 def load_settings() -> Settings:
-    """The settings, with logging set up for them; a wrong one ends the command with a sentence about it."""
+    """Return the settings and set up logging; end the command with a message if one is invalid."""
     try:
         settings = Settings.from_environment()
     except (ValidationError, SettingsError) as error:
         problems = "\n".join(f"  {problem}" for problem in problems_of_settings(error))
-        fail(f"These settings are wrong:\n{problems}")
+        fail(f"Invalid settings:\n{problems}")
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     return settings
 
 
 def with_services(work: "Callable[[Services], Coroutine[Any, Any, Result]]") -> Result:
-    """The result of ``work`` on open services, whose log lines only matter when something is wrong."""
-    # The database takes 0.25 s to load, which `generate`, a client, and `--help` go without.
+    """Return the result of ``work`` on open services; log warnings and errors only."""
+    # The database takes 0.25 s to load; `generate` and `--help` do not need it.
     from pixyproxy.service.composition import open_services  # noqa: PLC0415
 
     settings = load_settings()
@@ -52,14 +52,14 @@ def with_services(work: "Callable[[Services], Coroutine[Any, Any, Result]]") -> 
 
 
 def operator() -> Actor:
-    """Who runs the command, as the audit log names them."""
+    """Return the user who runs the command, as the actor for the audit log."""
     from pixyproxy.service.private.audit import command_actor  # noqa: PLC0415  (the database, likewise)
 
     return command_actor()
 
 
 def or_exit(work: Callable[[], Result]) -> Result:
-    """The result of ``work``; an error of ours ends the command with its message instead of a traceback."""
+    """Return the result of ``work``; on an expected error, end the command with its message, without a traceback."""
     try:
         return work()
     except PixyProxyException as error:
@@ -88,13 +88,13 @@ def show(models: list[Any], columns: tuple[str, ...], *, as_json: bool, one: boo
 
     table = Table(*columns, box=None)
     for row in rows:
-        # Text takes no markup, which a name might hold.
+        # A name may contain rich markup; Text does not interpret it.
         table.add_row(*(Text("" if row[column] is None else str(row[column])) for column in columns))
     Console(width=UNWRAPPED).print(table)
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON that people can read too."""
+    """Print a value as indented JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""``pixyproxy key`` and ``pixyproxy user``: who may act for a tenant."""
+"""``pixyproxy key`` and ``pixyproxy user``: the credentials of a tenant."""
 
 import sys
 from datetime import timedelta
@@ -32,16 +32,18 @@ Guid = Annotated[str, typer.Argument(help="GUID, as `list` shows it.")]
 
 @key_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    name: Annotated[str, typer.Argument(help="A name that describes the use of the key.")],
     *,
     tenant: TenantName = "default",
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for more.")] = None,
-    expires_in_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Its lifetime.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model that it may use; repeat for more.")] = None,
-    images_per_minute: Annotated[int | None, typer.Option(min=1, help="A limit of its own.")] = None,
+    scope: Annotated[list[Scope] | None, typer.Option(help="A scope of the key; repeat for more.")] = None,
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Lifetime in days.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="An allowed model; repeat for more.")] = None,
+    images_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of pictures in a minute.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an API key; it is shown only now. Without --scope it may read, make and manage images."""
+    """Create an API key; it is shown only once. Without --scope, it may read, generate and manage images."""
     expires_at = None if expires_in_days is None else clock.now() + timedelta(days=expires_in_days)
 
     async def issue(services: "Services", grantor: "Grantor") -> IssuedApiKey:
@@ -69,10 +71,10 @@ def rotate_key(
     guid: Guid,
     *,
     tenant: TenantName = "default",
-    grace_seconds: Annotated[int, typer.Option(help="How long the former secret goes on working.")] = GRACE_SECONDS,
+    grace_seconds: Annotated[int, typer.Option(help="How long the former secret stays valid.")] = GRACE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
-    """Give an API key a new secret, which is shown only now."""
+    """Give an API key a new secret, which is shown only once."""
 
     async def rotate(services: "Services", grantor: "Grantor") -> IssuedApiKey:
         return await services.api_keys.rotate_key(guid.lower(), Rotation(grace_seconds=grace_seconds), grantor=grantor)
@@ -82,23 +84,23 @@ def rotate_key(
 
 @key_app.command("revoke")
 def revoke_key(guid: Guid, *, tenant: TenantName = "default") -> None:
-    """Make an API key, and every token that it got, worthless, at once and for good."""
+    """Revoke an API key and every token issued to it, immediately and permanently."""
     _for_tenant(tenant, lambda services, grantor: services.api_keys.revoke_key(guid.lower(), grantor=grantor))
-    typer.echo("The key is revoked.")
+    typer.echo("Key revoked.")
 
 
 @user_app.command("create")
 def create_user(
-    username: Annotated[str, typer.Argument(help="A name, or an e-mail address, that no other user has.")],
+    username: Annotated[str, typer.Argument(help="A unique name or e-mail address.")],
     *,
     tenant: TenantName = "default",
-    role: Annotated[Role, typer.Option(help="What the user may do.")] = Role.MEMBER,
+    role: Annotated[Role, typer.Option(help="The user's role.")] = Role.MEMBER,
     as_json: AsJson = False,
 ) -> None:
-    """Create a user; the password is asked for, or read from the first line of a pipe."""
+    """Create a user; the password is prompted for, or read from the first line of standard input."""
     password = _read_password()
 
-    async def create(services: "Services", grantor: "Grantor") -> Any:  # noqa: ANN401  (shown as any model is)
+    async def create(services: "Services", grantor: "Grantor") -> Any:  # noqa: ANN401  (shown like any model)
         return await services.users.create_user(
             NewUser(username=username, password=password, role=role), grantor=grantor
         )
@@ -118,17 +120,17 @@ def update_user(
     guid: Guid,
     *,
     tenant: TenantName = "default",
-    role: Annotated[Role | None, typer.Option(help="What the user may do.")] = None,
-    status: Annotated[UserStatus | None, typer.Option(help="Whether the user may sign in.")] = None,
+    role: Annotated[Role | None, typer.Option(help="The user's role.")] = None,
+    status: Annotated[UserStatus | None, typer.Option(help="A disabled user cannot sign in.")] = None,
     password: Annotated[
-        bool, typer.Option("--password", help="Ask for a new password, or read it from a pipe.")
+        bool, typer.Option("--password", help="Prompt for a new password, or read it from standard input.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Change a user's role, status or password."""
     secret = _read_password() if password else None
 
-    async def change(services: "Services", grantor: "Grantor") -> Any:  # noqa: ANN401  (shown as any model is)
+    async def change(services: "Services", grantor: "Grantor") -> Any:  # noqa: ANN401  (shown like any model)
         return await services.users.change_user(
             guid.lower(), UserChange(role=role, status=status, password=secret), grantor=grantor
         )
@@ -138,13 +140,13 @@ def update_user(
 
 @user_app.command("delete")
 def delete_user(guid: Guid, *, tenant: TenantName = "default") -> None:
-    """Remove a user; what they made stays the tenant's."""
+    """Delete a user; their pictures stay with the tenant."""
     _for_tenant(tenant, lambda services, grantor: services.users.delete_user(guid.lower(), grantor=grantor))
-    typer.echo("The user is deleted.")
+    typer.echo("User deleted.")
 
 
 def _for_tenant(tenant: str, work: "Callable[[Services, Grantor], Coroutine[Any, Any, Result]]") -> Result:
-    """The result of ``work`` as an operator at the command line on a tenant's keys or users."""
+    """Return the result of ``work``, done as an operator on a tenant's keys or users."""
     from pixyproxy.service.private.identity.tenants import command_grantor  # noqa: PLC0415  (the database, likewise)
 
     async def run(services: "Services") -> Result:
@@ -169,7 +171,7 @@ def _show_secret(issued: IssuedApiKey, *, as_json: bool) -> None:
     if as_json:
         print_json(issued.detail.model_dump(mode="json") | {"api_key": secret})
     else:
-        typer.echo(f"GUID:    {issued.detail.guid}\nAPI key: {secret}\nKeep the key now: it is not shown again.")
+        typer.echo(f"GUID:    {issued.detail.guid}\nAPI key: {secret}\nStore the key now: it is not shown again.")
 
 
 def _read_password() -> SecretStr:

@@ -1,4 +1,4 @@
-"""``pixyproxy generation``: outcomes that nobody knows, and what operators found out about them."""
+"""``pixyproxy generation``: list and resolve generations with an unknown outcome."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 COLUMNS = ("guid", "tenant", "status", "model", "upstream", "subject", "reserved_usd", "created_at")
 
-generation_app = typer.Typer(no_args_is_help=True, help="Generations whose outcome nobody knows.")
+generation_app = typer.Typer(no_args_is_help=True, help="Generations with an unknown outcome.")
 
 
 @generation_app.command("list")
 def list_generations(
     *,
-    status: Annotated[GenerationStatus, typer.Option(help="Only in this status.")] = GenerationStatus.UNKNOWN,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at the most.")] = 20,
+    status: Annotated[GenerationStatus, typer.Option(help="Only this status.")] = GenerationStatus.UNKNOWN,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of generations.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest generations of all tenants that have to be resolved."""
+    """List the newest generations of all tenants; by default those with an unknown outcome."""
     found = with_services(lambda services: services.operations.list_generations(status, limit=limit))
     show(found, COLUMNS, as_json=as_json)
 
@@ -31,23 +31,23 @@ def list_generations(
 @generation_app.command("resolve")
 def resolve_generations(
     guid: Annotated[
-        str | None, typer.Argument(help="One generation; without it, --upstream or --since says which.")
+        str | None, typer.Argument(help="One generation; omit it to select several with --upstream or --since.")
     ] = None,
     *,
     bought: Annotated[
         bool,
         typer.Option(
             "--bought/--not-bought",
-            help="Whether the upstream charged for them. If not, their reservations and Idempotency-Keys are freed.",
+            help="Whether the upstream charged for them. If not, reservations and Idempotency-Keys are released.",
         ),
     ],
-    upstream: Annotated[str | None, typer.Option(help="All that this upstream was asked for.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="All that were ordered at this time (UTC) or later.")] = None,
+    upstream: Annotated[str | None, typer.Option(help="All generations of this upstream.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="All generations ordered at this time (UTC) or later.")] = None,
 ) -> None:
-    """Say what became of generations whose outcome is unknown. What was kept of their answers is removed."""
+    """Resolve generations with an unknown outcome, and remove their retained answers."""
     many = upstream is not None or since is not None
     if many == (guid is not None):
-        fail("Name either one generation, or the upstream or the time of many with --upstream and --since.")
+        fail("Pass either the GUID of one generation, or --upstream or --since to select several.")
 
     async def resolve(services: "Services") -> int:
         resolution, actor = Resolution(bought=bought), operator()

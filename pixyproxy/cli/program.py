@@ -1,4 +1,4 @@
-"""The commands that run the server, and ``generate``, which is a client of it."""
+"""Commands that run the server, and ``generate``, a client of it."""
 
 import asyncio
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from pixyproxy.cli.console import AsJson, fail, load_settings, operator, or_exit
 from pixyproxy.core.exceptions import ConfigurationException
 from pixyproxy.core.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="PixyProxy: pictures from prompts, paid for once and kept for good.")
+app = typer.Typer(no_args_is_help=True, help="PixyProxy: pictures from prompts, paid for once, stored permanently.")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001  (typer passes the option by position)
@@ -27,23 +27,23 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """PixyProxy: pictures from prompts, paid for once and kept for good."""
+    """PixyProxy: pictures from prompts, paid for once, stored permanently."""
 
 
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of server processes.")] = 1,
     *,
-    execute: Annotated[bool, typer.Option(help="Execute generations, too; else `pixyproxy worker` has to.")] = True,
+    execute: Annotated[bool, typer.Option(help="Execute generations too; otherwise run `pixyproxy worker`.")] = True,
 ) -> None:
     """Serve HTTP until stopped."""
-    from pixyproxy.service.composition import verify_installation  # noqa: PLC0415  (0.25 s that `generate` goes without)
-    from pixyproxy.web.server.uvicorn_server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands go without)
+    from pixyproxy.service.composition import verify_installation  # noqa: PLC0415  (0.25 s; `generate` does not need it)
+    from pixyproxy.web.server.uvicorn_server import serve_http  # noqa: PLC0415  (FastAPI takes 0.3 s to load; other commands do not need it)
 
     settings = load_settings()
-    # Now, once for all workers, and with a sentence where it cannot be done; a worker could only log a traceback.
+    # Verify once for all workers and report a problem in one sentence; a worker could only log a traceback.
     or_exit(lambda: asyncio.run(verify_installation(settings)))
     or_exit(lambda: serve_http(settings, host=host, port=port, workers=workers, executes=execute))
 
@@ -51,7 +51,7 @@ def serve(
 @app.command()
 def worker() -> None:
     """Execute generations until stopped, without serving HTTP."""
-    from pixyproxy.cli.worker import execute_generations  # noqa: PLC0415  (0.25 s that `generate` goes without)
+    from pixyproxy.cli.worker import execute_generations  # noqa: PLC0415  (0.25 s; `generate` does not need it)
 
     settings = load_settings()
     or_exit(lambda: asyncio.run(execute_generations(settings)))
@@ -66,7 +66,7 @@ def migrate(
         from pixyproxy.data.migrations import render_schema  # noqa: PLC0415  (only for this)
 
         if sql not in {"mysql", "sqlite"}:
-            fail("--sql takes `mysql` or `sqlite`.")
+            fail("Invalid value for --sql. Use `mysql` or `sqlite`.")
         typer.echo(render_schema(sql), nl=False)
         return
 
@@ -79,33 +79,36 @@ def migrate(
 
 @app.command()
 def bootstrap(*, as_json: AsJson = False) -> None:
-    """Create the first tenant and an administrator's API key, unless there is one; the key is shown only now."""
+    """Create the first tenant and an administrator's API key if there is none; the key is shown only once."""
     tenant, issued = with_services(lambda services: services.tenants.bootstrap(actor=operator()))
     secret = issued.api_key.get_secret_value() if issued else None
     if as_json:
         print_json({"tenant": tenant.guid, "api_key": secret})
     elif secret is None:
-        typer.echo("There is an administrator's key already. Is it lost? `pixyproxy key list`, then `key rotate GUID`.")
+        typer.echo(
+            "An administrator's key already exists. If it is lost, run `pixyproxy key list`, then "
+            "`pixyproxy key rotate GUID`."
+        )
     else:
         typer.echo(
-            f"Tenant:  {tenant.name} ({tenant.guid})\nAPI key: {secret}\nKeep the key now: it is not shown again."
+            f"Tenant:  {tenant.name} ({tenant.guid})\nAPI key: {secret}\nStore the key now: it is not shown again."
         )
 
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str, typer.Argument(help="Description of the picture.")],
     *,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write the picture to.")] = None,
-    url: Annotated[str, typer.Option(envvar="PIXYPROXY_URL", help="The server.")] = "http://127.0.0.1:8000",
-    api_key: Annotated[str, typer.Option(envvar="PIXYPROXY_API_KEY", help="A key with image:generate.")],
-    model: Annotated[str | None, typer.Option(help="The upstream's model.")] = None,
+    url: Annotated[str, typer.Option(envvar="PIXYPROXY_URL", help="URL of the server.")] = "http://127.0.0.1:8000",
+    api_key: Annotated[str, typer.Option(envvar="PIXYPROXY_API_KEY", help="API key with scope image:generate.")],
+    model: Annotated[str | None, typer.Option(help="Model of the upstream.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT or auto.")] = None,
-    quality: Annotated[str | None, typer.Option(help="The upstream's quality.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="Of a command that broke off, to repeat it.")] = None,
+    quality: Annotated[str | None, typer.Option(help="Quality, as the upstream names it.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Key of an interrupted command, to repeat it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture through a running server and print its URL."""
+    """Generate a picture through a running server and print its URL."""
     from pixyproxy.client import ClientError, generate_picture  # noqa: PLC0415  (an HTTP client, only for this)
 
     order = {"prompt": prompt, "model": model, "size": size, "quality": quality}
@@ -129,7 +132,7 @@ def generate(
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Check settings, database, store and upstream, and say what to mend."""
+    """Check settings, database, store and upstreams, and say how to fix problems."""
     from pixyproxy.service.doctor import examine  # noqa: PLC0415  (only for this)
 
     findings = asyncio.run(examine(limits=_examine_limits))
@@ -143,19 +146,17 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 
 async def _examine_limits(settings: Settings) -> str:
-    """Ask Redis, which the limits of the web layer alone know. Raises ``ConfigurationException`` if it is away."""
+    """Check the connection to Redis, which holds the limits. Raises ``ConfigurationException`` if it fails."""
     from pixyproxy.web.rate_limits.counters import Counters  # noqa: PLC0415  (the client of Redis, only for this)
 
     if settings.redis_url is None:
-        return "no PIXYPROXY_REDIS_URL is set: each process counts for itself"
+        return "PIXYPROXY_REDIS_URL is not set: each process counts requests on its own"
     counters = Counters(settings.redis_url)
     try:
         await counters.probe()
         if counters.held != "shared":
-            problem = (
-                "Redis does not answer. Does it run, and are host, port and password in PIXYPROXY_REDIS_URL right?"
-            )
+            problem = "Cannot connect to Redis. Check that it runs, and host, port and password in PIXYPROXY_REDIS_URL."
             raise ConfigurationException(problem)
     finally:
         await counters.close()
-    return "Redis answers and holds them for all processes"
+    return "shared by all processes in Redis"

@@ -1,4 +1,4 @@
-"""A process that executes generations and serves nothing."""
+"""A process that executes generations without serving HTTP."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 
 
 async def execute_generations(settings: Settings) -> None:
-    """Execute generations until a signal stops it; what is under way is finished first.
+    """Execute generations until a signal arrives, then finish the running ones.
 
-    Raises ``PixyProxyException`` where it cannot start, and what a background loop failed with.
+    Raises ``PixyProxyException`` if it cannot start, and the error of a background loop that fails.
     """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with open_services(settings, serves=False) as services:
-        logger.info("executing generations; pictures come from: %s", services.pool.name)
+        logger.info("executing generations; upstreams: %s", services.pool.name)
         async with running_loops(*services.loops()):
             await stopped.wait()
             services.places.open = False

@@ -1,1 +1,1 @@
-"""What PixyProxy does: ``public`` reads, ``private`` needs a principal."""
+"""Services: ``public`` is read-only; ``private`` requires a principal."""

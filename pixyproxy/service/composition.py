@@ -1,4 +1,4 @@
-"""The composition root: which object gets which. Nothing else builds services."""
+"""The composition root: the only module that builds services and wires their dependencies."""
 
 import asyncio
 import logging
@@ -69,7 +69,7 @@ from pixyproxy.service.public.readiness import ReadinessCheck
 logger = logging.getLogger(__name__)
 
 FILE_THREADS = 40
-"""Files that are read or written at once; the event loop's own default on two cores is 6."""
+"""Maximum number of concurrent file operations; asyncio's default executor has 6 threads on two cores."""
 SKETCHES_AT_ONCE = 2
 PASSWORD_WAIT_SECONDS = 10
 
@@ -110,7 +110,7 @@ class Services:
     wake_ups: WakeUps
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """What goes on beside the requests, until it is cancelled."""
+        """Return the background loops, which run until cancelled."""
         return [
             self.dispatcher.run_forever(),
             self.watcher.look_forever(),
@@ -122,7 +122,7 @@ class Services:
         ]
 
     def _wake(self, message: str) -> None:
-        """Look at once for what another process has told."""
+        """Wake the loop that a message from another process is meant for."""
         if message == QUEUE:
             self.dispatcher.wake()
         else:
@@ -133,13 +133,13 @@ class Services:
 async def open_services(
     settings: Settings, *, local_url: str = DEFAULT_URL, serves: bool = True, executes: bool = True
 ) -> AsyncIterator[Services]:
-    """Every service, on an open and migrated database; closed again on exit, work under way first.
+    """Open every service on a migrated database; on exit, finish running work and close everything.
 
-    ``local_url`` is where this process listens: the issuer of access tokens unless the settings have a public URL.
-    ``serves``: it answers HTTP; ``executes``: it executes generations, where orders that it takes in otherwise wait for
-    a process that does.
-    Raises ``DatabaseException`` where the database cannot be used, and ``ConfigurationException`` where the secret, the
-    signing keys or the prices cannot.
+    ``local_url`` is the URL that this process listens on: the issuer of access tokens unless a public URL is set.
+    ``serves``: this process serves HTTP. ``executes``: it executes generations; if False, the orders it accepts wait
+    for a process that does.
+    Raises ``DatabaseException`` if the database cannot be used, and ``ConfigurationException`` if the secret, the
+    signing keys or the prices are invalid.
     """
     keep_files_private()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, "files"))
@@ -178,14 +178,14 @@ async def open_services(
 
 
 async def migrate_database(settings: Settings) -> None:
-    """Connect, migrate and verify, and nothing more. Raises ``DatabaseException``."""
+    """Connect to the database, migrate it and verify its schema. Raises ``DatabaseException``."""
     keep_files_private()
     database = await open_database(settings)
     await database.close()
 
 
 async def verify_installation(settings: Settings) -> None:
-    """Prove that services would open: migrate, and load keys and prices. Raises as ``open_services`` does."""
+    """Check that services would open: migrate, and load keys and prices. Raises as ``open_services`` does."""
     keep_files_private()
     database = await open_database(settings)
     try:
@@ -195,7 +195,7 @@ async def verify_installation(settings: Settings) -> None:
 
 
 async def reseal_installation(settings: Settings, *, former: SecretStr | None, actor: Actor) -> None:
-    """Make the secret of the settings that of the installation. Raises as ``reseal`` does."""
+    """Re-encrypt the signing keys with the secret in the settings. Raises as ``reseal`` does."""
     keep_files_private()
     database = await open_database(settings)
     try:
@@ -206,7 +206,7 @@ async def reseal_installation(settings: Settings, *, former: SecretStr | None, a
 
 
 def open_pool(settings: Settings) -> UpstreamPool:
-    """The upstreams that are configured, or the offline generator where there is none: never one for the other."""
+    """Return the configured upstreams, or the offline generator if none is configured; the two are never mixed."""
     if settings.upstreams:
         return UpstreamPool([_pooled(each, settings) for each in settings.upstreams])
     if settings.openai_api_key is not None:
@@ -226,7 +226,7 @@ def open_pool(settings: Settings) -> UpstreamPool:
 
 
 def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
-    # The SDK takes 0.4 s and 25 MB to load, which a server without a key never needs.
+    # The SDK takes 0.4 s and 25 MB to load; a server without a key does not need it.
     from pixyproxy.service.private.upstream.openai.images import open_openai_upstream  # noqa: PLC0415
 
     return PooledUpstream(
@@ -241,13 +241,13 @@ def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
 
 
 def kept_answers(settings: Settings) -> KeptAnswers:
-    """What is kept on this machine of answers that cannot be used."""
+    """Return the folder of retained answers on this machine."""
     return KeptAnswers(settings.data_dir / "spool" / KEPT_FOLDER)
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """The settings, and what services take from files and of the keys in the database."""
+    """Settings, secret, signing keys and prices, loaded before services are built."""
 
     settings: Settings
     secret: SecretStr
@@ -256,7 +256,7 @@ class _Kept:
 
 
 async def _load_kept(settings: Settings, database: Database) -> _Kept:
-    """Read what services take from files and the keys in the database, and make what is not there yet."""
+    """Load prices, the secret and the signing keys; create the secret and keys if they are missing."""
     prices = await run_in_thread(load_prices, settings.prices)
     secret = await run_in_thread(installation_secret, settings)
     return _Kept(
@@ -268,7 +268,7 @@ def _limits(settings: Settings) -> PictureLimits:
     return PictureLimits(max_bytes=settings.max_picture_bytes, max_pixels=settings.max_picture_pixels)
 
 
-def _compose(  # noqa: PLR0913  (what was opened, all by keyword)
+def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
     kept: _Kept,
     *,
     issuer: str,

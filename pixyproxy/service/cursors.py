@@ -1,7 +1,7 @@
-"""Cursors: where a list goes on, in a form that tells and takes nothing.
+"""Cursors: opaque, unforgeable positions in a list.
 
-Fernet (AES-CBC and HMAC-SHA256) makes a cursor opaque, so that the internal id in it never leaves the
-server, and unforgeable. The filter's digest is in it: a cursor works only with the filter it came from.
+Fernet (AES-CBC and HMAC-SHA256) encrypts and signs a cursor, so that the internal id in it stays secret.
+A cursor contains a digest of its filter and is valid only with that filter.
 """
 
 import base64
@@ -18,19 +18,19 @@ from pixyproxy.core.models.tenant import TenantId
 
 Item = TypeVar("Item")
 MOST_LISTED = 100
-"""On one page."""
+"""Maximum number of items on one page."""
 
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """One page of a list, and the cursor of the next one while there is more."""
+    """One page of a list; ``next_cursor`` is None on the last page."""
 
     items: list[Item]
     next_cursor: str | None
 
 
 class TenantList(FrozenModel):
-    """A list without a filter; cursors of one do not fit another's."""
+    """The filter of a tenant's list; each list has its own cursors."""
 
     name: Literal["keys", "users"]
     tenant_id: TenantId
@@ -38,16 +38,16 @@ class TenantList(FrozenModel):
 
 @dataclass(frozen=True)
 class CursorCodec:
-    """Encodes and decodes cursors with one secret, which all processes of a server share."""
+    """Encodes and decodes cursors with the secret of the installation."""
 
     secret: SecretStr
 
     def encode(self, last: int, wanted: FrozenModel) -> str:
-        """The cursor behind what has this id in the list of this filter."""
+        """Return the cursor that continues after the item with this id."""
         return self._fernet().encrypt(f"{last}:{_digest(wanted)}".encode()).decode()
 
     def decode(self, cursor: str, wanted: FrozenModel) -> int:
-        """The id that a cursor stands for. Raises ``InvalidCursorException``."""
+        """Return the id in a cursor. Raises ``InvalidCursorException``."""
         try:
             last, digest = self._fernet().decrypt(cursor).decode().split(":")
         except (InvalidToken, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Self-examination: what works, and what to mend where something does not."""
+"""Diagnostics: check each part of an installation and say how to fix what fails."""
 
 import asyncio
 import os
@@ -37,18 +37,18 @@ from pixyproxy.service.processes import list_serving
 
 ANSWER_SECONDS = 10.0
 SAMPLE = 200
-"""Pictures whose files are looked for."""
+"""Number of images whose files are checked."""
 MOST_NAMED = 20
 ADVICE = {
-    UpstreamUnreachableException: "It cannot be reached: are the host and the port of its base URL right?",
-    UpstreamCredentialException: "It refuses its key.",
-    UpstreamAddressException: "It has no list of models: is the path of its base URL right, mostly /v1?",
+    UpstreamUnreachableException: "The upstream cannot be reached. Check the host and port of its base URL.",
+    UpstreamCredentialException: "The upstream rejected its API key. Check the key.",
+    UpstreamAddressException: "The upstream has no list of models. Check the path of its base URL; it is usually /v1.",
 }
-"""What an error of an order means where nothing was ordered."""
+"""Messages that replace those of a generation's error, since nothing was ordered here."""
 
 
 class Finding(BaseModel):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     ok: bool
@@ -58,9 +58,9 @@ class Finding(BaseModel):
 async def examine(
     *, limits: Callable[[Settings], Awaitable[str]], answer_seconds: float = ANSWER_SECONDS
 ) -> list[Finding]:
-    """Look at settings and at all that a server needs; each look is taken whatever the others say.
+    """Check the settings and everything that a server needs; a failed check does not stop the others.
 
-    ``limits`` examines who counts requests; ``answer_seconds`` is how long an upstream may take to list its models.
+    ``limits`` checks the request counters; ``answer_seconds`` limits how long an upstream may take to list its models.
     """
     try:
         settings = Settings.from_environment()
@@ -68,7 +68,7 @@ async def examine(
         return [Finding(subject="settings", ok=False, message="; ".join(problems_of_settings(error)))]
     keep_files_private()
     return [
-        Finding(subject="settings", ok=True, message="every one is valid"),
+        Finding(subject="settings", ok=True, message="all are valid"),
         await _examined("data folder", lambda: _use_data_folder(settings)),
         await _examined("database", lambda: _use_database(settings)),
         await _examined("picture store", lambda: _use_store(settings)),
@@ -89,12 +89,12 @@ async def _examined(subject: str, use: Callable[[], Awaitable[str]]) -> Finding:
         return Finding(subject=subject, ok=False, message=error.message)
     except OSError as error:
         return Finding(subject=subject, ok=False, message=f"{error.strerror}: {error.filename}")
-    except Exception as error:  # noqa: BLE001  (one part's unforeseen failure must not hide the others)
-        return Finding(subject=subject, ok=False, message=f"failed in an unforeseen way: {type(error).__name__}")
+    except Exception as error:  # noqa: BLE001  (an unexpected failure of one check must not hide the others)
+        return Finding(subject=subject, ok=False, message=f"unexpected error: {type(error).__name__}")
 
 
 async def _use_data_folder(settings: Settings) -> str:
-    """Write to it, and keep the largest request with pictures where a server does while it comes in."""
+    """Write to the data folder, and reserve space for the largest upload in the spool."""
     load_or_create_secret(settings.data_dir, "secret_key")
     _require_private(settings.data_dir)
     spool = Spool(settings.data_dir / "spool")
@@ -102,7 +102,7 @@ async def _use_data_folder(settings: Settings) -> str:
         _reserve(await spool.open(), settings.max_upload_bytes)
     finally:
         await spool.close()
-    return f"{settings.data_dir.resolve()} can be written, and has room for uploads"
+    return f"{settings.data_dir.resolve()} is writable and has room for uploads"
 
 
 def _reserve(folder: SpoolFolder, byte_size: int) -> None:
@@ -110,7 +110,7 @@ def _reserve(folder: SpoolFolder, byte_size: int) -> None:
         with folder.open_temporary() as file:
             os.posix_fallocate(file.fileno(), 0, byte_size)
     except OSError as error:
-        problem = f"Uploads of {byte_size:,} bytes (PIXYPROXY_MAX_UPLOAD_BYTES) cannot be kept in it: {error.strerror}."
+        problem = f"No room for an upload of {byte_size:,} bytes (PIXYPROXY_MAX_UPLOAD_BYTES): {error.strerror}."
         raise ImageStorageException(problem) from error
 
 
@@ -119,22 +119,22 @@ async def _use_database(settings: Settings) -> str:
     file = settings.embedded_database
     if file is not None and is_open_to_others(file.parent):
         _require_private(file)
-    return "answers, and its schema is up to date"
+    return "connected, and its schema is up to date"
 
 
 async def _use_store(settings: Settings) -> str:
     await LocalStore(settings.images, room_bytes=settings.max_picture_bytes).check()
     _require_private(settings.images)
-    return f"{settings.images.resolve()} can be written"
+    return f"{settings.images.resolve()} is writable"
 
 
 async def _look_for_pictures(settings: Settings) -> str:
-    """Look for the files of a sample of images. Raises ``PictureMissingException`` if one is missing."""
+    """Check the files of a sample of images. Raises ``PictureMissingException`` if one is missing."""
     store = LocalStore(settings.images, room_bytes=0)
     try:
         database = await open_database(settings)
     except (PixyProxyException, OSError):
-        return "cannot be looked for without the database"
+        return "not checked: the database is not available"
     try:
         images = await database.read(lambda data: data.images.sample(limit=SAMPLE))
     finally:
@@ -147,19 +147,19 @@ async def _look_for_pictures(settings: Settings) -> str:
             missing.append(image.guid)
     if missing:
         problem = (
-            f"{len(missing)} of {len(images)} have no file in {settings.images.resolve()}, {missing[0]} among them. "
-            "Restore the folder from a backup, or set PIXYPROXY_IMAGES to where it is."
+            f"{len(missing)} of {len(images)} have no file in {settings.images.resolve()}, for example {missing[0]}. "
+            "Restore the folder from a backup, or set PIXYPROXY_IMAGES to the right folder."
         )
         raise PictureMissingException(problem)
-    return f"all {len(images)} of a sample have their files"
+    return f"all {len(images)} sampled images have their files"
 
 
 async def _look_for_processes(settings: Settings) -> str:
-    """Look who serves. Raise ``ConfigurationException`` if several count request limits apart from each other."""
+    """List the serving processes. Raises ``ConfigurationException`` if several count requests without Redis."""
     try:
         database = await open_database(settings)
     except (PixyProxyException, OSError):
-        return "cannot be looked for without the database"
+        return "not checked: the database is not available"
     try:
         serving = await list_serving(database)
     finally:
@@ -167,11 +167,11 @@ async def _look_for_processes(settings: Settings) -> str:
     apart = [process for process in serving if not process.redis]
     if apart and len(serving) > 1:
         problem = (
-            f"{len(serving)} processes serve, and {len(apart)} of them without Redis ({_named(apart)}): each of these "
-            "counts requests for itself. Set PIXYPROXY_REDIS_URL for all of them."
+            f"{len(serving)} processes serve requests, {len(apart)} of them without Redis ({_named(apart)}): each of "
+            "these counts requests on its own. Set PIXYPROXY_REDIS_URL for all of them."
         )
         raise ConfigurationException(problem)
-    return f"serving now: {_named(serving)}" if serving else "none serves now"
+    return f"serving now: {_named(serving)}" if serving else "none is serving now"
 
 
 def _named(processes: list[Process]) -> str:
@@ -180,48 +180,48 @@ def _named(processes: list[Process]) -> str:
 
 
 def _require_private(path: Path) -> None:
-    """Raise ``ConfigurationException`` if other users of this machine may read a file or folder."""
+    """Raise ``ConfigurationException`` if other users of this machine can read a file or folder."""
     if is_open_to_others(path):
         problem = f"Other users of this machine can read {path.resolve()}. Run `chmod -R o= {path.resolve()}`."
         raise ConfigurationException(problem)
 
 
 def _examine_kept_answers(settings: Settings) -> Finding:
-    """Answers that were paid for and wait for an operator's decision."""
+    """Report paid answers that wait for an operator's decision."""
     answers = kept_answers(settings)
     kept = answers.list_all()
     if not kept:
-        return Finding(subject="kept answers", ok=True, message="none")
+        return Finding(subject="retained answers", ok=True, message="none")
     named = ", ".join(f"{each.guid} ({each.byte_size} bytes)" for each in kept[:MOST_NAMED])
     more = f" and {len(kept) - MOST_NAMED} more" if len(kept) > MOST_NAMED else ""
     message = (
-        f"{len(kept)} were paid for and hold no picture that can be stored: {named}{more}. Look at them in "
-        f"{answers.folder.resolve()}, then say with `pixyproxy generation resolve` whether they were bought."
+        f"{len(kept)} paid for without a picture that can be stored: {named}{more}. Inspect them in "
+        f"{answers.folder.resolve()}, then record with `pixyproxy generation resolve` whether they were bought."
     )
-    return Finding(subject="kept answers", ok=False, message=message)
+    return Finding(subject="retained answers", ok=False, message=message)
 
 
 async def _use_signing_keys(settings: Settings) -> str:
     try:
         database = await open_database(settings)
     except (PixyProxyException, OSError):
-        return "cannot be read without the database"
+        return "not checked: the database is not available"
     try:
         secret = await run_in_thread(installation_secret, settings)
         ring = await open_key_ring(settings, database, secret)
     finally:
         await database.close()
     key = ring.signing_key(clock.now())
-    return f"tokens are signed with {key.kid}"
+    return f"tokens are signed with key {key.kid}"
 
 
 async def _use_prices(settings: Settings) -> str:
     load_prices(settings.prices)
-    return "ours" if settings.prices is None else f"{settings.prices}, and ours"
+    return "built-in" if settings.prices is None else f"{settings.prices}, and the built-in ones"
 
 
 async def _examine_upstreams(settings: Settings, seconds: float) -> list[Finding]:
-    """A finding for each upstream; all are asked at the same time."""
+    """Return a finding for each upstream; all are checked concurrently."""
     if not settings.upstreams:
         offline = settings.openai_api_key is None
         about = "offline sketches (no OPENAI_API_KEY is set)" if offline else _about(settings.openai_base_url, None)
@@ -240,15 +240,15 @@ def _about(base_url: HttpUrl, models: tuple[str, ...] | None) -> str:
 
 
 async def _examine_upstream(subject: str, about: str, settings: Settings, seconds: float) -> Finding:
-    """Whether the only upstream of these settings lists its models, which costs nothing."""
+    """Check that the only upstream of these settings lists its models, which costs nothing."""
 
     async def use_upstream() -> str:
         pool = open_pool(settings)
         try:
             async with asyncio.timeout(seconds):
-                return f"answers, and lists {len(await pool.list_models())} of them"
+                return f"available, lists {len(await pool.list_models())} models"
         except TimeoutError as error:
-            problem = f"It has not listed its models within {seconds:g} s."
+            problem = f"The upstream did not list its models within {seconds:g} s."
             raise UpstreamTimeoutException(problem) from error
         except ImageGenerationException as error:
             raise type(error)(ADVICE.get(type(error), error.message)) from error

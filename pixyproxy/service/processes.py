@@ -1,4 +1,4 @@
-"""Heartbeats: each process announces itself in the database, and learns which others serve."""
+"""Heartbeats: each process registers in the database and sees which others serve."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 15
 ALIVE = timedelta(seconds=3 * BEAT_SECONDS)
-"""A process that was seen within this time is taken for alive."""
+"""A process seen within this time counts as alive."""
 KEPT = timedelta(minutes=5)
-"""Rows of processes that crashed are deleted after this time."""
+"""Rows of crashed processes are deleted after this time."""
 
 
 @dataclass
 class Heartbeat:
-    """The row of this process."""
+    """Maintains the row of this process."""
 
     database: Database
     redis: bool
@@ -40,29 +40,29 @@ class Heartbeat:
             try:
                 await self.beat()
             except PixyProxyException as error:
-                logger.debug("a heartbeat could not be written: %s", error.code)
+                logger.debug("heartbeat not written: %s", error.code)
             await asyncio.sleep(BEAT_SECONDS)
 
     async def beat(self) -> None:
-        """Write the row, and warn once if request limits do not hold because others serve. Raise ``DatabaseException``.
+        """Write the row; warn once if other processes serve and request limits are not shared.
 
-        A process counts as another one that serves when it was seen alive after this one started: the row of a
-        process that crashed before is no cause for a warning.
+        Only processes seen after this one started count, so that the row of a crashed process causes no warning.
+        Raises ``DatabaseException``.
         """
         own, others = await self.database.write(self._beat)
         serving = [each for each in others if each.serves and each.seen_at > own.started_at]
         apart = self.serves and not self.redis and bool(serving)
         if apart and not self._warned:
             logger.warning(
-                "%d other processes serve (%s) and no PIXYPROXY_REDIS_URL is set: each counts requests for itself, "
-                "so that all together let through a multiple of each request limit",
+                "%d other processes serve requests (%s) and PIXYPROXY_REDIS_URL is not set: each process counts "
+                "requests on its own, so that together they allow a multiple of each request limit",
                 len(serving),
                 ", ".join(map(str, serving)),
             )
         self._warned = apart
 
     async def stop(self) -> None:
-        """Remove the row. Raise ``DatabaseException``."""
+        """Remove the row. Raises ``DatabaseException``."""
         await self.database.write(lambda data: data.processes.delete(self.guid))
 
     def _beat(self, data: Repositories) -> tuple[Process, list[Process]]:
@@ -87,6 +87,6 @@ class Heartbeat:
 
 
 async def list_serving(database: Database) -> list[Process]:
-    """Return the processes that serve now. Raise ``DatabaseException``."""
+    """Return the processes that serve now. Raises ``DatabaseException``."""
     alive = await database.read(lambda data: data.processes.list_seen(since=data.processes.now() - ALIVE))
     return [each for each in alive if each.serves]

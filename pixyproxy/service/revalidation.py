@@ -1,4 +1,4 @@
-"""Revalidation of what the web layer and the command line hand to a service."""
+"""Revalidation of models that the web layer or the command line passes to a service."""
 
 from typing import TypeVar
 
@@ -13,10 +13,10 @@ Model = TypeVar("Model", bound=FrozenModel)
 
 
 def revalidate(incoming: Model) -> Model:
-    """The same model, proven valid: an instance may have been built without validation.
+    """Return a validated copy of the model: an instance may have been built without validation.
 
-    Raises ``ImagePromptException`` for an order and ``InvalidRequestException`` for others; the
-    message names the fields and what is wrong with them, never what was in them.
+    Raises ``ImagePromptException`` for an order and ``InvalidRequestException`` for other models; the
+    message names the invalid fields and the reasons, never the values.
     """
     try:
         return type(incoming).model_validate(incoming.model_dump(exclude_unset=True, warnings=False))

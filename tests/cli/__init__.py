@@ -1,1 +1,1 @@
-"""Tests of the command line, as a process of its own."""
+"""Tests of the command line, run as a separate process."""

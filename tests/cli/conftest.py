@@ -1,4 +1,4 @@
-"""A place for commands to work in."""
+"""A folder and settings for commands to run in."""
 
 import json
 import subprocess
@@ -17,13 +17,13 @@ from tests.support.server import make_settings
 
 @dataclass(frozen=True)
 class Place:
-    """A folder and settings; commands run there."""
+    """A folder and settings that commands run with."""
 
     folder: Path
     settings: Settings
 
     def run(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """The outcome of a command, whatever it is; nothing ends in a traceback. ``typed`` comes out of a pipe."""
+        """Run a command and return its result; a traceback fails the test. ``typed`` is its standard input."""
         done = run_command(
             *arguments, settings=self.settings, folder=self.folder, environment=environment, standard_input=typed
         )
@@ -31,17 +31,17 @@ class Place:
         return done
 
     def succeed(self, *arguments: str, typed: str = "", **environment: str) -> str:
-        """What a command prints that must go well."""
+        """Return the output of a command that must succeed."""
         done = self.run(*arguments, typed=typed, **environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def load(self, *arguments: str, typed: str = "", **environment: str) -> Any:  # noqa: ANN401  (JSON)
-        """What a command prints with ``--json``."""
+        """Return the parsed output of a command with ``--json``."""
         return json.loads(self.succeed(*arguments, "--json", typed=typed, **environment))
 
     def fail(self, *arguments: str, typed: str = "", **environment: str) -> str:
-        """What a command says when it fails, which is on standard error, and not much."""
+        """Return the short standard error of a command that must fail."""
         done = self.run(*arguments, typed=typed, **environment)
         assert done.returncode == 1, done.stdout
         assert done.stdout == ""
@@ -50,13 +50,13 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """A place with the embedded database."""
+    """Provide a place with the embedded database."""
     return Place(tmp_path, make_settings(tmp_path))
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
 def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Place]:
-    """A place with each database."""
+    """Provide a place with each database."""
     url = mysql_server.create_database() if request.param == "mysql" else None
     yield Place(tmp_path, make_settings(tmp_path, database_url=url))
     if url is not None:

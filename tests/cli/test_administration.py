@@ -1,4 +1,4 @@
-"""bootstrap, migrate, tenant: administration from a shell."""
+"""``pixyproxy bootstrap``, ``migrate`` and ``tenant``."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def test_bootstrap_shows_a_key_once(any_place: Place) -> None:
     assert len(any_place.load("tenant", "list")) == 1
 
 
-def test_bootstrap_gives_a_new_key_when_every_administrators_key_is_revoked(place: Place) -> None:
+def test_bootstrap_issues_a_new_key_if_all_administrator_keys_are_revoked(place: Place) -> None:
     first = place.load("bootstrap")
     (key,) = place.load("key", "list")
     assert sorted(key["scopes"]) == sorted(Scope)
@@ -38,8 +38,8 @@ def test_bootstrap_gives_a_new_key_when_every_administrators_key_is_revoked(plac
     assert second["api_key"] != first["api_key"]
 
 
-def test_bootstrap_tells_people_to_keep_the_key(place: Place) -> None:
-    assert re.search(r"API key: pxy_\w+\nKeep the key now", place.succeed("bootstrap"))
+def test_bootstrap_prints_a_hint_to_store_the_key(place: Place) -> None:
+    assert re.search(r"API key: pxy_\w+\nStore the key now", place.succeed("bootstrap"))
 
 
 def test_tenants_are_created_listed_and_changed(any_place: Place) -> None:
@@ -69,13 +69,13 @@ def test_tenants_are_created_listed_and_changed(any_place: Place) -> None:
     assert made["guid"] in table
 
 
-def test_a_change_leaves_alone_what_it_does_not_name(place: Place) -> None:
+def test_tenant_update_keeps_settings_that_are_not_given(place: Place) -> None:
     made = place.load("tenant", "create", "acme", "--images-per-minute", "7", "--monthly-budget-usd", "0.000001")
     changed = place.load("tenant", "update", "acme", "--model", "gpt-image-2")
     assert changed == made | {"allowed_models": ["gpt-image-2"]}
 
 
-def test_a_tenant_that_exists_is_not_made_again(place: Place) -> None:
+def test_duplicate_tenant_name_is_rejected(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     place.succeed("tenant", "create", "second")
     taken = "A tenant with this name already exists. Choose another name.\n"
@@ -84,29 +84,29 @@ def test_a_tenant_that_exists_is_not_made_again(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["   ", "a" * 256, "two\nlines"])
-def test_a_tenant_needs_a_name_of_one_line_and_sensible_length(name: str, place: Place) -> None:
+def test_invalid_tenant_name_is_rejected(name: str, place: Place) -> None:
     (line,) = place.fail("tenant", "create", name).splitlines()
     assert line.startswith("name: ")
     assert not place.load("tenant", "list")
 
 
-def test_a_table_is_not_broken_by_what_is_in_it(place: Place) -> None:
+def test_table_prints_markup_in_names_literally(place: Place) -> None:
     name = f"[bold]red[/bold] [/] {'x' * 200}"
     place.succeed("tenant", "create", name)
     assert name in place.succeed("tenant", "list")
 
 
-def test_a_tenant_is_deleted_by_name_once_that_is_confirmed(place: Place) -> None:
+def test_tenant_is_deleted_after_confirmation(place: Place) -> None:
     for name in ("acme", "second", "third"):
         place.succeed("tenant", "create", name)
     refused = place.run("tenant", "delete", "acme", typed="n\n")
     assert (refused.returncode, "acme" in refused.stdout) == (1, True)
     assert place.run("tenant", "delete", "acme").returncode == 1
     assert len(place.load("tenant", "list")) == 3
-    assert place.succeed("tenant", "delete", "acme", typed="y\n").endswith("The tenant is deleted.\n")
-    assert place.succeed("tenant", "delete", "second", "--yes") == "The tenant is deleted.\n"
+    assert place.succeed("tenant", "delete", "acme", typed="y\n").endswith("Tenant deleted.\n")
+    assert place.succeed("tenant", "delete", "second", "--yes") == "Tenant deleted.\n"
     assert [tenant["name"] for tenant in place.load("tenant", "list")] == ["third"]
-    # Its name is free again.
+    # The name is free again.
     place.succeed("tenant", "create", "acme")
 
 
@@ -114,23 +114,23 @@ def test_a_tenant_is_deleted_by_name_once_that_is_confirmed(place: Place) -> Non
     "command",
     ["tenant update", "tenant delete --yes", "key list --tenant", "user list --tenant", "token issue --tenant"],
 )
-def test_a_tenant_that_does_not_exist(command: str, place: Place) -> None:
+def test_unknown_tenant_is_rejected(command: str, place: Place) -> None:
     assert place.fail(*command.split(), "nobody") == "There is no such tenant.\n"
 
 
-def test_migrate_may_be_run_again(place: Place) -> None:
+def test_migrate_is_idempotent(place: Place) -> None:
     for _ in range(2):
         assert place.succeed("migrate").endswith("The database schema is up to date.\n")
 
 
 @pytest.mark.parametrize("dialect", ["mysql", "sqlite"])
-def test_migrate_prints_the_schema_that_is_checked_in(dialect: str, place: Place) -> None:
+def test_migrate_prints_the_checked_in_schema(dialect: str, place: Place) -> None:
     assert place.succeed("migrate", "--sql", dialect) == (ROOT / "sql" / f"schema.{dialect}.sql").read_text()
     assert not place.settings.data_dir.exists()
 
 
-def test_migrate_knows_no_other_dialect(place: Place) -> None:
-    assert place.fail("migrate", "--sql", "oracle") == "--sql takes `mysql` or `sqlite`.\n"
+def test_migrate_rejects_an_unknown_dialect(place: Place) -> None:
+    assert place.fail("migrate", "--sql", "oracle") == "Invalid value for --sql. Use `mysql` or `sqlite`.\n"
 
 
 COMMANDS = {
@@ -152,12 +152,12 @@ def test_help_lists_every_command(group: str, place: Place) -> None:
     assert not place.settings.data_dir.exists()
 
 
-def test_the_version_is_that_of_the_package(place: Place) -> None:
+def test_version_is_the_package_version(place: Place) -> None:
     assert place.succeed("--version") == f"{version('pixyproxy')}\n"
 
 
 def modules_of(place: Place, *arguments: str) -> set[str]:
-    """What the installed program loads for a command."""
+    """Return the modules that the installed program loads for a command."""
     environment = environment_of(place.settings) | {"PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(
         [PROGRAM, *arguments], cwd=place.folder, env=environment, capture_output=True, text=True, check=True, timeout=60
@@ -166,14 +166,14 @@ def modules_of(place: Place, *arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", ["--version", "tenant list", "audit verify"])
-def test_a_command_does_not_load_the_web(arguments: str, place: Place) -> None:
-    """FastAPI takes longer to load than a command to run."""
+def test_commands_do_not_load_the_web_framework(arguments: str, place: Place) -> None:
+    """FastAPI takes longer to load than a command takes to run."""
     loaded = modules_of(place, *arguments.split())
     assert "typer" in loaded
     assert not loaded & {"fastapi", "starlette", "slowapi", "uvicorn", "openai"}
 
 
-def test_what_a_client_needs_loads_no_database(place: Place) -> None:
+def test_generate_does_not_load_the_database(place: Place) -> None:
     loaded = modules_of(place, "generate", "--help")
     assert "pixyproxy.cli.program" in loaded
     assert not loaded & {"sqlalchemy", "mysql.connector", "jose", "passlib", "fastapi"}
@@ -188,7 +188,7 @@ def test_what_a_client_needs_loads_no_database(place: Place) -> None:
         "tenant nonsense",
     ],
 )
-def test_an_argument_that_does_not_exist_is_told(command: str, place: Place) -> None:
+def test_invalid_argument_is_reported(command: str, place: Place) -> None:
     done = place.run(*command.split())
     assert done.returncode == 2
     assert done.stdout == ""
@@ -197,7 +197,7 @@ def test_an_argument_that_does_not_exist_is_told(command: str, place: Place) -> 
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "tenant list", "user list", "audit verify"])
-def test_what_is_wrong_with_the_place_is_told_in_a_sentence(command: str, place: Place) -> None:
+def test_unusable_database_or_folder_is_reported_in_one_sentence(command: str, place: Place) -> None:
     with refusing_base_url() as url:
         port = url.split(":")[2].removesuffix("/v1")
         database = f"mysql://user:hunter2@127.0.0.1:{port}/x"

@@ -1,4 +1,4 @@
-"""audit: what was done stands in the log, and what was done to the log is found."""
+"""``pixyproxy audit``: actions are listed, and alterations of the log are found."""
 
 import json
 
@@ -12,7 +12,7 @@ PASSWORD = "correct horse battery staple"
 
 
 def alter(place: Place, statement: str) -> None:
-    """What somebody does who can write to the database."""
+    """Alter the log as someone with write access to the database would."""
     with (
         opened_engine(place.settings.effective_database_url.get_secret_value()) as engine,
         engine.begin() as connection,
@@ -20,7 +20,7 @@ def alter(place: Place, statement: str) -> None:
         assert connection.execute(text(statement)).rowcount == 1
 
 
-def test_every_act_is_listed_newest_first_with_who_did_it(place: Place) -> None:
+def test_actions_are_listed_newest_first_with_their_actor(place: Place) -> None:
     tenant = place.load("tenant", "create", "acme")
     key = place.load("key", "create", "website", "--tenant", "acme")
     user = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
@@ -42,12 +42,12 @@ def test_every_act_is_listed_newest_first_with_who_did_it(place: Place) -> None:
     assert "key.revoked" in table[1]
 
 
-def test_a_log_as_it_was_written_is_proven(place: Place) -> None:
+def test_unaltered_log_is_verified(place: Place) -> None:
     place.succeed("bootstrap")
     proven = place.load("audit", "verify")
     assert proven == {"entries": 2, "head_sha256": proven["head_sha256"], "problem": None}
     told = place.succeed("audit", "verify")
-    assert told == f"All 2 entries are as they were written. Head: {proven['head_sha256']}\n"
+    assert told == f"All 2 entries are unaltered. Head: {proven['head_sha256']}\n"
     place.succeed("tenant", "create", "acme")
     assert place.load("audit", "verify")["head_sha256"] != proven["head_sha256"]
 
@@ -60,7 +60,7 @@ def test_a_log_as_it_was_written_is_proven(place: Place) -> None:
         ("DELETE FROM audit_log WHERE sequence = 2", "entry 2 is missing"),
     ],
 )
-def test_what_was_done_to_the_log_is_found(statement: str, problem: str, place: Place) -> None:
+def test_altered_log_is_reported(statement: str, problem: str, place: Place) -> None:
     place.succeed("bootstrap")
     alter(place, statement)
     assert place.fail("audit", "verify") == f"The audit log was altered: {problem}.\n"

@@ -1,4 +1,4 @@
-"""key and user: who may act for a tenant, made and taken away from a shell."""
+"""``pixyproxy key`` and ``pixyproxy user``."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ PASSWORD = "correct horse battery staple"
 
 
 def seconds_from_now(moment: str) -> float:
-    """How far ahead a time lies that a command printed."""
+    """Return how far in the future a printed time lies."""
     return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
@@ -38,24 +38,24 @@ def test_keys_are_created_listed_and_revoked(place: Place) -> None:
     (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed == {name: value for name, value in made.items() if name != "api_key"}
     assert made["api_key"].split("_")[2] not in place.succeed("key", "list", "--tenant", "acme")
-    assert place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "The key is revoked.\n"
+    assert place.succeed("key", "revoke", made["guid"].upper(), "--tenant", "acme") == "Key revoked.\n"
     (listed,) = place.load("key", "list", "--tenant", "acme")
     assert listed["revoked_at"] is not None
     refused = place.fail("key", "rotate", made["guid"], "--tenant", "acme")
     assert refused == "This API key is revoked or expired. Create a new one.\n"
 
 
-def test_a_key_without_scopes_named_is_for_images(place: Place) -> None:
+def test_key_without_scopes_gets_the_default_scopes(place: Place) -> None:
     place.succeed("bootstrap")
     shown = place.succeed("key", "create", "website")
-    assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nKeep the key now", shown)
+    assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nStore the key now", shown)
     administrator, made = place.load("key", "list")
     assert made["scopes"] == ["image:generate", "image:manage", "image:read"]
     assert (made["expires_at"], made["allowed_models"], made["images_per_minute"]) == (None, None, None)
     assert administrator["scopes"] == sorted(administrator["scopes"])
 
 
-def test_a_rotated_key_keeps_its_id_and_the_former_secret_for_a_while(place: Place) -> None:
+def test_rotated_key_keeps_its_id_and_its_former_secret_for_the_grace_period(place: Place) -> None:
     place.succeed("bootstrap")
     made = place.load("key", "create", "website")
     rotated = place.load("key", "rotate", made["guid"].upper())
@@ -71,7 +71,7 @@ def test_a_rotated_key_keeps_its_id_and_the_former_secret_for_a_while(place: Pla
     assert not [secret for secret in secrets if secret in told]
 
 
-def test_a_key_of_another_tenant_is_neither_rotated_nor_revoked(place: Place) -> None:
+def test_key_of_another_tenant_cannot_be_rotated_or_revoked(place: Place) -> None:
     place.succeed("bootstrap")
     place.succeed("tenant", "create", "other")
     (key,) = place.load("key", "list")
@@ -83,7 +83,7 @@ def test_a_key_of_another_tenant_is_neither_rotated_nor_revoked(place: Place) ->
 @pytest.mark.parametrize(
     ("options", "named"), [(("--model", "no such\nmodel"), "allowed_models"), (("--tenant", "nobody"), "tenant")]
 )
-def test_a_key_that_cannot_be(options: tuple[str, ...], named: str, place: Place) -> None:
+def test_invalid_key_options_are_rejected(options: tuple[str, ...], named: str, place: Place) -> None:
     place.succeed("bootstrap")
     (line,) = place.fail("key", "create", "x", *options).splitlines()
     assert named in line
@@ -110,11 +110,11 @@ def test_users_are_created_listed_changed_and_deleted(place: Place) -> None:
     table = place.succeed("user", "list", "--tenant", "acme")
     assert "ann@example.org" in table
     assert "argon2" not in table
-    assert place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "The user is deleted.\n"
+    assert place.succeed("user", "delete", made["guid"], "--tenant", "acme") == "User deleted.\n"
     assert place.load("user", "list", "--tenant", "acme") == []
 
 
-def test_a_password_is_neither_shown_nor_written_down(place: Place) -> None:
+def test_password_is_neither_printed_nor_stored_in_plain_text(place: Place) -> None:
     place.succeed("bootstrap")
     done = place.run("user", "create", "ann", typed=f"{PASSWORD}\r\n")
     assert done.returncode == 0
@@ -126,7 +126,7 @@ def test_a_password_is_neither_shown_nor_written_down(place: Place) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "eleven char\n", f"{'x' * 257}\n"])
-def test_a_password_needs_a_sensible_length(typed: str, place: Place) -> None:
+def test_password_of_invalid_length_is_rejected(typed: str, place: Place) -> None:
     place.succeed("bootstrap")
     (line,) = place.fail("user", "create", "ann", typed=typed).splitlines()
     assert line.startswith("password: ")
@@ -134,7 +134,7 @@ def test_a_password_needs_a_sensible_length(typed: str, place: Place) -> None:
     assert place.load("user", "list") == []
 
 
-def test_a_name_is_a_users_alone_on_the_whole_server(place: Place) -> None:
+def test_user_name_is_unique_across_tenants(place: Place) -> None:
     for tenant in ("acme", "other"):
         place.succeed("tenant", "create", tenant)
     made = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
@@ -144,7 +144,7 @@ def test_a_name_is_a_users_alone_on_the_whole_server(place: Place) -> None:
     assert place.load("user", "list", "--tenant", "acme") == [made]
 
 
-def test_a_user_of_another_tenant_is_neither_changed_nor_deleted(place: Place) -> None:
+def test_user_of_another_tenant_cannot_be_changed_or_deleted(place: Place) -> None:
     place.succeed("bootstrap")
     place.succeed("tenant", "create", "other")
     made = place.load("user", "create", "ann", typed=PASSWORD)
@@ -153,7 +153,7 @@ def test_a_user_of_another_tenant_is_neither_changed_nor_deleted(place: Place) -
     assert place.load("user", "list") == [made]
 
 
-def test_a_password_that_is_typed_is_asked_for_twice_and_not_shown(place: Place) -> None:
+def test_typed_password_is_confirmed_and_not_echoed(place: Place) -> None:
     place.succeed("bootstrap")
     ours, theirs = os.openpty()
     with subprocess.Popen(
@@ -163,7 +163,7 @@ def test_a_password_that_is_typed_is_asked_for_twice_and_not_shown(place: Place)
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        # Without a terminal of its own to open, the program talks to the one that it was given.
+        # Without a controlling terminal, the program uses the standard streams it was given.
         start_new_session=True,
     ) as process:
         os.close(theirs)
@@ -180,17 +180,17 @@ def test_a_password_that_is_typed_is_asked_for_twice_and_not_shown(place: Place)
 
 
 def _read_until(terminal: int, text: bytes | None) -> bytes:
-    """What a program writes to its terminal, up to this text or to the end."""
+    """Return what a program writes to its terminal, up to this text or to the end."""
     shown = b""
     while text is None or text not in shown:
         try:
             shown += os.read(terminal, 1024)
-        except OSError:  # so Linux says that nobody holds the other end any more
+        except OSError:  # Linux's error when the other end is closed
             break
     return shown
 
 
-def test_a_list_shows_more_than_one_page(place: Place) -> None:
+def test_list_shows_all_pages(place: Place) -> None:
     place.succeed("bootstrap")
 
     async def issue(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""``pixyproxy generate``: a picture from a running server, or one sentence about why not."""
+"""``pixyproxy generate``: a picture from a running server, or one sentence about the problem."""
 
 import http.server
 import json
@@ -18,7 +18,7 @@ from tests.support.upstream import MODERATED, FakeUpstream, refusing_base_url
 
 
 class _Stranger(http.server.BaseHTTPRequestHandler):
-    """A server that is no PixyProxy."""
+    """An HTTP server that is not PixyProxy."""
 
     def do_POST(self) -> None:
         """Answer with a page."""
@@ -29,12 +29,12 @@ class _Stranger(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """One server will do: the client does not see which database is behind it."""
+    """One server is enough: the client cannot see which database is behind it."""
     settings = make_settings(tmp_path_factory.mktemp("generate"), **upstream_settings(session_upstream))
     with serving(settings) as server:
         yield server
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstr
 
 @pytest.fixture
 def stranger() -> Iterator[str]:
-    """The URL of a server that is no PixyProxy."""
+    """Provide the URL of a server that is not PixyProxy."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stranger) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -52,12 +52,12 @@ def stranger() -> Iterator[str]:
 
 
 def generate(place: Place, server: RunningServer, api_key: str, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors."""
+    """Run the command and return exit code, output and errors."""
     done = place.run("generate", *arguments, "--url", server.url, PIXYPROXY_API_KEY=api_key)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_picture_is_written_to_a_file(
+def test_picture_is_written_to_a_file(
     place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(300_000)
@@ -71,21 +71,21 @@ def test_the_picture_is_written_to_a_file(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_json_is_the_details(place: Place, server: RunningServer, tenant: TenantClient) -> None:
+def test_json_output_is_the_image_details(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     code, output, errors = generate(place, server, tenant.api_key, "ein Füchslein", "--json")
     assert code == 0, errors
     assert [json.loads(output)] == tenant.http.get("/image", params={"mine": "true"}).json()
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_bad_prompt_is_told_by_field(place: Place, server: RunningServer, tenant: TenantClient) -> None:
+def test_invalid_prompt_is_reported_by_field(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     code, output, errors = generate(place, server, tenant.api_key, " ")
     assert (code, output) == (1, "")
     assert "(invalid_request, request " in errors
     assert "body.prompt" in errors
 
 
-def test_a_refusal_is_told_in_the_servers_words(
+def test_refusal_is_reported_with_the_servers_message(
     place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(MODERATED)
@@ -96,26 +96,26 @@ def test_a_refusal_is_told_in_the_servers_words(
 
 
 @pytest.mark.parametrize("api_key", ["pxy_wrong", "schlüssel", "line\nend"])
-def test_a_wrong_key_is_told(api_key: str, place: Place, server: RunningServer) -> None:
+def test_invalid_api_key_is_reported(api_key: str, place: Place, server: RunningServer) -> None:
     code, output, errors = generate(place, server, api_key, "a fox")
     assert (code, output) == (1, "")
     assert errors.strip()
     assert len(errors.splitlines()) <= 2
 
 
-def test_no_key_is_told(place: Place) -> None:
+def test_missing_api_key_is_reported(place: Place) -> None:
     done = place.run("generate", "a fox")
     assert done.returncode == 2
     assert "--api-key" in done.stderr
 
 
-def test_a_server_that_is_down_is_told(place: Place) -> None:
+def test_unreachable_server_is_reported(place: Place) -> None:
     with refusing_base_url() as url:
         errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
-    assert errors == f"{url} cannot be reached (ConnectError). Is the server running?\n"
+    assert errors == f"Cannot connect to {url} (ConnectError). Is the server running?\n"
 
 
-def test_an_order_that_breaks_off_names_the_key_that_repeats_it(place: Place) -> None:
+def test_lost_connection_reports_the_idempotency_key(place: Place) -> None:
     def hang_up() -> None:
         listening.accept()[0].close()
 
@@ -123,10 +123,10 @@ def test_an_order_that_breaks_off_names_the_key_that_repeats_it(place: Place) ->
         pool.submit(hang_up)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
-        assert re.search(r"may have been made: .* --idempotency-key [0-9a-f-]{36} ", errors)
+        assert re.search(r"may have been generated: .* --idempotency-key [0-9a-f-]{36} ", errors)
 
 
-def test_an_order_that_is_repeated_with_its_key_buys_once(
+def test_repeated_order_with_its_key_buys_once(
     place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     first, second = (generate(place, server, tenant.api_key, "a fox", "--idempotency-key", "k") for _ in range(2))
@@ -135,30 +135,28 @@ def test_an_order_that_is_repeated_with_its_key_buys_once(
     assert len(upstream.requests) == 1
 
 
-def test_a_server_that_is_no_pixyproxy_is_told(stranger: str, place: Place) -> None:
+def test_server_other_than_pixyproxy_is_reported(stranger: str, place: Place) -> None:
     errors = place.fail("generate", "a fox", "--url", stranger, PIXYPROXY_API_KEY="pxy_x")
-    assert errors == "The server answered 404, but not as PixyProxy does. Is the URL right?\n"
+    assert errors == "Unexpected response from the server: status 404. Check the URL.\n"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://127.0.0.1/", "http://", "http://a:b"])
-def test_a_url_that_is_none_is_told(url: str, place: Place) -> None:
+def test_invalid_url_is_reported(url: str, place: Place) -> None:
     errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
     assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_file_that_cannot_be_written_does_not_lose_the_picture(
-    place: Place, server: RunningServer, tenant: TenantClient
-) -> None:
+def test_unwritable_file_does_not_lose_the_picture(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     file = place.folder / "no-such-folder" / "fox.png"
     code, _, errors = generate(place, server, tenant.api_key, "a fox", "-o", str(file))
     (image,) = tenant.http.get("/image", params={"mine": "true"}).json()
     assert code == 1
-    assert errors.startswith(f"The picture is at {image['content_url']}, but {file} cannot be written")
+    assert errors.startswith(f"The picture is at {image['content_url']}, but {file} could not be written")
 
 
 @pytest.mark.usefixtures("upstream")
-def test_nothing_is_left_of_what_was_not_made(place: Place, server: RunningServer, tenant: TenantClient) -> None:
+def test_failed_order_leaves_no_file(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     file = Path(place.folder / "fox.png")
     code, _, _ = generate(place, server, tenant.api_key, "a fox", "--quality", "NO SUCH", "-o", str(file))
     assert code == 1

@@ -1,4 +1,4 @@
-"""``pixyproxy generation``: what is unknown is listed, and resolved one by one or all together."""
+"""``pixyproxy generation``: list unknown generations, and resolve one or several."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -17,12 +17,12 @@ from tests.support.server import ACTOR
 from tests.web.builders import ABSENT_GUID
 
 MADE = {"first": ("a", 1), "second": ("a", 2), "third": ("b", 3)}
-"""Unknown generations: the upstream that was asked, and the day in October."""
+"""Unknown generations: their upstream, and their day in October."""
 
 
 @pytest.fixture
 def guids(place: Place) -> dict[str, str]:
-    """Unknown generations, by name."""
+    """Provide the GUIDs of unknown generations by name."""
 
     async def make() -> dict[str, str]:
         async with open_services(place.settings) as services:
@@ -46,7 +46,7 @@ def _listed(place: Place) -> set[str]:
     return {each["guid"] for each in place.load("generation", "list")}
 
 
-def test_what_is_unknown_is_listed_newest_first(place: Place, guids: dict[str, str]) -> None:
+def test_unknown_generations_are_listed_newest_first(place: Place, guids: dict[str, str]) -> None:
     listed = place.load("generation", "list")
     assert [(each["guid"], each["upstream"]) for each in listed] == [
         (guids["third"], "b"),
@@ -57,7 +57,7 @@ def test_what_is_unknown_is_listed_newest_first(place: Place, guids: dict[str, s
     assert place.load("generation", "list", "--status", "failed") == []
 
 
-def test_many_are_resolved_together(place: Place, guids: dict[str, str]) -> None:
+def test_several_generations_are_resolved_together(place: Place, guids: dict[str, str]) -> None:
     chosen = ("--upstream", "a", "--since", "2026-10-01T12:00:01")
     assert place.succeed("generation", "resolve", "--not-bought", *chosen) == "Resolved 1 generation as not bought.\n"
     assert _listed(place) == {guids["first"], guids["third"]}
@@ -66,14 +66,14 @@ def test_many_are_resolved_together(place: Place, guids: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("chosen", [["--bought"], [ABSENT_GUID, "--bought", "--upstream", "a"]], ids=["none", "both"])
-def test_which_ones_has_to_be_said_in_one_way(place: Place, chosen: list[str]) -> None:
-    assert "Name either one generation" in place.fail("generation", "resolve", *chosen)
+def test_exactly_one_selection_is_required(place: Place, chosen: list[str]) -> None:
+    assert "Pass either the GUID of one generation" in place.fail("generation", "resolve", *chosen)
 
 
-def test_whether_they_were_bought_has_to_be_said(place: Place) -> None:
+def test_bought_or_not_bought_is_required(place: Place) -> None:
     assert "--bought" in place.run("generation", "resolve", ABSENT_GUID).stderr
 
 
-def test_what_is_known_is_not_resolved(place: Place, guids: dict[str, str]) -> None:
+def test_generation_with_a_known_outcome_is_not_resolved(place: Place, guids: dict[str, str]) -> None:
     place.succeed("generation", "resolve", guids["first"], "--bought")
     assert "there is nothing to resolve" in place.fail("generation", "resolve", guids["first"], "--bought")

@@ -1,4 +1,4 @@
-"""The secret of an installation: a process with another one does not start, and `keys reseal` changes it."""
+"""The installation's secret: a process with another one does not start, and `keys reseal` changes it."""
 
 import json
 
@@ -11,25 +11,23 @@ from tests.support.tokens import KEY
 
 FIRST = "the secret that the installation began with"
 SECOND = "the secret that comes after the first one"
-REFUSED = (
-    "The secret of this process is not the one of this installation: set PIXYPROXY_SECRET_KEY to that of the other"
-)
+REFUSED = "This process has another secret than this installation. Set PIXYPROXY_SECRET_KEY to the secret of the other"
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("tenant", "list")])
-def test_a_process_with_another_secret_does_not_start(command: tuple[str, ...], place: Place) -> None:
+def test_process_with_another_secret_does_not_start(command: tuple[str, ...], place: Place) -> None:
     place.succeed("keys", "list")
     (line,) = place.fail(*command, PIXYPROXY_SECRET_KEY=SECOND).splitlines()
     assert line.startswith(REFUSED)
 
 
-def test_keys_of_the_setting_do_not_help_a_process_with_another_secret(place: Place) -> None:
+def test_process_with_another_secret_does_not_start_with_keys_of_the_setting(place: Place) -> None:
     place.succeed("keys", "list")
     pem = KEY.private_pem.get_secret_value()
     assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_SIGNING_KEYS=pem).startswith(REFUSED)
 
 
-def test_doctor_says_it_too(place: Place) -> None:
+def test_doctor_reports_another_secret(place: Place) -> None:
     place.succeed("keys", "list")
     findings = json.loads(place.run("doctor", "--json", PIXYPROXY_SECRET_KEY=SECOND).stdout)
     assert [finding["subject"] for finding in findings if not finding["ok"]] == ["signing keys"]
@@ -37,13 +35,13 @@ def test_doctor_says_it_too(place: Place) -> None:
     assert message.startswith(REFUSED)
 
 
-def test_a_secret_is_changed_and_the_keys_stay(any_place: Place) -> None:
+def test_reseal_changes_the_secret_and_keeps_the_keys(any_place: Place) -> None:
     place = any_place
     place.succeed("tenant", "create", "acme", PIXYPROXY_SECRET_KEY=FIRST)
     token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_SECRET_KEY=FIRST).strip()
     keys = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=FIRST)
     told = place.succeed("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_FORMER_SECRET_KEY=FIRST)
-    assert told == "The secret is changed. Restart every process with the new one.\n"
+    assert told == "Secret changed. Restart every process with the new one.\n"
     assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=FIRST).startswith(REFUSED)
     assert place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND) == keys
     settings = place.settings.model_copy(
@@ -55,7 +53,7 @@ def test_a_secret_is_changed_and_the_keys_stay(any_place: Place) -> None:
     assert entry["details"] == {"keys": "kept"}
 
 
-def test_the_secret_of_the_data_folder_may_take_the_place_of_a_file_that_is_put_aside(place: Place) -> None:
+def test_reseal_replaces_a_moved_secret_file_with_a_new_secret(place: Place) -> None:
     keys = place.succeed("keys", "list")
     secret = place.settings.data_dir / "secret_key"
     former = secret.rename(place.folder / "former")
@@ -64,7 +62,7 @@ def test_the_secret_of_the_data_folder_may_take_the_place_of_a_file_that_is_put_
     assert secret.read_text() != former.read_text()
 
 
-def test_without_the_former_secret_nothing_is_changed(place: Place) -> None:
+def test_reseal_without_the_former_secret_changes_nothing(place: Place) -> None:
     keys = place.succeed("keys", "list")
     refusals = [
         place.fail("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND),
@@ -72,21 +70,21 @@ def test_without_the_former_secret_nothing_is_changed(place: Place) -> None:
         place.fail("keys", "reseal", "--former-file", "nowhere", PIXYPROXY_SECRET_KEY=SECOND),
     ]
     assert [refusal.splitlines() for refusal in refusals] == [
-        ["Give the former secret in PIXYPROXY_FORMER_SECRET_KEY or --former-file, or say --lost."],
-        ["The former secret is not that of this installation. If it is lost, --lost replaces all keys."],
+        ["Set PIXYPROXY_FORMER_SECRET_KEY, or pass --former-file. If the former secret is lost, pass --lost."],
+        ["The former secret is not the secret of this installation. If it is lost, pass --lost."],
         ["No such file or directory: nowhere"],
     ]
     assert place.succeed("keys", "list") == keys
 
 
-def test_a_lost_secret_costs_the_keys(place: Place) -> None:
+def test_reseal_with_a_lost_secret_replaces_the_keys(place: Place) -> None:
     keys = place.succeed("keys", "list")
     place.succeed("keys", "reseal", "--lost", PIXYPROXY_SECRET_KEY=SECOND)
     (key,) = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND).splitlines()
     assert key not in keys
 
 
-def test_a_file_of_keys_that_others_may_read_is_refused(place: Place) -> None:
+def test_key_file_readable_by_others_is_refused(place: Place) -> None:
     file = write_former_file(place.settings.data_dir, [KEY])
     file.chmod(0o640)
     line = place.fail("serve", "--port", "0").splitlines()[-1]

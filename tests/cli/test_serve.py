@@ -1,4 +1,4 @@
-"""``pixyproxy serve``: it serves, stops when it is told to, and says in a sentence why it cannot start."""
+"""``pixyproxy serve``: it serves, stops on a signal, and reports in one sentence why it cannot start."""
 
 import os
 import signal
@@ -44,11 +44,11 @@ def test_two_workers_serve_and_stop(place: Place) -> None:
         ("pictures.internal", "http://pictures.internal:8123"),
     ],
 )
-def test_a_server_without_a_public_url_is_named_after_its_address(host: str, url: str) -> None:
+def test_local_url_is_the_listening_address(host: str, url: str) -> None:
     assert local_url(host, 8123) == url
 
 
-def test_a_token_outlives_a_change_of_the_port(place: Place) -> None:
+def test_token_stays_valid_when_the_port_changes(place: Place) -> None:
     with serving(place.settings) as former, serving(place.settings) as server:
         assert former.url != server.url
         tenant = former.new_tenant("acme")
@@ -61,7 +61,7 @@ def test_a_token_outlives_a_change_of_the_port(place: Place) -> None:
             assert (told["active"], told["iss"]) == (True, former.url)
 
 
-def test_a_worker_that_dies_is_replaced(place: Place) -> None:
+def test_dead_worker_is_replaced(place: Place) -> None:
     with running_server(place.settings, place.folder, workers=2) as server:
 
         def workers() -> list[int]:
@@ -78,7 +78,7 @@ def test_a_worker_that_dies_is_replaced(place: Place) -> None:
             assert client.get("/readyz").status_code == 200
 
 
-def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -> None:
+def test_unreachable_database_is_reported_in_one_sentence(place: Place) -> None:
     with refusing_base_url() as url:
         port = url.split(":")[2].removesuffix("/v1")
         for workers in ("1", "2"):
@@ -102,15 +102,15 @@ def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -
         ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/upstreams.md"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str, document: str, place: Place) -> None:
+def test_invalid_setting_is_named(name: str, value: str, document: str, place: Place) -> None:
     errors = place.fail("serve", "--port", "0", **{name: value})
-    assert errors.startswith("These settings are wrong")
+    assert errors.startswith("Invalid settings")
     assert name in errors
     assert f"see {document}" in errors
     assert "hunter2" not in errors
 
 
-def test_a_port_that_is_taken_is_told(place: Place) -> None:
+def test_port_in_use_is_reported(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for workers in ("1", "2"):
@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_is_told(place: Place) -> None:
             assert "address already in use" in done.stderr.lower()
 
 
-def test_a_data_folder_that_cannot_be_used_is_told(place: Place) -> None:
+def test_unusable_data_folder_is_reported(place: Place) -> None:
     (place.folder / "file").write_text("no folder")
     done = place.run("serve", "--port", "0", PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
     assert done.returncode == 1
@@ -128,14 +128,14 @@ def test_a_data_folder_that_cannot_be_used_is_told(place: Place) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("name", ["SIGNING_KEYS", "TRUSTED_ISSUERS"])
-def test_a_setting_that_cannot_work_is_told_in_a_sentence(place: Place, name: str, workers: str) -> None:
+def test_unusable_setting_is_reported_in_one_sentence(place: Place, name: str, workers: str) -> None:
     done = place.run("serve", "--port", "0", "--workers", workers, **{f"PIXYPROXY_{name}": "nonsense"})
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
 
 
-def test_a_redis_that_is_away_is_told_at_the_start(place: Place) -> None:
+def test_unreachable_redis_is_reported_at_start(place: Place) -> None:
     environment = {"PIXYPROXY_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
     with running_server(place.settings, place.folder, environment=environment) as server:
         log = server.log.read_text()

@@ -1,4 +1,4 @@
-"""token and keys: access tokens that operators issue, and the keys that sign them."""
+"""``pixyproxy token`` and ``keys``: tokens issued by operators, and the keys that sign them."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PUBLIC_URL = "https://pictures.example.com"
 
 @pytest.fixture(params=[None, PUBLIC_URL], ids=["at its own address", "at a public one"])
 def serving_place(request: pytest.FixtureRequest, place: Place) -> Iterator[tuple[Place, RunningServer]]:
-    """A place with a tenant where a server runs; commands share its settings, and nothing else."""
+    """Provide a place with a tenant and a running server; commands share only its settings."""
     settings = make_settings(place.folder, public_url=request.param)
     with serving(settings) as server:
         where = Place(place.folder, settings)
@@ -26,7 +26,7 @@ def serving_place(request: pytest.FixtureRequest, place: Place) -> Iterator[tupl
         yield where, server
 
 
-def test_a_token_is_good_at_the_server_that_runs(serving_place: tuple[Place, RunningServer]) -> None:
+def test_issued_token_is_valid_at_the_running_server(serving_place: tuple[Place, RunningServer]) -> None:
     place, server = serving_place
     issued = place.load("token", "issue", "--tenant", "acme")
     assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
@@ -44,14 +44,14 @@ def test_a_token_is_good_at_the_server_that_runs(serving_place: tuple[Place, Run
 
 
 @pytest.mark.parametrize("other", ["", "https://other.example.com"])
-def test_a_server_with_a_public_url_refuses_tokens_of_any_other(other: str, place: Place) -> None:
+def test_server_with_a_public_url_rejects_tokens_for_another(other: str, place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_PUBLIC_URL=other).strip()
     with serving(make_settings(place.folder, public_url=PUBLIC_URL)) as server, server.client(token) as client:
         assert_problem(client.get("/me"), 401, "credential_invalid")
 
 
-def test_tokens_have_the_scopes_and_the_lifetime_that_were_asked_for(place: Place) -> None:
+def test_token_has_the_requested_scopes_and_lifetime(place: Place) -> None:
     place.succeed("bootstrap")
     issued = place.load("token", "issue", "--scope", "admin", "--scope", "usage:read", "--expires-in", "60")
     assert (issued["scope"], issued["expires_in"]) == ("admin usage:read", 60)
@@ -63,11 +63,11 @@ def test_tokens_have_the_scopes_and_the_lifetime_that_were_asked_for(place: Plac
     assert issued["access_token"] not in told
 
 
-def test_a_new_signing_key_is_published_before_it_signs(place: Place) -> None:
+def test_new_signing_key_is_published_before_it_signs(place: Place) -> None:
     (first,) = place.succeed("keys", "list").splitlines()
     assert re.fullmatch(KEY_ID, first)
     rotated = re.fullmatch(
-        rf"Key ({KEY_ID}) signs from (\d+-\d+-\d+ \d+:\d+:\d+) UTC on.\n", place.succeed("keys", "rotate")
+        rf"Key ({KEY_ID}) signs from (\d+-\d+-\d+ \d+:\d+:\d+) UTC.\n", place.succeed("keys", "rotate")
     )
     assert rotated is not None
     ahead = datetime.fromisoformat(f"{rotated[2]}+00:00") - datetime.now(UTC)
@@ -82,16 +82,16 @@ def test_a_new_signing_key_is_published_before_it_signs(place: Place) -> None:
     assert [entry["details"] for entry in entries] == [{"at_once": "true"}, {"at_once": "false"}]
 
 
-def test_keys_that_are_set_are_rotated_where_they_are_set(place: Place) -> None:
+def test_keys_of_the_setting_cannot_be_rotated(place: Place) -> None:
     told = place.fail("keys", "rotate", PIXYPROXY_SIGNING_KEYS=PEM)
-    assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate where it is set")
+    assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate them there")
     assert "PRIVATE KEY" not in told
     (line,) = place.fail("keys", "list", PIXYPROXY_SIGNING_KEYS="hunter2").splitlines()
-    assert line.startswith("PIXYPROXY_SIGNING_KEYS must hold EC P-256 private keys in PEM")
+    assert line.startswith("PIXYPROXY_SIGNING_KEYS must contain only EC P-256 private keys in PEM")
     assert "hunter2" not in line
 
 
-def test_a_damaged_file_of_keys_is_told_in_a_sentence(place: Place) -> None:
+def test_damaged_key_file_is_reported_in_one_sentence(place: Place) -> None:
     file = write_former_file(place.settings.data_dir, [KEY])
     file.write_text(file.read_text()[:100])
     for command in (("keys", "list"), ("token", "issue")):
@@ -101,6 +101,6 @@ def test_a_damaged_file_of_keys_is_told_in_a_sentence(place: Place) -> None:
 
 
 def _only_line(place: Place, *options: str) -> str:
-    """The token that a command prints, alone on a line so that a shell can take it."""
+    """Return the token that a command prints alone on a line, as shell scripts need it."""
     (line,) = place.succeed("token", "issue", *options).splitlines()
     return line

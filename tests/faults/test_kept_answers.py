@@ -35,9 +35,9 @@ def test_a_retained_answer_survives_a_kill_and_is_removed_when_resolved(tmp_path
         wait_until(lambda: spooled(settings) == [kept], what="the cleaning")
     assert before == kept.read_bytes()
     told = place.run("doctor").stdout
-    assert f"1 were paid for and hold no picture that can be stored: {kept.stem} ({len(before)} bytes)" in told
+    assert f"1 paid for without a picture that can be stored: {kept.stem} ({len(before)} bytes)" in told
     resolved = place.succeed("generation", "resolve", kept.stem, "--not-bought")
     assert resolved == "Resolved 1 generation as not bought.\n"
     assert spooled(settings) == []
-    assert "ok    kept answers" in place.run("doctor").stdout
+    assert "ok    retained answers" in place.run("doctor").stdout
     assert upstream.posts_by_prompt["a fox"] == 1

@@ -1,4 +1,4 @@
-"""What the tests of services share: a database of either kind, a store, and a tenant."""
+"""Fixtures of the service tests: databases, a store and tenants."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from tests.support.builders import add_tenant
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    """An empty picture store."""
+    """Provide an empty picture store."""
     return LocalStore(tmp_path / "images", room_bytes=1)
 
 
 @pytest.fixture
 async def tenant(database: Database) -> Tenant:
-    """A tenant of `database`."""
+    """Provide a tenant of `database`."""
     return await database.write(add_tenant)
 
 
 @pytest.fixture
 async def stranger(database: Database) -> Tenant:
-    """Another tenant of `database`."""
+    """Provide another tenant of `database`."""
     return await database.write(add_tenant)

@@ -1,4 +1,4 @@
-"""Cursors: opaque, unforgeable, and good for the list that they came from alone."""
+"""Cursors are opaque, unforgeable and valid only for their list."""
 
 import base64
 
@@ -18,19 +18,19 @@ UNUSED_BITS = 3
 
 @pytest.mark.parametrize("last", [1, 1234567890, 2**63])
 @pytest.mark.parametrize("wanted", [ImageFilter(), WANTED])
-def test_a_cursor_stands_for_the_id_that_it_was_made_of(last: int, wanted: ImageFilter) -> None:
+def test_cursor_decodes_to_its_id(last: int, wanted: ImageFilter) -> None:
     assert CODEC.decode(CODEC.encode(ImageId(last), wanted), wanted) == last
 
 
-def test_another_process_with_the_secret_reads_it() -> None:
+def test_another_process_with_the_secret_decodes_it() -> None:
     assert CursorCodec(SecretStr("a secret")).decode(CODEC.encode(LAST, WANTED), WANTED) == LAST
 
 
-def test_a_cursor_fits_a_url_as_it_is() -> None:
+def test_cursor_needs_no_url_encoding() -> None:
     assert CODEC.encode(LAST, WANTED).rstrip("=").replace("-", "").replace("_", "").isalnum()
 
 
-def test_the_id_cannot_be_read_from_it() -> None:
+def test_cursor_does_not_reveal_the_id() -> None:
     cursor = CODEC.encode(LAST, WANTED)
     assert str(LAST) not in cursor
     decoded = base64.urlsafe_b64decode(cursor)
@@ -39,7 +39,7 @@ def test_the_id_cannot_be_read_from_it() -> None:
     assert LAST.to_bytes(4, "little") not in decoded
 
 
-def test_a_cursor_with_any_character_changed_is_refused() -> None:
+def test_cursor_with_any_changed_character_is_rejected() -> None:
     cursor = CODEC.encode(LAST, WANTED)
     signed = cursor.rstrip("=")[:-UNUSED_BITS]
     assert len(signed) > 20
@@ -49,7 +49,7 @@ def test_a_cursor_with_any_character_changed_is_refused() -> None:
             CODEC.decode(altered, WANTED)
 
 
-def test_a_cursor_of_another_secret_is_refused() -> None:
+def test_cursor_of_another_secret_is_rejected() -> None:
     with pytest.raises(InvalidCursorException):
         CODEC.decode(CursorCodec(SecretStr("other")).encode(LAST, WANTED), WANTED)
 
@@ -57,7 +57,7 @@ def test_a_cursor_of_another_secret_is_refused() -> None:
 @pytest.mark.parametrize(
     "other", [ImageFilter(), ImageFilter(prompt="fox 🦊"), ImageFilter(prompt="fox", mine=True), ImageFilter(mine=True)]
 )
-def test_a_cursor_of_another_filter_is_refused(other: ImageFilter) -> None:
+def test_cursor_of_another_filter_is_rejected(other: ImageFilter) -> None:
     with pytest.raises(InvalidCursorException):
         CODEC.decode(CODEC.encode(LAST, other), WANTED)
 
@@ -65,6 +65,6 @@ def test_a_cursor_of_another_filter_is_refused(other: ImageFilter) -> None:
 @pytest.mark.parametrize(
     "garbage", ["", "1", "x" * 100_000, "é🦊", "\0", "gAAAAA==", "../../etc/passwd", "\ud800", "%"]
 )
-def test_garbage_is_refused(garbage: str) -> None:
+def test_garbage_is_rejected(garbage: str) -> None:
     with pytest.raises(InvalidCursorException):
         CODEC.decode(garbage, WANTED)

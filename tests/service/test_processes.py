@@ -1,4 +1,4 @@
-"""Heartbeats: who serves, and a warning where request limits are counted apart."""
+"""Heartbeats: the serving processes, and a warning if they count requests separately."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ LOGGER = "pixyproxy.service.processes"
 
 
 async def shift(database: Database, heartbeat: Heartbeat, **times: timedelta) -> None:
-    """Move times of a process into the past."""
+    """Move the times of a process into the past."""
 
     def work(data: Repositories) -> None:
         known = {each.guid: each for each in data.processes.list_seen(since=data.processes.now() - KEPT)}
@@ -27,12 +27,12 @@ async def shift(database: Database, heartbeat: Heartbeat, **times: timedelta) ->
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the messages of warnings."""
+    """Return the messages of the warnings."""
     return [each.message for each in caplog.records if (each.name, each.levelno) == (LOGGER, logging.WARNING)]
 
 
 @pytest.mark.anyio
-async def test_a_process_is_there_until_it_stops(database: Database) -> None:
+async def test_process_is_listed_until_it_stops(database: Database) -> None:
     heartbeat = Heartbeat(database, redis=True)
     for _ in range(2):
         await heartbeat.beat()
@@ -43,7 +43,7 @@ async def test_a_process_is_there_until_it_stops(database: Database) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_second_one_that_serves_without_redis_is_warned_of_once(
+async def test_second_serving_process_without_redis_is_warned_about_once(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = Heartbeat(database, redis=False), Heartbeat(database, redis=False)
@@ -64,9 +64,7 @@ async def test_a_second_one_that_serves_without_redis_is_warned_of_once(
 
 
 @pytest.mark.anyio
-async def test_with_redis_or_without_serving_nothing_is_warned_of(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_warning_with_redis_or_without_serving(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     beats = [Heartbeat(database, redis=True), Heartbeat(database, redis=True)]
     beats += [Heartbeat(database, redis=False, serves=False)]
     for heartbeat in beats * 2:
@@ -77,7 +75,7 @@ async def test_with_redis_or_without_serving_nothing_is_warned_of(
 
 
 @pytest.mark.anyio
-async def test_a_process_that_crashed_is_no_cause_for_a_warning_and_is_forgotten(
+async def test_crashed_process_causes_no_warning_and_is_deleted(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     crashed, next_one = Heartbeat(database, redis=False), Heartbeat(database, redis=False)

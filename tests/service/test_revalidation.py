@@ -1,4 +1,4 @@
-"""Revalidation: a model that was built without validation does not pass, and says nothing of what it held."""
+"""Revalidation rejects a model built without validation, and does not reveal its values."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def _unchecked(kind: type[FrozenModel], **fields: Any) -> FrozenModel:  # noqa: 
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_a_valid_model_passes_as_it_is(model: FrozenModel) -> None:
+def test_valid_model_is_returned_unchanged(model: FrozenModel) -> None:
     assert revalidate(model) == model
 
 
@@ -48,7 +48,7 @@ def test_a_valid_model_passes_as_it_is(model: FrozenModel) -> None:
         (_unchecked(ImageChange, filename="a\r\nb"), "filename", InvalidRequestException),
     ],
 )
-def test_a_bad_model_is_refused_by_field_and_never_by_content(
+def test_invalid_model_is_rejected_with_its_fields_but_not_its_values(
     model: FrozenModel, field: str, kind: type[PixyProxyException]
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -58,7 +58,7 @@ def test_a_bad_model_is_refused_by_field_and_never_by_content(
     assert "hunter2" not in caught.value.message
 
 
-def test_every_bad_field_is_named() -> None:
+def test_every_invalid_field_is_named() -> None:
     with pytest.raises(ImagePromptException) as caught:
         revalidate(_unchecked(ImagePrompt, prompt="", size="big", quality="%"))
     assert [problem.partition(":")[0] for problem in caught.value.message.split("; ")] == ["prompt", "size", "quality"]

@@ -1,4 +1,4 @@
-"""The audit log: writing acts down, listing them, and proving that nobody has altered what was written."""
+"""The audit log: append entries, list them, and verify that none was altered."""
 
 import getpass
 import os
@@ -15,15 +15,15 @@ from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.revalidation import revalidate
 
 BATCH = 1000
-"""Entries that one transaction of the verification reads."""
+"""Entries read in one transaction of the verification."""
 LOWEST_SEQUENCE = -(2**63)
-"""The column's: an entry that somebody slipped in before the first is to be seen too."""
+"""The minimum of the column, so that an entry inserted before the first one is found too."""
 BEGINNING = ChainLink(sequence=0, previous_sha256=NO_SHA256, entry_sha256=NO_SHA256, actual_sha256=NO_SHA256)
 
 
 @dataclass(frozen=True)
 class AuditPage:
-    """One page of the log, newest first, and the cursor of the next one while there is more."""
+    """One page of the log, newest first; ``next_cursor`` is None on the last page."""
 
     entries: list[AuditEntry]
     next_cursor: str | None
@@ -31,10 +31,10 @@ class AuditPage:
 
 @dataclass(frozen=True)
 class AuditVerdict:
-    """What a verification found: entries proven, the head's digest, and the first problem, None where all is well.
+    """The result of a verification: entries verified, the head's digest, and the first problem or None.
 
-    Whoever can write to the database can also write a whole new chain. It ends in another digest: one noted
-    elsewhere tells.
+    Anyone who can write to the database can rewrite the whole chain, but it then ends in another digest: compare
+    ``head_sha256`` with one noted elsewhere.
     """
 
     entries: int
@@ -44,17 +44,20 @@ class AuditVerdict:
 
 @dataclass(frozen=True)
 class AuditService:
-    """Lists and verifies the audit log, and records what has no transaction of its own."""
+    """Lists and verifies the audit log, and records entries that have no transaction of their own."""
 
     database: Database
     cursors: CursorCodec
 
     async def record(self, entry: NewAuditEntry) -> None:
-        """Write down what changed nothing else, such as a refusal. Acts append within their own transaction."""
+        """Append an entry of an act that changed nothing else, such as a refusal.
+
+        Administrator actions append within their own transaction.
+        """
         await self.database.write(lambda data: data.audit_log.append(entry))
 
     async def list_entries(self, incoming: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
-        """At most ``limit`` entries, newest first, from where ``cursor`` points.
+        """Return at most ``limit`` entries, newest first, starting at ``cursor``.
 
         Raises ``InvalidCursorException`` for a cursor of another filter.
         """
@@ -67,8 +70,8 @@ class AuditService:
         return AuditPage(page, self.cursors.encode(page[-1].sequence, wanted) if len(found) > limit else None)
 
     async def verify(self) -> AuditVerdict:
-        """Recompute every digest up to the head of this moment; what is appended meanwhile is left out."""
-        # In this order: an entry that is appended in between is not beyond the head.
+        """Recompute every digest up to the current head; entries appended meanwhile are ignored."""
+        # Read the last sequence before the head, so that an entry appended in between is not beyond the head.
         last, head = await self.database.read(lambda data: (data.audit_log.last_sequence(), data.audit_log.head()))
         if head is None:
             return AuditVerdict(entries=0, head_sha256=None, problem="the head is missing")
@@ -76,11 +79,11 @@ class AuditService:
         if problem is None and proven.entry_sha256 != head.entry_sha256:
             problem = f"the head does not match entry {head.sequence}"
         if problem is None and last > head.sequence:
-            problem = f"entries up to {last} lie beyond the head, which is {head.sequence}"
+            problem = f"entries up to {last} lie beyond the head, which is entry {head.sequence}"
         return AuditVerdict(entries=proven.sequence, head_sha256=head.entry_sha256, problem=problem)
 
     async def _walk(self, head: AuditHead) -> tuple[ChainLink, str | None]:
-        """The last link that is proven, and what is wrong with the next one, if anything is."""
+        """Return the last verified link, and the problem of the next one or None."""
         proven, start = BEGINNING, LOWEST_SEQUENCE
         while links := await self._read_from(start):
             for link in links:
@@ -108,7 +111,7 @@ def entry(
     target: str | None = None,
     details: dict[str, str] | None = None,
 ) -> NewAuditEntry:
-    """An act of this moment and this request, to be appended in the transaction that carries it out."""
+    """Return an entry of the current time and request, to be appended in the transaction of the act."""
     return NewAuditEntry(
         at=clock.now(),
         actor_type=actor.type,
@@ -124,7 +127,7 @@ def entry(
 
 
 def command_actor() -> Actor:
-    """Who runs a command: the operating system's user."""
+    """Return the operating system's user as the actor of a command."""
     try:
         name = getpass.getuser()
     except (ImportError, KeyError, OSError):  # a container may run as a user without a name; Python 3.13 raises OSError
@@ -133,14 +136,14 @@ def command_actor() -> Actor:
 
 
 def _problem(before: ChainLink, link: ChainLink) -> str | None:
-    """What is wrong with the link after ``before``."""
+    """Return what is wrong with the link after ``before``, or None."""
     expected = before.sequence + 1
     if link.sequence < expected:
-        return f"entry {link.sequence} is one too many"
+        return f"unexpected entry {link.sequence}"
     if link.sequence > expected:
         return f"entry {expected} is missing"
     if link.actual_sha256 != link.entry_sha256:
         return f"entry {link.sequence} was changed"
     if link.previous_sha256 != before.entry_sha256:
-        return f"entry {link.sequence} does not follow what is entry {before.sequence} now"
+        return f"entry {link.sequence} does not follow the current entry {before.sequence}"
     return None

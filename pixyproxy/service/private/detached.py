@@ -1,4 +1,4 @@
-"""Work that goes on when whoever asked for it is gone."""
+"""Tasks that continue when their caller is gone."""
 
 import asyncio
 import logging
@@ -13,25 +13,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class DetachedTasks:
-    """Tasks of this process that no client's hang-up cancels, and that a stopping server waits for."""
+    """Tasks of this process that a client's hang-up does not cancel and that a stopping server waits for."""
 
     running: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of ``work``. Cancelling the caller ends the wait, not the work."""
+        """Return the result of ``work``. Cancelling the caller stops the wait, not the work."""
         return await asyncio.shield(self.start(work))
 
     def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Begin ``work`` without waiting for it."""
+        """Start ``work`` without waiting for it."""
         task = asyncio.get_running_loop().create_task(work)
         self.running.add(task)
         task.add_done_callback(self._finished)
         return task
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is running, and what that starts, no longer than this but for a second.
+        """Wait at most this long, and at least ``LEAST_SECONDS``, for running tasks and tasks that they start.
 
-        What is not over by then is cancelled, so that it settles.
+        Cancel the tasks that are unfinished then, so that they settle.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(seconds, LEAST_SECONDS)
@@ -46,7 +46,7 @@ class DetachedTasks:
         return [task for task in self.running if not task.done()]
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
-        """Let go of a task; its exception counts as seen even if nobody waits for it any more."""
+        """Remove a task and retrieve its exception, so that asyncio does not log it as never retrieved."""
         self.running.discard(task)
         if not task.cancelled():
             task.exception()

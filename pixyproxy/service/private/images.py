@@ -1,4 +1,4 @@
-"""Managing a tenant's own images."""
+"""Change and delete a tenant's own images."""
 
 import contextlib
 import logging
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageEditor:
-    """Changes and deletes images; another tenant's image is answered as if it did not exist."""
+    """Changes and deletes images; another tenant's image is reported as not found."""
 
     database: Database
     store: LocalStore
 
     async def change_image(self, guid: ImageGuid, incoming: ImageChange, *, principal: Principal) -> StoredImage:
-        """Change visibility or filename and return the image as it is now. Raises ``ImageNotFoundException``."""
+        """Change visibility or filename and return the changed image. Raises ``ImageNotFoundException``."""
         change = revalidate(incoming)
 
         def apply(data: Repositories) -> StoredImage:
@@ -36,15 +36,15 @@ class ImageEditor:
         return await self.database.write(apply)
 
     async def delete_image(self, guid: ImageGuid, *, principal: Principal) -> None:
-        """Remove an image and its picture, and with the last image of a generation what was ordered.
+        """Delete an image and its picture; with the last image of a generation, erase its order.
 
-        The record goes first: from then on nobody sees the picture, whatever becomes of the file. Raises
-        ``ImageNotFoundException``.
+        The row is deleted first, so that the picture is no longer served even if its file cannot be removed.
+        Raises ``ImageNotFoundException``.
         """
 
         def remove(data: Repositories) -> StoredImage:
             image = _require_own(data, guid, principal)
-            # Locked first, so that of two deletions at once the second sees that no image is left.
+            # Lock the generation first, so that the second of two concurrent deletions sees that no image is left.
             generation = data.generations.lock(image.generation_id, tenant_id=image.tenant_id)
             data.images.delete(guid, tenant_id=image.tenant_id)
             if data.generations.erase_order(generation, tenant_id=image.tenant_id, at=clock.now()):
@@ -55,11 +55,11 @@ class ImageEditor:
         try:
             await self.store.delete(image.guid, image.media_type)
         except ImageStorageException:
-            logger.exception("the file of deleted picture %s could not be removed", image.guid)
+            logger.exception("file of deleted picture %s not removed", image.guid)
             raise
 
     async def delete_generation(self, guid: GenerationGuid, *, principal: Principal) -> None:
-        """Erase what was ordered with a generation that is over, and its pictures.
+        """Erase the order and the pictures of a finished generation.
 
         Raises ``GenerationNotFoundException``.
         """

@@ -1,4 +1,4 @@
-"""Letting go of kept answers that nobody needs any more."""
+"""Removal of retained answers that are no longer needed."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ AT_ONCE = 500
 
 
 async def remove_decided(database: Database, answers: KeptAnswers) -> None:
-    """Remove the kept answers whose generation an operator has resolved, or whose tenant or pictures are erased.
+    """Remove the retained answers whose generation is resolved, or whose tenant or pictures are erased.
 
     Raises ``DatabaseException``.
     """

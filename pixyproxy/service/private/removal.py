@@ -1,4 +1,4 @@
-"""Removing a tenant with all that it owns, in small steps of which each may be repeated."""
+"""Removal of a tenant and everything it owns, in small repeatable steps."""
 
 import logging
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ IMAGES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class TenantRemoval:
-    """Finishes what the status ``deleting`` has begun."""
+    """Removes tenants in status ``deleting``."""
 
     database: Database
     store: LocalStore
     answers: KeptAnswers
 
     async def remove(self, tenant: Tenant) -> None:
-        """Remove pictures, then rows; a tenant that still waits for the upstream keeps its row until that is over.
+        """Remove pictures, then rows; the row of a tenant with unfinished generations stays until they finish.
 
-        A file goes before its record: what a crash leaves behind is found again. Raises ``ImageStorageException``
-        and ``DatabaseException``; recovery goes on from there.
+        A file is removed before its row, so that a crash leaves no file without a row. Raises
+        ``ImageStorageException`` and ``DatabaseException``; recovery then continues the removal.
         """
         while images := await self._some_images(tenant):
             for image in images:
@@ -39,7 +39,7 @@ class TenantRemoval:
         await remove_decided(self.database, self.answers)
 
     async def remove_all(self) -> None:
-        """Finish every deletion that has begun."""
+        """Continue every removal that has started."""
         for tenant in await self.database.read(lambda data: data.tenants.list_deleting()):
             await self.remove(tenant)
 
@@ -53,7 +53,7 @@ def _forget(data: Repositories, *, images: list[StoredImage]) -> None:
 
 
 def _remove_rows(data: Repositories, tenant: Tenant) -> bool:
-    """Remove the rest, the tenant last; False where a generation, or a picture of one, is still to come."""
+    """Remove the remaining rows, the tenant's last; return False while a generation or picture is unfinished."""
     if data.images.list_some(tenant_id=tenant.id, limit=1):
         return False
     data.refresh_tokens.delete_of_tenant(tenant_id=tenant.id)

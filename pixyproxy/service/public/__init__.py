@@ -1,1 +1,1 @@
-"""Read-only services; a principal is optional and widens what is seen."""
+"""Read-only services; an optional principal makes its tenant's private images visible too."""

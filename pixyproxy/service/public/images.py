@@ -1,4 +1,4 @@
-"""Reading images: details, lists, and the pictures themselves."""
+"""Read images: details, lists and pictures."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pixyproxy.service.revalidation import revalidate
 
 @dataclass(frozen=True)
 class ImagePage:
-    """One page of a list, and the cursor of the next one while there is more."""
+    """One page of a list; ``next_cursor`` is None on the last page."""
 
     images: list[StoredImage]
     next_cursor: str | None
@@ -25,7 +25,7 @@ class ImagePage:
 
 @dataclass(frozen=True)
 class PictureFile:
-    """An image and the file that its picture is in."""
+    """An image and its picture file."""
 
     image: StoredImage
     path: Path
@@ -34,14 +34,14 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """What anyone may read; ``viewer`` is None for an anonymous one."""
+    """Reads images; ``viewer`` is None for an anonymous viewer."""
 
     database: Database
     store: LocalStore
     cursors: CursorCodec
 
     async def require_image(self, guid: ImageGuid, *, viewer: Principal | None) -> StoredImage:
-        """The image, if the viewer may see it. Raises ``ImageNotFoundException`` in every other case."""
+        """Return the image if the viewer may see it. Raises ``ImageNotFoundException`` otherwise."""
         tenant_id = _tenant_of(viewer)
         image = await self.database.read(lambda data: data.images.get_visible(guid, tenant_id=tenant_id))
         if image is None:
@@ -51,10 +51,10 @@ class ImageReader:
     async def list_images(
         self, incoming: ImageFilter, *, viewer: Principal | None, limit: int, cursor: str | None, address: str = ""
     ) -> ImagePage:
-        """At most ``limit`` images, newest first, from where ``cursor`` points; searches wait for those of ``address``.
+        """Return at most ``limit`` images, newest first, starting at ``cursor``; searches are queued per ``address``.
 
-        Raises ``CredentialMissingException`` when an anonymous viewer asks for their own images,
-        ``PermissionException`` when one without ``image:read`` does, ``InvalidCursorException`` for a cursor of
+        Raises ``CredentialMissingException`` if an anonymous viewer requests their own images,
+        ``PermissionException`` if a viewer without ``image:read`` does, ``InvalidCursorException`` for a cursor of
         another filter, and as ``Database.search`` does.
         """
         wanted = revalidate(incoming)
@@ -77,12 +77,12 @@ class ImageReader:
         return ImagePage(page, self.cursors.encode(page[-1].id, wanted) if len(found) > limit else None)
 
     async def require_picture(self, guid: ImageGuid, *, viewer: Principal | None) -> PictureFile:
-        """The image with its file. Raises ``ImageNotFoundException`` and ``PictureMissingException``."""
+        """Return the image with its file. Raises ``ImageNotFoundException`` and ``PictureMissingException``."""
         image = await self.require_image(guid, viewer=viewer)
         path, status = await self.store.locate(image.guid, image.media_type)
         return PictureFile(image=image, path=path, status=status)
 
 
 def _tenant_of(viewer: Principal | None) -> TenantId | None:
-    """The tenant whose private pictures the viewer may see."""
+    """Return the tenant whose private pictures the viewer may see."""
     return viewer.tenant_id if viewer is not None and Scope.IMAGE_READ in viewer.scopes else None

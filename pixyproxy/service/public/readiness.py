@@ -1,4 +1,4 @@
-"""Whether this process can serve, answered in bounded time whatever hangs."""
+"""Readiness: report within bounded time whether this process can serve."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ReadinessCheck:
-    """Asks the database and the store. At most one probe of each is running, so that polls never pile up."""
+    """Probes the database and the store, each with at most one running probe, so that hanging probes never pile up."""
 
     database: Database
     store: LocalStore
@@ -21,7 +21,7 @@ class ReadinessCheck:
     _running: dict[type[PixyProxyException], asyncio.Task[None]] = field(default_factory=dict)
 
     async def require_ready(self) -> None:
-        """Return if all parts answer in time. Raises ``DatabaseException`` and ``ImageStorageException``."""
+        """Return if all parts respond in time. Raises ``DatabaseException`` and ``ImageStorageException``."""
         await asyncio.gather(
             self._require_answer(self.database.ping, DatabaseUnavailableException),
             self._require_answer(self.store.check, ImageStorageException),
@@ -31,7 +31,7 @@ class ReadinessCheck:
         task = self._running.get(silence)
         if task is None or task.done():
             task = self._running[silence] = asyncio.ensure_future(probe())
-            # A probe that fails after its poll was answered is nobody's error.
+            # Retrieve the exception of a probe that fails after its timeout, so that asyncio does not log it.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait({task}, timeout=self.seconds)
         if not task.done():

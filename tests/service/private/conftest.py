@@ -1,4 +1,4 @@
-"""Services over a real database and store: generation, with an upstream whose state tests see, and identity."""
+"""Generation and identity services over a real database and store, with a fake upstream whose state tests can see."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ Result = TypeVar("Result")
 
 @dataclass
 class Outage:
-    """Whether the database is away."""
+    """Whether the database is unavailable."""
 
     lasts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailingDatabase(Database):
-    """A real database that refuses every transaction while its outage lasts."""
+    """A real database that refuses every transaction during its outage."""
 
     outage: Outage
 
@@ -41,19 +41,19 @@ class FailingDatabase(Database):
 
 @pytest.fixture
 def drawer() -> FakeDrawer:
-    """The upstream."""
+    """Provide the fake upstream."""
     return FakeDrawer()
 
 
 @pytest.fixture
 def outage() -> Outage:
-    """The outage of the service's database; it has not begun."""
+    """Provide the outage of the service's database, which has not started."""
     return Outage()
 
 
 @pytest.fixture
 def shaky(database: Database, outage: Outage) -> FailingDatabase:
-    """``database``, away while the outage lasts."""
+    """Provide ``database``, unavailable during the outage."""
     return FailingDatabase(
         engine=database.engine,
         slots=database.slots,
@@ -65,7 +65,7 @@ def shaky(database: Database, outage: Outage) -> FailingDatabase:
 
 @pytest.fixture
 async def process(shaky: FailingDatabase, store: LocalStore, drawer: FakeDrawer) -> AsyncIterator[Process]:
-    """The process under test, which asks the drawer."""
+    """Provide the process under test, which calls the fake upstream."""
     started = await start_process(shaky, store, drawer.pooled())
     yield started
     await started.stop()
@@ -73,19 +73,19 @@ async def process(shaky: FailingDatabase, store: LocalStore, drawer: FakeDrawer)
 
 @pytest.fixture
 def principal(tenant: Tenant) -> Principal:
-    """Who asks."""
+    """Provide a principal of the tenant."""
     return principal_of(tenant)
 
 
 @pytest.fixture
 def other_principal(stranger: Tenant) -> Principal:
-    """Who asks for another tenant."""
+    """Provide a principal of another tenant."""
     return principal_of(stranger)
 
 
 @pytest.fixture
 async def identity(database: Database, store: LocalStore, tmp_path: Path) -> AsyncIterator[Identity]:
-    """The identity services, wired as the server wires them."""
+    """Provide the identity services, wired as in the server."""
     composed = await compose(database, store, tmp_path)
     yield composed
     await composed.tasks.drain(20)

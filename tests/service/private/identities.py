@@ -1,4 +1,4 @@
-"""The identity services over a real database, wired as the server wires them, and what tests ask of them."""
+"""The identity services over a real database, wired as in the server, and helpers for tests."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,12 +39,12 @@ ISSUER = "https://pictures.example.com"
 OPERATOR = Actor(type=SubjectType.COMMAND, subject="operator")
 PASSWORD = SecretStr("correct horse battery staple")
 CHEAP = CryptContext(schemes=["argon2"], argon2__memory_cost=8, argon2__time_cost=1, argon2__parallelism=1)
-"""What hashes in microseconds; a test whose point is the cost takes the default."""
+"""Hashes in microseconds; tests of the cost use the default."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Every identity service, and the objects that they share."""
+    """All identity services and their shared objects."""
 
     database: Database
     access_tokens: AccessTokens
@@ -60,46 +60,46 @@ class Identity:
     token_status: TokenStatusService
 
     async def issue_key(self, tenant: Tenant, *scopes: Scope, **order: object) -> IssuedApiKey:
-        """A key of the tenant, with these scopes or every one."""
+        """Issue a key of the tenant with these scopes, by default all."""
         new = NewApiKey.model_validate({"name": "a key", "scopes": scopes or frozenset(Scope)} | order)
         return await self.api_keys.issue_key(new, grantor=grantor_of(tenant))
 
     async def create_user(self, tenant: Tenant, role: Role = Role.MEMBER, username: str | None = None) -> UserDetail:
-        """A user of the tenant whose password is ``PASSWORD``."""
+        """Create a user of the tenant with ``PASSWORD``."""
         order = NewUser(username=username or f"{new_guid()}@example.org", password=PASSWORD, role=role)
         return await self.users.create_user(order, grantor=grantor_of(tenant))
 
     async def sign_in(
         self, user: UserDetail, *, scope: str | None = None, client_id: str | None = None
     ) -> tuple[IssuedTokens, SecretStr]:
-        """The tokens of a sign-in with ``PASSWORD``, and the refresh token among them."""
+        """Sign in with ``PASSWORD`` and return the tokens and the refresh token."""
         issued = await self.tokens.sign_in(user.username, PASSWORD, scope=scope, client_id=client_id)
         assert issued.refresh_token is not None
         return issued, issued.refresh_token
 
     async def principal(self, credential: SecretStr) -> Principal:
-        """Whom the credential stands for, as the database has it now."""
+        """Return the principal of a credential, according to the database."""
         return await self.authenticator.authenticate(credential)
 
     async def entries(self, *actions: AuditAction) -> list[AuditEntry]:
-        """What the audit log has of these acts, or of all, newest first."""
+        """Return the audit entries of these actions, by default of all, newest first."""
         found = await self.database.read(
             lambda data: data.audit_log.list_entries(AuditFilter(), before=None, limit=1000)
         )
         return [entry for entry in found if not actions or entry.action in actions]
 
     async def run(self, statement: str, **parameters: object) -> None:
-        """Plain SQL, for what time or another process would do."""
+        """Run SQL that stands for the passing of time or for another process."""
         await self.database.write(lambda data: data.connection.execute(text(statement), parameters))
 
     async def count(self, table: str) -> int:
-        """How many rows a table has."""
+        """Return the number of rows of a table."""
         statement = text(f"SELECT COUNT(*) FROM {table}")
         count: int = await self.database.read(lambda data: data.connection.execute(statement).scalar_one())
         return count
 
     async def break_audit_log(self) -> None:
-        """From now on nothing can be written down: somebody has taken the next number."""
+        """Make every append to the audit log fail, by taking the next sequence number."""
         await self.run("""
             INSERT INTO audit_log (sequence, at, actor_type, actor, action, request_id, details, previous_sha256,
                                    entry_sha256)
@@ -110,7 +110,7 @@ class Identity:
 
 
 async def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
-    """Services that hash cheaply."""
+    """Return identity services with cheap password hashing."""
     access_tokens = AccessTokens(keys=await open_ring(database, folder), issuer=ISSUER)
     recognized, tasks = RecognizedCredentials(), DetachedTasks()
     cursors = CursorCodec(SecretStr("a secret"))
@@ -152,5 +152,5 @@ async def compose(database: Database, store: LocalStore, folder: Path) -> Identi
 
 
 def grantor_of(tenant: Tenant, scopes: Iterable[Scope] = Scope, *, actor: Actor = OPERATOR) -> Grantor:
-    """Who acts in the tenant and may grant these scopes."""
+    """Return a grantor in the tenant who may grant these scopes."""
     return Grantor(actor=actor, tenant_id=tenant.id, tenant_guid=tenant.guid, scopes=frozenset(scopes))

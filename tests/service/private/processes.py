@@ -1,4 +1,4 @@
-"""Generation over a real database, wired as the server wires it: one process of it, or several on one machine."""
+"""Generation services over a real database, wired as in the server: one process, or several on one machine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -55,14 +55,14 @@ PRICES = Prices(
         },
     )
 )
-"""What is priced, beside the model ``fake`` that has no price."""
+"""The model with a price; the model ``fake`` has none."""
 LONG_ENOUGH = 20
 ANY_NUMBER = 10_000
 
 
 @dataclass(frozen=True)
 class Process:
-    """The services that make pictures, and the objects that they share."""
+    """The generation services of one process and their shared objects."""
 
     database: Database
     store: LocalStore
@@ -92,40 +92,40 @@ class Process:
     async def make(
         self, prompt: ImagePrompt | NewOrder = FOX, *, principal: Principal, key: str | None = None
     ) -> GenerationWithImages:
-        """Order pictures and wait for them; what comes of the order is raised."""
+        """Order pictures and wait for them; raise the error of the order if it fails."""
         submitted = await self.submit(prompt, principal=principal, key=key)
         return await self.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
 
     async def generation(self, guid: str) -> Generation:
-        """A generation as it stands in the table."""
+        """Return a generation as stored in the table."""
         found = await self.database.read(lambda data: data.generations.find(guid))
         assert found is not None
         return found
 
     async def of_key(self, key: str, *, principal: Principal) -> Generation | None:
-        """The generation that has an Idempotency-Key, as it stands in the table."""
+        """Return the generation with an Idempotency-Key, as stored in the table, or None."""
         return await self.database.read(
             lambda data: data.generations.get_by_idempotency_key(key, tenant_id=principal.tenant_id)
         )
 
     async def count_generations(self, tenant_id: TenantId) -> int:
-        """How many generations the tenant has."""
+        """Return the number of the tenant's generations."""
         statement = f"SELECT COUNT(*) FROM generations WHERE tenant_id = {tenant_id}"
         count: int = await self.database.read(lambda data: data.connection.exec_driver_sql(statement).scalar_one())
         return count
 
     async def spending(self, generation: Generation) -> Spending:
-        """The budget that a generation is charged to."""
+        """Return the budget that a generation is charged to."""
         month = generation.budget_month
         assert month is not None
         return await self.database.read(lambda data: data.budgets.get(month, tenant_id=generation.tenant_id))
 
     async def finish(self) -> None:
-        """Wait until everything that this process executes is over, and what got the places of that."""
+        """Wait until this process has finished its generations, including those that took freed slots."""
         await self.tasks.drain(LONG_ENOUGH)
 
     async def stop(self) -> None:
-        """Stop, as a server does that waits for nothing."""
+        """Stop without waiting, as a server does."""
         for loop in self.loops:
             loop.cancel()
         self.places.open = False
@@ -134,7 +134,7 @@ class Process:
 
     @property
     def spooled(self) -> list[str]:
-        """The names of all files that the spools of this machine hold, but for locks."""
+        """Return the names of all files in the spools of this machine, without locks."""
         return sorted(path.name for path in self.spool.folder.glob("*/*"))
 
 
@@ -147,9 +147,9 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
     at_once: int = ANY_NUMBER,
     retry_window_seconds: float = 0,
 ) -> Process:
-    """A process that shares database, store and spool's place with those that were started alike.
+    """Start a process that shares database, store and spool folder with processes started alike.
 
-    Each order is a new one, unless ``retry_window_seconds`` says otherwise: tests repeat what they order.
+    Each order is new unless ``retry_window_seconds`` says otherwise, since tests repeat their orders.
     """
     spool = Spool(store.folder.parent / "spool")
     answers = KeptAnswers(spool.folder / FOLDER)

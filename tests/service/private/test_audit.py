@@ -1,4 +1,4 @@
-"""The audit service: acts written down, listed in pages, and every alteration found."""
+"""The audit service: recording, listing in pages, and finding every alteration."""
 
 import itertools
 import os
@@ -41,7 +41,7 @@ def service(database: Database) -> AuditService:
 
 @pytest.fixture
 async def log(database: Database) -> AsyncIterator[Database]:
-    """A database with three entries of which each column holds something; its head is mended in the end."""
+    """Provide a database with three entries that fill every column; its head is restored afterwards."""
     await _append(database, 3)
     yield database
     await _run(database, "DELETE FROM audit_head")
@@ -50,7 +50,7 @@ async def log(database: Database) -> AsyncIterator[Database]:
 
 @dataclass(frozen=True, kw_only=True)
 class _BusyDatabase(Database):
-    """A real database that somebody appends an entry to after every read."""
+    """A real database to which an entry is appended after every read."""
 
     async def _run(self, work: UnitOfWork[Result], *, writes: bool) -> Result:
         result = await super()._run(work, writes=writes)
@@ -61,7 +61,7 @@ class _BusyDatabase(Database):
 
 @dataclass(frozen=True)
 class _BusyLog(AuditLog):
-    """A log that somebody appends an entry to after each statement that looks for its end."""
+    """A log to which an entry is appended after each statement that reads its end."""
 
     engine: Engine
 
@@ -82,7 +82,7 @@ class _BusyLog(AuditLog):
 
 @dataclass(frozen=True, kw_only=True)
 class _BusyLogDatabase(Database):
-    """A real database whose log is busy."""
+    """A real database whose log grows during reads."""
 
     async def read(self, work: UnitOfWork[Result]) -> Result:
         def work_on_busy_log(data: Repositories) -> Result:
@@ -106,7 +106,7 @@ async def _append(database: Database, count: int) -> None:
 
 
 async def _run(database: Database, statement: str, **parameters: object) -> None:
-    """Plain SQL of somebody who may write to the database; it has to have met one row."""
+    """Run SQL as someone with write access to the database; it must match one row."""
     rows = await database.write(lambda data: data.connection.execute(text(statement), parameters).rowcount)
     assert rows == 1
 
@@ -118,7 +118,7 @@ async def _row(database: Database, sequence: int) -> dict[str, object]:
 
 
 async def _replace(database: Database, sequence: int, **values: object) -> dict[str, object]:
-    """Change a row and give it the digest that its columns have then."""
+    """Change a row and store the digest of its changed columns."""
     row = await _row(database, sequence) | values
     row["entry_sha256"] = digest(row)
     await _run(database, "DELETE FROM audit_log WHERE sequence = :sequence", sequence=sequence)
@@ -132,18 +132,18 @@ def _altered(column: str, value: object) -> object:
     return "2026-01-01 00:00:00" if column == "at" else f"z{str(value)[1:]}"
 
 
-async def test_an_empty_log_verifies(service: AuditService) -> None:
+async def test_empty_log_is_valid(service: AuditService) -> None:
     assert await service.verify() == AuditVerdict(entries=0, head_sha256=NO_SHA256, problem=None)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_an_untouched_log_verifies(service: AuditService, database: Database, count: int) -> None:
+async def test_unaltered_log_is_valid(service: AuditService, database: Database, count: int) -> None:
     await _append(database, count)
     last = (await _row(database, count))["entry_sha256"]
     assert await service.verify() == AuditVerdict(entries=count, head_sha256=str(last), problem=None)
 
 
-async def test_more_than_one_batch_is_read(service: AuditService, database: Database) -> None:
+async def test_log_of_several_batches_is_verified(service: AuditService, database: Database) -> None:
     await _append(database, BATCH + 1)
     verdict = await service.verify()
     assert (verdict.entries, verdict.problem) == (BATCH + 1, None)
@@ -152,7 +152,7 @@ async def test_more_than_one_batch_is_read(service: AuditService, database: Data
     assert (verdict.entries, verdict.problem) == (BATCH, f"entry {BATCH + 1} was changed")
 
 
-async def test_exactly_one_batch_is_read(service: AuditService, database: Database) -> None:
+async def test_log_of_exactly_one_batch_is_verified(service: AuditService, database: Database) -> None:
     await _append(database, BATCH)
     verdict = await service.verify()
     assert (verdict.entries, verdict.problem) == (BATCH, None)
@@ -161,7 +161,7 @@ async def test_exactly_one_batch_is_read(service: AuditService, database: Databa
     assert (verdict.entries, verdict.problem) == (BATCH - 1, f"entry {BATCH} is missing")
 
 
-async def test_entries_appended_meanwhile_are_left_out(database: Database) -> None:
+async def test_entries_appended_during_verification_are_ignored(database: Database) -> None:
     await _append(database, 2)
     busy = _BusyDatabase(
         engine=database.engine, slots=database.slots, writers=database.writers, wait_seconds=database.wait_seconds
@@ -175,8 +175,8 @@ async def test_entries_appended_meanwhile_are_left_out(database: Database) -> No
 
 
 @pytest.mark.parametrize("backend", ["mysql"])
-async def test_entries_appended_between_two_statements_lie_not_beyond_the_head(database: Database) -> None:
-    """Reads of SQLite see one snapshot."""
+async def test_entries_appended_between_statements_are_not_beyond_the_head(database: Database) -> None:
+    """SQLite reads one snapshot, so this concerns the other databases."""
     busy = _BusyLogDatabase(
         engine=database.engine, slots=database.slots, writers=database.writers, wait_seconds=database.wait_seconds
     )
@@ -188,9 +188,7 @@ async def test_entries_appended_between_two_statements_lie_not_beyond_the_head(d
     ("column", "sequence"),
     list(zip((name for name in COLUMNS if name != "sequence"), itertools.cycle([1, 2, 3]), strict=False)),
 )
-async def test_a_change_of_any_column_is_found(
-    service: AuditService, log: Database, column: str, sequence: int
-) -> None:
+async def test_change_of_any_column_is_found(service: AuditService, log: Database, column: str, sequence: int) -> None:
     value = _altered(column, (await _row(log, sequence))[column])
     await _run(log, f"UPDATE audit_log SET {column} = :value WHERE sequence = {sequence}", value=value)
     verdict = await service.verify()
@@ -198,7 +196,7 @@ async def test_a_change_of_any_column_is_found(
 
 
 @pytest.mark.parametrize("column", NULLABLE)
-async def test_a_removed_value_is_found(service: AuditService, log: Database, column: str) -> None:
+async def test_removed_value_is_found(service: AuditService, log: Database, column: str) -> None:
     await _run(log, f"UPDATE audit_log SET {column} = NULL WHERE sequence = 2")
     assert (await service.verify()).problem == "entry 2 was changed"
 
@@ -215,35 +213,33 @@ async def test_a_removed_value_is_found(service: AuditService, log: Database, co
         ("entry_sha256", ""),
     ],
 )
-async def test_what_no_act_could_have_written_is_found(
-    service: AuditService, log: Database, column: str, value: str
-) -> None:
+async def test_impossible_value_is_found(service: AuditService, log: Database, column: str, value: str) -> None:
     await _run(log, f"UPDATE audit_log SET {column} = :value WHERE sequence = 2", value=value)
     assert (await service.verify()).problem == "entry 2 was changed"
 
 
 @pytest.mark.parametrize("column", [name for name in COLUMNS if name != "sequence"])
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_value_of_another_type_is_found(service: AuditService, log: Database, column: str) -> None:
+async def test_value_of_another_type_is_found(service: AuditService, log: Database, column: str) -> None:
     await _run(log, f"UPDATE audit_log SET {column} = CAST({column} AS BLOB) WHERE sequence = 2")
     assert (await service.verify()).problem == "entry 2 was changed"
 
 
 @pytest.mark.parametrize("sequence", [1, 2, 3])
-async def test_a_changed_sequence_is_found(service: AuditService, log: Database, sequence: int) -> None:
+async def test_changed_sequence_is_found(service: AuditService, log: Database, sequence: int) -> None:
     await _run(log, f"UPDATE audit_log SET sequence = 100 WHERE sequence = {sequence}")
     verdict = await service.verify()
     assert (verdict.entries, verdict.problem) == (sequence - 1, f"entry {sequence} is missing")
 
 
 @pytest.mark.parametrize("sequence", [1, 2, 3])
-async def test_a_deleted_entry_is_found(service: AuditService, log: Database, sequence: int) -> None:
+async def test_deleted_entry_is_found(service: AuditService, log: Database, sequence: int) -> None:
     await _run(log, f"DELETE FROM audit_log WHERE sequence = {sequence}")
     verdict = await service.verify()
     assert (verdict.entries, verdict.problem) == (sequence - 1, f"entry {sequence} is missing")
 
 
-async def test_an_emptied_log_is_found(service: AuditService, log: Database) -> None:
+async def test_emptied_log_is_found(service: AuditService, log: Database) -> None:
     await log.write(lambda data: data.connection.execute(text("DELETE FROM audit_log")))
     assert (await service.verify()).problem == "entry 1 is missing"
 
@@ -255,43 +251,43 @@ async def test_swapped_entries_are_found(service: AuditService, log: Database) -
 
 
 @pytest.mark.parametrize("sequence", [0, -1, -(2**63)])
-async def test_an_entry_inserted_before_the_first_is_found(service: AuditService, log: Database, sequence: int) -> None:
+async def test_entry_inserted_before_the_first_is_found(service: AuditService, log: Database, sequence: int) -> None:
     row = await _row(log, 1) | {"sequence": sequence}
     await _run(log, insert_statement("audit_log", COLUMNS), **row)
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (0, f"entry {sequence} is one too many")
+    assert (verdict.entries, verdict.problem) == (0, f"unexpected entry {sequence}")
 
 
 @pytest.mark.parametrize("sequence", [4, 5, 2**63 - 1])
-async def test_an_entry_inserted_after_the_last_is_found(service: AuditService, log: Database, sequence: int) -> None:
+async def test_entry_inserted_after_the_last_is_found(service: AuditService, log: Database, sequence: int) -> None:
     row: dict[str, object] = await _row(log, 3)
     row |= {"sequence": sequence, "previous_sha256": row["entry_sha256"]}
     await _run(log, insert_statement("audit_log", COLUMNS), **row | {"entry_sha256": digest(row)})
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (3, f"entries up to {sequence} lie beyond the head, which is 3")
+    assert (verdict.entries, verdict.problem) == (3, f"entries up to {sequence} lie beyond the head, which is entry 3")
 
 
 @pytest.mark.parametrize("sequence", [1, 2])
-async def test_a_changed_entry_with_its_right_digest_is_found(
+async def test_changed_entry_with_a_recomputed_digest_is_found(
     service: AuditService, log: Database, sequence: int
 ) -> None:
     await _replace(log, sequence, actor="z")
-    problem = f"entry {sequence + 1} does not follow what is entry {sequence} now"
+    problem = f"entry {sequence + 1} does not follow the current entry {sequence}"
     assert (await service.verify()).problem == problem
 
 
-async def test_a_changed_last_entry_with_its_right_digest_is_found(service: AuditService, log: Database) -> None:
+async def test_changed_last_entry_with_a_recomputed_digest_is_found(service: AuditService, log: Database) -> None:
     await _replace(log, 3, actor="z")
     assert (await service.verify()).problem == "the head does not match entry 3"
 
 
-async def test_a_tail_chained_anew_without_the_head_is_found(service: AuditService, log: Database) -> None:
+async def test_rechained_tail_without_the_head_is_found(service: AuditService, log: Database) -> None:
     changed = await _replace(log, 2, actor="z")
     await _replace(log, 3, previous_sha256=changed["entry_sha256"])
     assert (await service.verify()).problem == "the head does not match entry 3"
 
 
-async def test_a_whole_chain_made_anew_ends_in_another_digest(service: AuditService, log: Database) -> None:
+async def test_rewritten_chain_is_valid_but_has_another_head_digest(service: AuditService, log: Database) -> None:
     noted = await service.verify()
     changed = await _replace(log, 3, actor="z")
     await _run(log, "UPDATE audit_head SET entry_sha256 = :sha256", sha256=changed["entry_sha256"])
@@ -300,9 +296,9 @@ async def test_a_whole_chain_made_anew_ends_in_another_digest(service: AuditServ
     assert verdict.head_sha256 != noted.head_sha256
 
 
-async def test_a_chain_that_begins_elsewhere_is_found(service: AuditService, log: Database) -> None:
+async def test_chain_with_another_first_digest_is_found(service: AuditService, log: Database) -> None:
     await _replace(log, 1, previous_sha256=OTHER_SHA256)
-    assert (await service.verify()).problem == "entry 1 does not follow what is entry 0 now"
+    assert (await service.verify()).problem == "entry 1 does not follow the current entry 0"
 
 
 @pytest.mark.parametrize(
@@ -315,26 +311,26 @@ async def test_a_chain_that_begins_elsewhere_is_found(service: AuditService, log
         ("id", 2, "the head is missing"),
     ],
 )
-async def test_a_changed_head_is_found(
+async def test_changed_head_is_found(
     service: AuditService, log: Database, column: str, value: object, problem: str
 ) -> None:
     await _run(log, f"UPDATE audit_head SET {column} = :value", value=value)
     assert (await service.verify()).problem == problem
 
 
-async def test_a_head_set_back_to_an_entry_is_found(service: AuditService, log: Database) -> None:
+async def test_head_set_back_to_an_earlier_entry_is_found(service: AuditService, log: Database) -> None:
     sha256 = (await _row(log, 2))["entry_sha256"]
     await _run(log, "UPDATE audit_head SET sequence = 2, entry_sha256 = :sha256", sha256=sha256)
     verdict = await service.verify()
-    assert (verdict.entries, verdict.problem) == (2, "entries up to 3 lie beyond the head, which is 2")
+    assert (verdict.entries, verdict.problem) == (2, "entries up to 3 lie beyond the head, which is entry 2")
 
 
-async def test_a_missing_head_is_found(service: AuditService, log: Database) -> None:
+async def test_missing_head_is_found(service: AuditService, log: Database) -> None:
     await log.write(lambda data: data.connection.execute(text("UPDATE audit_head SET id = 7")))
     assert await service.verify() == AuditVerdict(entries=0, head_sha256=None, problem="the head is missing")
 
 
-async def test_what_is_recorded_is_listed(service: AuditService) -> None:
+async def test_recorded_entry_is_listed(service: AuditService) -> None:
     act = entry(ACTOR, AuditAction.SCOPE_REFUSED, details={"scope": "admin"})
     await service.record(act)
     page = await service.list_entries(AuditFilter(), limit=1, cursor=None)
@@ -344,7 +340,7 @@ async def test_what_is_recorded_is_listed(service: AuditService) -> None:
     assert listed.sequence == 1
 
 
-async def test_pages_follow_each_other_while_entries_are_added(service: AuditService, database: Database) -> None:
+async def test_pages_are_consecutive_while_entries_are_appended(service: AuditService, database: Database) -> None:
     await _append(database, 5)
     seen, cursor = [], None
     for _ in range(3):
@@ -356,7 +352,7 @@ async def test_pages_follow_each_other_while_entries_are_added(service: AuditSer
     assert cursor is None
 
 
-async def test_pages_hold_what_the_filter_matches_alone(service: AuditService, database: Database) -> None:
+async def test_pages_contain_only_matching_entries(service: AuditService, database: Database) -> None:
     await _append(database, 1)
     for _ in range(3):
         await service.record(entry(ACTOR, AuditAction.SIGN_IN_FAILED))
@@ -368,14 +364,14 @@ async def test_pages_hold_what_the_filter_matches_alone(service: AuditService, d
     assert second.next_cursor is None
 
 
-async def test_a_full_last_page_has_no_next(service: AuditService, database: Database) -> None:
+async def test_full_last_page_has_no_cursor(service: AuditService, database: Database) -> None:
     await _append(database, 2)
     page = await service.list_entries(AuditFilter(), limit=2, cursor=None)
     assert [listed.sequence for listed in page.entries] == [2, 1]
     assert page.next_cursor is None
 
 
-async def test_an_empty_log_has_an_empty_page(service: AuditService) -> None:
+async def test_empty_log_has_an_empty_page(service: AuditService) -> None:
     assert await service.list_entries(AuditFilter(), limit=2, cursor=None) == AuditPage([], None)
 
 
@@ -389,18 +385,18 @@ async def test_an_empty_log_has_an_empty_page(service: AuditService) -> None:
         CursorCodec(SecretStr("other")).encode(1, AuditFilter()),
     ],
 )
-async def test_a_cursor_of_another_list_is_refused(service: AuditService, cursor: str) -> None:
+async def test_cursor_of_another_list_is_rejected(service: AuditService, cursor: str) -> None:
     with pytest.raises(InvalidCursorException):
         await service.list_entries(AuditFilter(), limit=1, cursor=cursor)
 
 
-async def test_a_filter_that_was_never_validated_is_refused(service: AuditService) -> None:
+async def test_unvalidated_filter_is_rejected(service: AuditService) -> None:
     wanted = AuditFilter().model_copy(update={"action": "' OR 1"})
     with pytest.raises(InvalidRequestException):
         await service.list_entries(wanted, limit=1, cursor=None)
 
 
-def test_an_entry_names_its_request_and_client() -> None:
+def test_entry_contains_its_request_and_client() -> None:
     request, address = current_request_id.set("a request"), current_client_address.set("192.0.2.1")
     try:
         before = clock.now()
@@ -415,18 +411,18 @@ def test_an_entry_names_its_request_and_client() -> None:
     assert made.details == {"key_id": "x"}
 
 
-def test_an_entry_outside_a_request_names_none() -> None:
+def test_entry_outside_a_request_contains_neither() -> None:
     made = entry(ACTOR, AuditAction.SIGNING_KEYS_ROTATED)
     assert (made.request_id, made.address, made.tenant_guid, made.target) == ("-", None, None, None)
     assert made.details == {}
 
 
-def test_a_command_is_the_act_of_the_systems_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_actor_is_the_operating_systems_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
     assert command_actor() == Actor(type=SubjectType.COMMAND, subject="ann", tenant_guid=None)
 
 
-def test_a_command_of_nobody_known_to_the_environment_names_the_user_all_the_same(
+def test_command_actor_does_not_need_environment_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

@@ -1,7 +1,7 @@
-"""Changes at once: none brings back what another has ended.
+"""Concurrent changes: none undoes what another has ended.
 
-Somebody's uncommitted change holds a row; ours begins, comes to wait for it, and must then see what it waited for.
-SQLite has one writer at a time, so this is about the other database.
+An uncommitted change holds a row; ours starts, waits for it, and must then see what it committed.
+SQLite has one writer at a time, so these tests run on the other database.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ WAITING = """
     SELECT COUNT(*) FROM information_schema.processlist
      WHERE db = DATABASE() AND id <> CONNECTION_ID() AND info LIKE '%UPDATE %'
 """
-"""Updates under way in this test's database: while the row is held, none of them ends."""
+"""Running updates in this test's database: none finishes while the row is locked."""
 
 
 async def _wait_for(database: Database, statement: str, ours: Coroutine[Any, Any, Result]) -> Result:
-    """The end of ``ours``, which waited for a change that was committed meanwhile."""
+    """Return the result of ``ours``, which waited for a change that was committed meanwhile."""
     connection = await asyncio.to_thread(database.engine.connect)
     try:
         await asyncio.to_thread(connection.execute, text(statement))
@@ -44,7 +44,7 @@ async def _wait_for(database: Database, statement: str, ours: Coroutine[Any, Any
 
 async def _until_somebody_waits(database: Database) -> None:
     async with asyncio.timeout(20):
-        while not await database.read(lambda data: _waiting(data.connection)):  # noqa: ASYNC110  (a lock tells nobody)
+        while not await database.read(lambda data: _waiting(data.connection)):  # noqa: ASYNC110  (a lock has no event to wait for)
             await asyncio.sleep(0.05)
 
 
@@ -52,9 +52,7 @@ def _waiting(connection: Connection) -> bool:
     return bool(connection.execute(text(WAITING)).scalar_one())
 
 
-async def test_a_change_of_role_does_not_enable_a_user_who_is_being_disabled(
-    identity: Identity, tenant: Tenant
-) -> None:
+async def test_role_change_does_not_reenable_a_user_disabled_meanwhile(identity: Identity, tenant: Tenant) -> None:
     user = await identity.create_user(tenant)
     change = identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=grantor_of(tenant))
     changed = await _wait_for(identity.database, "UPDATE users SET status = 'disabled'", change)
@@ -62,7 +60,7 @@ async def test_a_change_of_role_does_not_enable_a_user_who_is_being_disabled(
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == [changed]
 
 
-async def test_a_change_of_role_does_not_bring_an_old_password_back(identity: Identity, tenant: Tenant) -> None:
+async def test_role_change_does_not_restore_an_old_password(identity: Identity, tenant: Tenant) -> None:
     user = await identity.create_user(tenant)
     change = identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=grantor_of(tenant))
     await _wait_for(identity.database, "UPDATE users SET password_hash = 'new'", change)
@@ -71,21 +69,21 @@ async def test_a_change_of_role_does_not_bring_an_old_password_back(identity: Id
     assert stored.password_hash == SecretStr("new")
 
 
-async def test_a_change_of_limits_does_not_lift_a_suspension(identity: Identity, tenant: Tenant) -> None:
+async def test_limit_change_does_not_lift_a_suspension(identity: Identity, tenant: Tenant) -> None:
     change = identity.tenants.change_tenant(tenant.guid, TenantChange(images_per_minute=7), actor=OPERATOR)
     await _wait_for(identity.database, "UPDATE tenants SET status = 'suspended'", change)
     found = await identity.tenants.require_tenant(tenant.guid)
     assert (found.status, found.images_per_minute) == (TenantStatus.SUSPENDED, 7)
 
 
-async def test_a_change_does_not_bring_a_tenant_back_that_is_being_deleted(identity: Identity, tenant: Tenant) -> None:
+async def test_change_does_not_restore_a_tenant_deleted_meanwhile(identity: Identity, tenant: Tenant) -> None:
     change = identity.tenants.change_tenant(tenant.guid, TenantChange(images_per_minute=7), actor=OPERATOR)
     with pytest.raises(TenantNotFoundException):
         await _wait_for(identity.database, "UPDATE tenants SET status = 'deleting'", change)
     assert await identity.tenants.list_tenants() == []
 
 
-async def test_a_key_that_is_being_revoked_is_not_rotated(identity: Identity, tenant: Tenant) -> None:
+async def test_key_revoked_meanwhile_is_not_rotated(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     rotation = identity.api_keys.rotate_key(key.detail.guid, Rotation(), grantor=grantor_of(tenant))
     with pytest.raises(ApiKeyRevokedException):

@@ -1,4 +1,4 @@
-"""Work that outlives its caller, and ends before its server does."""
+"""Detached tasks outlive their caller and finish before their server stops."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 class _Work:
-    """Work that a test lets go on, and whose end it sees."""
+    """Work that a test releases and whose completion it sees."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -34,14 +34,14 @@ def tasks() -> DetachedTasks:
     return DetachedTasks()
 
 
-async def test_a_caller_gets_the_result(tasks: DetachedTasks) -> None:
+async def test_caller_gets_the_result(tasks: DetachedTasks) -> None:
     work = _Work()
     work.gate.set()
     assert await tasks.run(work()) == "result"
     assert not tasks.running
 
 
-async def test_a_caller_gets_the_exception(tasks: DetachedTasks) -> None:
+async def test_caller_gets_the_exception(tasks: DetachedTasks) -> None:
     async def fail() -> None:
         raise LookupError
 
@@ -50,7 +50,7 @@ async def test_a_caller_gets_the_exception(tasks: DetachedTasks) -> None:
     assert not tasks.running
 
 
-async def test_a_caller_that_is_cancelled_does_not_cancel_the_work(tasks: DetachedTasks) -> None:
+async def test_cancelling_the_caller_does_not_cancel_the_work(tasks: DetachedTasks) -> None:
     work = _Work()
     caller = asyncio.create_task(tasks.run(work()))
     await work.begun.wait()
@@ -63,9 +63,7 @@ async def test_a_caller_that_is_cancelled_does_not_cancel_the_work(tasks: Detach
     assert work.ended == "done"
 
 
-async def test_a_failure_that_nobody_waits_for_is_no_noise(
-    tasks: DetachedTasks, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_unawaited_failure_is_not_logged(tasks: DetachedTasks, caplog: pytest.LogCaptureFixture) -> None:
     begun, gate = asyncio.Event(), asyncio.Event()
 
     async def fail() -> None:
@@ -83,7 +81,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_noise(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_draining_waits_for_the_work(tasks: DetachedTasks) -> None:
+async def test_drain_waits_for_running_work(tasks: DetachedTasks) -> None:
     work = _Work()
     caller = asyncio.create_task(tasks.run(work()))
     await work.begun.wait()
@@ -96,7 +94,7 @@ async def test_draining_waits_for_the_work(tasks: DetachedTasks) -> None:
     assert await caller == "result"
 
 
-async def test_draining_cancels_what_takes_too_long(tasks: DetachedTasks) -> None:
+async def test_drain_cancels_work_at_its_deadline(tasks: DetachedTasks) -> None:
     work = _Work()
     caller = asyncio.create_task(tasks.run(work()))
     await work.begun.wait()
@@ -107,14 +105,14 @@ async def test_draining_cancels_what_takes_too_long(tasks: DetachedTasks) -> Non
     assert not tasks.running
 
 
-async def test_draining_nothing_is_over_at_once(tasks: DetachedTasks) -> None:
+async def test_drain_without_tasks_returns_immediately(tasks: DetachedTasks) -> None:
     draining = asyncio.create_task(tasks.drain(3600))
     for _ in range(3):
         await asyncio.sleep(0)
     assert draining.done()
 
 
-async def test_what_the_work_starts_is_waited_for_as_well(tasks: DetachedTasks) -> None:
+async def test_drain_waits_for_tasks_started_by_the_work(tasks: DetachedTasks) -> None:
     second = _Work()
 
     async def start_second() -> None:

@@ -1,4 +1,4 @@
-"""Managing images."""
+"""Changing and deleting images."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def _found(manager: ImageEditor, image: StoredImage) -> StoredImage | None
     return await manager.database.read(lambda data: data.images.get_own(image.guid, tenant_id=image.tenant_id))
 
 
-async def test_a_change_is_kept_and_returned(manager: ImageEditor, image: StoredImage, principal: Principal) -> None:
+async def test_change_is_stored_and_returned(manager: ImageEditor, image: StoredImage, principal: Principal) -> None:
     change = ImageChange(visibility=Visibility.PRIVATE, filename="b.png")
     changed = await manager.change_image(image.guid, change, principal=principal)
     assert changed == await _found(manager, image)
@@ -63,15 +63,13 @@ async def test_a_change_is_kept_and_returned(manager: ImageEditor, image: Stored
     assert changed.created_at == image.created_at
 
 
-async def test_an_invalid_change_changes_nothing(
-    manager: ImageEditor, image: StoredImage, principal: Principal
-) -> None:
+async def test_invalid_change_is_rejected(manager: ImageEditor, image: StoredImage, principal: Principal) -> None:
     with pytest.raises(InvalidRequestException):
         await manager.change_image(image.guid, ImageChange.model_construct(filename="a/b"), principal=principal)
     assert await _found(manager, image) == image
 
 
-async def test_a_deleted_image_is_gone_with_its_picture(
+async def test_deleted_image_is_removed_with_its_picture(
     manager: ImageEditor, image: StoredImage, principal: Principal
 ) -> None:
     await manager.delete_image(image.guid, principal=principal)
@@ -80,7 +78,7 @@ async def test_a_deleted_image_is_gone_with_its_picture(
         await manager.store.read(image.guid, image.media_type)
 
 
-async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
+async def test_image_of_another_tenant_is_reported_as_not_found(
     manager: ImageEditor, image: StoredImage, other_principal: Principal
 ) -> None:
     for guid in (image.guid, ImageGuid(new_guid())):
@@ -92,7 +90,7 @@ async def test_an_image_of_another_tenant_is_answered_as_an_absent_one(
     assert find_picture(manager.store, image.guid) == image.media_type
 
 
-async def test_a_picture_that_cannot_be_removed_is_told_and_seen_by_nobody(
+async def test_failed_removal_of_a_picture_is_raised_and_the_image_stays_hidden(
     manager: ImageEditor, image: StoredImage, principal: Principal
 ) -> None:
     path = manager.store.path(image.guid, image.media_type)
@@ -104,12 +102,12 @@ async def test_a_picture_that_cannot_be_removed_is_told_and_seen_by_nobody(
 
 
 MARK = "hush-hush"
-"""Stands in every text that a client or the upstream wrote about a generation."""
+"""Occurs in every text that a client or the upstream wrote about a generation."""
 INPUT = {"field": "image", "media_type": "image/png", "byte_size": 1}
 
 
 async def _add_marked(manager: ImageEditor, tenant: Tenant, *, images: int) -> tuple[Generation, list[StoredImage]]:
-    """A stored generation of which a webhook is still to be told, and its images."""
+    """Return a stored generation with a pending webhook delivery, and its images."""
 
     def add(data: Repositories) -> tuple[Generation, list[StoredImage]]:
         webhook = new_webhook(tenant.id)
@@ -132,7 +130,7 @@ async def _add_marked(manager: ImageEditor, tenant: Tenant, *, images: int) -> t
 
 
 async def _marked_tables(manager: ImageEditor) -> set[str]:
-    """The tables in which the mark is anywhere."""
+    """Return the tables that contain the mark."""
 
     def find(data: Repositories) -> set[str]:
         contents = {name: data.connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in TABLES}
@@ -141,7 +139,7 @@ async def _marked_tables(manager: ImageEditor) -> set[str]:
     return await manager.database.read(find)
 
 
-async def test_the_last_image_takes_what_was_ordered_with_it(
+async def test_deleting_the_last_image_erases_the_order(
     manager: ImageEditor, tenant: Tenant, principal: Principal
 ) -> None:
     generation, (first, last) = await _add_marked(manager, tenant, images=2)
@@ -156,7 +154,7 @@ async def test_the_last_image_takes_what_was_ordered_with_it(
     assert (left.fingerprint, left.cost_micro_usd, left.image_count) == (generation.fingerprint, 7, 1)
 
 
-async def test_of_two_deletions_at_once_the_second_takes_what_was_ordered(
+async def test_second_of_two_concurrent_deletions_erases_the_order(
     manager: ImageEditor, tenant: Tenant, principal: Principal
 ) -> None:
     _, images = await _add_marked(manager, tenant, images=8)
@@ -164,7 +162,7 @@ async def test_of_two_deletions_at_once_the_second_takes_what_was_ordered(
     assert await _marked_tables(manager) == set()
 
 
-async def test_a_deletion_takes_nothing_of_another_generation(
+async def test_deletion_keeps_the_orders_of_other_generations(
     manager: ImageEditor, tenant: Tenant, principal: Principal
 ) -> None:
     _, (image,) = await _add_marked(manager, tenant, images=1)
@@ -174,7 +172,7 @@ async def test_a_deletion_takes_nothing_of_another_generation(
     assert await _found(manager, image) == image
 
 
-async def test_what_a_webhook_is_still_to_be_told_stays_what_it_was_but_for_the_prompt(
+async def test_pending_webhook_delivery_loses_only_the_prompt(
     manager: ImageEditor, tenant: Tenant, principal: Principal
 ) -> None:
     generation, (image,) = await _add_marked(manager, tenant, images=1)

@@ -1,4 +1,4 @@
-"""Removing a tenant: all of it goes, nothing else does, and what breaks off is finished."""
+"""Removal of a tenant: everything it owns goes, nothing else does, and an interrupted removal is finished."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -57,7 +57,7 @@ TENANT_TABLES = (
 
 @dataclass(kw_only=True)
 class _FailingStore(LocalStore):
-    """A real store whose deletion of this number fails."""
+    """A real store whose n-th deletion fails."""
 
     failing: int
     deleted: list[ImageGuid] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _FailingStore(LocalStore):
 
 
 def _furnish(data: Repositories, tenant: Tenant) -> list[StoredImage]:
-    """Give a tenant some of all that it can own."""
+    """Give a tenant rows and files of every kind."""
     data.api_keys.insert(new_api_key(tenant.id))
     data.users.insert(new_user(tenant.id))
     data.refresh_tokens.insert(new_refresh_token(tenant.id))
@@ -96,7 +96,7 @@ async def _furnished(identity: Identity, tenant: Tenant) -> list[StoredImage]:
 
 
 async def _owned(identity: Identity, tenant: Tenant) -> dict[str, int]:
-    """How many rows of each table are the tenant's."""
+    """Return the number of the tenant's rows by table."""
 
     def count(data: Repositories) -> dict[str, int]:
         run = data.connection.exec_driver_sql
@@ -113,7 +113,7 @@ async def _files(identity: Identity, images: list[StoredImage]) -> int:
 
 
 async def _exists(identity: Identity, tenant: Tenant) -> bool:
-    """Whether the tenant's row is there."""
+    """Return whether the tenant's row exists."""
     return await identity.database.read(lambda data: data.tenants.get_by_id(tenant.id)) is not None
 
 
@@ -121,7 +121,7 @@ def _with_store(identity: Identity, store: LocalStore) -> TenantService:
     return replace(identity.tenants, removal=replace(identity.tenants.removal, store=store))
 
 
-async def test_a_tenant_goes_with_rows_and_files(identity: Identity, tenant: Tenant) -> None:
+async def test_tenant_is_removed_with_rows_and_files(identity: Identity, tenant: Tenant) -> None:
     images = await _furnished(identity, tenant)
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     assert await _owned(identity, tenant) == dict.fromkeys(TENANT_TABLES, 0)
@@ -129,7 +129,7 @@ async def test_a_tenant_goes_with_rows_and_files(identity: Identity, tenant: Ten
     assert await _files(identity, images) == 0
 
 
-async def test_what_was_kept_of_its_answers_goes_too(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+async def test_retained_answers_are_removed(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
     answers, guids = identity.removal.answers, {}
     for owner in (tenant, stranger):
         generation = new_generation(owner.id, status=GenerationStatus.UNKNOWN)
@@ -146,7 +146,7 @@ def _claim(data: Repositories, *, generation: NewGeneration) -> None:
     data.generations.claim(generation)
 
 
-async def test_what_is_another_tenants_stays(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+async def test_other_tenants_keep_everything(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
     await _furnished(identity, tenant)
     images = await _furnished(identity, stranger)
     before = await _owned(identity, stranger)
@@ -156,7 +156,7 @@ async def test_what_is_another_tenants_stays(identity: Identity, tenant: Tenant,
     assert await _files(identity, images) == len(images)
 
 
-async def test_what_was_written_down_of_it_stays(identity: Identity, tenant: Tenant) -> None:
+async def test_audit_entries_of_the_tenant_stay(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     before = await identity.entries()
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
@@ -166,7 +166,7 @@ async def test_what_was_written_down_of_it_stays(identity: Identity, tenant: Ten
     assert (deleted.action, deleted.target) == (AuditAction.TENANT_DELETED, tenant.guid)
 
 
-async def test_more_pictures_than_one_step_takes_all_go(identity: Identity, tenant: Tenant) -> None:
+async def test_more_pictures_than_one_step_are_removed(identity: Identity, tenant: Tenant) -> None:
     await identity.database.write(lambda data: _add_images(data, tenant, 2 * IMAGES_AT_ONCE + 1))
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     assert not await _exists(identity, tenant)
@@ -178,7 +178,7 @@ def _add_images(data: Repositories, tenant: Tenant, count: int) -> None:
         data.generations.settle(image.generation_id, stored_ending(), tenant_id=tenant.id)
 
 
-async def test_its_name_is_free_at_once(identity: Identity, tenant: Tenant) -> None:
+async def test_name_is_free_immediately(identity: Identity, tenant: Tenant) -> None:
     await identity.database.write(lambda data: add_generation(data, tenant.id))
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     assert await _exists(identity, tenant)
@@ -187,7 +187,7 @@ async def test_its_name_is_free_at_once(identity: Identity, tenant: Tenant) -> N
     assert [found.guid for found in await identity.tenants.list_tenants()] == [successor.guid]
 
 
-async def test_while_it_goes_it_does_not_exist_for_anyone(identity: Identity, tenant: Tenant) -> None:
+async def test_tenant_being_removed_does_not_exist_for_anyone(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     await identity.database.write(lambda data: add_generation(data, tenant.id))
     assert await identity.principal(key.api_key)
@@ -204,7 +204,7 @@ async def test_while_it_goes_it_does_not_exist_for_anyone(identity: Identity, te
 
 
 @pytest.mark.parametrize("failing", [1, 3])
-async def test_a_removal_that_breaks_off_is_finished_later(
+async def test_interrupted_removal_is_finished_later(
     identity: Identity, tenant: Tenant, store: LocalStore, failing: int
 ) -> None:
     images = await _furnished(identity, tenant)
@@ -218,10 +218,10 @@ async def test_a_removal_that_breaks_off_is_finished_later(
     assert not await _exists(identity, tenant)
 
 
-async def test_a_picture_whose_file_remains_is_still_known(
+async def test_picture_file_left_by_a_failure_still_has_its_row(
     identity: Identity, tenant: Tenant, store: LocalStore
 ) -> None:
-    """A crash never leaves a file that nothing names."""
+    """A crash never leaves a file without a row."""
     images = await _furnished(identity, tenant)
     broken = _FailingStore(store.folder, room_bytes=1, failing=2)
     await _with_store(identity, broken).delete_tenant(tenant.guid, actor=OPERATOR)
@@ -231,7 +231,7 @@ async def test_a_picture_whose_file_remains_is_still_known(
     assert [image for image in remaining if image not in known] == []
 
 
-async def test_two_removals_at_once_remove_one_tenant(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+async def test_concurrent_removals_remove_one_tenant(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
     images = await _furnished(identity, tenant)
     deleting = identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     await asyncio.gather(deleting, identity.removal.remove_all(), identity.removal.remove_all())
@@ -241,7 +241,7 @@ async def test_two_removals_at_once_remove_one_tenant(identity: Identity, tenant
     assert await _files(identity, images) == 0
 
 
-async def test_a_generation_that_is_calling_is_waited_for_and_its_picture_goes_too(
+async def test_removal_waits_for_a_calling_generation_and_removes_its_picture(
     identity: Identity, process: Process, principal: Principal, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -259,7 +259,7 @@ async def test_a_generation_that_is_calling_is_waited_for_and_its_picture_goes_t
     assert not await _exists(identity, tenant)
 
 
-async def test_a_picture_that_comes_when_its_generation_was_given_up_and_removed_is_not_kept(
+async def test_late_picture_of_a_removed_generation_is_not_stored(
     identity: Identity, process: Process, principal: Principal, tenant: Tenant, drawer: FakeDrawer
 ) -> None:
     drawer.close_gate()
@@ -276,7 +276,7 @@ async def test_a_picture_that_comes_when_its_generation_was_given_up_and_removed
     assert process.spooled == []
 
 
-async def test_a_tenant_that_is_not_being_deleted_is_left_alone(identity: Identity, tenant: Tenant) -> None:
+async def test_active_tenant_is_not_removed(identity: Identity, tenant: Tenant) -> None:
     images = await _furnished(identity, tenant)
     await identity.removal.remove_all()
     assert await _files(identity, images) == len(images)

@@ -30,11 +30,13 @@ def _without_reading(tenant: Tenant) -> Principal:
     return principal_of(tenant).model_copy(update={"scopes": frozenset({Scope.IMAGE_GENERATE})})
 
 
-async def test_a_private_image_is_seen_by_its_tenant(reader: ImageReader, private: StoredImage, tenant: Tenant) -> None:
+async def test_private_image_is_visible_to_its_tenant(
+    reader: ImageReader, private: StoredImage, tenant: Tenant
+) -> None:
     assert await reader.require_image(private.guid, viewer=principal_of(tenant)) == private
 
 
-async def test_to_everyone_else_it_does_not_exist(
+async def test_private_image_does_not_exist_for_others(
     reader: ImageReader, private: StoredImage, tenant: Tenant, stranger: Tenant
 ) -> None:
     told = set()
@@ -48,7 +50,7 @@ async def test_to_everyone_else_it_does_not_exist(
     assert len(told) == 1
 
 
-async def test_pages_follow_one_another_to_the_end(reader: ImageReader, database: Database, tenant: Tenant) -> None:
+async def test_pages_are_consecutive_to_the_end(reader: ImageReader, database: Database, tenant: Tenant) -> None:
     made = [await database.write(lambda data: add_image(data, tenant)) for _ in range(5)]
     seen: list[StoredImage] = []
     cursor = None
@@ -60,14 +62,12 @@ async def test_pages_follow_one_another_to_the_end(reader: ImageReader, database
     assert seen == made[::-1]
 
 
-async def test_a_last_page_that_is_full_has_no_cursor(
-    reader: ImageReader, private: StoredImage, tenant: Tenant
-) -> None:
+async def test_full_last_page_has_no_cursor(reader: ImageReader, private: StoredImage, tenant: Tenant) -> None:
     page = await reader.list_images(ImageFilter(mine=True), viewer=principal_of(tenant), limit=1, cursor=None)
     assert (page.images, page.next_cursor) == ([private], None)
 
 
-async def test_a_cursor_of_another_filter_is_refused(reader: ImageReader, database: Database, tenant: Tenant) -> None:
+async def test_cursor_of_another_filter_is_rejected(reader: ImageReader, database: Database, tenant: Tenant) -> None:
     for _ in range(2):
         await database.write(lambda data: add_image(data, tenant))
     page = await reader.list_images(ImageFilter(), viewer=None, limit=1, cursor=None)
@@ -75,19 +75,19 @@ async def test_a_cursor_of_another_filter_is_refused(reader: ImageReader, databa
         await reader.list_images(ImageFilter(prompt="fox"), viewer=None, limit=1, cursor=page.next_cursor)
 
 
-async def test_mine_needs_a_credential_that_may_read(reader: ImageReader, tenant: Tenant) -> None:
+async def test_mine_requires_a_credential_with_read_scope(reader: ImageReader, tenant: Tenant) -> None:
     with pytest.raises(core.CredentialMissingException):
         await reader.list_images(ImageFilter(mine=True), viewer=None, limit=1, cursor=None)
     with pytest.raises(core.PermissionException):
         await reader.list_images(ImageFilter(mine=True), viewer=_without_reading(tenant), limit=1, cursor=None)
 
 
-async def test_an_invalid_filter_is_refused(reader: ImageReader) -> None:
+async def test_invalid_filter_is_rejected(reader: ImageReader) -> None:
     with pytest.raises(core.InvalidRequestException):
         await reader.list_images(ImageFilter.model_construct(guid="x"), viewer=None, limit=1, cursor=None)
 
 
-async def test_a_picture_is_read_byte_for_byte(
+async def test_picture_is_read_byte_for_byte(
     reader: ImageReader, private: StoredImage, tenant: Tenant, store: LocalStore
 ) -> None:
     await keep_picture(store, private.guid)
@@ -97,7 +97,7 @@ async def test_a_picture_is_read_byte_for_byte(
     assert picture.status.st_size == len(b"picture")
 
 
-async def test_details_without_a_file_are_told_apart_from_no_image(
+async def test_missing_file_is_distinguished_from_a_missing_image(
     reader: ImageReader, private: StoredImage, tenant: Tenant
 ) -> None:
     with pytest.raises(core.PictureMissingException):
@@ -105,7 +105,7 @@ async def test_details_without_a_file_are_told_apart_from_no_image(
 
 
 @pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
-async def test_what_a_tenant_that_is_not_active_made_public_does_not_exist(
+async def test_public_images_of_an_inactive_tenant_do_not_exist(
     reader: ImageReader, database: Database, tenant: Tenant, stranger: Tenant, status: TenantStatus
 ) -> None:
     image = await database.write(lambda data: add_image(data, tenant))

@@ -1,4 +1,4 @@
-"""Readiness: answered in time whatever hangs, and polls of a part that hangs do not pile up."""
+"""Readiness is reported in time if a part hangs, and probes of a hanging part do not pile up."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class _FakePart:
-    """A database and a store at once, which answers when it is let go."""
+    """A fake of both database and store, which responds when released."""
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
@@ -48,7 +48,7 @@ def answering(error: Exception | None = None) -> _FakePart:
     return part
 
 
-async def test_parts_that_answer_are_ready() -> None:
+async def test_responding_parts_are_ready() -> None:
     database, store = answering(), answering()
     check = check_of(database, store)
     await check.require_ready()
@@ -63,14 +63,14 @@ async def test_parts_that_answer_are_ready() -> None:
         (None, StorageFullException(), StorageFullException),
     ],
 )
-async def test_the_error_of_a_part_is_raised(
+async def test_error_of_a_part_is_raised(
     database: Exception | None, store: Exception | None, expected: type[Exception]
 ) -> None:
     with pytest.raises(expected):
         await check_of(answering(database), answering(store)).require_ready()
 
 
-async def test_a_part_that_hangs_is_asked_once_and_answered_for() -> None:
+async def test_hanging_part_is_probed_once_and_reported() -> None:
     database, store = _FakePart(), _FakePart()
     check = check_of(database, answering(), seconds=0.01)
     for _ in range(3):

@@ -1,1 +1,1 @@
-"""Who is asking, and what they may do: keys, users, tenants, passwords. Tokens are in ``oauth``."""
+"""Identity and permissions: API keys, users, tenants and passwords. Tokens are in ``oauth``."""

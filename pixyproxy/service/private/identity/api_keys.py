@@ -1,4 +1,4 @@
-"""API keys: issuing, listing, rotating and revoking them, and telling which one is presented."""
+"""API keys: issue, list, rotate, revoke and recognize them."""
 
 import hmac
 import uuid
@@ -34,22 +34,22 @@ from pixyproxy.service.private.identity.key_format import PresentedKey, api_key_
 from pixyproxy.service.revalidation import revalidate
 
 ABSENT_SHA256 = "0" * 64
-"""Compared with when a key id is unknown, so that the comparison is made in any case."""
+"""Compared with for an unknown key id, so that the comparison always takes place."""
 
 
 @dataclass(frozen=True)
 class ApiKeyService:
-    """Issues API keys and manages them. Nobody issues or touches a key that may do more than they may."""
+    """Issues and manages API keys. A caller may not issue or change a key with more rights than their own."""
 
     database: Database
     recognized: RecognizedCredentials
     cursors: CursorCodec
 
     async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
-        """Return a new key of the tenant; its secret is in the answer and nowhere else.
+        """Return a new key of the tenant; its secret is returned only here.
 
-        The grantor's limits and expiry apply to it where the order names none. Raises ``GrantException`` for scopes
-        that the grantor lacks, wider limits and a later expiry, and ``ApiKeyLimitException``.
+        The grantor's limits and expiry apply if the order sets none. Raises ``GrantException`` for scopes that the
+        grantor lacks, wider limits or a later expiry, and ``ApiKeyLimitException``.
         """
         order = _with_limits_of(grantor, revalidate(incoming))
         if order.expires_at is not None and order.expires_at <= clock.now():
@@ -73,10 +73,10 @@ class ApiKeyService:
         return Page([_detail(key) for _, key in found[:limit]], following)
 
     async def rotate_key(self, guid: str, incoming: Rotation, *, grantor: Grantor) -> IssuedApiKey:
-        """A new secret for a key that otherwise stays what it is; the former works for the grace period.
+        """Return the key with a new secret; the former secret stays valid for the grace period.
 
-        A second rotation within that time ends it for the one before. Raises ``ApiKeyNotFoundException``,
-        ``ApiKeyRevokedException``, and ``GrantException`` where the key outlives the grantor.
+        A second rotation within that time invalidates the oldest secret. Raises ``ApiKeyNotFoundException``,
+        ``ApiKeyRevokedException``, and ``GrantException`` if the key outlives the grantor.
         """
         rotation = revalidate(incoming)
         secret = new_secret()
@@ -102,7 +102,7 @@ class ApiKeyService:
         return IssuedApiKey(detail=_detail(rotated), api_key=api_key_text(rotated.key_id, secret))
 
     async def revoke_key(self, guid: str, *, grantor: Grantor) -> None:
-        """Make a key, and every token that it got, worthless in every process. Raises ``ApiKeyNotFoundException``."""
+        """Revoke a key and every token issued to it, in every process. Raises ``ApiKeyNotFoundException``."""
 
         def revoke(data: Repositories) -> None:
             key = _require_governed(data, guid, grantor)
@@ -114,8 +114,8 @@ class ApiKeyService:
 
 
 def issue_key(data: Repositories, order: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:
-    """Issue a key within a transaction that others have opened. Raises ``ApiKeyLimitException``."""
-    # Whoever else issues one waits until this one counts.
+    """Issue a key within the caller's transaction. Raises ``ApiKeyLimitException``."""
+    # Lock the tenant, so that concurrent calls count this key.
     data.tenants.lock(grantor.tenant_guid)
     if data.api_keys.count_active(tenant_id=grantor.tenant_id, at=clock.now()) >= MOST_KEYS:
         raise ApiKeyLimitException(context={"limit": str(MOST_KEYS)})
@@ -138,9 +138,9 @@ def issue_key(data: Repositories, order: NewApiKey, *, grantor: Grantor) -> Issu
 
 
 def find_key(data: Repositories, presented: PresentedKey | None) -> StoredApiKey | None:
-    """Return the active key that is presented, or None; digests are compared in constant time.
+    """Return the active key that matches, or None; digests are compared in constant time.
 
-    Presented by its former secret, it expires with that secret's grace period.
+    A key presented by its former secret expires at the end of the grace period.
     """
     if presented is None:
         return None
@@ -160,12 +160,12 @@ def find_key(data: Repositories, presented: PresentedKey | None) -> StoredApiKey
 
 
 def is_active(key: StoredApiKey, *, at: datetime) -> bool:
-    """Whether a key is neither revoked nor expired."""
+    """Return whether a key is neither revoked nor expired."""
     return key.revoked_at is None and (key.expires_at is None or at < key.expires_at)
 
 
 def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredApiKey:
-    """Return the tenant's key, if the grantor may do all that it may."""
+    """Return the tenant's key, locked, if the grantor has all of its rights."""
     key = data.api_keys.lock_own(guid, tenant_id=grantor.tenant_id)
     if key is None:
         raise ApiKeyNotFoundException
@@ -176,7 +176,7 @@ def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> Stored
 
 
 def _with_limits_of(grantor: Grantor, order: NewApiKey) -> NewApiKey:
-    """Return the order with the grantor's limits and expiry where it names none."""
+    """Return the order with the grantor's limits and expiry where it sets none."""
     names = ("allowed_models", "images_per_minute", "expires_at")
     return order.model_copy(update={name: getattr(grantor, name) for name in names if getattr(order, name) is None})
 

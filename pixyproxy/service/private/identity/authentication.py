@@ -1,4 +1,4 @@
-"""Authentication: from an API key or an access token to the principal that it stands for."""
+"""Authentication: resolve an API key or access token to its principal."""
 
 import logging
 import time
@@ -27,14 +27,14 @@ from pixyproxy.service.private.identity.tenants import require_active
 logger = logging.getLogger(__name__)
 
 NOTED_EVERY = timedelta(minutes=1)
-"""How often a key's last use is written at the most."""
+"""Minimum interval between updates of a key's last use."""
 SUBJECT_LENGTH = 255
-TENANT_MISSING = "a trusted issuer named a tenant that is not here"
+TENANT_MISSING = "a trusted issuer named an unknown tenant"
 
 
 @dataclass(frozen=True)
 class Authenticator:
-    """Recognizes callers. Every refusal of a credential is the same ``CredentialInvalidException``."""
+    """Authenticates callers. Every rejected credential raises the same ``CredentialInvalidException``."""
 
     database: Database
     access_tokens: AccessTokens
@@ -43,7 +43,7 @@ class Authenticator:
     tasks: DetachedTasks
 
     async def authenticate(self, presented: SecretStr) -> Principal:
-        """The principal of an API key or access token, as the database has it now.
+        """Return the principal of an API key or access token, according to the database.
 
         Raises ``CredentialInvalidException``, ``TenantSuspendedException`` and ``IssuerUnavailableException``.
         """
@@ -84,15 +84,15 @@ class Authenticator:
                 )
             )
         except DatabaseException:
-            logger.warning("the last use of key %s could not be noted", key.key_id)
+            logger.warning("last use of key %s not recorded", key.key_id)
 
     def _trusted_issuer(self, presented: SecretStr) -> TrustedIssuer | None:
-        """Return the issuer that a token names, if it is a trusted one; any other has to be signed by a key of ours."""
+        """Return the trusted issuer that a token names; None means that one of our own keys must have signed it."""
         return self.trusted_issuers.find(inspect_token(presented.get_secret_value()).issuer or "")
 
 
 def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
-    """The principal of an API key."""
+    """Return the principal of an API key."""
     models = [names for names in (key.allowed_models, tenant.allowed_models) if names is not None]
     return _principal(tenant, SubjectType.KEY, key.guid, key.scopes).model_copy(
         update={
@@ -105,9 +105,9 @@ def key_principal(key: StoredApiKey, tenant: Tenant) -> Principal:
 
 
 def token_principal(data: Repositories, token: AccessToken) -> Principal:
-    """The principal of an access token of ours: no more than its subject may do by now.
+    """Return the principal of one of our own access tokens, limited to its subject's current rights.
 
-    Raises ``CredentialInvalidException`` where the token, its sign-in or its subject is no longer good, and
+    Raises ``CredentialInvalidException`` if the token, its sign-in or its subject is no longer valid, and
     ``TenantSuspendedException``.
     """
     tenant = data.tenants.get_by_guid(token.tenant_guid)
@@ -153,7 +153,7 @@ def _foreign_principal(data: Repositories, claims: ForeignClaims) -> Principal:
 
 
 def _foreign_subject(claims: ForeignClaims) -> str:
-    """Issuer and subject, of which what is too long for its column ends in a digest of all of it."""
+    """Return issuer and subject; if too long for the column, truncated and with a digest of the whole."""
     subject = f"{claims.issuer}#{claims.subject}"
     return subject if len(subject) <= SUBJECT_LENGTH else f"{subject[:180]}…{sha256(subject)}"
 

@@ -1,4 +1,4 @@
-"""Credentials that were checked a moment ago, so that a burst of requests asks the database once."""
+"""A cache of recently checked credentials, so that a burst of requests queries the database once."""
 
 import hashlib
 import time
@@ -11,13 +11,13 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.principal import Principal
 
 FRESH_SECONDS = 0.25
-"""How long another process may go on accepting what was revoked; the promise is one second."""
+"""How long other processes may accept a revoked credential; the documented limit is one second."""
 MOST = 10_000
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """A principal, until when its credential lives, and when the check of it began (monotonic seconds)."""
+    """A principal, the expiry of its credential, and when its check started (monotonic seconds)."""
 
     principal: Principal
     expires_at: datetime | None
@@ -26,12 +26,12 @@ class Recognized:
 
 @dataclass(frozen=True)
 class RecognizedCredentials:
-    """What this process knows, by the digest of a credential; only valid ones are remembered."""
+    """The cached principals by digest of the credential; only valid credentials are cached."""
 
     known: dict[bytes, Recognized] = field(default_factory=dict)
 
     def recall(self, presented: SecretStr) -> Principal | None:
-        """The principal of a credential that was checked within ``FRESH_SECONDS`` and has not expired since."""
+        """Return the principal of a credential checked within ``FRESH_SECONDS`` and not expired, or None."""
         found = self.known.get(_digest(presented))
         if found is None or time.monotonic() - found.checked_at > FRESH_SECONDS:
             return None
@@ -42,13 +42,13 @@ class RecognizedCredentials:
     def remember(
         self, presented: SecretStr, principal: Principal, *, expires_at: datetime | None, checked_at: float
     ) -> None:
-        """Keep a principal; ``checked_at`` is from before the database was asked."""
+        """Store a principal; ``checked_at`` is the time before the database was queried."""
         if len(self.known) >= MOST:
             self.known.clear()
         self.known[_digest(presented)] = Recognized(principal, expires_at, checked_at)
 
     def forget_all(self) -> None:
-        """What was revoked or changed in this process counts here at once."""
+        """Clear the cache after a revocation or change, which then takes effect in this process immediately."""
         self.known.clear()
 
 

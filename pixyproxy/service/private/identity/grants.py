@@ -1,4 +1,4 @@
-"""Nobody grants more than they have: the rule for every key, user, webhook and token that a caller makes."""
+"""The grant rule: a key, user, webhook or token never has more rights than the credential that created it."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from pixyproxy.core.models.tenant import TenantGuid, TenantId
 
 @dataclass(frozen=True)
 class Grantor:
-    """Who acts on a tenant's credentials, and the most that these may do; None is no limit.
+    """The actor on a tenant's credentials and the maximum rights these may have; None means unlimited.
 
-    ``expires_at`` is when the acting credential expires: what it makes must not outlive it.
+    ``expires_at`` is the expiry of the acting credential: credentials that it creates must not outlive it.
     """
 
     actor: Actor
@@ -30,20 +30,20 @@ class Grantor:
             raise GrantException(context={"scope": scope_text(scopes - self.scopes)})
 
     def require_limits(self, *, allowed_models: frozenset[str] | None, images_per_minute: int | None) -> None:
-        """Raise ``GrantException`` if a credential with these limits may make what the grantor may not."""
+        """Raise ``GrantException`` if these limits are wider than the grantor's."""
         if self.allowed_models is not None and not (allowed_models and allowed_models <= self.allowed_models):
             raise GrantException
         if self.images_per_minute is not None and not 0 < (images_per_minute or 0) <= self.images_per_minute:
             raise GrantException
 
     def require_lifetime(self, expires_at: datetime | None) -> None:
-        """Raise ``GrantException`` if a credential that expires then, or never, outlives the grantor's."""
+        """Raise ``GrantException`` if a credential with this expiry (None: never) outlives the grantor's."""
         if self.expires_at is not None and (expires_at is None or expires_at > self.expires_at):
             raise GrantException
 
 
 def grantor_of(principal: Principal) -> Grantor:
-    """Return the principal as one who acts on the credentials of its own tenant."""
+    """Return the principal as grantor in its own tenant."""
     return Grantor(
         actor=principal.actor,
         tenant_id=principal.tenant_id,

@@ -1,8 +1,8 @@
-"""The secret that every process of an installation shares, and the key that encrypts what the database holds.
+"""The secret shared by all processes of an installation, and the key that encrypts the signing keys in the database.
 
-One slow hash (scrypt, salted) stretches the secret, so that a copy of the database is of little use for guessing a weak
-one. HKDF derives a key for each use from it: the verifier, which the database holds, and the key of the signing keys.
-Cursors and the secrets of webhooks are derived from the secret elsewhere (``CursorCodec``, ``WebhookSecrets``).
+One slow, salted hash (scrypt) stretches the secret, so that a copy of the database is of little use for guessing a weak
+one. HKDF derives one key for each use from it: the verifier, which the database stores, and the key that encrypts the
+signing keys. Cursors and webhook secrets are derived elsewhere (``CursorCodec``, ``WebhookSecrets``).
 """
 
 import base64
@@ -27,7 +27,7 @@ from pixyproxy.data.files.secrets import load_or_create_secret
 from pixyproxy.data.threads import run_in_thread
 
 SCRYPT_COST = 2**14
-"""With blocks of 8: 16 MiB and 0.05 s, once a process. A secret of 32 characters and more needs no higher cost."""
+"""With blocks of 8: 16 MiB and 0.05 s, once in each process. A secret of 32 characters needs no higher cost."""
 SCRYPT_BLOCK = 8
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -35,9 +35,9 @@ VERIFIER_LABEL = b"pixyproxy: verifier of the secret"
 SIGNING_KEYS_LABEL = b"pixyproxy: signing keys"
 
 MISMATCH = (
-    "The secret of this process is not the one of this installation: set PIXYPROXY_SECRET_KEY to that of the other "
-    "processes (where it is not set, it is in the file secret_key of their data folder), or change it for all of them "
-    "with `pixyproxy keys reseal`."
+    "This process has another secret than this installation. Set PIXYPROXY_SECRET_KEY to the secret of the other "
+    "processes (by default in the file secret_key of their data folder), or change it for all processes with "
+    "`pixyproxy keys reseal`."
 )
 
 
@@ -49,13 +49,13 @@ class Seal:
     cipher: AESGCM = field(repr=False)
 
     def seal(self, private_pem: SecretStr, *, kid: str) -> str:
-        """Return the key, encrypted, as base64: nonce, ciphertext, tag. It opens under the same ``kid`` only."""
+        """Return the encrypted key as base64 of nonce, ciphertext and tag, bound to ``kid``."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = self.cipher.encrypt(nonce, private_pem.get_secret_value().encode(), kid.encode())
         return base64.b64encode(nonce + sealed).decode("ascii")
 
     def open(self, sealed: str, *, kid: str) -> SecretStr:
-        """Return the key. Raises ``ValueError`` if it was sealed with another secret or for another ``kid``."""
+        """Return the decrypted key. Raises ``ValueError`` if it was sealed with another secret or ``kid``."""
         try:
             content = base64.b64decode(sealed, validate=True)
             opened = self.cipher.decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], kid.encode())
@@ -66,13 +66,13 @@ class Seal:
 
 
 def installation_secret(settings: Settings) -> SecretStr:
-    """Return the secret of the settings, or of the data folder, where it is created if need be. Blocks."""
+    """Return the secret from the settings or the data folder, where it is created if missing. Blocks."""
     return settings.secret_key or load_or_create_secret(settings.data_dir, "secret_key")
 
 
 @lru_cache(maxsize=8)
 def derive_seal(secret: SecretStr, salt: str) -> Seal:
-    """Return the seal of a secret and a salt (hexadecimal). Blocks for 0.05 s, once for each pair."""
+    """Return the seal of a secret and a hexadecimal salt. Blocks for 0.05 s, once for each pair."""
     stretched = hashlib.scrypt(
         secret.get_secret_value().encode(),
         salt=bytes.fromhex(salt),
@@ -87,12 +87,12 @@ def derive_seal(secret: SecretStr, salt: str) -> Seal:
 
 
 def new_salt() -> str:
-    """Return a random salt in hexadecimal digits."""
+    """Return a random salt in hexadecimal."""
     return secrets.token_hex(16)
 
 
 async def open_seal(database: Database, secret: SecretStr) -> Seal:
-    """Return the seal of this installation; the first process of all sets it up with its secret.
+    """Return the seal of this installation; the first process sets it up with its secret.
 
     Raises ``ConfigurationException`` if the installation has another secret.
     """
@@ -105,13 +105,13 @@ async def open_seal(database: Database, secret: SecretStr) -> Seal:
 
 
 async def seal_of(installation: Installation, secret: SecretStr) -> Seal | None:
-    """Return the seal of the secret; None if the installation has another one."""
+    """Return the seal of the secret, or None if the installation has another secret."""
     seal = await run_in_thread(derive_seal, secret, installation.secret_salt)
     return seal if hmac.compare_digest(seal.verifier, installation.secret_verifier) else None
 
 
 async def _set_up(database: Database, secret: SecretStr) -> None:
-    """Write the verifier, unless another process that starts at the same time was first."""
+    """Store the verifier, unless a process that starts concurrently did so first."""
     salt = new_salt()
     seal = await run_in_thread(derive_seal, secret, salt)
     installation = Installation(secret_salt=salt, secret_verifier=seal.verifier, keys_revision=0)

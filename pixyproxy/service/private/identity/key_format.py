@@ -1,8 +1,8 @@
-"""The form of secrets that PixyProxy gives out.
+"""The format of API keys and refresh tokens.
 
-An API key reads ``pxy_<key id>_<secret><checksum>``: 12, 43 and 6 characters of base 62. The secret is 256 random
-bits, so that SHA-256 keeps it as safely as any slow hash would; the checksum (CRC-32) lets a scanner tell a
-real key from a look-alike offline, as GitHub's tokens do. A refresh token is ``pxr_<secret><checksum>``.
+An API key is ``pxy_<key id>_<secret><checksum>``: 12, 43 and 6 characters of base 62. The secret is 256 random
+bits, so that SHA-256 protects it as well as a slow hash would. The checksum (CRC-32) lets a scanner recognize a
+real key offline, as with GitHub's tokens. A refresh token is ``pxr_<secret><checksum>``.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ REFRESH_TOKEN = re.compile(r"(?P<body>pxr_(?P<secret>[0-9A-Za-z]{43}))(?P<checks
 
 @dataclass(frozen=True)
 class PresentedKey:
-    """An API key whose form and checksum are right; whether it exists is another matter."""
+    """A well-formed API key with a correct checksum; it need not exist."""
 
     key_id: str
     secret_sha256: str
 
 
 def read_api_key(presented: SecretStr) -> PresentedKey | None:
-    """The key id and the digest of the secret in an API key, or None where it is none."""
+    """Return the key id and the digest of the secret, or None if the API key is malformed."""
     match = API_KEY.fullmatch(presented.get_secret_value())
     if match is None or match["checksum"] != checksum(match["body"]):
         return None
@@ -38,7 +38,7 @@ def read_api_key(presented: SecretStr) -> PresentedKey | None:
 
 
 def read_client(client_id: str, client_secret: SecretStr) -> PresentedKey | None:
-    """The API key that an OAuth client authenticates with: its key id, and the whole key or the part behind the id."""
+    """Return the API key of an OAuth client; the client secret is the whole key or the part after the key id."""
     secret = client_secret.get_secret_value()
     if not secret.startswith("pxy_"):
         secret = f"pxy_{client_id}_{secret}"
@@ -47,7 +47,7 @@ def read_client(client_id: str, client_secret: SecretStr) -> PresentedKey | None
 
 
 def read_refresh_token(presented: SecretStr) -> str | None:
-    """The digest of a refresh token, or None where it is none."""
+    """Return the digest of a refresh token, or None if it is malformed."""
     match = REFRESH_TOKEN.fullmatch(presented.get_secret_value())
     if match is None or match["checksum"] != checksum(match["body"]):
         return None
@@ -55,39 +55,39 @@ def read_refresh_token(presented: SecretStr) -> str | None:
 
 
 def new_key_id() -> str:
-    """A key id that no other key has (71 random bits)."""
+    """Return a new key id (71 random bits)."""
     return "".join(secrets.choice(ALPHABET) for _ in range(12))
 
 
 def new_secret() -> str:
-    """256 random bits."""
+    """Return 256 random bits in base 62."""
     return encode(secrets.randbits(256), length=43)
 
 
 def api_key_text(key_id: str, secret: str) -> SecretStr:
-    """The whole key."""
+    """Return the complete API key."""
     body = f"pxy_{key_id}_{secret}"
     return SecretStr(body + checksum(body))
 
 
 def refresh_token_text(secret: str) -> SecretStr:
-    """The whole refresh token."""
+    """Return the complete refresh token."""
     body = f"pxr_{secret}"
     return SecretStr(body + checksum(body))
 
 
 def sha256(secret: str) -> str:
-    """The digest that is kept of a secret, in 64 hex digits."""
+    """Return the digest that is stored for a secret, in 64 hex digits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def checksum(body: str) -> str:
-    """The last six characters of a key."""
+    """Return the checksum, the last six characters of a key."""
     return encode(zlib.crc32(body.encode()), length=6)
 
 
 def encode(number: int, *, length: int) -> str:
-    """A number in base 62, padded to ``length`` digits."""
+    """Return a number in base 62, padded to ``length`` digits."""
     digits = ""
     for _ in range(length):
         number, digit = divmod(number, len(ALPHABET))

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, in threads of its own and a few at a time, fair between tenants and addresses."""
+"""Password hashing: argon2id in dedicated threads, with limited concurrency, fair between tenants and addresses."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from pixyproxy.data.threads import run_in_thread
 
 Result = TypeVar("Result")
 MOST_THREADS = 64
-"""As many are made as there are slots."""
+"""An upper bound; threads are created only as slots are used."""
 
 
 def _context() -> CryptContext:
-    """RFC 9106 §4's second choice, with one lane: 64 MiB, three passes, about 0.1 s of one core."""
+    """Return the second recommendation of RFC 9106 §4, with one lane: 64 MiB, three passes, about 0.1 s of one core."""
     return CryptContext(
         schemes=["argon2"],
         argon2__type="ID",
@@ -31,7 +31,7 @@ def _context() -> CryptContext:
 
 @dataclass
 class PasswordHasher:
-    """Hashes and verifies, one slot each."""
+    """Hashes and verifies passwords; each operation occupies one slot."""
 
     slots: FairSlots
     context: CryptContext = field(default_factory=_context)
@@ -39,17 +39,17 @@ class PasswordHasher:
     _has_dummy: bool = False
 
     async def hash(self, password: SecretStr, *, requester: Requester) -> SecretStr:
-        """Return the hash to keep of a password. Raises ``ServerBusyException``."""
+        """Return the hash to store for a password. Raises ``ServerBusyException``."""
         async with self.slots.hold(requester):
             return SecretStr(await self._in_thread(self.context.hash, password.get_secret_value()))
 
     async def verify(self, password: SecretStr, known: SecretStr | None, *, requester: Requester) -> bool:
-        """Return whether it is the password of this hash; None takes as long and is never right.
+        """Return whether the password matches the hash; None takes as long and never matches.
 
-        ``requester`` names an address, and the user's tenant where the user is known. A known user waits for the turn
-        of the address and of the tenant, and the first of them verifies: a right password passes a queue of made-up
-        names. A wrong one is answered after the turn of the address, which spends a hash in any case, so that the
-        time tells nothing of who is known. Raises ``ServerBusyException`` where too many others wait.
+        ``requester`` names an address, and the tenant of a known user. A known user takes a turn of the address and
+        one of the tenant, and the first of them verifies, so that a correct password overtakes a queue of made-up
+        names. A wrong password is rejected after the turn of the address, which always computes a hash, so that the
+        time does not reveal which users exist. Raises ``ServerBusyException`` if too many others wait.
         """
         verifier: Requester | None = None
 
@@ -73,7 +73,7 @@ class PasswordHasher:
             both.cancel()
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Shut down the threads without waiting."""
         self.threads.shutdown(wait=False)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
@@ -81,7 +81,7 @@ class PasswordHasher:
 
     def _check(self, password: SecretStr, known: SecretStr | None) -> bool:
         if not self._has_dummy:
-            # passlib makes the dummy's hash at its first use, which takes as long as a check: known users pay too.
+            # passlib computes the dummy hash at first use, which takes as long as a check: do it for known users too.
             self.context.dummy_verify()
             self._has_dummy = True
         if known is None:

@@ -1,4 +1,4 @@
-"""Tenants: the first of them, making, changing and deleting them."""
+"""Tenants: bootstrap, create, change and delete them."""
 
 import logging
 import uuid
@@ -42,7 +42,7 @@ FIRST_TENANT = "default"
 
 @dataclass(frozen=True)
 class TenantService:
-    """Creates, finds, changes and deletes tenants, at the wish of an operator."""
+    """Creates, finds, changes and deletes tenants for operators."""
 
     database: Database
     default_visibility: Visibility
@@ -51,24 +51,24 @@ class TenantService:
     recognized: RecognizedCredentials
 
     async def create_tenant(self, incoming: NewTenant, *, actor: Actor) -> Tenant:
-        """A new tenant. Raises ``TenantExistsException`` where the name is taken."""
+        """Create a tenant. Raises ``TenantExistsException`` if the name is taken."""
         order = revalidate(incoming)
         return await self.database.write(lambda data: self._insert(data, order, actor))
 
     async def list_tenants(self) -> list[TenantDetail]:
-        """Every tenant, oldest first."""
+        """Return all tenants, oldest first."""
         tenants = await self.database.read(lambda data: data.tenants.list_all())
         return [tenant_detail(tenant) for tenant in tenants if tenant.status is not TenantStatus.DELETING]
 
     async def require_tenant(self, name_or_guid: str) -> Tenant:
-        """The tenant of this GUID or name. Raises ``TenantNotFoundException``."""
+        """Return the tenant with this GUID or name. Raises ``TenantNotFoundException``."""
         return await self.database.read(lambda data: require_known(data.tenants.find(name_or_guid)))
 
     async def change_tenant(self, guid: str, incoming: TenantChange, *, actor: Actor) -> Tenant:
-        """Change what is named, and return the tenant as it is now.
+        """Change the given fields and return the changed tenant.
 
-        Raises ``TenantNotFoundException``, ``TenantExistsException``, and ``OwnTenantException`` where operators
-        would suspend themselves.
+        Raises ``TenantNotFoundException``, ``TenantExistsException``, and ``OwnTenantException`` if operators
+        would suspend their own tenant.
         """
         change = revalidate(incoming)
         fields = change.model_fields_set
@@ -89,16 +89,16 @@ class TenantService:
         return changed
 
     async def delete_tenant(self, guid: str, *, actor: Actor) -> None:
-        """Remove a tenant with all that it owns: from the commit on it does not exist any more for anyone.
+        """Delete a tenant and everything it owns; after the commit it no longer exists for anyone.
 
-        Pictures and rows are removed after that, in small steps that recovery repeats after a crash. Raises
+        Pictures and rows are removed after the commit, in small steps that recovery repeats after a crash. Raises
         ``TenantNotFoundException`` and ``OwnTenantException``.
         """
 
         def begin(data: Repositories) -> Tenant:
             tenant = require_known(data.tenants.lock(guid))
             _refuse_own(tenant, actor)
-            # The name is free at once for another tenant.
+            # Another tenant can take the name immediately.
             deleting = tenant.model_copy(update={"status": TenantStatus.DELETING, "name": f"{tenant.guid} (deleted)"})
             data.tenants.update(deleting)
             _audit(data, AuditAction.TENANT_DELETED, tenant, actor, {"name": tenant.name})
@@ -109,10 +109,10 @@ class TenantService:
         try:
             await self.tasks.run(self.removal.remove(tenant))
         except (ImageStorageException, DatabaseException):
-            logger.exception("what tenant %s owned is not all removed yet; recovery goes on", tenant.guid)
+            logger.exception("removal of tenant %s incomplete; recovery continues it", tenant.guid)
 
     async def bootstrap(self, *, actor: Actor) -> tuple[Tenant, IssuedApiKey | None]:
-        """The way in: the first tenant, with an administrator's key unless one is still in force."""
+        """Return an active tenant and an administrator's key; the tenant is created if missing, and the key too."""
 
         def create_first(data: Repositories) -> tuple[Tenant, IssuedApiKey | None]:
             active = (tenant for tenant in data.tenants.list_all() if tenant.status is TenantStatus.ACTIVE)
@@ -139,14 +139,14 @@ class TenantService:
 
 
 def command_grantor(tenant: Tenant, actor: Actor) -> Grantor:
-    """An operator at the command line, who may grant everything in any tenant."""
+    """Return an operator at the command line, who may grant everything in any tenant."""
     return Grantor(actor=actor, tenant_id=tenant.id, tenant_guid=tenant.guid, scopes=frozenset(Scope))
 
 
 def require_active(tenant: Tenant | None) -> Tenant:
-    """The tenant that a credential belongs to.
+    """Return the tenant of a credential.
 
-    Raises ``CredentialInvalidException`` where it is gone, and ``TenantSuspendedException``.
+    Raises ``CredentialInvalidException`` if it is deleted, and ``TenantSuspendedException``.
     """
     if tenant is None or tenant.status is TenantStatus.DELETING:
         raise CredentialInvalidException
@@ -156,12 +156,12 @@ def require_active(tenant: Tenant | None) -> Tenant:
 
 
 def tenant_detail(tenant: Tenant) -> TenantDetail:
-    """A tenant as operators see it."""
+    """Return a tenant as shown to operators."""
     return TenantDetail(**tenant.model_dump(include=set(TenantDetail.model_fields)))
 
 
 def require_known(tenant: Tenant | None) -> Tenant:
-    """The tenant that was asked for. Raises ``TenantNotFoundException`` where it is not there, or not any more."""
+    """Return the tenant. Raises ``TenantNotFoundException`` if it is None or deleted."""
     if tenant is None or tenant.status is TenantStatus.DELETING:
         raise TenantNotFoundException
     return tenant

@@ -24,7 +24,7 @@ from pixyproxy.service.revalidation import revalidate
 
 @dataclass(frozen=True)
 class UserService:
-    """Creates, changes and deletes users. Nobody makes or touches a user who may do more than they may."""
+    """Manages users. A caller may not create or change a user with more rights than their own."""
 
     database: Database
     passwords: PasswordHasher
@@ -32,7 +32,7 @@ class UserService:
     cursors: CursorCodec
 
     async def create_user(self, incoming: NewUser, *, grantor: Grantor) -> UserDetail:
-        """Return a new user of the tenant.
+        """Create a user of the tenant and return it.
 
         Raises ``UserExistsException``, ``UserLimitException`` and ``GrantException``.
         """
@@ -53,7 +53,7 @@ class UserService:
         )
 
         def create(data: Repositories) -> None:
-            # Whoever else makes one waits until this one counts.
+            # Lock the tenant, so that concurrent calls count this user.
             data.tenants.lock(grantor.tenant_guid)
             if data.users.count(tenant_id=grantor.tenant_id) >= MOST_USERS:
                 raise UserLimitException(context={"limit": str(MOST_USERS)})
@@ -76,11 +76,11 @@ class UserService:
         return Page([_detail(user) for _, user in found[:limit]], following)
 
     async def change_user(self, guid: str, incoming: UserChange, *, grantor: Grantor) -> UserDetail:
-        """Change password, role or status; a new password or being disabled ends every sign-in of the user.
+        """Change password, role or status; a new password or disabling the user ends all of their sign-ins.
 
-        Raises ``UserNotFoundException``, ``PermissionException`` for a user who may do more than the grantor, and
-        ``GrantException`` for a role that may, and for anything but disabling the user where the grantor is limited
-        or expires: users are not, and do not.
+        Raises ``UserNotFoundException``, ``PermissionException`` for a user with more rights than the grantor, and
+        ``GrantException`` for a role with more rights. A grantor with limits or an expiry may only disable users,
+        since users have neither; other changes raise ``GrantException``.
         """
         change = revalidate(incoming)
         if change.role is not None:
@@ -106,7 +106,7 @@ class UserService:
         return _detail(changed)
 
     async def delete_user(self, guid: str, *, grantor: Grantor) -> None:
-        """Remove a user; their tokens are worthless from now on. Raises as ``change_user`` does."""
+        """Delete a user, whose tokens become invalid. Raises as ``change_user`` does."""
 
         def remove(data: Repositories) -> None:
             user = _require_governed(data, guid, grantor)
@@ -132,13 +132,13 @@ def _require_grantable(role: Role, grantor: Grantor) -> None:
 
 
 def _require_unlimited(grantor: Grantor) -> None:
-    """Raise ``GrantException`` where the grantor's credential is limited or expires: a user has no limits or expiry."""
+    """Raise ``GrantException`` if the grantor's credential has limits or an expiry, since a user has neither."""
     grantor.require_limits(allowed_models=None, images_per_minute=None)
     grantor.require_lifetime(None)
 
 
 def _require_governed(data: Repositories, guid: str, grantor: Grantor) -> StoredUser:
-    """The tenant's user, if the grantor may do all that they may: a new password would make the grantor them."""
+    """Return the user, locked, if the grantor has all of their rights: a new password lets them act as the user."""
     user = data.users.lock_own(guid, tenant_id=grantor.tenant_id)
     if user is None:
         raise UserNotFoundException

@@ -1,4 +1,4 @@
-"""API keys: who may issue, rotate and revoke which, and that all of it is written down."""
+"""API keys: who may issue, rotate and revoke which keys, and the audit entries."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -49,7 +49,7 @@ async def _rotate(identity: Identity, tenant: Tenant, issued: IssuedApiKey, *, g
 
 
 async def _act(identity: Identity, act: str, guid: str, grantor: Grantor) -> None:
-    """Rotate a key without grace, or revoke it."""
+    """Revoke a key, or rotate it without a grace period."""
     if act == "rotate":
         await identity.api_keys.rotate_key(guid, Rotation(grace_seconds=0), grantor=grantor)
     else:
@@ -64,20 +64,18 @@ async def _refused(identity: Identity, key: SecretStr) -> bool:
     return False
 
 
-async def test_a_key_has_the_form_and_the_id_that_its_details_tell(issued: IssuedApiKey) -> None:
+async def test_key_text_contains_the_key_id_of_its_details(issued: IssuedApiKey) -> None:
     prefix, key_id, rest = issued.api_key.get_secret_value().split("_")
     assert (prefix, key_id, len(rest)) == ("pxy", issued.detail.key_id, 49)
 
 
-async def test_no_two_keys_are_alike(identity: Identity, tenant: Tenant) -> None:
+async def test_keys_are_unique(identity: Identity, tenant: Tenant) -> None:
     keys = [await identity.issue_key(tenant) for _ in range(5)]
     assert len({key.api_key.get_secret_value() for key in keys}) == 5
     assert len({key.detail.key_id for key in keys}) == 5
 
 
-async def test_the_secret_is_shown_once_and_kept_nowhere(
-    identity: Identity, tenant: Tenant, issued: IssuedApiKey
-) -> None:
+async def test_secret_is_returned_once_and_not_stored(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     secret = secret_of(issued.api_key.get_secret_value())
     stored = await identity.database.read(lambda data: data.api_keys.get_own(issued.detail.guid, tenant_id=tenant.id))
     shown = repr(issued) + repr(stored) + repr(await identity.entries())
@@ -85,7 +83,7 @@ async def test_the_secret_is_shown_once_and_kept_nowhere(
     assert secret[:43] not in shown
 
 
-async def test_a_key_is_what_was_ordered(identity: Identity, tenant: Tenant) -> None:
+async def test_issued_key_has_the_ordered_properties(identity: Identity, tenant: Tenant) -> None:
     order = NewApiKey(
         name="naïve key 🦊", scopes=SCOPES, allowed_models=frozenset({"m", "n"}), images_per_minute=7, expires_at=None
     )
@@ -94,7 +92,7 @@ async def test_a_key_is_what_was_ordered(identity: Identity, tenant: Tenant) -> 
     assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [issued.detail]
 
 
-async def test_nobody_issues_more_than_they_have(identity: Identity, tenant: Tenant) -> None:
+async def test_key_with_more_scopes_than_the_grantor_is_rejected(identity: Identity, tenant: Tenant) -> None:
     order = NewApiKey(name="k", scopes=LESSER | {Scope.ADMIN, Scope.USER_MANAGE})
     with pytest.raises(GrantException) as caught:
         await identity.api_keys.issue_key(order, grantor=grantor_of(tenant, LESSER))
@@ -103,12 +101,12 @@ async def test_nobody_issues_more_than_they_have(identity: Identity, tenant: Ten
     assert await identity.entries() == []
 
 
-async def test_what_the_grantor_has_may_be_issued(identity: Identity, tenant: Tenant) -> None:
+async def test_key_with_the_grantors_scopes_is_issued(identity: Identity, tenant: Tenant) -> None:
     issued = await identity.api_keys.issue_key(NewApiKey(name="k", scopes=LESSER), grantor=grantor_of(tenant, LESSER))
     assert (await identity.principal(issued.api_key)).scopes == LESSER
 
 
-async def test_nobody_rotates_a_key_that_may_do_more(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_key_with_more_rights_cannot_be_rotated(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     with pytest.raises(PermissionException) as caught:
         await identity.api_keys.rotate_key(issued.detail.guid, Rotation(), grantor=grantor_of(tenant, LESSER))
     assert caught.value.context == {"scope": "admin"}
@@ -116,7 +114,7 @@ async def test_nobody_rotates_a_key_that_may_do_more(identity: Identity, tenant:
     assert await identity.entries(AuditAction.KEY_ROTATED) == []
 
 
-async def test_nobody_revokes_a_key_that_may_do_more(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_key_with_more_rights_cannot_be_revoked(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     with pytest.raises(PermissionException):
         await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant, LESSER))
     assert await identity.principal(issued.api_key)
@@ -124,7 +122,7 @@ async def test_nobody_revokes_a_key_that_may_do_more(identity: Identity, tenant:
 
 
 @pytest.mark.parametrize("act", ["rotate", "revoke"])
-async def test_another_tenants_key_is_answered_as_an_absent_one(
+async def test_key_of_another_tenant_is_reported_as_not_found(
     identity: Identity, stranger: Tenant, issued: IssuedApiKey, act: str
 ) -> None:
     told = set()
@@ -136,7 +134,7 @@ async def test_another_tenants_key_is_answered_as_an_absent_one(
     assert await identity.principal(issued.api_key)
 
 
-async def test_a_tenant_lists_its_own_keys(
+async def test_tenant_lists_its_own_keys(
     identity: Identity, tenant: Tenant, stranger: Tenant, issued: IssuedApiKey
 ) -> None:
     assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [issued.detail]
@@ -144,7 +142,7 @@ async def test_a_tenant_lists_its_own_keys(
 
 
 class _Digest(str):
-    """A digest that may only be compared in constant time."""
+    """A digest that may be compared only in constant time."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -170,14 +168,14 @@ async def test_digests_are_compared_in_constant_time(
     assert (found is not None) == (secret in keys)
 
 
-async def test_a_revoked_key_is_refused_at_once(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_revoked_key_is_rejected_immediately(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     await identity.principal(issued.api_key)
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
     assert identity.recognized.recall(issued.api_key) is None
     assert await _refused(identity, issued.api_key)
 
 
-async def test_both_secrets_work_within_the_grace_period(
+async def test_both_secrets_are_valid_within_the_grace_period(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     second = await _rotate(identity, tenant, issued)
@@ -186,7 +184,7 @@ async def test_both_secrets_work_within_the_grace_period(
     assert former.model_copy(update={"expires_at": None}) == current
 
 
-async def test_a_rotated_key_stays_what_it_is(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_rotated_key_keeps_its_properties(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     before = clock.now()
     rotated = await identity.api_keys.rotate_key(
         issued.detail.guid, Rotation(grace_seconds=60), grantor=grantor_of(tenant)
@@ -198,7 +196,7 @@ async def test_a_rotated_key_stays_what_it_is(identity: Identity, tenant: Tenant
     assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == [rotated.detail]
 
 
-async def test_the_former_secret_ends_with_the_grace_period(
+async def test_former_secret_expires_with_the_grace_period(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     second = await _rotate(identity, tenant, issued)
@@ -207,7 +205,7 @@ async def test_the_former_secret_ends_with_the_grace_period(
     assert await identity.principal(second)
 
 
-async def test_the_former_secret_is_not_recalled_beyond_the_grace_period(
+async def test_former_secret_is_not_cached_beyond_the_grace_period(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     await _rotate(identity, tenant, issued, grace=3600)
@@ -217,7 +215,7 @@ async def test_the_former_secret_is_not_recalled_beyond_the_grace_period(
     assert recognized.expires_at == key.former_secret_until
 
 
-async def test_a_second_rotation_ends_the_first_former_secret(
+async def test_second_rotation_invalidates_the_first_former_secret(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     second = await _rotate(identity, tenant, issued)
@@ -227,7 +225,7 @@ async def test_a_second_rotation_ends_the_first_former_secret(
     assert await identity.principal(third)
 
 
-async def test_without_grace_the_former_secret_ends_at_once(
+async def test_former_secret_without_grace_period_is_invalid_immediately(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     await identity.principal(issued.api_key)
@@ -237,28 +235,28 @@ async def test_without_grace_the_former_secret_ends_at_once(
     assert await identity.principal(second)
 
 
-async def test_a_revoked_key_is_not_brought_back(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_revoked_key_cannot_be_rotated(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
     with pytest.raises(ApiKeyRevokedException):
         await _rotate(identity, tenant, issued)
     assert await _refused(identity, issued.api_key)
 
 
-async def test_an_expired_key_is_not_brought_back(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_expired_key_cannot_be_rotated(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     await identity.run("UPDATE api_keys SET expires_at = '2026-01-01 00:00:00'")
     with pytest.raises(ApiKeyRevokedException):
         await _rotate(identity, tenant, issued)
     assert await _refused(identity, issued.api_key)
 
 
-async def test_a_rotation_does_not_lengthen_a_keys_life(identity: Identity, tenant: Tenant) -> None:
+async def test_rotation_does_not_extend_the_expiry(identity: Identity, tenant: Tenant) -> None:
     issued = await identity.issue_key(tenant, expires_at=clock.now() + timedelta(minutes=5))
     await _rotate(identity, tenant, issued)
     (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.expires_at == issued.detail.expires_at
 
 
-async def test_an_earlier_revocation_stands(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_second_revocation_keeps_the_first_time(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     grantor = grantor_of(tenant)
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor)
     await identity.run("UPDATE api_keys SET revoked_at = '2026-01-01 00:00:00'")
@@ -268,7 +266,7 @@ async def test_an_earlier_revocation_stands(identity: Identity, tenant: Tenant, 
 
 
 @pytest.mark.parametrize("seconds", [0, -1, -1_000_000])
-async def test_a_key_that_would_be_expired_already_is_refused(identity: Identity, tenant: Tenant, seconds: int) -> None:
+async def test_expiry_in_the_past_is_rejected(identity: Identity, tenant: Tenant, seconds: int) -> None:
     with pytest.raises(InvalidRequestException, match="expires_at"):
         await identity.issue_key(tenant, expires_at=clock.now() + timedelta(seconds=seconds))
     assert (await identity.api_keys.list_keys(tenant_id=tenant.id)).items == []
@@ -281,7 +279,7 @@ async def test_a_key_that_would_be_expired_already_is_refused(identity: Identity
         datetime(2039, 1, 19, 4, 14, 8, tzinfo=timezone(timedelta(hours=5, minutes=30))),
     ],
 )
-async def test_a_key_may_expire_in_the_far_future(identity: Identity, tenant: Tenant, expires_at: datetime) -> None:
+async def test_key_may_expire_in_the_far_future(identity: Identity, tenant: Tenant, expires_at: datetime) -> None:
     issued = await identity.issue_key(tenant, expires_at=expires_at)
     (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
     assert key.expires_at == expires_at
@@ -289,7 +287,7 @@ async def test_a_key_may_expire_in_the_far_future(identity: Identity, tenant: Te
 
 
 @pytest.mark.parametrize("hours", [14, 0])
-async def test_a_key_may_expire_at_the_end_of_the_calendar(identity: Identity, tenant: Tenant, hours: int) -> None:
+async def test_key_may_expire_at_the_end_of_the_calendar(identity: Identity, tenant: Tenant, hours: int) -> None:
     expires_at = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=hours)))
     issued = await identity.issue_key(tenant, expires_at=expires_at)
     (key,) = (await identity.api_keys.list_keys(tenant_id=tenant.id)).items
@@ -297,23 +295,21 @@ async def test_a_key_may_expire_at_the_end_of_the_calendar(identity: Identity, t
     assert await identity.principal(issued.api_key)
 
 
-async def test_a_key_cannot_expire_beyond_it(identity: Identity, tenant: Tenant) -> None:
+async def test_expiry_beyond_the_calendar_is_rejected(identity: Identity, tenant: Tenant) -> None:
     expires_at = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-14)))
     order = NewApiKey(name="k").model_copy(update={"expires_at": expires_at})
     with pytest.raises(InvalidRequestException, match="expires_at"):
         await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
 
 
-async def test_an_order_that_is_not_valid_is_refused(identity: Identity, tenant: Tenant) -> None:
+async def test_invalid_order_is_rejected(identity: Identity, tenant: Tenant) -> None:
     order = NewApiKey.model_construct(name="a\nb", scopes=frozenset({Scope.IMAGE_READ}))
     with pytest.raises(InvalidRequestException):
         await identity.api_keys.issue_key(order, grantor=grantor_of(tenant))
 
 
 @pytest.mark.parametrize("act", ["issue", "rotate", "revoke"])
-async def test_each_act_is_written_down_once_with_who_what_and_where(
-    identity: Identity, tenant: Tenant, act: str
-) -> None:
+async def test_each_action_has_one_audit_entry(identity: Identity, tenant: Tenant, act: str) -> None:
     grantor = grantor_of(tenant, actor=ANN)
     issued = await identity.api_keys.issue_key(NewApiKey(name="k", scopes=SCOPES), grantor=grantor)
     if act != "issue":
@@ -328,7 +324,7 @@ async def test_each_act_is_written_down_once_with_who_what_and_where(
     assert len(await identity.entries()) == (1 if act == "issue" else 2)
 
 
-async def test_a_key_that_cannot_be_written_down_is_not_issued(identity: Identity, tenant: Tenant) -> None:
+async def test_key_without_audit_entry_is_not_issued(identity: Identity, tenant: Tenant) -> None:
     await identity.break_audit_log()
     with pytest.raises(DatabaseException):
         await identity.issue_key(tenant)
@@ -336,7 +332,7 @@ async def test_a_key_that_cannot_be_written_down_is_not_issued(identity: Identit
 
 
 @pytest.mark.parametrize("act", ["rotate", "revoke"])
-async def test_what_cannot_be_written_down_changes_no_key(
+async def test_change_without_audit_entry_is_rolled_back(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey, act: str
 ) -> None:
     await identity.break_audit_log()
@@ -346,7 +342,7 @@ async def test_what_cannot_be_written_down_changes_no_key(
     assert await identity.principal(issued.api_key)
 
 
-async def test_a_key_with_limits_makes_only_keys_that_have_them_too(identity: Identity, tenant: Tenant) -> None:
+async def test_limited_key_creates_only_keys_within_its_limits(identity: Identity, tenant: Tenant) -> None:
     ends = clock.now() + timedelta(days=1)
     wide = await identity.issue_key(tenant)
     limited = replace(grantor_of(tenant), allowed_models=frozenset({"cheap"}), images_per_minute=5, expires_at=ends)
@@ -370,9 +366,7 @@ async def test_a_key_with_limits_makes_only_keys_that_have_them_too(identity: Id
     assert await identity.api_keys.rotate_key(made.detail.guid, Rotation(), grantor=limited)
 
 
-async def test_a_tenant_has_so_many_active_keys_and_no_more(
-    identity: Identity, tenant: Tenant, stranger: Tenant
-) -> None:
+async def test_number_of_active_keys_is_limited(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
     made = await identity.issue_key(tenant)
     keys = [new_api_key(tenant.id) for _ in range(MOST_KEYS)]
     keys[0] = keys[0].model_copy(update={"expires_at": MOMENT})
@@ -385,7 +379,7 @@ async def test_a_tenant_has_so_many_active_keys_and_no_more(
     assert await identity.issue_key(tenant)
 
 
-async def test_pages_give_every_key_once_though_some_are_revoked_meanwhile(
+async def test_pages_contain_every_key_once_despite_revocations(
     identity: Identity, tenant: Tenant, stranger: Tenant
 ) -> None:
     made = [(await identity.issue_key(tenant)).detail.guid for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Authentication: whom a credential stands for, and one answer to every one that stands for nobody."""
+"""Authentication: the principal of each credential, and one error for all invalid credentials."""
 
 import random
 from datetime import timedelta
@@ -28,7 +28,7 @@ async def issued(identity: Identity, tenant: Tenant) -> IssuedApiKey:
 
 
 async def _assert_refused(identity: Identity, presented: SecretStr | str) -> None:
-    """Refused, as everything else is that is refused, and not remembered."""
+    """Assert that a credential is rejected with the common error and not cached."""
     known = len(identity.recognized.known)
     credential = SecretStr(presented) if isinstance(presented, str) else presented
     with pytest.raises(CredentialInvalidException) as caught:
@@ -45,14 +45,14 @@ async def _set_status(identity: Identity, tenant: Tenant, status: TenantStatus) 
 
 
 def _token(identity: Identity, tenant: Tenant, **changes: object) -> AccessToken:
-    """An access token for a tenant, as an operator would issue it."""
+    """Return an access token for a tenant, as an operator would issue it."""
     holder = Holder(
         subject=Subject(new_guid()), subject_type=SubjectType.TOKEN, tenant_guid=tenant.guid, client_id="tests"
     )
     return identity.access_tokens.new(holder, scopes=SCOPES, seconds=60).model_copy(update=changes)
 
 
-async def test_a_key_stands_for_its_tenant_and_scopes(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_key_gives_its_tenant_and_scopes(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     principal = await identity.principal(issued.api_key)
     assert (principal.tenant_id, principal.tenant_guid, principal.tenant_name) == (tenant.id, tenant.guid, tenant.name)
     assert (principal.subject, principal.subject_type) == (Subject(issued.detail.guid), SubjectType.KEY)
@@ -61,7 +61,7 @@ async def test_a_key_stands_for_its_tenant_and_scopes(identity: Identity, tenant
     assert (principal.actor.subject, principal.actor.tenant_guid) == (issued.detail.guid, tenant.guid)
 
 
-async def test_a_principal_carries_the_limits_of_key_and_tenant(identity: Identity, tenant: Tenant) -> None:
+async def test_principal_has_the_limits_of_key_and_tenant(identity: Identity, tenant: Tenant) -> None:
     limited = tenant.model_copy(update={"images_per_minute": 9, "monthly_budget_usd": 0})
     await identity.database.write(lambda data: data.tenants.update(limited))
     key = await identity.issue_key(tenant, images_per_minute=7)
@@ -81,7 +81,7 @@ async def test_a_principal_carries_the_limits_of_key_and_tenant(identity: Identi
     ],
     ids=["any", "the key's", "the tenant's", "what both allow", "none"],
 )
-async def test_a_key_may_use_what_both_key_and_tenant_allow(
+async def test_key_may_use_models_allowed_by_both_key_and_tenant(
     identity: Identity, tenant: Tenant, of_key: set[str] | None, of_tenant: set[str] | None, allowed: set[str] | None
 ) -> None:
     models = None if of_tenant is None else frozenset(of_tenant)
@@ -91,7 +91,7 @@ async def test_a_key_may_use_what_both_key_and_tenant_allow(
     assert (await identity.principal(key.api_key)).allowed_models == allowed
 
 
-async def test_any_single_character_changed_is_refused(identity: Identity, issued: IssuedApiKey) -> None:
+async def test_key_with_any_changed_character_is_rejected(identity: Identity, issued: IssuedApiKey) -> None:
     key = issued.api_key.get_secret_value()
     chosen = random.Random(1)
     for _ in range(100):
@@ -101,7 +101,7 @@ async def test_any_single_character_changed_is_refused(identity: Identity, issue
 
 
 @pytest.mark.parametrize("part", ["secret", "key_id"])
-async def test_another_secret_or_key_id_with_a_true_checksum_is_refused(
+async def test_wrong_secret_or_key_id_with_a_valid_checksum_is_rejected(
     identity: Identity, issued: IssuedApiKey, part: str
 ) -> None:
     key = issued.api_key.get_secret_value()
@@ -111,8 +111,8 @@ async def test_another_secret_or_key_id_with_a_true_checksum_is_refused(
     await _assert_refused(identity, forged[part])
 
 
-async def test_the_digest_that_stands_for_no_secret_is_none(identity: Identity, issued: IssuedApiKey) -> None:
-    """A key that was never rotated has no former secret, not one that is easily met."""
+async def test_digest_placeholder_never_matches(identity: Identity, issued: IssuedApiKey) -> None:
+    """A key that was never rotated has no former secret, rather than one that is easy to match."""
     await identity.run("UPDATE api_keys SET former_secret_until = '2099-01-01 00:00:00'")
     key_id = key_id_of(issued.api_key.get_secret_value())
     for secret in ("0" * 43, "", "None"):
@@ -137,19 +137,19 @@ async def test_the_digest_that_stands_for_no_secret_is_none(identity: Identity, 
     ],
     ids=lambda presented: repr(presented)[:16],
 )
-async def test_what_has_no_form_is_refused(identity: Identity, presented: str) -> None:
+async def test_malformed_credential_is_rejected(identity: Identity, presented: str) -> None:
     await _assert_refused(identity, presented)
 
 
 @pytest.mark.parametrize("around", [" {}", "{}\n", "{} ", "{0}{0}"])
-async def test_a_key_with_something_around_it_is_refused(identity: Identity, issued: IssuedApiKey, around: str) -> None:
+async def test_key_with_surrounding_characters_is_rejected(
+    identity: Identity, issued: IssuedApiKey, around: str
+) -> None:
     await _assert_refused(identity, around.format(issued.api_key.get_secret_value()))
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "expires now"])
-async def test_a_key_that_is_not_in_force_is_refused(
-    identity: Identity, tenant: Tenant, issued: IssuedApiKey, end: str
-) -> None:
+async def test_inactive_key_is_rejected(identity: Identity, tenant: Tenant, issued: IssuedApiKey, end: str) -> None:
     if end == "revoked":
         await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
     else:
@@ -159,14 +159,14 @@ async def test_a_key_that_is_not_in_force_is_refused(
     await _assert_refused(identity, issued.api_key)
 
 
-async def test_a_key_that_expires_later_is_in_force(identity: Identity, tenant: Tenant) -> None:
+async def test_key_is_valid_before_its_expiry(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant, expires_at=clock.now() + timedelta(minutes=5))
     assert (await identity.principal(key.api_key)).subject == Subject(key.detail.guid)
     (recognized,) = identity.recognized.known.values()
     assert recognized.expires_at == key.detail.expires_at
 
 
-async def test_what_was_recognized_is_remembered_until_something_is_revoked(
+async def test_credential_is_cached_until_a_revocation(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     principal = await identity.principal(issued.api_key)
@@ -176,7 +176,7 @@ async def test_what_was_recognized_is_remembered_until_something_is_revoked(
     assert identity.recognized.known == {}
 
 
-async def test_a_keys_last_use_is_noted(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_last_use_of_a_key_is_recorded(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     before = clock.now()
     await identity.principal(issued.api_key)
     await identity.tasks.drain(20)
@@ -186,7 +186,7 @@ async def test_a_keys_last_use_is_noted(identity: Identity, tenant: Tenant, issu
 
 
 @pytest.mark.parametrize(("seconds", "noted"), [(30, False), (70, True)])
-async def test_a_keys_use_is_noted_once_a_minute_at_the_most(
+async def test_last_use_is_recorded_at_most_once_a_minute(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey, seconds: int, *, noted: bool
 ) -> None:
     last = clock.now() - timedelta(seconds=seconds)
@@ -199,7 +199,7 @@ async def test_a_keys_use_is_noted_once_a_minute_at_the_most(
     assert (key.last_used_at > last) is noted
 
 
-async def test_a_key_that_is_refused_was_not_used(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
+async def test_rejected_key_has_no_last_use(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     key = issued.api_key.get_secret_value()
     await _assert_refused(identity, forged_key(key_id=key_id_of(key), secret="B" * 43))
     await identity.tasks.drain(20)
@@ -207,7 +207,7 @@ async def test_a_key_that_is_refused_was_not_used(identity: Identity, tenant: Te
     assert detail.last_used_at is None
 
 
-async def test_a_suspended_tenants_credentials_are_refused_and_come_back(
+async def test_credentials_are_rejected_while_their_tenant_is_suspended(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
@@ -221,7 +221,7 @@ async def test_a_suspended_tenants_credentials_are_refused_and_come_back(
         assert (await identity.principal(credential)).tenant_id == tenant.id
 
 
-async def test_whether_a_tenant_is_suspended_is_told_to_its_own_keys_alone(
+async def test_suspension_is_revealed_only_to_keys_of_the_tenant(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     await _set_status(identity, tenant, TenantStatus.SUSPENDED)
@@ -229,7 +229,7 @@ async def test_whether_a_tenant_is_suspended_is_told_to_its_own_keys_alone(
     await _assert_refused(identity, forged_key(key_id=key_id, secret="B" * 43))
 
 
-async def test_a_tenant_being_deleted_has_no_credentials(
+async def test_credentials_of_a_tenant_being_deleted_are_rejected(
     identity: Identity, tenant: Tenant, issued: IssuedApiKey
 ) -> None:
     token = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
@@ -238,7 +238,7 @@ async def test_a_tenant_being_deleted_has_no_credentials(
     await _assert_refused(identity, token.access_token)
 
 
-async def test_a_token_stands_for_what_it_says(identity: Identity, tenant: Tenant) -> None:
+async def test_token_gives_its_subject_and_scopes(identity: Identity, tenant: Tenant) -> None:
     token = _token(identity, tenant)
     credential = identity.access_tokens.sign(token)
     principal = await identity.principal(credential)
@@ -260,13 +260,13 @@ async def test_a_token_stands_for_what_it_says(identity: Identity, tenant: Tenan
     ],
     ids=["no such tenant", "no such user", "no such key", "foreign", "a command", "expires now", "expired"],
 )
-async def test_a_token_of_ours_that_stands_for_nobody_is_refused(
+async def test_token_without_a_valid_subject_is_rejected(
     identity: Identity, tenant: Tenant, changes: dict[str, object]
 ) -> None:
     await _assert_refused(identity, identity.access_tokens.sign(_token(identity, tenant, **changes)))
 
 
-async def test_a_subject_of_another_tenant_is_none_of_this_one(
+async def test_token_with_a_subject_of_another_tenant_is_rejected(
     identity: Identity, tenant: Tenant, stranger: Tenant
 ) -> None:
     key, user = await identity.issue_key(stranger), await identity.create_user(stranger)
@@ -275,14 +275,14 @@ async def test_a_subject_of_another_tenant_is_none_of_this_one(
         await _assert_refused(identity, identity.access_tokens.sign(token))
 
 
-async def test_a_token_carries_no_more_than_its_key_may(identity: Identity, tenant: Tenant) -> None:
+async def test_token_is_limited_by_its_key(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant, Scope.IMAGE_READ)
     token = _token(identity, tenant, subject=Subject(key.detail.guid), subject_type=SubjectType.KEY)
     principal = await identity.principal(identity.access_tokens.sign(token))
     assert principal.scopes == {Scope.IMAGE_READ}
 
 
-async def test_a_token_that_somebody_altered_is_refused(identity: Identity, tenant: Tenant) -> None:
+async def test_altered_token_is_rejected(identity: Identity, tenant: Tenant) -> None:
     text = identity.access_tokens.sign(_token(identity, tenant)).get_secret_value()
     header, claims, signature = text.split(".")
     for altered in (

@@ -1,4 +1,4 @@
-"""The memory of credentials: short, bounded, and emptied by whatever changes what they may do."""
+"""The credential cache: short-lived, bounded, and cleared by changes of rights."""
 
 import time
 from datetime import timedelta
@@ -26,38 +26,38 @@ def principal() -> Principal:
 
 
 def _ahead() -> float:
-    """A moment that is fresh for as long as a test may take."""
+    """Keep entries fresh for the duration of a test."""
     return time.monotonic() + 1000
 
 
-def test_what_was_checked_a_moment_ago_is_recalled(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_fresh_credential_is_cached(recognized: RecognizedCredentials, principal: Principal) -> None:
     recognized.remember(KEY, principal, expires_at=None, checked_at=_ahead())
     assert recognized.recall(KEY) is principal
 
 
 @pytest.mark.parametrize("other", ["", "pxy_A", "pxy_a ", "🦊", "\ud800"])
-def test_another_credential_is_not(recognized: RecognizedCredentials, principal: Principal, other: str) -> None:
+def test_another_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal, other: str) -> None:
     recognized.remember(KEY, principal, expires_at=None, checked_at=_ahead())
     assert recognized.recall(SecretStr(other)) is None
 
 
-def test_what_was_checked_longer_ago_is_not(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_stale_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal) -> None:
     recognized.remember(KEY, principal, expires_at=None, checked_at=time.monotonic() - FRESH_SECONDS - 0.001)
     assert recognized.recall(KEY) is None
 
 
-def test_the_memory_is_shorter_than_what_is_promised() -> None:
+def test_cache_lifetime_is_below_the_documented_limit() -> None:
     assert FRESH_SECONDS < 1
 
 
-def test_what_has_expired_since_is_not(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_expired_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal) -> None:
     recognized.remember(KEY, principal, expires_at=clock.now(), checked_at=_ahead())
     assert recognized.recall(KEY) is None
     recognized.remember(KEY, principal, expires_at=clock.now() + timedelta(hours=1), checked_at=_ahead())
     assert recognized.recall(KEY) is principal
 
 
-def test_forgetting_forgets_everyone(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_forget_all_clears_the_cache(recognized: RecognizedCredentials, principal: Principal) -> None:
     keys = [SecretStr(f"pxy_{number}") for number in range(3)]
     for key in keys:
         recognized.remember(key, principal, expires_at=None, checked_at=_ahead())
@@ -66,13 +66,13 @@ def test_forgetting_forgets_everyone(recognized: RecognizedCredentials, principa
     assert [recognized.recall(key) for key in keys] == [None] * 3
 
 
-def test_no_more_than_ten_thousand_are_remembered(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_cache_holds_at_most_ten_thousand_credentials(recognized: RecognizedCredentials, principal: Principal) -> None:
     for number in range(MOST + 1):
         recognized.remember(SecretStr(f"pxy_{number}"), principal, expires_at=None, checked_at=_ahead())
         assert len(recognized.known) <= MOST == 10_000
     assert recognized.recall(SecretStr(f"pxy_{MOST}")) is principal
 
 
-def test_no_credential_is_kept(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_credentials_are_not_stored(recognized: RecognizedCredentials, principal: Principal) -> None:
     recognized.remember(SecretStr("hunter2"), principal, expires_at=None, checked_at=_ahead())
     assert "hunter2" not in repr(recognized)

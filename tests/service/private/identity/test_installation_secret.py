@@ -1,4 +1,4 @@
-"""The secret of an installation: who may start with it, and what it encrypts."""
+"""The secret of an installation: which processes may start with it, and what it encrypts."""
 
 import asyncio
 import hashlib
@@ -23,12 +23,12 @@ PLAIN = SecretStr("-----BEGIN PRIVATE KEY-----")
 
 
 def hkdf(key: bytes, label: bytes) -> bytes:
-    """HKDF of RFC 5869 with SHA-256 and no salt, for 32 bytes."""
+    """Return HKDF (RFC 5869) with SHA-256 and no salt, for 32 bytes."""
     extracted = hmac.digest(bytes(32), key, hashlib.sha256)
     return hmac.digest(extracted, label + b"\x01", hashlib.sha256)
 
 
-def test_the_derivation_is_the_documented_one() -> None:
+def test_keys_are_derived_as_documented() -> None:
     seal = derive_seal(SECRET, SALT)
     secret = SECRET.get_secret_value().encode()
     stretched = hashlib.scrypt(secret, salt=bytes.fromhex(SALT), n=16384, r=8, p=1, dklen=32)
@@ -38,14 +38,14 @@ def test_the_derivation_is_the_documented_one() -> None:
     assert cipher.decrypt(sealed[:12], sealed[12:], b"a").decode() == PLAIN.get_secret_value()
 
 
-def test_the_verifier_in_the_database_opens_nothing() -> None:
+def test_verifier_cannot_open_sealed_keys() -> None:
     seal = derive_seal(SECRET, SALT)
     sealed = b64decode(seal.seal(PLAIN, kid="a"))
     with pytest.raises(InvalidTag):
         AESGCM(bytes.fromhex(seal.verifier)).decrypt(sealed[:12], sealed[12:], b"a")
 
 
-def test_what_was_sealed_opens_with_the_same_secret_salt_and_kid_only() -> None:
+def test_sealed_key_opens_only_with_the_same_secret_salt_and_kid() -> None:
     sealed = derive_seal(SECRET, SALT).seal(PLAIN, kid="a")
     assert derive_seal(SECRET, SALT).open(sealed, kid="a") == PLAIN
     for seal, kid in (
@@ -58,21 +58,21 @@ def test_what_was_sealed_opens_with_the_same_secret_salt_and_kid_only() -> None:
 
 
 @pytest.mark.parametrize("sealed", ["", "AA==", "no base64", "ü", "A" * 64])
-def test_what_was_never_sealed_does_not_open(sealed: str) -> None:
+def test_invalid_sealed_text_is_rejected(sealed: str) -> None:
     with pytest.raises(ValueError, match="not sealed with this secret"):
         derive_seal(SECRET, SALT).open(sealed, kid="a")
 
 
-def test_sealing_twice_gives_two_texts() -> None:
+def test_sealing_twice_gives_different_texts() -> None:
     seal = derive_seal(SECRET, SALT)
     assert seal.seal(PLAIN, kid="a") != seal.seal(PLAIN, kid="a")
 
 
-def test_a_seal_shows_no_key() -> None:
+def test_repr_of_a_seal_hides_the_key() -> None:
     assert re.fullmatch(r"Seal\(verifier='[0-9a-f]{64}'\)", repr(derive_seal(SECRET, SALT)))
 
 
-def test_the_secret_is_the_setting_or_the_one_of_the_data_folder(tmp_path: Path) -> None:
+def test_secret_comes_from_the_setting_or_the_data_folder(tmp_path: Path) -> None:
     assert installation_secret(make_settings(tmp_path, secret_key=SECRET)) == SECRET
     assert not (tmp_path / "var").exists()
     made = installation_secret(make_settings(tmp_path))
@@ -80,16 +80,16 @@ def test_the_secret_is_the_setting_or_the_one_of_the_data_folder(tmp_path: Path)
 
 
 @pytest.mark.anyio
-async def test_the_first_process_sets_the_secret_and_another_one_is_refused(database: Database) -> None:
+async def test_first_process_sets_the_secret_and_another_secret_is_rejected(database: Database) -> None:
     seal = await open_seal(database, SECRET)
     assert await open_seal(database, SECRET) == seal
-    with pytest.raises(ConfigurationException, match="set PIXYPROXY_SECRET_KEY to that of the other processes"):
+    with pytest.raises(ConfigurationException, match="Set PIXYPROXY_SECRET_KEY to the secret of the other processes"):
         await open_seal(database, OTHER)
     assert await open_seal(database, SECRET) == seal
 
 
 @pytest.mark.anyio
-async def test_processes_that_start_together_agree(database: Database) -> None:
+async def test_concurrently_starting_processes_agree_on_the_secret(database: Database) -> None:
     opened = await asyncio.gather(
         *(open_seal(database, secret) for secret in (SECRET, OTHER) * 3), return_exceptions=True
     )

@@ -1,4 +1,4 @@
-"""The form of secrets: what scanners know, and that a look-alike is told without asking anyone."""
+"""The format of secrets: what scanners rely on, and offline detection of look-alikes."""
 
 import random
 import re
@@ -28,7 +28,7 @@ PRESENTED = PresentedKey(key_id=KEY_ID, secret_sha256=sha256(SECRET))
 
 
 def checksum_by_the_book(body: str) -> str:
-    """CRC-32 in base 62, six digits, most significant first."""
+    """Return CRC-32 in base 62: six digits, most significant first."""
     crc = 0xFFFFFFFF
     for byte in body.encode():
         crc ^= byte
@@ -41,17 +41,17 @@ def checksum_by_the_book(body: str) -> str:
     return digits
 
 
-def test_a_key_reads_as_it_is_described() -> None:
+def test_key_has_the_documented_format() -> None:
     assert KEY.get_secret_value() == forged_key(key_id=KEY_ID, secret=SECRET)
     assert read_api_key(KEY) == PRESENTED
 
 
-def test_the_checksum_is_crc_32_in_base_62() -> None:
+def test_checksum_is_crc_32_in_base_62() -> None:
     for text in (KEY.get_secret_value(), refresh_token_text(SECRET).get_secret_value()):
         assert text[-6:] == checksum_by_the_book(text[:-6])
 
 
-def test_any_single_character_changed_is_no_key() -> None:
+def test_key_with_any_changed_character_is_malformed() -> None:
     key, chosen = KEY.get_secret_value(), random.Random(1)
     for _ in range(500):
         position = chosen.randrange(len(key))
@@ -64,26 +64,26 @@ def test_any_single_character_changed_is_no_key() -> None:
 @pytest.mark.parametrize(
     "presented", ["", "pxy_", "pxy__", "pxr_", "x", "pxy_" + "a" * 62, "\0", "🦊", "é" * 66, "x" * 100_000, "\ud800"]
 )
-def test_what_has_not_the_form_is_neither_a_key_nor_a_refresh_token(presented: str) -> None:
+def test_malformed_text_is_neither_key_nor_refresh_token(presented: str) -> None:
     assert read_api_key(SecretStr(presented)) is None
     assert read_refresh_token(SecretStr(presented)) is None
     assert read_client(KEY_ID, SecretStr(presented)) is None
 
 
 @pytest.mark.parametrize("around", [" {}", "{}\n", "{} ", "{0}{0}"])
-def test_something_around_a_secret_makes_it_none(around: str) -> None:
+def test_surrounding_characters_make_a_secret_malformed(around: str) -> None:
     assert read_api_key(SecretStr(around.format(KEY.get_secret_value()))) is None
     assert read_refresh_token(SecretStr(around.format(refresh_token_text(SECRET).get_secret_value()))) is None
 
 
-def test_a_refresh_token_is_no_key_and_a_key_is_no_refresh_token() -> None:
+def test_refresh_token_and_key_are_not_interchangeable() -> None:
     token = refresh_token_text(SECRET)
     assert read_refresh_token(token) == sha256(SECRET)
     assert read_api_key(token) is None
     assert read_refresh_token(KEY) is None
 
 
-def test_a_client_may_send_its_whole_key_or_what_stands_behind_the_id() -> None:
+def test_client_may_send_the_whole_key_or_the_part_after_the_id() -> None:
     assert read_client(KEY_ID, KEY) == PRESENTED
     assert read_client(KEY_ID, SecretStr(secret_of(KEY.get_secret_value()))) == PRESENTED
 
@@ -102,11 +102,11 @@ def test_a_client_may_send_its_whole_key_or_what_stands_behind_the_id() -> None:
     ],
     ids=["another id", "lower case", "no id", "an emoji", "another id's part", "no checksum", "nothing", "too much"],
 )
-def test_a_client_that_is_not_the_keys_is_none(client_id: str, secret: str) -> None:
+def test_client_id_of_another_key_is_rejected(client_id: str, secret: str) -> None:
     assert read_client(client_id, SecretStr(secret)) is None
 
 
-def test_secrets_are_of_256_bits_and_never_alike() -> None:
+def test_secrets_have_256_bits_and_are_unique() -> None:
     secrets = {new_secret() for _ in range(200)}
     assert len(secrets) == 200
     assert all(re.fullmatch(r"[0-9A-Za-z]{43}", secret) for secret in secrets)
@@ -114,6 +114,6 @@ def test_secrets_are_of_256_bits_and_never_alike() -> None:
     assert len({new_key_id() for _ in range(200)}) == 200
 
 
-def test_a_secret_is_shown_by_nothing() -> None:
+def test_repr_of_secrets_hides_them() -> None:
     assert SECRET not in repr(KEY) + repr(refresh_token_text(SECRET)) + repr(PRESENTED)
     assert key_format.sha256(SECRET) != SECRET

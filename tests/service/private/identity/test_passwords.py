@@ -1,4 +1,4 @@
-"""Passwords: argon2id, a few at a time, fair, and the same work whether a user is known or not."""
+"""Passwords: argon2id with limited, fair concurrency, and equal work for known and unknown users."""
 
 import asyncio
 import threading
@@ -30,14 +30,14 @@ def _hasher(context: CryptContext = CHEAP, *, places: int = PLACES, wait_seconds
 
 @dataclass
 class _PairingContext(CryptContext):
-    """Hashes in pairs: none ends before another has begun, so that as many run at once as are let."""
+    """Hashes in pairs: neither finishes before the other has started, so that the maximum runs at once."""
 
     pair: threading.Barrier = field(default_factory=lambda: threading.Barrier(PLACES, timeout=20))
     lock: threading.Lock = field(default_factory=threading.Lock)
     running: int = 0
     most: int = 0
 
-    def hash(self, secret: str, **_: object) -> str:  # type: ignore[override]  # the library's takes what it ignores
+    def hash(self, secret: str, **_: object) -> str:  # type: ignore[override]  # the library's takes more arguments
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
@@ -48,7 +48,7 @@ class _PairingContext(CryptContext):
 
 
 async def _settled(*waiting: Awaitable[object]) -> list[asyncio.Future[object]]:
-    """Tasks for these, each of which has gone as far as it can."""
+    """Start these as tasks, and return when each has gone as far as it can."""
     tasks: list[asyncio.Future[object]] = [asyncio.ensure_future(each) for each in waiting]
     for _ in range(10):
         await asyncio.sleep(0)
@@ -56,11 +56,11 @@ async def _settled(*waiting: Awaitable[object]) -> list[asyncio.Future[object]]:
 
 
 def _cost(hashed: SecretStr) -> list[str]:
-    """Variant, version and parameters of a hash: what it costs to compare with."""
+    """Return variant, version and parameters of a hash, which determine the cost of a comparison."""
     return hashed.get_secret_value().split("$")[:4]
 
 
-async def test_a_password_is_right_for_its_own_hash_alone() -> None:
+async def test_password_matches_only_its_own_hash() -> None:
     hasher = _hasher()
     hashed = await hasher.hash(PASSWORD, requester=KNOWN)
     assert await hasher.verify(PASSWORD, hashed, requester=KNOWN)
@@ -77,18 +77,18 @@ async def test_every_character_counts(password: str) -> None:
         assert not await hasher.verify(SecretStr(other), hashed, requester=KNOWN)
 
 
-async def test_the_same_password_has_another_hash_each_time_and_stands_in_none() -> None:
+async def test_hashes_of_one_password_differ_and_do_not_contain_it() -> None:
     hasher = _hasher()
     first, second = [await hasher.hash(PASSWORD, requester=KNOWN) for _ in range(2)]
     assert first.get_secret_value() != second.get_secret_value()
     assert PASSWORD.get_secret_value() not in first.get_secret_value()
 
 
-async def test_a_hash_costs_what_rfc_9106_says() -> None:
+async def test_hash_uses_the_parameters_of_rfc_9106() -> None:
     assert _cost(await PasswordHasher(FairSlots(1, wait_seconds=20)).hash(PASSWORD, requester=KNOWN)) == COST
 
 
-async def test_who_is_unknown_costs_as_much_as_who_is_known() -> None:
+async def test_unknown_user_costs_as_much_as_a_known_user() -> None:
     known, unknown = FakeContext(), FakeContext()
     known.gate.set()
     unknown.gate.set()
@@ -98,16 +98,16 @@ async def test_who_is_unknown_costs_as_much_as_who_is_known() -> None:
     ):
         for _ in range(2):
             assert not await hasher.verify(PASSWORD, stored, requester=requester)
-    # The first check of all also pays for the dummy's hash.
+    # The very first check also computes the dummy hash.
     verified = f"verify {PASSWORD.get_secret_value()}"
     assert (known.done, unknown.done) == (["dummy", verified, verified], ["dummy", "dummy", "dummy"])
 
 
-async def test_no_password_is_right_for_nobody() -> None:
+async def test_no_password_matches_an_unknown_user() -> None:
     assert not await _hasher().verify(PASSWORD, None, requester=UNKNOWN)
 
 
-async def test_no_more_are_hashed_at_once_than_there_are_places() -> None:
+async def test_concurrent_hashes_are_limited_to_the_slots() -> None:
     context = _PairingContext()
     hasher = _hasher(context)
     hashed = await asyncio.gather(*(hasher.hash(PASSWORD, requester=KNOWN) for _ in range(4 * PLACES)))
@@ -115,7 +115,7 @@ async def test_no_more_are_hashed_at_once_than_there_are_places() -> None:
     assert (context.most, context.running) == (PLACES, 0)
 
 
-async def test_who_waits_too_long_for_a_place_is_told_that_the_server_is_busy() -> None:
+async def test_waiting_too_long_for_a_slot_raises_server_busy() -> None:
     context = FakeContext()
     hasher = _hasher(context, places=1, wait_seconds=0.01)
     (first,) = await _settled(hasher.hash(PASSWORD, requester=KNOWN))
@@ -135,7 +135,7 @@ async def test_who_waits_too_long_for_a_place_is_told_that_the_server_is_busy() 
 
 
 @pytest.mark.parametrize("crowd", [UNKNOWN, Requester(TenantId(2), ADDRESS)], ids=["made-up names", "one tenant"])
-async def test_a_right_password_passes_a_crowd_from_the_same_address(crowd: Requester) -> None:
+async def test_correct_password_overtakes_a_crowd_from_the_same_address(crowd: Requester) -> None:
     context = FakeContext()
     hasher = _hasher(context, places=1)
     stored = None if crowd is UNKNOWN else SecretStr("other")
@@ -143,12 +143,12 @@ async def test_a_right_password_passes_a_crowd_from_the_same_address(crowd: Requ
     (victim,) = await _settled(hasher.verify(PASSWORD, PASSWORD, requester=KNOWN))
     context.gate.set()
     assert await victim
-    # One of them was under way, and at most one more had a turn.
+    # One of them was running, and at most one more had a turn.
     assert len([task for task in tasks if task.done()]) <= 2
     assert await asyncio.gather(*tasks) == [False] * 20
 
 
-async def test_a_wrong_password_is_refused_no_sooner_than_a_made_up_name() -> None:
+async def test_wrong_password_is_rejected_no_sooner_than_an_unknown_name() -> None:
     context = FakeContext()
     hasher = _hasher(context, places=1)
     crowd = await _settled(*(hasher.verify(PASSWORD, None, requester=UNKNOWN) for _ in range(5)))
@@ -159,12 +159,12 @@ async def test_a_wrong_password_is_refused_no_sooner_than_a_made_up_name() -> No
     assert not await wrong
     assert [each.done() for each in crowd] == [True] * 5
     assert not await made_up
-    # It was checked early, and took a hash more in its turn.
+    # It was checked early, and its turn cost one more hash.
     assert context.done[:3] == ["dummy", "dummy", f"verify {WRONG.get_secret_value()}"]
     assert context.done[3:] == ["dummy"] * 6
 
 
-async def test_a_check_that_is_given_up_leaves_its_place(caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_check_releases_its_slot(caplog: pytest.LogCaptureFixture) -> None:
     context = FakeContext()
     hasher = _hasher(context, places=1)
     (first,) = await _settled(hasher.hash(PASSWORD, requester=KNOWN))
@@ -177,7 +177,7 @@ async def test_a_check_that_is_given_up_leaves_its_place(caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-async def test_a_hash_that_is_damaged_gives_its_place_back() -> None:
+async def test_damaged_hash_releases_its_slot() -> None:
     hasher = _hasher(places=1)
     for _ in range(3):
         with pytest.raises(ValueError, match="hash"):
@@ -185,7 +185,7 @@ async def test_a_hash_that_is_damaged_gives_its_place_back() -> None:
     assert await hasher.hash(PASSWORD, requester=KNOWN)
 
 
-async def test_neither_password_nor_hash_is_shown() -> None:
+async def test_repr_hides_password_and_hash() -> None:
     hasher = _hasher()
     hashed = await hasher.hash(PASSWORD, requester=KNOWN)
     assert "argon2" not in repr(hashed)

@@ -1,4 +1,4 @@
-"""Tenants: the way in, and what being changed or suspended means."""
+"""Tenants: bootstrap, changes and suspension."""
 
 from decimal import Decimal
 
@@ -37,18 +37,18 @@ def _operator_of(tenant: Tenant) -> Actor:
     return Actor(type=SubjectType.USER, subject=new_guid(), tenant_guid=tenant.guid)
 
 
-async def test_a_tenant_is_found_by_name_and_guid(service: TenantService) -> None:
+async def test_tenant_is_found_by_name_and_guid(service: TenantService) -> None:
     tenant = await _create(service, default_visibility=Visibility.PUBLIC)
     assert tenant.default_visibility is Visibility.PUBLIC
     assert await service.require_tenant("Acme") == await service.require_tenant(tenant.guid) == tenant
     assert await service.list_tenants() == [tenant_detail(tenant)]
 
 
-async def test_a_tenant_gets_the_servers_visibility(service: TenantService) -> None:
+async def test_tenant_gets_the_default_visibility_of_the_server(service: TenantService) -> None:
     assert (await _create(service)).default_visibility is Visibility.PRIVATE
 
 
-async def test_a_tenant_is_what_was_ordered(service: TenantService) -> None:
+async def test_created_tenant_has_the_ordered_properties(service: TenantService) -> None:
     order = {
         "name": "naïve 🦊",
         "status": TenantStatus.SUSPENDED,
@@ -62,21 +62,21 @@ async def test_a_tenant_is_what_was_ordered(service: TenantService) -> None:
     assert await service.require_tenant(tenant.guid) == tenant
 
 
-async def test_a_name_is_taken_once(service: TenantService) -> None:
+async def test_duplicate_name_is_rejected(service: TenantService) -> None:
     await _create(service)
     with pytest.raises(TenantExistsException):
         await _create(service)
     assert len(await service.list_tenants()) == 1
 
 
-async def test_a_name_that_is_taken_is_not_changed_to(service: TenantService) -> None:
+async def test_change_to_a_duplicate_name_is_rejected(service: TenantService) -> None:
     first, second = await _create(service, "first"), await _create(service, "second")
     with pytest.raises(TenantExistsException):
         await service.change_tenant(second.guid, TenantChange(name="first"), actor=OPERATOR)
     assert await service.list_tenants() == [tenant_detail(first), tenant_detail(second)]
 
 
-async def test_an_absent_tenant_is_told(service: TenantService) -> None:
+async def test_unknown_tenant_is_rejected(service: TenantService) -> None:
     with pytest.raises(TenantNotFoundException):
         await service.require_tenant("nobody")
     with pytest.raises(TenantNotFoundException):
@@ -85,7 +85,7 @@ async def test_an_absent_tenant_is_told(service: TenantService) -> None:
         await service.delete_tenant(new_guid(), actor=OPERATOR)
 
 
-async def test_a_change_sets_what_it_names_and_leaves_the_rest(service: TenantService) -> None:
+async def test_change_sets_only_the_given_fields(service: TenantService) -> None:
     tenant, other = await _create(service, images_per_minute=7), await _create(service, "other")
     change = TenantChange(name="Bcme", allowed_models=frozenset({"m"}))
     changed = await service.change_tenant(tenant.guid, change, actor=OPERATOR)
@@ -93,7 +93,7 @@ async def test_a_change_sets_what_it_names_and_leaves_the_rest(service: TenantSe
     assert await service.list_tenants() == [tenant_detail(changed), tenant_detail(other)]
 
 
-async def test_null_takes_a_limit_away(service: TenantService) -> None:
+async def test_null_removes_a_limit(service: TenantService) -> None:
     tenant = await _create(service, images_per_minute=7, monthly_budget_usd=1, allowed_models=["m"])
     change = TenantChange(images_per_minute=None, monthly_budget_usd=None, allowed_models=None)
     changed = await service.change_tenant(tenant.guid, change, actor=OPERATOR)
@@ -101,7 +101,7 @@ async def test_null_takes_a_limit_away(service: TenantService) -> None:
     assert changed.name == tenant.name
 
 
-async def test_a_change_that_is_not_valid_changes_nothing(service: TenantService) -> None:
+async def test_invalid_change_is_rejected(service: TenantService) -> None:
     tenant = await _create(service)
     for values in ({"name": ""}, {"name": "a\nb"}, {"status": TenantStatus.DELETING}, {"images_per_minute": 0}):
         change = TenantChange.model_construct(_fields_set=set(values), **values)
@@ -110,7 +110,7 @@ async def test_a_change_that_is_not_valid_changes_nothing(service: TenantService
     assert await service.list_tenants() == [tenant_detail(tenant)]
 
 
-async def test_a_change_counts_at_once(identity: Identity, service: TenantService) -> None:
+async def test_change_takes_effect_immediately(identity: Identity, service: TenantService) -> None:
     tenant = await _create(service)
     key = await identity.issue_key(tenant)
     assert await identity.principal(key.api_key)
@@ -119,7 +119,7 @@ async def test_a_change_counts_at_once(identity: Identity, service: TenantServic
     assert (await identity.principal(key.api_key)).tenant_images_per_minute == 3
 
 
-async def test_a_suspended_tenants_credentials_are_refused_until_it_is_active_again(
+async def test_credentials_are_rejected_while_the_tenant_is_suspended(
     identity: Identity, service: TenantService
 ) -> None:
     tenant = await _create(service)
@@ -133,7 +133,7 @@ async def test_a_suspended_tenants_credentials_are_refused_until_it_is_active_ag
     assert await identity.principal(key.api_key)
 
 
-async def test_nobody_suspends_or_deletes_their_own_tenant(service: TenantService) -> None:
+async def test_own_tenant_cannot_be_suspended_or_deleted(service: TenantService) -> None:
     tenant = await _create(service)
     own = _operator_of(tenant)
     with pytest.raises(OwnTenantException):
@@ -143,13 +143,13 @@ async def test_nobody_suspends_or_deletes_their_own_tenant(service: TenantServic
     assert await service.list_tenants() == [tenant_detail(tenant)]
 
 
-async def test_anything_else_of_ones_own_tenant_may_be_changed(service: TenantService) -> None:
+async def test_own_tenant_can_be_changed_otherwise(service: TenantService) -> None:
     tenant = await _create(service)
     change = TenantChange(name="Bcme", status=TenantStatus.ACTIVE)
     assert (await service.change_tenant(tenant.guid, change, actor=_operator_of(tenant))).name == "Bcme"
 
 
-async def test_each_act_is_written_down_once_with_who_and_what(identity: Identity, service: TenantService) -> None:
+async def test_each_action_has_one_audit_entry(identity: Identity, service: TenantService) -> None:
     actor = Actor(type=SubjectType.USER, subject=new_guid())
     tenant = await service.create_tenant(NewTenant(name="Acme"), actor=actor)
     await service.change_tenant(tenant.guid, TenantChange(name="Bcme", images_per_minute=None), actor=actor)
@@ -164,7 +164,7 @@ async def test_each_act_is_written_down_once_with_who_and_what(identity: Identit
         assert (entry.actor, entry.tenant_guid, entry.target) == (actor.subject, tenant.guid, tenant.guid)
 
 
-async def test_what_cannot_be_written_down_is_not_done(identity: Identity, service: TenantService) -> None:
+async def test_change_without_audit_entry_is_rolled_back(identity: Identity, service: TenantService) -> None:
     tenant = await _create(service)
     await identity.break_audit_log()
     for attempt in (
@@ -179,9 +179,7 @@ async def test_what_cannot_be_written_down_is_not_done(identity: Identity, servi
     assert await identity.count("api_keys") == 0
 
 
-async def test_bootstrap_makes_the_first_tenant_and_an_administrator_once(
-    identity: Identity, service: TenantService
-) -> None:
+async def test_bootstrap_creates_tenant_and_administrator_key_once(identity: Identity, service: TenantService) -> None:
     tenant, issued = await service.bootstrap(actor=OPERATOR)
     assert issued is not None
     principal = await identity.principal(issued.api_key)
@@ -191,7 +189,7 @@ async def test_bootstrap_makes_the_first_tenant_and_an_administrator_once(
     assert actions == [AuditAction.KEY_ISSUED, AuditAction.TENANT_CREATED]
 
 
-async def test_bootstrap_makes_another_administrator_when_none_is_left(
+async def test_bootstrap_creates_another_administrator_key_if_none_is_active(
     identity: Identity, service: TenantService
 ) -> None:
     tenant, first = await service.bootstrap(actor=OPERATOR)
@@ -205,7 +203,7 @@ async def test_bootstrap_makes_another_administrator_when_none_is_left(
 
 
 @pytest.mark.parametrize("status", [TenantStatus.SUSPENDED, TenantStatus.DELETING])
-async def test_bootstrap_gives_no_key_of_a_tenant_that_may_not_act(
+async def test_bootstrap_issues_no_key_for_an_inactive_tenant(
     identity: Identity, tenant: Tenant, status: TenantStatus
 ) -> None:
     idle = tenant.model_copy(update={"status": status})
@@ -216,7 +214,7 @@ async def test_bootstrap_gives_no_key_of_a_tenant_that_may_not_act(
     assert await identity.principal(issued.api_key)
 
 
-async def test_an_administrator_of_a_tenant_that_may_not_act_is_none(
+async def test_bootstrap_ignores_administrator_keys_of_inactive_tenants(
     identity: Identity, tenant: Tenant, stranger: Tenant
 ) -> None:
     _, first = await identity.tenants.bootstrap(actor=OPERATOR)

@@ -1,4 +1,4 @@
-"""Users: who may make, change and delete which, and what ends with that."""
+"""Users: who may create, change and delete which users, and the effect on sign-ins."""
 
 import logging
 
@@ -61,7 +61,7 @@ async def _cannot_refresh(identity: Identity, refresh_token: SecretStr) -> bool:
     return False
 
 
-async def test_a_user_is_what_was_ordered(identity: Identity, tenant: Tenant) -> None:
+async def test_created_user_has_the_ordered_properties(identity: Identity, tenant: Tenant) -> None:
     user = await identity.users.create_user(_order(Role.VIEWER), grantor=_administrator(tenant))
     assert (user.username, user.role, user.status) == ("carl", Role.VIEWER, UserStatus.ACTIVE)
     assert user.last_sign_in_at is None
@@ -69,20 +69,20 @@ async def test_a_user_is_what_was_ordered(identity: Identity, tenant: Tenant) ->
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.MEMBER, Role.TENANT_ADMIN])
-async def test_an_administrator_of_a_tenant_gives_roles_up_to_its_own(
+async def test_tenant_administrator_grants_roles_up_to_their_own(
     identity: Identity, tenant: Tenant, role: Role
 ) -> None:
     assert (await identity.users.create_user(_order(role), grantor=_administrator(tenant))).role is role
 
 
-async def test_an_administrator_of_a_tenant_makes_no_operator(identity: Identity, tenant: Tenant) -> None:
+async def test_tenant_administrator_cannot_create_an_operator(identity: Identity, tenant: Tenant) -> None:
     with pytest.raises(GrantException):
         await identity.users.create_user(_order(Role.OPERATOR), grantor=_administrator(tenant))
     assert await identity.count("users") == 0
     assert await identity.entries() == []
 
 
-async def test_nobody_raises_a_user_above_themselves(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_role_above_the_grantors_is_rejected(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     with pytest.raises(GrantException):
         await identity.users.change_user(user.guid, UserChange(role=Role.OPERATOR), grantor=_administrator(tenant))
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == [user]
@@ -98,7 +98,7 @@ async def test_nobody_raises_a_user_above_themselves(identity: Identity, tenant:
     ],
     ids=["password", "role", "status", "nothing"],
 )
-async def test_an_administrator_of_a_tenant_cannot_change_an_operator(
+async def test_tenant_administrator_cannot_change_an_operator(
     identity: Identity, tenant: Tenant, change: UserChange
 ) -> None:
     operator = await identity.create_user(tenant, Role.OPERATOR)
@@ -109,14 +109,14 @@ async def test_an_administrator_of_a_tenant_cannot_change_an_operator(
     assert await identity.sign_in(operator)
 
 
-async def test_an_administrator_of_a_tenant_cannot_delete_an_operator(identity: Identity, tenant: Tenant) -> None:
+async def test_tenant_administrator_cannot_delete_an_operator(identity: Identity, tenant: Tenant) -> None:
     operator = await identity.create_user(tenant, Role.OPERATOR)
     with pytest.raises(PermissionException):
         await identity.users.delete_user(operator.guid, grantor=_administrator(tenant))
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == [operator]
 
 
-async def test_another_tenants_user_is_answered_as_an_absent_one(
+async def test_user_of_another_tenant_is_reported_as_not_found(
     identity: Identity, tenant: Tenant, stranger: Tenant, user: UserDetail
 ) -> None:
     told = set()
@@ -134,7 +134,7 @@ async def test_another_tenants_user_is_answered_as_an_absent_one(
 
 
 @pytest.mark.parametrize("name", ["bob@example.org", "BOB@example.org", "Bob@Example.ORG"])
-async def test_a_name_is_taken_on_the_whole_server_whatever_its_case(
+async def test_user_name_is_unique_across_tenants_and_case_insensitive(
     identity: Identity, tenant: Tenant, stranger: Tenant, user: UserDetail, name: str
 ) -> None:
     for owner in (tenant, stranger):
@@ -146,20 +146,20 @@ async def test_a_name_is_taken_on_the_whole_server_whatever_its_case(
 
 
 @pytest.mark.parametrize("name", ["", " bob", "bob ", "bob\n", "b\0b", "böb", "-bob", "b" * 129, "bob/carl"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_invalid_user_name_is_rejected(name: str) -> None:
     with pytest.raises(ValidationError):
         _order(username=name)
 
 
 @pytest.mark.parametrize("password", ["x" * 11, "x" * 257, "\ud800" * 12])
-def test_a_password_that_is_refused_is_not_quoted(password: str) -> None:
+def test_rejected_password_is_not_quoted(password: str) -> None:
     with pytest.raises(ValidationError) as caught:
         NewUser.model_validate({"username": "carl", "password": password})
     assert password not in str(caught.value)
 
 
 @pytest.mark.parametrize("password", ["", "x" * 11, "x" * 257, "\ud800" * 12])
-async def test_a_password_that_is_too_short_or_too_long_or_no_text_is_refused(
+async def test_invalid_password_is_rejected(
     identity: Identity, tenant: Tenant, user: UserDetail, password: str
 ) -> None:
     with pytest.raises(ValidationError):
@@ -169,7 +169,7 @@ async def test_a_password_that_is_too_short_or_too_long_or_no_text_is_refused(
         await identity.users.change_user(user.guid, unchecked, grantor=grantor_of(tenant))
 
 
-async def test_a_new_password_ends_every_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_new_password_ends_every_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     sessions = [await identity.sign_in(user) for _ in range(2)]
     for issued, _ in sessions:
         assert await identity.principal(issued.access_token)
@@ -184,7 +184,9 @@ async def test_a_new_password_ends_every_sign_in(identity: Identity, tenant: Ten
     assert await identity.principal(again.access_token)
 
 
-async def test_being_disabled_ends_every_sign_in_for_good(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_disabling_a_user_ends_every_sign_in_permanently(
+    identity: Identity, tenant: Tenant, user: UserDetail
+) -> None:
     issued, refresh_token = await identity.sign_in(user)
     grantor = grantor_of(tenant)
     disabled = await identity.users.change_user(user.guid, UserChange(status=UserStatus.DISABLED), grantor=grantor)
@@ -198,9 +200,7 @@ async def test_being_disabled_ends_every_sign_in_for_good(identity: Identity, te
     assert await identity.sign_in(user)
 
 
-async def test_a_user_who_is_deleted_takes_every_token_along(
-    identity: Identity, tenant: Tenant, user: UserDetail
-) -> None:
+async def test_deleting_a_user_invalidates_every_token(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.users.delete_user(user.guid, grantor=grantor_of(tenant))
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == []
@@ -210,7 +210,7 @@ async def test_a_user_who_is_deleted_takes_every_token_along(
         await identity.sign_in(user)
 
 
-async def test_a_new_user_of_the_same_name_gets_nothing_of_the_former(
+async def test_new_user_with_the_same_name_inherits_nothing(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     issued, refresh_token = await identity.sign_in(user)
@@ -220,7 +220,7 @@ async def test_a_new_user_of_the_same_name_gets_nothing_of_the_former(
     assert await _cannot_refresh(identity, refresh_token)
 
 
-async def test_what_ends_one_users_sign_ins_ends_no_others(
+async def test_ending_the_sign_ins_of_one_user_keeps_others(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     other = await identity.create_user(tenant)
@@ -230,22 +230,20 @@ async def test_what_ends_one_users_sign_ins_ends_no_others(
     assert await identity.principal(issued.access_token)
 
 
-async def test_a_change_of_role_keeps_the_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_role_change_keeps_the_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=grantor_of(tenant))
     assert (await identity.principal(issued.access_token)).scopes == Role.VIEWER.scopes
     assert not await _cannot_refresh(identity, refresh_token)
 
 
-async def test_a_change_sets_what_it_names_and_leaves_the_rest(
-    identity: Identity, tenant: Tenant, user: UserDetail
-) -> None:
+async def test_change_sets_only_the_given_fields(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     changed = await identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=_administrator(tenant))
     assert changed == user.model_copy(update={"role": Role.VIEWER, "updated_at": changed.updated_at})
     assert (await identity.users.list_users(tenant_id=tenant.id)).items == [changed]
 
 
-async def test_each_act_is_written_down_once_with_who_and_to_whom(identity: Identity, tenant: Tenant) -> None:
+async def test_each_action_has_one_audit_entry(identity: Identity, tenant: Tenant) -> None:
     grantor = _administrator(tenant)
     user = await identity.users.create_user(_order(), grantor=grantor)
     change = UserChange(password=OTHER_PASSWORD, role=Role.VIEWER, status=UserStatus.DISABLED)
@@ -261,7 +259,7 @@ async def test_each_act_is_written_down_once_with_who_and_to_whom(identity: Iden
     assert (deleted.action, deleted.details) == (AuditAction.USER_DELETED, {"username": "carl"})
 
 
-async def test_no_password_or_hash_stands_in_a_log_an_entry_or_what_is_shown(
+async def test_passwords_and_hashes_appear_in_no_log_audit_entry_or_repr(
     identity: Identity, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -280,7 +278,7 @@ async def test_no_password_or_hash_stands_in_a_log_an_entry_or_what_is_shown(
     assert "argon2" not in shown
 
 
-async def test_what_cannot_be_written_down_is_not_done(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_change_without_audit_entry_is_rolled_back(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.break_audit_log()
     with pytest.raises(DatabaseException):
@@ -296,7 +294,7 @@ async def test_what_cannot_be_written_down_is_not_done(identity: Identity, tenan
     assert refresh_token
 
 
-async def test_a_tenant_has_so_many_users_and_no_more(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
+async def test_number_of_users_is_limited(identity: Identity, tenant: Tenant, stranger: Tenant) -> None:
     made = await identity.create_user(tenant)
     row = to_row(new_user(tenant.id))
     users = [row | {"guid": f"guid {number}", "username": f"user{number}"} for number in range(MOST_USERS - 1)]

@@ -1,1 +1,1 @@
-"""Tokens (OAuth 2, JWT): issuing, verifying and revoking them, the keys that sign them, and other issuers."""
+"""Tokens (OAuth 2, JWT): issue, verify and revoke them; signing keys; trusted issuers."""

@@ -1,4 +1,4 @@
-"""Access tokens of our own: what they say (RFC 9068), and reading it back."""
+"""Access tokens of this installation (RFC 9068): their claims, signing and reading."""
 
 import uuid
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from pixyproxy.service.private.identity.oauth.signing_keys import KeyRing
 
 TYPES = frozenset({"at+jwt"})
 REQUIRED = frozenset({"iss", "aud", "sub", "client_id", "iat", "exp", "jti", "scope", "tenant", "sub_type"})
-"""RFC 9068 §2.2's, and what our own tokens have beside them."""
+"""Claims required by RFC 9068 §2.2, and additional claims of our own tokens."""
 
 LEEWAY_SECONDS = 30
-"""By how much the clock that a token was issued by may be ahead of ours; it lives no longer for that."""
+"""How far the issuing machine's clock may be ahead of ours; the expiry is not extended."""
 
 
 class Holder(FrozenModel):
-    """Whom a token stands for.
+    """The subject that a token stands for.
 
-    ``session`` is the sign-in that it came from, if it came from one. ``credential_expires_at`` is when the
-    credential expires that it was got with: neither the token nor what it makes is valid longer.
+    ``session`` is the sign-in that the token came from, if any. ``credential_expires_at`` is the expiry of the
+    credential that the token was issued for: neither the token nor credentials that it creates are valid longer.
     """
 
     subject: Subject
@@ -40,12 +40,12 @@ class Holder(FrozenModel):
 
     @property
     def actor(self) -> Actor:
-        """The holder as the audit log names it."""
+        """The holder as actor in the audit log."""
         return Actor(type=self.subject_type, subject=self.subject, tenant_guid=self.tenant_guid)
 
 
 class AccessToken(Holder):
-    """What an access token says."""
+    """The content of an access token."""
 
     issuer: str
     scopes: frozenset[Scope]
@@ -56,10 +56,10 @@ class AccessToken(Holder):
 
 @dataclass(frozen=True)
 class AccessTokens:
-    """Makes and reads the access tokens of this installation; reading asks the database only for an unknown ``kid``.
+    """Creates and reads the access tokens of this installation; reading queries the database only for unknown ``kid``s.
 
-    ``issuer`` becomes ``iss`` and ``aud``. Where it is no more than the address of one process (``is_named`` is
-    False), the signature alone decides whose a token is: another process of this installation has another address.
+    ``issuer`` becomes ``iss`` and ``aud``. If it is only the address of one process (``is_named`` is False), they are
+    not compared and the signature alone identifies our tokens, since other processes have other addresses.
     """
 
     keys: KeyRing
@@ -67,7 +67,7 @@ class AccessTokens:
     is_named: bool = True
 
     def new(self, holder: Holder, *, scopes: frozenset[Scope], seconds: int) -> AccessToken:
-        """Return a token that is valid for so many seconds, once it is signed, unless its credential expires before."""
+        """Return an unsigned token valid for ``seconds``, or until its credential expires if that is sooner."""
         moment = clock.now()
         expires_at = moment + timedelta(seconds=seconds)
         if holder.credential_expires_at is not None:
@@ -82,7 +82,7 @@ class AccessTokens:
         )
 
     def sign(self, token: AccessToken) -> SecretStr:
-        """The token as its bearer gets it."""
+        """Return the token as a signed JWT."""
         claims: dict[str, Any] = {
             "iss": token.issuer,
             "aud": token.issuer,
@@ -102,7 +102,7 @@ class AccessTokens:
         return SecretStr(sign_token(claims, self.keys.signing_key(clock.now())))
 
     async def read(self, presented: SecretStr) -> AccessToken:
-        """Return what a token of ours says. Raises ``CredentialInvalidException`` for any other or expired one."""
+        """Return the content of one of our tokens. Raises ``CredentialInvalidException`` if invalid or expired."""
         text, moment = presented.get_secret_value(), clock.now()
         unverified = inspect_token(text)
         key = None if unverified.kid is None else await self.keys.find_verification_key(unverified.kid, moment)

@@ -1,4 +1,4 @@
-"""The clients of OAuth 2: API keys that ask for tokens, and what each of them has to show."""
+"""OAuth 2 clients: API keys that request tokens, and the authentication that each must present."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from pixyproxy.service.private.identity.tenants import require_active
 
 @dataclass(frozen=True)
 class RefreshingClient:
-    """What is known of the client that brings a refresh token; it need not name itself."""
+    """The client that presents a refresh token; its id is optional."""
 
     id: str | None = None
     is_authenticated: bool = False
 
 
 def require_client(data: Repositories, presented: PresentedKey | None) -> tuple[StoredApiKey, Tenant]:
-    """The key that a client authenticates with, and its tenant. Raises ``OAuthClientException``."""
+    """Return the key that a client authenticates with, and its tenant. Raises ``OAuthClientException``."""
     key = find_key(data, presented)
     if key is None:
         raise OAuthClientException
@@ -29,12 +29,12 @@ def require_client(data: Repositories, presented: PresentedKey | None) -> tuple[
 
 
 def has_secret(data: Repositories, client_id: str | None) -> bool:
-    """Whether this is the id of an API key: who says to be it has to show its secret (RFC 6749 §3.2.1)."""
+    """Return whether the id is that of an API key, which must authenticate with its secret (RFC 6749 §3.2.1)."""
     return client_id is not None and data.api_keys.find_for_authentication(client_id) is not None
 
 
 def may_refresh(data: Repositories, known: RefreshToken, client: RefreshingClient) -> bool:
-    """Whether a client may use a refresh token: one that has a secret must have shown it (RFC 6749 §6)."""
+    """Return whether a client may use a refresh token: a client with a secret must be authenticated (RFC 6749 §6)."""
     if client.id is not None and client.id != known.client_id:
         return False
     return client.is_authenticated or not has_secret(data, known.client_id)

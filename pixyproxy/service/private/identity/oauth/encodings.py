@@ -1,7 +1,7 @@
-"""base64url and JSON, read so strictly that every reader understands the same by them.
+"""Strict base64url and JSON: only input that every parser reads alike.
 
-What Python's own readers take besides (stray characters, duplicate members, infinity, lone surrogates, nesting without
-end) is where forged tokens hide.
+Python's own parsers also accept stray characters, duplicate members, infinity, lone surrogates and unlimited nesting,
+which forged tokens exploit.
 """
 
 import base64
@@ -12,29 +12,29 @@ from typing import Any
 
 MAX_DEPTH = 8
 MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
-"""A string of JSON, so that what is in it does not count, or a bracket. It never goes back, so it is linear."""
+"""Matches a whole JSON string, so that brackets in it do not count, or a bracket. Possessive, so it runs in O(n)."""
 
 
 def encode_base64url(content: bytes) -> str:
-    """Base64url without padding (RFC 7515 §2)."""
+    """Return base64url without padding (RFC 7515 §2)."""
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
 
 
 def decode_base64url(text: str) -> bytes:
-    """The bytes behind the one text that stands for them. Raises ``ValueError`` on any other text."""
+    """Return the decoded bytes. Raises ``ValueError`` if the text is not canonical base64url without padding."""
     content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    _require(encode_base64url(content) == text, "no canonical base64url")
+    _require(encode_base64url(content) == text, "not canonical base64url")
     return content
 
 
 def read_json_object(content: bytes) -> dict[str, Any]:
-    """An object of JSON in UTF-8, at most ``MAX_DEPTH`` deep, its numbers finite. Raises ``ValueError``."""
+    """Return a JSON object from UTF-8: at most ``MAX_DEPTH`` deep, finite numbers. Raises ``ValueError``."""
     text = content.decode()
     _require_shallow(text)
     members = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
-    _require(isinstance(members, dict), "no JSON object")
+    _require(isinstance(members, dict), "not a JSON object")
     if "\\u" in text:
-        # An escaped lone surrogate is a string that neither a database nor a log can hold.
+        # Neither databases nor logs can store an escaped lone surrogate.
         json.dumps(members, ensure_ascii=False).encode()
     return dict(members)
 
@@ -45,11 +45,11 @@ def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001  (reads as a 
 
 
 def _require_shallow(text: str) -> None:
-    """Refuse what nests deeply before a parser recurses into it."""
+    """Reject deep nesting before a parser recurses into it."""
     depth = 0
     for mark in MARKS.findall(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark, 0)
-        _require(depth <= MAX_DEPTH, "JSON that nests too deeply")
+        _require(depth <= MAX_DEPTH, "JSON nested too deeply")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

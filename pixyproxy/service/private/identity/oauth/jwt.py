@@ -1,10 +1,9 @@
-"""JSON Web Tokens (RFC 7519, RFC 9068): signing ours, checking anyone's. Nothing else imports ``jose``.
+"""JSON Web Tokens (RFC 7519, RFC 9068): sign ours, verify any. The only module that imports ``jose``.
 
-python-jose 3.5.0 checks too little for what strangers send: it takes tokens without ``exp`` or ``aud``, ignores
-``crit``, decodes base64 leniently, and raises what is no ``JWTError`` on deep nesting, ``exp: null`` or infinity.
-So it only ever does arithmetic here: one signature, one asymmetric algorithm, one key that was looked up before. All
-that surrounds a signature is checked in this module, before and after, and every trouble is the same
-``CredentialInvalidException``.
+python-jose 3.5.0 checks too little for untrusted input: it accepts tokens without ``exp`` or ``aud``, ignores
+``crit``, decodes base64 leniently, and raises other errors than ``JWTError`` on deep nesting, ``exp: null`` and
+infinity. Here it only verifies or makes one signature, with one asymmetric algorithm and a key looked up before.
+Everything else is checked in this module, and every failure is the same ``CredentialInvalidException``.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ from pixyproxy.core.models.trusted_issuer import Algorithm
 from pixyproxy.service.private.identity.oauth.encodings import decode_base64url, encode_base64url, read_json_object
 
 ALGORITHMS: frozenset[str] = frozenset(get_args(Algorithm))
-"""What is accepted: no HMAC, whose secret could be a public key (CVE-2026-85394), and no ``none``."""
+"""Accepted algorithms: no HMAC, whose secret could be a public key (CVE-2026-85394), and no ``none``."""
 
 FITTING = {
     ("RSA", None): ("RS256", "RS384", "RS512"),
@@ -38,26 +37,26 @@ FITTING = {
     ("EC", "P-384"): ("ES384",),
     ("EC", "P-521"): ("ES512",),
 }
-"""Key type and curve → its algorithms, the usual one first (RFC 7518 §3.4: each curve has its own)."""
+"""Key type and curve → its algorithms, the default first (RFC 7518 §3.4: each curve has its own)."""
 
 COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66}
 RSA_BITS = range(2048, 8193)
-"""Below it can be broken (RFC 7518 §3.3); above, one signature takes milliseconds of a core."""
+"""Smaller keys can be broken (RFC 7518 §3.3); with larger ones, a signature takes milliseconds of a core."""
 
 MAX_TOKEN_CHARACTERS = 8192
 PARTS = 3
 NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,255}")
 KID = re.compile(r"[\x20-\x7e]{1,200}")
 REFUSED_HEADERS = frozenset({"crit", "b64", "jku", "jwk", "x5u", "x5c"})
-"""What would change how a signature is made, or bring its own key. No issuer needs them, and no key comes from here."""
+"""Headers that change how a signature is made or bring their own key. No issuer needs them."""
 
 LATEST = 253_402_300_799
-"""The last second of the year 9999, the last one that a ``datetime`` holds."""
+"""The last second of the year 9999, the maximum of a ``datetime``."""
 
 
 @dataclass(frozen=True)
 class UnverifiedToken:
-    """What a well-formed token says of itself; nothing of it is proven.
+    """The unverified content of a well-formed token.
 
     ``type`` is in lower case and without ``application/`` (RFC 7515 §4.1.9).
     """
@@ -70,7 +69,7 @@ class UnverifiedToken:
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A public key and the one algorithm that it verifies. Make it with ``public_key_from_jwk``."""
+    """A public key and the one algorithm that it verifies. Create it with ``public_key_from_jwk``."""
 
     kid: str | None
     algorithm: str
@@ -78,27 +77,27 @@ class VerificationKey:
 
     @cached_property
     def parsed(self) -> Key:
-        """The key of the library, made once. Raises whatever the library does on numbers that are no key."""
+        """The library's key, parsed once. Raises any error of the library if the numbers are not a valid key."""
         return construct(dict(self.jwk), self.algorithm)
 
 
 def public_key_from_jwk(jwk: object) -> VerificationKey | None:
-    """The key in a JWK (RFC 7517), or None where it must not or cannot verify a signature.
+    """Return the key in a JWK (RFC 7517), or None if it must not or cannot verify a signature.
 
-    None for secrets, private keys (whoever reads them could sign), other uses, unknown types, curves and algorithms,
-    RSA outside of ``RSA_BITS``, and numbers that are no key. Without ``alg`` it is the usual one of its type.
+    None for secrets, private keys (anyone who reads them could sign), other uses, unknown types, curves and algorithms,
+    RSA sizes outside ``RSA_BITS``, and invalid numbers. Without ``alg``, the default of its type applies.
     """
     try:
         return _verification_key(jwk)
-    except Exception:  # noqa: BLE001  (a JWKS is a stranger's: whatever is wrong with one key, it is not usable)
+    except Exception:  # noqa: BLE001  (a JWKS is untrusted: a key with any defect is unusable)
         return None
 
 
 def inspect_token(token: str) -> UnverifiedToken:
-    """What the token says of itself, if it is well-formed. Raises ``CredentialInvalidException``.
+    """Return the unverified content of a well-formed token. Raises ``CredentialInvalidException``.
 
     Well-formed: at most 8 KB, three parts of canonical base64url, header and claims shallow JSON objects without
-    duplicate members, nothing in the header that would change the rules.
+    duplicate members, and no header in ``REFUSED_HEADERS``.
     """
     with _refusing():
         header, payload = _open_token(token)
@@ -109,14 +108,14 @@ def inspect_token(token: str) -> UnverifiedToken:
 
 
 def verify_signature(token: str, key: VerificationKey) -> bytes:
-    """The payload, whatever it is, that the key has signed. Raises ``CredentialInvalidException``."""
+    """Return the payload that the key has signed, unchecked. Raises ``CredentialInvalidException``."""
     with _refusing():
         header, _ = _open_token(token)
         _require(header["alg"] == key.algorithm and key.algorithm in ALGORITHMS)
         return jws.verify(token, key.parsed, algorithms=[key.algorithm])
 
 
-def verify_token(  # noqa: PLR0913  (what a token is checked for; all by keyword)
+def verify_token(  # noqa: PLR0913  (the properties that are checked; all by keyword)
     token: str,
     key: VerificationKey,
     *,
@@ -127,10 +126,10 @@ def verify_token(  # noqa: PLR0913  (what a token is checked for; all by keyword
     at: datetime,
     leeway_seconds: int = 0,
 ) -> dict[str, Any]:
-    """The claims of a token that the key signed for us and that is valid at this moment.
+    """Return the claims of a token that is signed by the key, intended for ``audience``, and valid now.
 
-    ``types`` are in lower case; an empty one allows a token without ``typ``. ``leeway_seconds`` is for ``nbf`` and
-    ``iat`` alone: clocks differ, but nothing is valid beyond its ``exp``. Raises ``CredentialInvalidException``.
+    ``types`` are in lower case; an empty string allows a token without ``typ``. ``leeway_seconds`` applies to ``nbf``
+    and ``iat`` only: clocks differ, but no token is valid after its ``exp``. Raises ``CredentialInvalidException``.
     """
     with _refusing():
         unverified = inspect_token(token)
@@ -146,33 +145,33 @@ def verify_token(  # noqa: PLR0913  (what a token is checked for; all by keyword
 
 
 def sign_token(claims: Mapping[str, Any], key: SigningKey) -> str:
-    """An access token (RFC 9068) with these claims, signed with ES256."""
+    """Return an access token (RFC 9068) with these claims, signed with ES256."""
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode()
     headers = {"typ": "at+jwt", "kid": key.kid}
     return jws.sign(payload, _private_key(key.private_pem), headers=headers, algorithm="ES256")
 
 
 def signing_key_from_pem(private_pem: SecretStr, *, signs_from: datetime) -> SigningKey:
-    """The signing key in a PEM text. Raises ``ValueError``, without the key, on anything but a plain P-256 key."""
+    """Return the signing key in a PEM text. Raises ``ValueError``, without the key, unless it is a plain P-256 key."""
     try:
         loaded = load_pem_private_key(private_pem.get_secret_value().encode(), password=None)
         usable = isinstance(loaded, ec.EllipticCurvePrivateKey) and isinstance(loaded.curve, ec.SECP256R1)
-    except Exception:  # noqa: BLE001  (the text is an operator's, and may be anything)
+    except Exception:  # noqa: BLE001  (the text comes from an operator and may be anything)
         usable = False
     if not usable:
-        problem = "no EC P-256 private key in PEM without a passphrase"
+        problem = "not an EC P-256 private key in PEM without a passphrase"
         raise ValueError(problem)
     return SigningKey(kid=_thumbprint(_public_members(private_pem)), private_pem=private_pem, signs_from=signs_from)
 
 
 def public_jwk(key: SigningKey) -> dict[str, str]:
-    """The public half of a signing key as others read it in the JWKS."""
+    """Return the public half of a signing key as a JWK."""
     return {**_public_members(key.private_pem), "use": "sig", "alg": "ES256", "kid": key.kid}
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Whatever goes wrong inside, the token is not valid: no input may find an exception that is not foreseen."""
+    """Convert every exception inside to ``CredentialInvalidException``, so that no input causes another error."""
     try:
         yield
     except Exception:  # noqa: BLE001  (see above; the cause may quote the token, so it is left out)
@@ -185,7 +184,7 @@ def _require(holds: bool) -> None:  # noqa: FBT001  (reads as a sentence)
 
 
 def _open_token(token: str) -> tuple[dict[str, Any], bytes]:
-    """The checked header and the payload of a token in compact form."""
+    """Return the checked header and the payload of a token in compact form."""
     _require(len(token) <= MAX_TOKEN_CHARACTERS)
     parts = token.split(".")
     _require(len(parts) == PARTS and all(parts))
@@ -222,7 +221,7 @@ def _check_times(claims: Mapping[str, Any], *, now: float, leeway_seconds: int) 
 
 
 def _is_time(value: object) -> bool:
-    """Whether it is a NumericDate (RFC 7519 §2) that a ``datetime`` can hold. In Python, ``True`` is a number."""
+    """Return whether it is a NumericDate (RFC 7519 §2) in a ``datetime``'s range. In Python, ``True`` is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST
 
 
@@ -245,7 +244,7 @@ def _verification_key(jwk: object) -> VerificationKey:
 
 def _rsa_members(members: Mapping[str, Any]) -> dict[str, str]:
     modulus, exponent = (int.from_bytes(decode_base64url(members[name]), "big") for name in ("n", "e"))
-    # OpenSSL refuses larger exponents, and every verification with a long one is slow.
+    # OpenSSL rejects larger exponents, and verification with a long one is slow.
     _require(modulus.bit_length() in RSA_BITS and modulus % 2 == 1 and exponent.bit_length() <= 64)  # noqa: PLR2004
     return {name: members[name] for name in ("kty", "n", "e")}
 
@@ -266,6 +265,6 @@ def _public_members(private_pem: SecretStr) -> dict[str, str]:
 
 
 def _thumbprint(jwk: Mapping[str, str]) -> str:
-    """RFC 7638 §3: SHA-256 over the required members, sorted and without white space."""
+    """Return the thumbprint (RFC 7638 §3): SHA-256 of the required members, sorted and without white space."""
     text = json.dumps(jwk, sort_keys=True, separators=(",", ":"))
     return encode_base64url(hashlib.sha256(text.encode()).digest())

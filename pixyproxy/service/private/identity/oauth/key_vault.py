@@ -1,4 +1,4 @@
-"""The signing keys in the database: reading, rotating and taking in, each in one transaction under one lock."""
+"""The signing keys in the database: read, rotate and import them, each in one transaction under one lock."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from pixyproxy.service.private.identity.installation_secret import Seal, derive_
 from pixyproxy.service.private.identity.oauth.jwt import signing_key_from_pem
 
 PUBLISH_AHEAD = timedelta(seconds=600)
-"""How long a new key is published before it signs: longer than any cache keeps the JWKS (``max-age`` 300)."""
+"""How long a new key is published before it signs; longer than caches keep the JWKS (``max-age`` 300)."""
 LONGEST_TOKEN = timedelta(seconds=LONGEST_TOKEN_SECONDS)
 
 DAMAGED = (
     "A key in the table signing_keys is damaged. Restore the table from a backup, or replace all keys with "
-    "`pixyproxy keys reseal --lost`: tokens that they signed end then."
+    "`pixyproxy keys reseal --lost`, which invalidates the tokens that they signed."
 )
 SECRET_CHANGED = "The secret of this installation has changed. Restart this process with the new one."  # noqa: S105
-NOT_THE_FORMER = "The former secret is not that of this installation. If it is lost, --lost replaces all keys."
-NOTHING_SEALED = "This database has no secret yet, so there is nothing to reseal: start the server with the new one."
+NOT_THE_FORMER = "The former secret is not the secret of this installation. If it is lost, pass --lost."
+NOTHING_SEALED = "This database has no secret yet, so there is nothing to reseal. Start the server with the new secret."
 
 
 @dataclass(frozen=True)
 class VaultContent:
-    """The usable keys, and the revision that they were read at."""
+    """The usable keys and their revision."""
 
     revision: int
     keys: tuple[SigningKey, ...]
@@ -43,13 +43,13 @@ class VaultContent:
 
 @dataclass(frozen=True)
 class KeyVault:
-    """The signing keys of an installation. Every method raises ``ConfigurationException`` if its secret has changed."""
+    """The signing keys of an installation. Every method raises ``ConfigurationException`` if its secret changed."""
 
     database: Database
     seal: Seal
 
     async def load(self, *, known_revision: int | None = None) -> VaultContent | None:
-        """Return the keys; None if ``known_revision`` is current.
+        """Return the keys, or None if ``known_revision`` is current.
 
         Raises ``ConfigurationException`` for a damaged key.
         """
@@ -70,10 +70,10 @@ class KeyVault:
         return VaultContent(revision, keys)
 
     async def take_in(self, former: tuple[SigningKey, ...]) -> None:
-        """Add the keys of a file, unless they are known by their ``kid``; create the first key if there is none then.
+        """Add the keys of a file unless their ``kid`` is known; create the first key if there is none then.
 
-        Beside keys that are there already, those of a file only verify: the tokens that they signed stay valid, and no
-        cache of the key set misses a key that signs. A key that was erased does not come back.
+        If the database has keys already, those of a file only verify: tokens that they signed stay valid, and no
+        cached key set lacks a key that signs. An erased key is not added again.
         """
         moment = clock.now()
 
@@ -92,7 +92,7 @@ class KeyVault:
         await self.database.write(insert)
 
     async def rotate(self, at: datetime, *, at_once: bool, entry: NewAuditEntry) -> SigningKey:
-        """Add a key that signs once every cache has it; with ``at_once`` it signs now, and the others are erased."""
+        """Add a key that signs when every cache has it; with ``at_once`` it signs now, and all others are erased."""
 
         def rotate(data: Repositories) -> SigningKey:
             usable = [key for key in self._lock(data) if key.sealed_pem is not None]
@@ -117,10 +117,10 @@ class KeyVault:
 
 
 async def reseal(database: Database, *, former: SecretStr | None, new: SecretStr, actor: Actor) -> None:
-    """Encrypt every private key with another secret, and write its verifier, in one transaction.
+    """Encrypt every private key with another secret and store its verifier, in one transaction.
 
-    ``former`` None: it is lost, so the keys are erased, and a new one is made. Raises ``ConfigurationException`` if it
-    is not the secret of this installation.
+    ``former`` None means it is lost: the keys are erased and a new one is created. Raises ``ConfigurationException``
+    if ``former`` is not the secret of this installation.
     """
     installation = await database.read(lambda data: data.signing_keys.installation())
     if installation is None:
@@ -150,7 +150,7 @@ async def reseal(database: Database, *, former: SecretStr | None, new: SecretStr
 
 
 def new_signing_key(signs_from: datetime) -> SigningKey:
-    """Return a new key."""
+    """Create a signing key."""
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -167,7 +167,7 @@ def _sealed(key: SigningKey, seal: Seal) -> StoredSigningKey:
 
 
 def _opened(stored: Iterable[StoredSigningKey], seal: Seal) -> tuple[SigningKey, ...]:
-    """Return the keys that are not erased. Raises ``ConfigurationException`` for one that is damaged."""
+    """Return the keys that are not erased. Raises ``ConfigurationException`` if one is damaged."""
     try:
         return tuple(
             SigningKey(

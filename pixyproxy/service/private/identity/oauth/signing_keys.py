@@ -1,9 +1,9 @@
-"""The key ring: which key signs, which ones verify and are published, and how they change without a restart.
+"""The key ring: the keys that sign, verify and are published, and their rotation without a restart.
 
 published   |----- A ------------------------------|
                    |----- B ---------------------------------------|
 signs       |--------- A ------|------- B -------------------|
-                   ^ rotate    ^ + PUBLISH_AHEAD   ^ + LONGEST_TOKEN_SECONDS: A verifies nothing more
+                   ^ rotate    ^ + PUBLISH_AHEAD   ^ + LONGEST_TOKEN_SECONDS: A no longer verifies
 """
 
 import asyncio
@@ -30,24 +30,24 @@ from pixyproxy.service.private.identity.oauth.key_vault import DAMAGED, KeyVault
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.5
-"""How often the revision of the keys is read: a rotation, or a leaked key's end, holds everywhere within a second."""
+"""How often the keys' revision is read, so that a rotation or revocation takes effect everywhere within a second."""
 LOOK_UP_SECONDS = 2.0
-"""How often an unknown ``kid`` makes this process look for new keys, so that made-up ones cost the database nothing."""
+"""Minimum interval between look-ups of an unknown ``kid``, so that made-up ids do not load the database."""
 
 PEM = re.compile(r"-----BEGIN (?P<label>[A-Z ]+)-----.+?-----END (?P=label)-----", re.DOTALL)
 NOT_A_KEY = "EC PARAMETERS"
-"""A block that OpenSSL writes before a key; the key says the same."""
+"""A block that OpenSSL writes before a key; the key contains the same parameters."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 USE_THE_SETTING = (
-    "The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate where it is set: put the new key last, restart every "
-    "server; once the caches of the key set are over (10 minutes), put it first and restart again; "
-    "remove the former key a day later. After a leak, leave the new key alone in it at once."
+    "The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate them there. Add the new key last and restart every "
+    "server; when caches of the key set have expired (10 minutes), move it to the front and restart again; "
+    "remove the former key a day later. After a leak, leave only the new key in it immediately."
 )
 SETTING_UNUSABLE = (
-    "PIXYPROXY_SIGNING_KEYS must hold EC P-256 private keys in PEM without a passphrase, one after the other, and "
-    "nothing else. Make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`."
+    "PIXYPROXY_SIGNING_KEYS must contain only EC P-256 private keys in PEM without a passphrase. "
+    "Create one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`."
 )
 
 
@@ -56,7 +56,7 @@ FILE_DAMAGED = "A signing key in {path} is damaged. Restore the file from a back
 
 @dataclass(frozen=True)
 class PublishedKey:
-    """A key in all its forms, parsed once."""
+    """A signing key, parsed once into all forms."""
 
     signing: SigningKey
     verification: VerificationKey
@@ -65,9 +65,9 @@ class PublishedKey:
 
 @dataclass
 class LoadedRing:
-    """The keys that were read last, in the order in which they retire, and the revision that they were read at.
+    """The keys as last read, ordered by retirement, and their revision.
 
-    The one that retires last of those that may sign does: a key that may sign now is valid for one token more.
+    Of the keys that may sign, the last to retire signs: a key that signs now must outlive a token issued now.
     """
 
     keys: tuple[PublishedKey, ...]
@@ -81,29 +81,29 @@ class LoadedRing:
 class KeyRing:
     """The signing keys of this installation, the same in all its processes.
 
-    They come from ``vault``, or from the setting where that is None. Requests are served from what ``refresh`` read
-    last, so that none waits for the database.
+    They come from ``vault``, or from the setting if ``vault`` is None. Requests use the keys that ``refresh`` last
+    read, so that they do not wait for the database.
     """
 
     vault: KeyVault | None
     loaded: LoadedRing = field(repr=False)
 
     def signing_key(self, at: datetime) -> SigningKey:
-        """Return the key that signs at this moment."""
+        """Return the key that signs at this time."""
         keys = self.loaded.keys
         ready = [key.signing for key in keys if key.signing.signs_from <= at]
-        # A machine whose clock is behind has keys that none may sign with yet; the oldest is known everywhere.
+        # If the clock is behind, no key may sign yet; every process knows the oldest.
         return ready[-1] if ready else keys[0].signing
 
     def verification_key(self, kid: str, at: datetime) -> VerificationKey | None:
-        """Return the key of this id, unless it is unknown or retired."""
+        """Return the key with this id, or None if it is unknown or retired."""
         found = (key for key in self.loaded.keys if key.signing.kid == kid and key.signing.is_published(at))
         return next((key.verification for key in found), None)
 
     async def find_verification_key(self, kid: str, at: datetime) -> VerificationKey | None:
-        """Return the key of this id, which another process may have made a moment ago: look for it if it is unknown.
+        """Return the key with this id, or None; an unknown id is looked up, since another process may have added it.
 
-        All who ask meanwhile wait for the same look-up, and the next one is ``LOOK_UP_SECONDS`` later. Raises
+        Concurrent callers share one look-up, and the next one follows ``LOOK_UP_SECONDS`` later. Raises
         ``DatabaseException``.
         """
         key = self.verification_key(kid, at)
@@ -116,14 +116,14 @@ class KeyRing:
         return self.verification_key(kid, at)
 
     def jwks(self, at: datetime) -> dict[str, list[dict[str, str]]]:
-        """Return the JSON Web Key Set (RFC 7517 §5): every key that verifies, or signs soon."""
+        """Return the JSON Web Key Set (RFC 7517 §5): every key that verifies now or signs soon."""
         return {"keys": [dict(key.jwk) for key in self.loaded.keys if key.signing.is_published(at)]}
 
     async def rotate(self, at: datetime, *, at_once: bool, entry: NewAuditEntry) -> SigningKey:
-        """Return a new key that signs once every cache has it; with ``at_once`` it signs now, and is the only one.
+        """Return a new key that signs when every cache has it; with ``at_once`` it signs now and replaces all others.
 
-        ``at_once`` is for a key that leaked: it ends every token issued so far. ``entry`` is written to the audit log
-        in the same transaction. Raises ``ConfigurationException`` if the keys come from the setting.
+        ``at_once`` is for a leaked key: it invalidates every token issued so far. ``entry`` is appended to the audit
+        log in the same transaction. Raises ``ConfigurationException`` if the keys come from the setting.
         """
         if self.vault is None:
             raise ConfigurationException(USE_THE_SETTING)
@@ -132,18 +132,18 @@ class KeyRing:
         return key
 
     async def refresh_forever(self) -> None:
-        """Refresh the keys again and again, until cancelled."""
+        """Refresh the keys repeatedly until cancelled."""
         while self.vault is not None:
             await asyncio.sleep(CHECK_SECONDS)
             try:
                 await self._try_to_refresh()
             except Exception:
-                logger.exception("looking for new signing keys met something unforeseen and will go on")
+                logger.exception("unexpected error while refreshing signing keys; retrying")
 
     async def refresh(self) -> None:
         """Read the keys again if they have changed. Raises ``DatabaseException``.
 
-        Keys that cannot be read change nothing, but are logged once.
+        If they cannot be read, keep the current keys and log the problem once.
         """
         async with self.loaded.lock:
             await self._refresh()
@@ -170,15 +170,15 @@ class KeyRing:
 
     def _keep_as_they_were(self, error: PixyProxyException) -> None:
         if error.message != self.loaded.problem:
-            logger.warning("signing keys stay as they were: %s", error.message)
+            logger.warning("signing keys not refreshed: %s", error.message)
         self.loaded.problem = error.message
 
 
 async def open_key_ring(settings: Settings, database: Database, secret: SecretStr) -> KeyRing:
-    """Return the key ring of the installation that has this secret; create the first key if there is none.
+    """Return the key ring of the installation with this secret; create the first key if there is none.
 
-    The file of an earlier release is taken in, then removed: it would be the only place where the keys are not
-    encrypted, and nothing reads it again. Raises ``ConfigurationException`` and ``DatabaseException``.
+    The key file of an earlier release is imported and removed: it is not encrypted, and nothing reads it afterwards.
+    Raises ``ConfigurationException`` and ``DatabaseException``.
     """
     seal = await open_seal(database, secret)
     if settings.signing_keys is not None:
@@ -192,31 +192,31 @@ async def open_key_ring(settings: Settings, database: Database, secret: SecretSt
         await ring.load()
     if former:
         await run_in_thread(file.remove)
-        logger.info("the signing keys of %s are in the database now", file.path)
+        logger.info("signing keys moved from %s to the database", file.path)
     return ring
 
 
 def _load_former(file: FormerSigningKeys) -> tuple[SigningKey, ...]:
-    """Return the keys of a file, all of which are sound."""
+    """Return the keys of a file. Raises ``ConfigurationException`` if one is damaged."""
     keys = file.load()
     _publish(keys, FILE_DAMAGED.format(path=file.path))
     return keys
 
 
 def _publish(keys: Iterable[SigningKey], damaged: str) -> tuple[PublishedKey, ...]:
-    """Return the keys in the order in which they retire. Raises ``ConfigurationException`` for a damaged one."""
+    """Return the keys ordered by retirement. Raises ``ConfigurationException`` if one is damaged."""
     ordered = sorted(keys, key=lambda key: (key.retires_at or NEVER, key.signs_from, key.kid))
     return tuple(_published(key, damaged) for key in ordered)
 
 
 def _published_forever(setting: SecretStr) -> tuple[PublishedKey, ...]:
-    """Return the keys of the setting, the one that signs last: only its operator knows when the others retire."""
+    """Return the keys of the setting, the signing key last; the others stay valid until the operator removes them."""
     keys = {key.kid: _published(key, SETTING_UNUSABLE) for key in _keys_of_setting(setting)}
     return tuple(reversed(keys.values()))
 
 
 def _keys_of_setting(setting: SecretStr) -> tuple[SigningKey, ...]:
-    # Environment files often hold line ends as backslash and n, which PEM never has.
+    # Environment files often contain line ends as backslash and n, which PEM never contains.
     text = setting.get_secret_value().replace("\\n", "\n")
     blocks = [SecretStr(block[0]) for block in PEM.finditer(text) if block["label"] != NOT_A_KEY]
     if PEM.sub("", text).strip() or not blocks:

@@ -1,4 +1,4 @@
-"""Tokens that were given out: revoking them (RFC 7009) and telling what they are (RFC 7662)."""
+"""Issued tokens: revocation (RFC 7009) and introspection (RFC 7662)."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from pixyproxy.service.private.identity.oauth.clients import require_client
 from pixyproxy.service.private.identity.oauth.tokens import NOBODY
 
 INACTIVE = Introspection(active=False)
-"""All that is said of a token that is not good, or not the caller's business (RFC 7662 §2.2)."""
+"""The response for a token that is invalid or that the caller may not inspect (RFC 7662 §2.2)."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class TokenStatusService:
     recognized: RecognizedCredentials
 
     async def recognize_client(self, presented: PresentedKey | None) -> Principal:
-        """The principal of a client that shows its id and secret. Raises ``OAuthClientException``."""
+        """Return the principal of a client that presents its id and secret. Raises ``OAuthClientException``."""
         return await self.database.read(lambda data: key_principal(*require_client(data, presented)))
 
     async def revoke(self, presented: SecretStr, *, client: Principal | None) -> None:
-        """Make a token worthless. Who shows it may revoke it; a client that names itself, only its tenant's.
+        """Revoke a token. Any bearer may revoke it; an authenticated client, only tokens of its own tenant.
 
-        A refresh token takes its whole sign-in with it. A token that is not good anyway is no error.
+        Revoking a refresh token ends its whole sign-in. An invalid token is not an error.
         """
         digest = read_refresh_token(presented)
         if digest is not None:
@@ -54,7 +54,7 @@ class TokenStatusService:
             self.recognized.forget_all()
 
     async def introspect(self, presented: SecretStr, *, caller: Principal) -> Introspection:
-        """What a token of the caller's tenant is; operators may ask about any tenant's."""
+        """Return the state of a token of the caller's tenant; operators may inspect tokens of any tenant."""
         digest = read_refresh_token(presented)
         if digest is not None:
             return await self.database.read(lambda data: self._describe_refresh_token(data, digest, caller))

@@ -1,4 +1,4 @@
-"""Tokens: the grants of OAuth 2 (RFC 6749), and tokens that operators issue."""
+"""Issuing tokens: the OAuth 2 grants (RFC 6749), and tokens issued by operators."""
 
 import uuid
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ NOBODY = Actor(type=SubjectType.ANONYMOUS, subject="anonymous")
 
 @dataclass(frozen=True)
 class TokenLifetimes:
-    """In seconds."""
+    """Lifetimes in seconds."""
 
     access: int
     refresh: int
@@ -55,7 +55,7 @@ class TokenLifetimes:
 
 @dataclass(frozen=True)
 class Session:
-    """A sign-in: whose, through which client, and what was granted to it."""
+    """A sign-in: its user, client and granted scopes."""
 
     guid: SessionGuid
     user: StoredUser
@@ -66,7 +66,7 @@ class Session:
 
 @dataclass(frozen=True)
 class TokenService:
-    """Issues tokens. The audit entry and what is kept of a token are committed before anyone gets it."""
+    """Issues tokens. The audit entry and the token's row are committed before the token is returned."""
 
     database: Database
     access_tokens: AccessTokens
@@ -75,7 +75,7 @@ class TokenService:
     password_sign_in: bool
     recognized: RecognizedCredentials
 
-    async def sign_in(  # noqa: PLR0913  (what a sign-in consists of)
+    async def sign_in(  # noqa: PLR0913  (the parts of a sign-in)
         self,
         username: str,
         password: SecretStr,
@@ -85,13 +85,13 @@ class TokenService:
         client: Principal | None = None,
         address: str = "",
     ) -> IssuedTokens:
-        """Tokens for a user's password (RFC 6749 §4.3). ``client`` is who has shown the secret of ``client_id``.
+        """Return tokens for a user's password (RFC 6749 §4.3). ``client`` is the authenticated ``client_id``, or None.
 
-        Sign-ins from one ``address`` wait for each other, not for those from others.
+        Sign-ins from one ``address`` wait for each other, not for those from other addresses.
 
-        Raises ``OAuthUnauthorizedException`` where that is switched off, ``OAuthGrantException`` for a wrong name
-        or password, which are not told apart, ``OAuthScopeException``, and ``OAuthClientException`` for the id of a
-        key whose secret was not shown, or of another tenant's.
+        Raises ``OAuthUnauthorizedException`` if password sign-in is disabled, ``OAuthGrantException`` for a wrong name
+        or password, which are not distinguished, ``OAuthScopeException``, and ``OAuthClientException`` for the id of
+        a key that did not authenticate or belongs to another tenant.
         """
         if not self.password_sign_in:
             raise OAuthUnauthorizedException
@@ -112,10 +112,10 @@ class TokenService:
         return await self.database.write(lambda data: self._begin_session(data, user, scopes, client_id))
 
     async def issue_to_client(self, presented: PresentedKey | None, *, scope: str | None) -> IssuedTokens:
-        """Return an access token for an API key (RFC 6749 §4.4); no refresh token: the key can ask again.
+        """Return an access token for an API key (RFC 6749 §4.4), without a refresh token: the key can request another.
 
-        It expires no later than the secret that was presented.
-        Raises ``OAuthClientException`` for a key that is not valid, and ``OAuthScopeException``.
+        It expires no later than the presented secret.
+        Raises ``OAuthClientException`` for an invalid key, and ``OAuthScopeException``.
         """
 
         def issue(data: Repositories) -> IssuedTokens:
@@ -134,10 +134,10 @@ class TokenService:
         return await self.database.write(issue)
 
     async def refresh(self, presented: SecretStr, *, scope: str | None, client: RefreshingClient) -> IssuedTokens:
-        """New tokens for a refresh token, which is used up by it (RFC 6749 §6, RFC 9700 §4.14.2).
+        """Return new tokens for a refresh token, which this uses up (RFC 6749 §6, RFC 9700 §4.14.2).
 
-        One that was used before was stolen from somebody: the whole sign-in ends. Raises ``OAuthGrantException``
-        and ``OAuthScopeException``.
+        Reuse of a refresh token indicates theft and ends the whole sign-in. Raises ``OAuthGrantException`` and
+        ``OAuthScopeException``.
         """
         issued = await self.database.write(lambda data: self._rotate(data, presented, scope, client))
         if issued is None:
@@ -146,15 +146,15 @@ class TokenService:
         return issued
 
     async def issue_for_tenant(self, incoming: TokenOrder, *, grantor: Grantor) -> IssuedTokens:
-        """Return an access token that acts for a tenant, for an operator; it expires no later than the operator's.
+        """Return an access token for a tenant, on behalf of an operator; it expires no later than their credential.
 
         Raises ``TenantNotFoundException``, ``TenantSuspendedException``, ``OAuthScopeException``, and
-        ``GrantException`` for scopes that the operator lacks, and for one whose limits a token cannot carry or who is
-        such a token.
+        ``GrantException`` for scopes that the operator lacks, for an operator with limits, which a token cannot carry,
+        and for an operator who uses such a token.
         """
         order = revalidate(incoming)
         if grantor.actor.type is SubjectType.TOKEN:
-            # Its revocation would leave the tokens that it issued valid.
+            # Revoking the operator's token would leave the tokens that it issued valid.
             raise GrantException
         scopes = Role.MEMBER.scopes if order.scope is None else _narrow(order.scope, frozenset(Scope))
         grantor.require_scopes(scopes)
@@ -175,7 +175,7 @@ class TokenService:
         return await self.database.write(issue)
 
     async def rotate_signing_keys(self, *, actor: Actor, at_once: bool) -> SigningKey:
-        """Make the next key that tokens are signed with; ``at_once`` for one that leaked."""
+        """Create the next signing key; ``at_once`` replaces a leaked key."""
         details = {"at_once": str(at_once).lower()}
         entry = audit.entry(actor, AuditAction.SIGNING_KEYS_ROTATED, details=details)
         key = await self.access_tokens.keys.rotate(clock.now(), at_once=at_once, entry=entry)
@@ -185,7 +185,7 @@ class TokenService:
     def _begin_session(
         self, data: Repositories, user: StoredUser, scopes: frozenset[Scope], client_id: str | None
     ) -> IssuedTokens:
-        # Hashing took its time. The update waits for whoever changes the user, and what is read then is current.
+        # Hashing took time. The update waits for concurrent changes of the user, so the row read next is current.
         data.users.note_sign_in(user.guid, tenant_id=user.tenant_id, at=clock.now())
         current = data.users.get_own(user.guid, tenant_id=user.tenant_id)
         if current is None or (current.password_hash, current.status) != (user.password_hash, user.status):
@@ -197,7 +197,7 @@ class TokenService:
     def _rotate(
         self, data: Repositories, presented: SecretStr, scope: str | None, client: RefreshingClient
     ) -> IssuedTokens | None:
-        """The successors of a refresh token, or None; a revocation that this brings about has to be committed."""
+        """Return the successors of a refresh token, or None; the transaction must be committed even then."""
         digest, moment = read_refresh_token(presented), clock.now()
         known = None if digest is None else data.refresh_tokens.lock(digest)
         if known is None or not may_refresh(data, known, client):
@@ -233,7 +233,7 @@ class TokenService:
     def _issue_to_user(
         self, data: Repositories, session: Session, action: AuditAction, *, scopes: frozenset[Scope]
     ) -> IssuedTokens:
-        """An access token and the next refresh token of a sign-in; a refresh may narrow the former alone."""
+        """Issue an access token and the next refresh token of a sign-in; ``scopes`` narrows only the access token."""
         secret, moment = new_secret(), clock.now()
         data.refresh_tokens.insert(
             RefreshToken(
@@ -276,7 +276,7 @@ class TokenService:
         return IssuedTokens(access_token=self.access_tokens.sign(token), expires_in=seconds, scopes=token.scopes)
 
     async def _note_failed_sign_in(self, user: StoredUser | None) -> None:
-        """Write down who could not sign in; a name that nobody has is left out: it may be a password."""
+        """Append a failed sign-in to the audit log; an unknown user name is omitted, since it may be a password."""
 
         def note(data: Repositories) -> None:
             tenant = None if user is None else data.tenants.get_by_id(user.tenant_id)
@@ -292,12 +292,12 @@ class TokenService:
         try:
             await self.database.write(note)
         except DatabaseException as error:
-            # An exception of its own, which the guard against guessing counts as it counts a wrong password.
+            # A separate exception, which the guard against guessing counts like a wrong password.
             raise SignInUnrecordedException from error
 
 
 def _narrow(scope: str | None, most: frozenset[Scope]) -> frozenset[Scope]:
-    """The scopes that are asked for: all of ``most`` when none is named. Raises ``OAuthScopeException``."""
+    """Return the requested scopes, or all of ``most`` if none is requested. Raises ``OAuthScopeException``."""
     if scope is None or not scope.strip():
         return most
     names = set(scope.split())

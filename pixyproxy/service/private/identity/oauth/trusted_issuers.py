@@ -1,4 +1,4 @@
-"""Tokens of other issuers: their keys, fetched and kept, and what their claims mean here."""
+"""Tokens of trusted issuers: fetch and cache the issuers' keys, and map their claims."""
 
 import asyncio
 import logging
@@ -26,27 +26,27 @@ from pixyproxy.service.private.identity.oauth.jwt import (
 logger = logging.getLogger(__name__)
 
 TYPES = frozenset({"at+jwt", "jwt", ""})
-"""Few issuers mark access tokens as RFC 9068 §2.1 asks; the audience keeps those for others out."""
+"""Few issuers mark access tokens as RFC 9068 §2.1 requires; the audience check rejects tokens for others."""
 REQUIRED = frozenset({"exp", "iat", "iss", "aud", "sub"})
 LEEWAY_SECONDS = 30
 
 FETCH_SECONDS = 5.0
-"""How long one answer of an issuer may take, from the connection to the last byte."""
+"""Timeout of a request to an issuer, from the connection to the last byte."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
 LONGEST_SECONDS = 86_400
-"""How long keys are believed of an issuer that cannot be reached; who withdrew one may want no longer."""
+"""Maximum age of keys of an unreachable issuer, which may have withdrawn one."""
 FRESH_SECONDS = 3600
-"""How long keys are used without asking; a key that its issuer withdrew is believed as long, if it can be reached."""
+"""How long keys are used without a new fetch; a withdrawn key is accepted this long if the issuer is reachable."""
 PAUSE_SECONDS = 60
-"""Between two fetches: whoever sends made-up key ids must not make this server hammer the issuer."""
+"""Minimum interval between fetches, so that made-up key ids cannot make this server flood the issuer."""
 FIRST_PAUSE_SECONDS = 5
-"""Between fetches as long as there is no key at all, when every token has to be turned away."""
+"""Minimum interval while there are no keys at all and every token has to be rejected."""
 
 
 @dataclass(frozen=True)
 class ForeignClaims:
-    """What a valid token of a trusted issuer says, in our terms; ``tenant`` is a name or a GUID."""
+    """The mapped claims of a valid token of a trusted issuer; ``tenant`` is a name or a GUID."""
 
     issuer: str
     subject: str
@@ -58,7 +58,7 @@ class ForeignClaims:
 
 @dataclass
 class IssuerKeys:
-    """The keys of one issuer as they were fetched last; empty before the first time."""
+    """The most recently fetched keys of one issuer; empty before the first fetch."""
 
     keys: tuple[VerificationKey, ...] = ()
     fetched_at: float = 0.0
@@ -68,7 +68,7 @@ class IssuerKeys:
 
 @dataclass(frozen=True)
 class TrustedIssuers:
-    """The issuers of the settings. Knows which keys they sign with, and asks them no more than it must."""
+    """The trusted issuers of the settings; fetches and caches their keys."""
 
     issuers: Mapping[str, TrustedIssuer]
     client: httpx2.AsyncClient | None
@@ -77,14 +77,14 @@ class TrustedIssuers:
     known: dict[str, IssuerKeys] = field(default_factory=dict, repr=False)
 
     def find(self, issuer: str) -> TrustedIssuer | None:
-        """The issuer of this name, compared character by character."""
+        """Return the issuer with exactly this name, or None."""
         return self.issuers.get(issuer)
 
     async def verify(self, token: str, issuer: TrustedIssuer, *, at: datetime) -> ForeignClaims:
-        """What the token says, once it is proven to be the issuer's, for us, and valid at this moment.
+        """Return the claims of a token that is signed by the issuer, intended for us, and valid now.
 
-        Raises ``CredentialInvalidException`` on any token that is not, and ``IssuerUnavailableException`` as long
-        as no key of the issuer could be had.
+        Raises ``CredentialInvalidException`` for an invalid token, and ``IssuerUnavailableException`` while no key
+        of the issuer is available.
         """
         unverified = inspect_token(token)
         if unverified.issuer != issuer.issuer or unverified.algorithm not in issuer.algorithms:
@@ -102,7 +102,7 @@ class TrustedIssuers:
         return _foreign_claims(claims, issuer)
 
     async def close(self) -> None:
-        """End what is being fetched, and close the connections."""
+        """Cancel running fetches and close the connections."""
         fetching = [state.fetching for state in self.known.values() if state.fetching is not None]
         for task in fetching:
             task.cancel()
@@ -111,7 +111,7 @@ class TrustedIssuers:
             await self.client.aclose()
 
     async def _require_key(self, token: UnverifiedToken, issuer: TrustedIssuer) -> VerificationKey:
-        """The one key that the token names, asking the issuer where that may help."""
+        """Return the one key that the token names; fetch the issuer's keys if it is unknown or stale."""
         state = self.known.setdefault(issuer.issuer, IssuerKeys())
         key = _pick(state.keys, token)
         is_stale = self.monotonic() - state.fetched_at >= FRESH_SECONDS
@@ -129,17 +129,17 @@ class TrustedIssuers:
         return state.asked_at is None or self.monotonic() - state.asked_at >= pause
 
     async def _refresh(self, state: IssuerKeys, issuer: TrustedIssuer) -> None:
-        """Wait for the fetch under way, or for a new one. It goes on when the client that waits hangs up."""
+        """Wait for a running or a new fetch, which continues if the waiting client hangs up."""
         if state.fetching is None:
             state.fetching = asyncio.get_running_loop().create_task(self._fetch(state, issuer))
         await asyncio.shield(state.fetching)
 
     async def _fetch(self, state: IssuerKeys, issuer: TrustedIssuer) -> None:
-        """Renew the keys. On any trouble they stay as they are, and the log says so."""
+        """Renew the keys; if that fails, keep the current keys and log a warning."""
         try:
             state.keys = await self._fetch_keys(issuer)
             state.fetched_at = self.monotonic()
-        except Exception as error:  # noqa: BLE001  (whatever an issuer sends, it must not become an error of ours)
+        except Exception as error:  # noqa: BLE001  (an issuer's response must never cause an unexpected error here)
             reason = str(error) or type(error).__name__
             logger.warning("no keys from the trusted issuer %s: %s", issuer.issuer, reason[:200])
         finally:
@@ -149,62 +149,62 @@ class TrustedIssuers:
         url = str(issuer.jwks_url) if issuer.jwks_url else await self._discover(issuer.issuer)
         listed = (await self._get(url)).get("keys")
         if not isinstance(listed, list):
-            problem = "its key set has no list of keys"
-            raise ValueError(problem)  # noqa: TRY004  (what a server sent is a value, not a programmer's type)
+            problem = "the key set has no list of keys"
+            raise ValueError(problem)  # noqa: TRY004  (a server sent this value; it is no programming error)
         keys = tuple(key for key in map(public_key_from_jwk, listed[:MAX_KEYS]) if key is not None)
         if not keys:
-            problem = "its key set has no key that can verify"
+            problem = "the key set has no usable verification key"
             raise ValueError(problem)
         return keys
 
     async def _discover(self, issuer: str) -> str:
-        """Where the keys are (OpenID Connect Discovery 1.0 §4), from a document that is the issuer's own (§4.3)."""
+        """Return the URL of the keys (OpenID Connect Discovery 1.0 §4); the document must name the issuer (§4.3)."""
         document = await self._get(f"{issuer.removesuffix('/')}/.well-known/openid-configuration")
         url = document.get("jwks_uri")
         if document.get("issuer") != issuer or not isinstance(url, str):
-            problem = "its discovery document names another issuer, or no jwks_uri"
+            problem = "the discovery document names another issuer or has no jwks_uri"
             raise ValueError(problem)
         if urlsplit(issuer).scheme == "https" and urlsplit(url).scheme != "https":
-            problem = "its jwks_uri is not https"
+            problem = "the jwks_uri is not https"
             raise ValueError(problem)
         return require_safe_url(url)
 
     async def _get(self, url: str) -> dict[str, Any]:
-        """The JSON object at a URL. Raises ``httpx2.HTTPError``, ``TimeoutError`` or ``ValueError``."""
+        """Return the JSON object at a URL. Raises ``httpx2.HTTPError``, ``TimeoutError`` or ``ValueError``."""
         client, body = self._require_client(), bytearray()
         async with asyncio.timeout(self.fetch_seconds), client.stream("GET", url) as response:
             if response.status_code != httpx2.codes.OK:
-                problem = f"its answer has status {response.status_code}"
+                problem = f"unexpected response status {response.status_code}"
                 raise ValueError(problem)
-            # Raw, because a small compressed body may unpack to gigabytes; the request asks for none.
+            # Raw, because a small compressed body could unpack to gigabytes; the request asks for no compression.
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > MAX_BYTES:
-                    problem = f"its answer is longer than {MAX_BYTES} bytes"
+                    problem = f"the response is longer than {MAX_BYTES} bytes"
                     raise ValueError(problem)
         return read_json_object(bytes(body))
 
     def _require_client(self) -> httpx2.AsyncClient:
         if self.client is None:
-            problem = "no issuer is trusted, so none can be asked"
+            problem = "no issuer is trusted"
             raise ValueError(problem)
         return self.client
 
 
 def open_trusted_issuers(issuers: Sequence[TrustedIssuer]) -> TrustedIssuers:
-    """The issuers, none asked yet. Raises ``ConfigurationException`` where one is named twice."""
+    """Return the issuers without fetching keys. Raises ``ConfigurationException`` if one is named twice."""
     by_name = {issuer.issuer: issuer for issuer in issuers}
     if len(by_name) != len(issuers):
-        problem = "PIXYPROXY_TRUSTED_ISSUERS names an issuer twice."
+        problem = "PIXYPROXY_TRUSTED_ISSUERS names an issuer twice. Remove one of the entries."
         raise ConfigurationException(problem)
     return TrustedIssuers(issuers=by_name, client=_open_client() if by_name else None)
 
 
 def _open_client() -> httpx2.AsyncClient:
-    """Return a client that connects to the issuer itself.
+    """Return a client that connects to the issuer directly.
 
-    A redirect could lead into the network of this server, and a proxy from the environment could answer in the
-    issuer's place, with keys of its own.
+    A redirect could lead into this server's network, and a proxy from the environment could respond with keys of its
+    own.
     """
     return httpx2.AsyncClient(
         timeout=FETCH_SECONDS,
@@ -215,7 +215,7 @@ def _open_client() -> httpx2.AsyncClient:
 
 
 def _pick(keys: Sequence[VerificationKey], token: UnverifiedToken) -> VerificationKey | None:
-    """The key that the token names by id and algorithm; without an id, the only key of its algorithm."""
+    """Return the key with the token's id and algorithm; without an id, the only key of its algorithm."""
     fitting = [key for key in keys if key.algorithm == token.algorithm and (token.kid is None or key.kid == token.kid)]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -235,7 +235,7 @@ def _foreign_claims(claims: Mapping[str, Any], issuer: TrustedIssuer) -> Foreign
 
 
 def _scopes(value: object, issuer: TrustedIssuer) -> frozenset[Scope]:
-    """Our scopes for the issuer's, none beyond what it may give. Raises ``CredentialInvalidException``."""
+    """Map the issuer's scopes to ours, limited to those it may grant. Raises ``CredentialInvalidException``."""
     names = value.split(" ") if isinstance(value, str) else value or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CredentialInvalidException

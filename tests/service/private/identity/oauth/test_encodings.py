@@ -1,4 +1,4 @@
-"""base64url and JSON, read strictly."""
+"""Strict reading of base64url and JSON."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from pixyproxy.service.private.identity.oauth.encodings import (
 
 
 @pytest.mark.parametrize("length", range(9))
-def test_bytes_have_one_text(length: int) -> None:
+def test_base64url_round_trips(length: int) -> None:
     content = random.Random(length).randbytes(length)
     assert decode_base64url(encode_base64url(content)) == content
 
@@ -25,18 +25,18 @@ def test_bytes_have_one_text(length: int) -> None:
     "text",
     ["A", "AB", "AAAAA", "AA==", "AAA=", " AAAA", "AA AA", "AAAA\n", "AA+A", "AA/A", "AA*A", "ÄAAA", "\ud800AAA"],
 )
-def test_any_other_text_is_refused(text: str) -> None:
+def test_noncanonical_base64url_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         decode_base64url(text)
 
 
-def test_every_text_of_three_characters_that_decodes_is_the_one_that_encodes() -> None:
+def test_only_canonical_texts_of_three_characters_decode() -> None:
     alphabet = "AQgw19-_+/="
     contents = {text: _decoded(text) for text in map("".join, product(alphabet, repeat=3))}
     encoded = {
         text: base64.urlsafe_b64encode(content).rstrip(b"=").decode() for text, content in contents.items() if content
     }
-    # Eight of the characters are digits, and four of them have no bits that two bytes leave over.
+    # Eight of the characters are digits, and in four of them the bits that two bytes leave over are zero.
     assert len(encoded) == 8 * 8 * 4
     assert [text for text, again in encoded.items() if again != text] == []
 
@@ -59,7 +59,7 @@ def _decoded(text: str) -> bytes | None:
     ],
     ids=repr,
 )
-def test_an_object_comes_back_as_it_is(members: dict[str, object]) -> None:
+def test_json_object_round_trips(members: dict[str, object]) -> None:
     assert read_json_object(json.dumps(members).encode()) == members
     assert read_json_object(json.dumps(members, ensure_ascii=False).encode()) == members
 
@@ -68,7 +68,7 @@ def nested(depth: int) -> bytes:
     return b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
 
 
-def test_the_deepest_is_read_and_the_next_is_not() -> None:
+def test_json_deeper_than_the_limit_is_rejected() -> None:
     assert read_json_object(nested(MAX_DEPTH))
     with pytest.raises(ValueError, match="too deeply"):
         read_json_object(nested(MAX_DEPTH + 1))
@@ -108,6 +108,6 @@ def test_the_deepest_is_read_and_the_next_is_not() -> None:
     ],
     ids=lambda content: content[:20].decode("ascii", "replace").encode("ascii", "replace").decode(),
 )
-def test_what_readers_may_take_differently_is_refused(content: bytes) -> None:
+def test_ambiguous_json_is_rejected(content: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_json_object(content)

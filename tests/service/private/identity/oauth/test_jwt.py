@@ -1,4 +1,4 @@
-"""JSON Web Tokens: what is ours is accepted, and nothing that was forged in any way."""
+"""JSON Web Tokens: valid tokens are accepted, forged ones rejected."""
 
 import base64
 import json
@@ -42,13 +42,13 @@ from tests.support.tokens import (
 
 
 @pytest.mark.parametrize(("kind", "name"), ROWS)
-def test_a_forged_token_is_refused(kind: str, name: str) -> None:
+def test_forged_token_is_rejected(kind: str, name: str) -> None:
     with pytest.raises(CredentialInvalidException):
         verify(FORGERIES[kind][name]())
 
 
 @pytest.mark.parametrize("bits", [256, 384, 512])
-def test_no_form_of_an_rsa_public_key_is_a_secret(bits: int) -> None:
+def test_rsa_public_key_is_never_an_hmac_secret(bits: int) -> None:
     forms = public_forms(rsa_private().public_key(), rsa_jwk())
     assert {"PEM", "DER", "JWK", "nothing"} <= set(forms)
     for secret in forms.values():
@@ -56,7 +56,7 @@ def test_no_form_of_an_rsa_public_key_is_a_secret(bits: int) -> None:
             verify(hmac_token(secret, bits, kid="r"), verification_key(rsa_jwk(kid="r")))
 
 
-def test_an_rsa_key_verifies_its_own_algorithm_and_no_other() -> None:
+def test_rsa_key_verifies_only_its_own_algorithm() -> None:
     key = verification_key(rsa_jwk(kid=KEY.kid))
     assert verify(token_of({**HEADER, "alg": "RS256"}, sign=rs256), key) == CLAIMS
     for alg, sign in (("ES256", rs256), ("RS384", rs256), ("PS256", ps256), ("RS256", ps256), ("RS256", es256)):
@@ -64,14 +64,14 @@ def test_an_rsa_key_verifies_its_own_algorithm_and_no_other() -> None:
             verify(token_of({**HEADER, "alg": alg}, sign=sign), key)
 
 
-def test_a_key_made_for_a_secret_verifies_nothing() -> None:
+def test_symmetric_key_verifies_nothing() -> None:
     forged = hmac_token(b"secret", 256)
     key = VerificationKey(kid=KEY.kid, algorithm="HS256", jwk={"kty": "oct", "k": b64(b"secret")})
     with pytest.raises(CredentialInvalidException):
         verify(forged, key)
 
 
-def test_what_the_forgeries_change_is_accepted_as_it_was() -> None:
+def test_original_of_the_forgeries_is_accepted() -> None:
     assert verify(GOOD) == CLAIMS
     assert verify(token_of(HEADER)) == CLAIMS
     assert verify(with_exp(str(SECONDS + 900))) == CLAIMS
@@ -94,31 +94,31 @@ def test_what_the_forgeries_change_is_accepted_as_it_was() -> None:
     ],
     ids=repr,
 )
-def test_what_is_unusual_but_right_is_accepted(changes: dict[str, Any]) -> None:
+def test_unusual_but_valid_token_is_accepted(changes: dict[str, Any]) -> None:
     assert verify(with_claims(**changes)) == {**CLAIMS, **changes}
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/at+JWT"])
-def test_the_type_is_compared_as_a_media_type(typ: str) -> None:
+def test_type_is_compared_as_a_media_type(typ: str) -> None:
     assert verify(with_header(typ=typ)) == CLAIMS
 
 
-def test_a_missing_type_is_accepted_only_where_it_is_allowed() -> None:
+def test_missing_type_is_accepted_only_if_allowed() -> None:
     assert verify(with_header(typ=...), types=frozenset({"at+jwt", ""})) == CLAIMS
 
 
-def test_a_thumbprint_of_a_certificate_is_ignored() -> None:
+def test_certificate_thumbprint_is_ignored() -> None:
     assert verify(with_header(x5t="dGVzdA", **{"x5t#S256": "dGVzdA"})) == CLAIMS
 
 
-def test_the_longest_token_has_8_kilobytes() -> None:
+def test_token_over_8_kilobytes_is_rejected() -> None:
     filled = with_claims(x="")
     filled = with_claims(x="x" * ((8192 - len(filled)) * 3 // 4))
     assert 8190 <= len(filled) <= 8192
     assert verify(filled)["sub"] == CLAIMS["sub"]
 
 
-def test_leeway_is_for_clocks_that_are_ahead_and_not_for_exp() -> None:
+def test_leeway_does_not_apply_to_exp() -> None:
     ahead = with_claims(iat=SECONDS + 30, nbf=SECONDS + 30)
     assert verify(ahead, leeway_seconds=30)["iat"] == SECONDS + 30
     for forged in (with_claims(iat=SECONDS + 31), with_claims(nbf=SECONDS + 31), with_claims(exp=SECONDS)):
@@ -126,27 +126,27 @@ def test_leeway_is_for_clocks_that_are_ahead_and_not_for_exp() -> None:
             verify(forged, leeway_seconds=30)
 
 
-def test_a_token_ends_with_the_second_of_its_exp() -> None:
+def test_token_expires_at_its_exp() -> None:
     assert verify(GOOD, at=NOW + timedelta(seconds=899)) == CLAIMS
     with pytest.raises(CredentialInvalidException):
         verify(GOOD, at=NOW + timedelta(seconds=900))
 
 
-def test_every_claim_that_is_required_must_be_there() -> None:
+def test_missing_required_claim_is_rejected() -> None:
     with pytest.raises(CredentialInvalidException):
         verify(GOOD, required=REQUIRED | {"tenant"})
     with pytest.raises(CredentialInvalidException):
         verify(with_claims(tenant=None), required=REQUIRED | {"tenant"})
 
 
-def test_the_other_signature_of_the_same_token_says_the_same() -> None:
-    """ECDSA has two signatures for each; so tokens are revoked by their id, never by their text."""
+def test_second_valid_ecdsa_signature_gives_the_same_claims() -> None:
+    """ECDSA has two valid signatures for each token, so tokens are revoked by id, never by text."""
     twin = with_signature(s_negated)
     assert twin != GOOD
     assert verify(twin) == CLAIMS
 
 
-def test_no_mutant_of_a_good_token_is_accepted() -> None:
+def test_mutated_token_is_rejected() -> None:
     rng = random.Random(20261121)
     alphabet = [chr(code) for code in range(128)] + ["\u0660", "\uff21", "\ud800"]
     mutants = set()
@@ -163,7 +163,7 @@ def test_no_mutant_of_a_good_token_is_accepted() -> None:
             verify(altered)
 
 
-def test_no_byte_of_a_part_can_be_changed() -> None:
+def test_token_with_any_changed_byte_is_rejected() -> None:
     for part in range(3):
         parts = GOOD.split(".")
         content = base64.urlsafe_b64decode(parts[part] + "==")
@@ -176,8 +176,8 @@ def test_no_byte_of_a_part_can_be_changed() -> None:
                 verify(".".join(parts))
 
 
-def test_whatever_an_issuer_signs_is_a_claim_or_refused() -> None:
-    """Values of every type in every place, well signed: none finds another exception."""
+def test_signed_claims_are_accepted_or_rejected_without_another_error() -> None:
+    """Signed claims of every type in every place cause no unexpected exception."""
     rng = random.Random(7)
     values: list[Any] = [
         None,
@@ -213,19 +213,19 @@ def test_whatever_an_issuer_signs_is_a_claim_or_refused() -> None:
     assert min(outcomes.values()) > 50
 
 
-def test_a_refusal_does_not_quote_the_token() -> None:
+def test_rejection_does_not_quote_the_token() -> None:
     with pytest.raises(CredentialInvalidException) as refusal:
         verify(token_of(b"secret header"))
     assert refusal.value.__cause__ is None
     assert refusal.value.__suppress_context__
 
 
-def test_inspection_says_what_a_token_claims() -> None:
+def test_inspection_returns_the_unverified_content() -> None:
     token = inspect_token(with_header(typ="application/AT+jwt"))
     assert (token.kid, token.algorithm, token.type, token.issuer) == (KEY.kid, "ES256", "at+jwt", ISSUER)
 
 
-def test_inspection_takes_what_is_left_out_for_none() -> None:
+def test_inspection_returns_none_for_missing_members() -> None:
     token = inspect_token(token_of({"alg": "none"}, {}))
     assert (token.kid, token.algorithm, token.type, token.issuer) == (None, "none", None, None)
 
@@ -241,32 +241,32 @@ ILL_FORMED = [
 
 
 @pytest.mark.parametrize(("kind", "name"), ILL_FORMED)
-def test_inspection_refuses_what_is_not_well_formed(kind: str, name: str) -> None:
+def test_inspection_rejects_a_malformed_token(kind: str, name: str) -> None:
     with pytest.raises(CredentialInvalidException):
         inspect_token(FORGERIES[kind][name]())
 
 
-def test_our_token_has_the_header_of_an_access_token() -> None:
+def test_signed_token_has_the_header_of_an_access_token() -> None:
     header = json.loads(base64.urlsafe_b64decode(HEAD + "=="))
     assert header == {"alg": "ES256", "typ": "at+jwt", "kid": KEY.kid}
 
 
-def test_another_library_verifies_our_token_with_our_key_set() -> None:
+def test_signed_token_verifies_with_another_library() -> None:
     keys = KeySet.import_key_set({"keys": [dict(JWK)]})
     token = joserfc_jwt.decode(sign_token(CLAIMS, KEY), keys, algorithms=["ES256"])
     assert token.claims == CLAIMS
 
 
-def test_the_key_id_is_the_thumbprint_that_another_library_makes() -> None:
+def test_key_id_matches_the_thumbprint_of_another_library() -> None:
     assert ECKey.import_key(dict(JWK)).thumbprint() == KEY.kid == JWK["kid"]
 
 
-def test_the_public_key_says_what_it_is_for_and_nothing_private() -> None:
+def test_public_jwk_has_its_use_and_no_private_members() -> None:
     assert set(JWK) == {"kty", "crv", "x", "y", "use", "alg", "kid"}
     assert (JWK["kty"], JWK["crv"], JWK["use"], JWK["alg"]) == ("EC", "P-256", "sig", "ES256")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
-def test_what_is_no_json_is_not_signed(value: object) -> None:
+def test_claims_that_are_not_json_are_not_signed(value: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         sign_token({**CLAIMS, "x": value}, KEY)

@@ -1,4 +1,4 @@
-"""The keys of JSON Web Tokens: which ones verify, which ones sign, and what of the library is in use."""
+"""Keys of JSON Web Tokens: verification keys, signing keys, and the used parts of the library."""
 
 import ast
 import base64
@@ -40,7 +40,7 @@ from tests.support.tokens import (
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-def test_every_algorithm_verifies_what_another_library_signed(algorithm: str) -> None:
+def test_every_algorithm_verifies_a_signature_of_another_library(algorithm: str) -> None:
     key: ECKey | RSAKey
     if algorithm.startswith("RS"):
         key = RSAKey.import_key(rsa_private_pem())
@@ -53,12 +53,12 @@ def test_every_algorithm_verifies_what_another_library_signed(algorithm: str) ->
     assert verify_signature(token, verification_key(jwk)) == json.dumps(CLAIMS, separators=(",", ":")).encode()
 
 
-def test_the_backend_is_the_one_of_cryptography() -> None:
+def test_jose_uses_the_cryptography_backend() -> None:
     assert isinstance(verification_key(JWK).parsed, CryptographyECKey)
     assert isinstance(verification_key(rsa_jwk()).parsed, CryptographyRSAKey)
 
 
-def test_a_key_is_parsed_once() -> None:
+def test_key_is_parsed_once() -> None:
     key = verification_key(JWK)
     assert key.parsed is key.parsed
 
@@ -66,13 +66,13 @@ def test_a_key_is_parsed_once() -> None:
 @pytest.mark.parametrize(
     ("curve", "algorithm"), [("P-256", "ES256"), ("P-384", "ES384"), ("P-521", "ES512"), ("RSA", "RS256")]
 )
-def test_a_key_without_algorithm_gets_the_usual_one(curve: str, algorithm: str) -> None:
+def test_key_without_algorithm_gets_the_default_of_its_type(curve: str, algorithm: str) -> None:
     jwk = rsa_jwk() if curve == "RSA" else ECKey.generate_key(curve).as_dict(private=False)
     jwk.pop("alg", None)
     assert verification_key(jwk).algorithm == algorithm
 
 
-def test_only_the_public_numbers_of_a_key_are_kept() -> None:
+def test_only_the_public_members_of_a_key_are_stored() -> None:
     key = verification_key({**rsa_jwk(), "kid": "a", "x5c": ["MIIB"], "x5t": "x", "use": "sig", "key_ops": ["verify"]})
     assert (key.kid, set(key.jwk)) == ("a", {"kty", "n", "e"})
 
@@ -134,7 +134,7 @@ UNUSABLE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_key_that_must_not_verify_is_none(name: str) -> None:
+def test_unusable_verification_key_is_none(name: str) -> None:
     assert public_key_from_jwk(UNUSABLE[name]()) is None
 
 
@@ -157,12 +157,12 @@ NO_SIGNING_KEYS: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", NO_SIGNING_KEYS)
-def test_what_is_no_p256_key_does_not_sign(name: str) -> None:
-    with pytest.raises(ValueError, match="no EC P-256 private key"):
+def test_invalid_signing_key_is_rejected(name: str) -> None:
+    with pytest.raises(ValueError, match="not an EC P-256 private key"):
         signing_key_from_pem(SecretStr(NO_SIGNING_KEYS[name]()), signs_from=NOW)
 
 
-def test_a_key_in_the_older_form_of_openssl_signs() -> None:
+def test_signing_key_in_openssl_legacy_format_is_accepted() -> None:
     assert isinstance(PRIVATE, ec.EllipticCurvePrivateKey)
     older = PRIVATE.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -172,7 +172,7 @@ def test_a_key_in_the_older_form_of_openssl_signs() -> None:
     assert verify(sign_token(CLAIMS, key)) == CLAIMS
 
 
-def test_a_signing_key_shows_nothing_of_itself() -> None:
+def test_signing_key_repr_hides_the_key() -> None:
     assert isinstance(KEY, SigningKey)
     assert "PRIVATE" not in f"{KEY!r} {KEY} {KEY.model_dump_json()}"
 
@@ -187,7 +187,7 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-def test_one_module_alone_knows_the_library_and_not_its_encryption() -> None:
+def test_jose_is_imported_by_one_module_without_its_encryption() -> None:
     users = {
         path.name: imported_modules(path)
         for path in Path(pixyproxy.__file__).parent.rglob("*.py")

@@ -1,7 +1,7 @@
-"""The JSON Web Signature vectors of Project Wycheproof (C2SP/wycheproof, Apache-2.0), one by one.
+"""The JSON Web Signature vectors of Project Wycheproof (C2SP/wycheproof, Apache-2.0).
 
-They stand in a file of their own project: ``testvectors_v1/json_web_signature_test.json``. Put it into the folder that
-``PIXYPROXY_TEST_VECTORS`` names, or into ``shared/vectors`` beside this project.
+They are in ``testvectors_v1/json_web_signature_test.json`` of that project. Put the file into the folder named by
+``PIXYPROXY_TEST_VECTORS``, or into ``shared/vectors`` next to this project.
 """
 
 import json
@@ -22,7 +22,7 @@ FILE = Path(os.environ.get("PIXYPROXY_TEST_VECTORS", BESIDE)) / "json_web_signat
 EMPTY = "an empty payload holds no claims, and an empty part of a token is refused before any arithmetic"
 MISNAMED = "the key says ES521, which is no algorithm (RFC 7518 §3.1 has ES512), and no key is used against its word"
 DIFFERENCES = {259: EMPTY, 264: EMPTY, 268: EMPTY, 347: MISNAMED, 351: MISNAMED}
-"""Vectors that we judge otherwise than Wycheproof does, by ``tcId``, and why. Valid ones all; we refuse them."""
+"""Valid vectors that we reject, unlike Wycheproof, by ``tcId``, and the reasons."""
 
 
 @lru_cache(maxsize=1)
@@ -37,13 +37,13 @@ def groups() -> list[dict[str, Any]]:
 
 
 def is_in_scope(group: dict[str, Any]) -> bool:
-    """Whether the group's key is one of a kind that we verify with, whatever it says that it is for."""
+    """Return whether we support the type of the group's key, whatever its declared use."""
     jwk = group.get("public", {})
     return jwk.get("kty") in {"RSA", "EC"} and not str(jwk.get("alg", "")).startswith("PS")
 
 
 def accepts(group: dict[str, Any], token: str) -> bool:
-    """Whether the token passes with the group's public key, or with its only one where it is secret."""
+    """Return whether the token verifies with the group's public key, or with its only key if that is secret."""
     key = public_key_from_jwk(group.get("public", group.get("private")))
     if key is None:
         return False
@@ -55,13 +55,13 @@ def accepts(group: dict[str, Any], token: str) -> bool:
 
 
 def vectors(*, in_scope: bool) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each vector with its group."""
+    """Yield each vector with its group."""
     for group in groups():
         if is_in_scope(group) == in_scope:
             yield from ((group, vector) for vector in group["tests"])
 
 
-def test_vectors_in_scope_are_judged_as_wycheproof_does() -> None:
+def test_vectors_in_scope_match_wycheproof() -> None:
     judged = {
         vector["tcId"]: (vector["result"] == "valid", accepts(group, vector["jws"]))
         for group, vector in vectors(in_scope=True)
@@ -70,12 +70,12 @@ def test_vectors_in_scope_are_judged_as_wycheproof_does() -> None:
     assert {identity for identity, (expected, ours) in judged.items() if expected != ours} == set(DIFFERENCES)
 
 
-def test_where_we_differ_we_are_the_stricter() -> None:
+def test_differences_from_wycheproof_are_stricter() -> None:
     results = {vector["tcId"]: vector["result"] for _, vector in vectors(in_scope=True)}
     assert {results[identity] for identity in DIFFERENCES} == {"valid"}
 
 
-def test_a_key_that_is_named_right_verifies_what_its_misnamed_twin_does_not() -> None:
+def test_correctly_named_key_verifies_the_vector_of_a_misnamed_key() -> None:
     renamed = [
         accepts({"public": {**group["public"], "alg": "ES512"}}, vector["jws"])
         for group, vector in vectors(in_scope=True)
@@ -84,7 +84,7 @@ def test_a_key_that_is_named_right_verifies_what_its_misnamed_twin_does_not() ->
     assert renamed == [True, True]
 
 
-def test_vectors_out_of_scope_are_all_refused() -> None:
+def test_vectors_out_of_scope_are_rejected() -> None:
     accepted = [accepts(group, vector["jws"]) for group, vector in vectors(in_scope=False)]
     assert len(accepted) > 100
     assert not any(accepted)

@@ -1,4 +1,4 @@
-"""The keys in the database, as the processes of one installation share them."""
+"""The keys in the database, shared by the processes of an installation."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -28,12 +28,12 @@ AGES = timedelta(days=100)
 
 @pytest.fixture
 def now() -> datetime:
-    """The time to the second, as columns hold it."""
+    """Provide the current time to the second, as columns store it."""
     return clock.now()
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return what is in a folder and below."""
+    """Return the files in a folder and below."""
     return list(folder.rglob("*"))
 
 
@@ -58,7 +58,7 @@ async def test_all_processes_sign_with_the_first_key(database: Database, tmp_pat
     assert len(await private_halves(database)) == 1
 
 
-async def test_private_keys_are_in_the_database_encrypted(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_private_keys_are_encrypted_in_the_database(database: Database, tmp_path: Path, now: datetime) -> None:
     ring = await open_ring(database, tmp_path)
     private_pem = ring.signing_key(now).private_pem.get_secret_value()
     secrets = [line for line in private_pem.splitlines() if not line.startswith("-----")]
@@ -68,7 +68,7 @@ async def test_private_keys_are_in_the_database_encrypted(database: Database, tm
     assert files_in(tmp_path) == []
 
 
-async def test_a_token_of_one_process_is_verified_by_another_right_after_a_rotation(
+async def test_token_is_verified_by_another_process_right_after_a_rotation(
     database: Database, tmp_path: Path, now: datetime
 ) -> None:
     one, other = await open_ring(database, tmp_path / "one"), await open_ring(database, tmp_path / "other")
@@ -79,7 +79,7 @@ async def test_a_token_of_one_process_is_verified_by_another_right_after_a_rotat
     assert published(other, now) == [key.kid]
 
 
-async def test_rotations_at_the_same_time_lose_no_key(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_concurrent_rotations_lose_no_key(database: Database, tmp_path: Path, now: datetime) -> None:
     rings = [await open_ring(database, tmp_path / name) for name in "abcd"]
     made = await asyncio.gather(*(rotate(ring, now) for ring in rings for _ in range(3)))
     for ring in rings:
@@ -90,9 +90,7 @@ async def test_rotations_at_the_same_time_lose_no_key(database: Database, tmp_pa
     assert len({ring.signing_key(now + PUBLISH_AHEAD).kid for ring in rings}) == 1
 
 
-async def test_a_rotation_that_cannot_be_audited_does_not_happen(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_rotation_without_audit_entry_is_rolled_back(database: Database, tmp_path: Path, now: datetime) -> None:
     ring = await open_ring(database, tmp_path)
     before = await private_halves(database)
     await database.write(lambda data: data.connection.execute(text("UPDATE audit_head SET id = 2")))
@@ -118,16 +116,14 @@ async def test_retired_keys_are_erased_by_the_next_rotation(database: Database, 
 
 
 def two_machines(now: datetime) -> tuple[list[SigningKey], list[SigningKey]]:
-    """Keys of machines that have rotated without knowing of each other; the newer of the second signs from soon on."""
+    """Return the keys of two machines that rotated separately; the newer key of the second signs in five minutes."""
     return (
         [new_signing_key(now - AGES), new_signing_key(now - timedelta(hours=1))],
         [new_signing_key(now - AGES * 2), new_signing_key(now + timedelta(minutes=5))],
     )
 
 
-async def test_keys_of_the_files_of_all_machines_are_taken_in(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_key_files_of_all_machines_are_imported(database: Database, tmp_path: Path, now: datetime) -> None:
     one, other = two_machines(now)
     for name, keys in (("one", one), ("other", other)):
         write_former_file(tmp_path / name / "var", keys)
@@ -140,15 +136,13 @@ async def test_keys_of_the_files_of_all_machines_are_taken_in(
         if not await verifies(ring, sign_token({}, key), key.kid, now)
     ]
     assert refused == []
-    # One machine's key goes on to sign at both, also when that of the other would have begun.
+    # One machine's key continues to sign on both, even after the other's would have started to.
     assert {ring.signing_key(now + AGES).kid for ring in rings} == {one[1].kid}
     again = await open_ring(database, tmp_path / "other")
     assert published(again, now) == published(rings[1], now)
 
 
-async def test_a_file_that_is_taken_in_first_keeps_its_rotation(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_first_imported_file_keeps_its_rotation(database: Database, tmp_path: Path, now: datetime) -> None:
     old, new = new_signing_key(now - AGES), new_signing_key(now + timedelta(minutes=5))
     write_former_file(tmp_path / "var", [old, new])
     ring = await open_ring(database, tmp_path)
@@ -158,9 +152,7 @@ async def test_a_file_that_is_taken_in_first_keeps_its_rotation(
     assert [ring.verification_key(old.kid, at) is not None for at in (end - timedelta(seconds=1), end)] == [True, False]
 
 
-async def test_tokens_of_keys_that_are_taken_in_later_live_their_time(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_tokens_of_later_imported_keys_stay_valid(database: Database, tmp_path: Path, now: datetime) -> None:
     await open_ring(database, tmp_path / "one")
     key = new_signing_key(now - AGES)
     write_former_file(tmp_path / "other" / "var", [key])
@@ -169,7 +161,7 @@ async def test_tokens_of_keys_that_are_taken_in_later_live_their_time(
     assert ring.verification_key(key.kid, now + LONGEST + timedelta(minutes=1)) is None
 
 
-async def test_processes_of_one_machine_take_a_file_in_together(
+async def test_processes_of_one_machine_import_a_file_concurrently(
     database: Database, tmp_path: Path, now: datetime
 ) -> None:
     keys = two_machines(now)[0]
@@ -179,7 +171,7 @@ async def test_processes_of_one_machine_take_a_file_in_together(
     assert files_in(tmp_path / "var") == []
 
 
-async def test_a_leaked_key_does_not_come_back_from_the_file_of_another_machine(
+async def test_leaked_key_is_not_imported_from_another_machines_file(
     database: Database, tmp_path: Path, now: datetime
 ) -> None:
     leaked = new_signing_key(now - AGES)
@@ -193,7 +185,9 @@ async def test_a_leaked_key_does_not_come_back_from_the_file_of_another_machine(
     assert files_in(tmp_path / "other" / "var") == []
 
 
-async def test_a_file_with_a_damaged_key_is_refused_and_kept(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_file_with_a_damaged_key_is_rejected_and_not_removed(
+    database: Database, tmp_path: Path, now: datetime
+) -> None:
     keys = [new_signing_key(now).model_copy(update={"kid": "stranger"})]
     path = write_former_file(tmp_path / "var", keys)
     with pytest.raises(ConfigurationException, match=f"A signing key in {path} is damaged"):
@@ -202,12 +196,12 @@ async def test_a_file_with_a_damaged_key_is_refused_and_kept(database: Database,
     assert await private_halves(database) == {}
 
 
-async def test_a_resealed_installation_keeps_its_keys(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_reseal_keeps_the_keys(database: Database, tmp_path: Path, now: datetime) -> None:
     ring = await open_ring(database, tmp_path)
     await rotate(ring, now)
     before = await private_halves(database)
     await reseal(database, former=SECRET, new=NEW, actor=OPERATOR)
-    with pytest.raises(ConfigurationException, match="The secret of this process is not the one"):
+    with pytest.raises(ConfigurationException, match="This process has another secret"):
         await open_ring(database, tmp_path)
     again = await open_key_ring(make_settings(tmp_path), database, NEW)
     assert published(again, now) == published(ring, now)
@@ -218,7 +212,7 @@ async def test_a_resealed_installation_keeps_its_keys(database: Database, tmp_pa
     assert (await audited(database))[0] == (AuditAction.SIGNING_KEYS_RESEALED, {"keys": "kept"})
 
 
-async def test_a_process_with_the_former_secret_goes_on_verifying_and_changes_nothing(
+async def test_process_with_the_former_secret_still_verifies_but_changes_nothing(
     database: Database, tmp_path: Path, now: datetime, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = await open_ring(database, tmp_path)
@@ -228,7 +222,7 @@ async def test_a_process_with_the_former_secret_goes_on_verifying_and_changes_no
         await ring.refresh()
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [message.partition(". ")[0] for message in told] == [
-        "signing keys stay as they were: The secret of this installation has changed"
+        "signing keys not refreshed: The secret of this installation has changed"
     ]
     assert ring.verification_key(kid, now) is not None
     for at_once in (False, True):
@@ -237,14 +231,16 @@ async def test_a_process_with_the_former_secret_goes_on_verifying_and_changes_no
     assert published(await open_key_ring(make_settings(tmp_path), database, NEW), now) == [kid]
 
 
-async def test_a_wrong_former_secret_changes_nothing(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_reseal_with_a_wrong_former_secret_changes_nothing(
+    database: Database, tmp_path: Path, now: datetime
+) -> None:
     ring = await open_ring(database, tmp_path)
-    with pytest.raises(ConfigurationException, match="The former secret is not that"):
+    with pytest.raises(ConfigurationException, match="The former secret is not the secret"):
         await reseal(database, former=NEW, new=NEW, actor=OPERATOR)
     assert published(await open_ring(database, tmp_path), now) == published(ring, now)
 
 
-async def test_where_the_former_secret_is_lost_the_keys_are_replaced(
+async def test_reseal_without_the_former_secret_replaces_the_keys(
     database: Database, tmp_path: Path, now: datetime
 ) -> None:
     lost = (await open_ring(database, tmp_path)).signing_key(now).kid
@@ -256,15 +252,13 @@ async def test_where_the_former_secret_is_lost_the_keys_are_replaced(
     assert (await audited(database))[0] == (AuditAction.SIGNING_KEYS_RESEALED, {"keys": "replaced"})
 
 
-async def test_a_database_without_a_secret_has_nothing_to_reseal(database: Database) -> None:
+async def test_reseal_fails_without_an_installation(database: Database) -> None:
     with pytest.raises(ConfigurationException, match="nothing to reseal"):
         await reseal(database, former=SECRET, new=NEW, actor=OPERATOR)
 
 
 @pytest.mark.parametrize("column", ["sealed_pem = 'AAAA'", "kid = 'stranger'"])
-async def test_a_process_does_not_start_with_a_key_that_is_damaged(
-    database: Database, tmp_path: Path, column: str
-) -> None:
+async def test_process_does_not_start_with_a_damaged_key(database: Database, tmp_path: Path, column: str) -> None:
     ring = await open_ring(database, tmp_path)
     await database.write(lambda data: data.connection.execute(text(f"UPDATE signing_keys SET {column}")))
     with pytest.raises(ConfigurationException, match="table signing_keys is damaged"):

@@ -1,4 +1,4 @@
-"""The key ring: what signs and verifies when, and that running servers notice."""
+"""The key ring: which keys sign and verify when, and how running servers notice changes."""
 
 import asyncio
 import logging
@@ -35,13 +35,13 @@ def now() -> datetime:
 
 @pytest.fixture
 async def ring(database: Database, tmp_path: Path) -> KeyRing:
-    """The ring of one process; ``other`` is another's."""
+    """Provide the ring of one process; ``other`` is another's."""
     return await open_ring(database, tmp_path)
 
 
 @pytest.fixture
 async def other(database: Database, tmp_path: Path, ring: KeyRing) -> KeyRing:
-    """The ring of another process, which knows the same key. Nothing refreshes it by itself."""
+    """Provide the ring of another process with the same key; it does not refresh by itself."""
     another = await open_ring(database, tmp_path)
     assert another.loaded.keys == ring.loaded.keys
     return another
@@ -53,13 +53,13 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None, passp
     return made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
 
 
-async def test_the_first_key_signs_and_is_published(ring: KeyRing, now: datetime) -> None:
+async def test_first_key_signs_and_is_published(ring: KeyRing, now: datetime) -> None:
     kid = ring.signing_key(now).kid
     assert published(ring, now) == [kid]
     assert ring.verification_key(kid, now) is not None
 
 
-async def test_what_the_ring_signs_it_verifies_and_so_does_another_library(ring: KeyRing, now: datetime) -> None:
+async def test_token_of_the_ring_verifies_here_and_with_another_library(ring: KeyRing, now: datetime) -> None:
     token = sign_token({"sub": "a"}, ring.signing_key(now))
     key = ring.verification_key(ring.signing_key(now).kid, now)
     assert key is not None
@@ -68,17 +68,17 @@ async def test_what_the_ring_signs_it_verifies_and_so_does_another_library(ring:
     assert joserfc_jwt.decode(token, keys, algorithms=["ES256"]).claims == {"sub": "a"}
 
 
-async def test_the_key_set_is_public(ring: KeyRing, now: datetime) -> None:
+async def test_key_set_contains_no_private_members(ring: KeyRing, now: datetime) -> None:
     await rotate(ring, now)
     members = [set(jwk) for jwk in ring.jwks(now)["keys"]]
     assert members == [{"kty", "crv", "x", "y", "use", "alg", "kid"}] * 2
 
 
-async def test_a_restart_keeps_the_key(ring: KeyRing, other: KeyRing, now: datetime) -> None:
+async def test_restart_keeps_the_key(ring: KeyRing, other: KeyRing, now: datetime) -> None:
     assert other.signing_key(now) == ring.signing_key(now)
 
 
-async def test_a_clock_that_is_behind_signs_with_the_oldest_key(ring: KeyRing, now: datetime) -> None:
+async def test_oldest_key_signs_if_the_clock_is_behind(ring: KeyRing, now: datetime) -> None:
     await rotate(ring, now)
     assert ring.signing_key(now - timedelta(days=1)).kid == published(ring, now)[0]
 
@@ -89,7 +89,7 @@ async def test_keys_are_parsed_once(ring: KeyRing, now: datetime) -> None:
     assert ring.signing_key(now) is ring.signing_key(now)
 
 
-async def test_a_new_key_is_published_before_it_signs(ring: KeyRing, now: datetime) -> None:
+async def test_new_key_is_published_before_it_signs(ring: KeyRing, now: datetime) -> None:
     old = ring.signing_key(now).kid
     new = (await rotate(ring, now)).kid
     assert published(ring, now) == [old, new]
@@ -97,7 +97,7 @@ async def test_a_new_key_is_published_before_it_signs(ring: KeyRing, now: dateti
     assert ring.signing_key(now + PUBLISH_AHEAD).kid == new
 
 
-async def test_a_former_key_verifies_as_long_as_its_last_token_lives(ring: KeyRing, now: datetime) -> None:
+async def test_former_key_verifies_until_its_last_token_expires(ring: KeyRing, now: datetime) -> None:
     old = ring.signing_key(now).kid
     new = (await rotate(ring, now)).kid
     end = now + PUBLISH_AHEAD + LONGEST
@@ -107,7 +107,7 @@ async def test_a_former_key_verifies_as_long_as_its_last_token_lives(ring: KeyRi
     assert published(ring, end) == [new]
 
 
-async def test_rotating_twice_keeps_the_key_that_signs(ring: KeyRing, now: datetime) -> None:
+async def test_second_rotation_keeps_the_signing_key(ring: KeyRing, now: datetime) -> None:
     old = ring.signing_key(now).kid
     first, second = [(await rotate(ring, at)).kid for at in (now, now + SECOND)]
     assert published(ring, now) == [old, first, second]
@@ -117,14 +117,14 @@ async def test_rotating_twice_keeps_the_key_that_signs(ring: KeyRing, now: datet
     assert ring.verification_key(old, now + PUBLISH_AHEAD + LONGEST - SECOND) is not None
 
 
-async def test_a_clock_that_was_set_back_keeps_the_order(ring: KeyRing, now: datetime) -> None:
+async def test_rotation_after_the_clock_was_set_back_keeps_the_order(ring: KeyRing, now: datetime) -> None:
     first = await rotate(ring, now)
     second = await rotate(ring, now - timedelta(hours=1))
     assert second.signs_from == first.signs_from
     assert ring.signing_key(now + PUBLISH_AHEAD).kid == second.kid
 
 
-async def test_at_once_ends_every_other_key(ring: KeyRing, now: datetime) -> None:
+async def test_at_once_retires_every_other_key(ring: KeyRing, now: datetime) -> None:
     old = ring.signing_key(now).kid
     ahead = (await rotate(ring, now)).kid
     new = (await rotate(ring, now, at_once=True)).kid
@@ -132,7 +132,7 @@ async def test_at_once_ends_every_other_key(ring: KeyRing, now: datetime) -> Non
     assert ring.signing_key(now).kid == new
     assert ring.verification_key(old, now) is None
     assert ring.verification_key(ahead, now) is None
-    # Also for a machine whose clock is behind.
+    # Also on a machine whose clock is behind.
     assert published(ring, now - timedelta(days=1)) == [new]
 
 
@@ -142,20 +142,20 @@ async def test_another_server_notices_a_rotation(ring: KeyRing, other: KeyRing, 
     assert published(other, now)[1:] == [new]
 
 
-async def test_another_server_notices_that_a_key_leaked(ring: KeyRing, other: KeyRing, now: datetime) -> None:
+async def test_another_server_notices_a_rotation_at_once(ring: KeyRing, other: KeyRing, now: datetime) -> None:
     leaked = other.signing_key(now).kid
     await rotate(ring, now, at_once=True)
     await other.refresh()
     assert other.verification_key(leaked, now) is None
 
 
-async def test_keys_that_have_not_changed_are_not_read_again(ring: KeyRing) -> None:
+async def test_unchanged_keys_are_not_read_again(ring: KeyRing) -> None:
     before = ring.loaded.keys
     await ring.refresh()
     assert ring.loaded.keys is before
 
 
-async def test_what_a_request_needs_asks_no_database(
+async def test_requests_do_not_query_the_database(
     ring: KeyRing, other: KeyRing, database: Database, now: datetime
 ) -> None:
     await rotate(ring, now)
@@ -166,12 +166,12 @@ async def test_what_a_request_needs_asks_no_database(
 
 
 @pytest.mark.parametrize("kid", ["", "unknown", "../../etc/passwd", "x" * 10_000, "\x00"])
-async def test_an_unknown_key_id_is_none(ring: KeyRing, now: datetime, kid: str) -> None:
+async def test_unknown_key_id_returns_none(ring: KeyRing, now: datetime, kid: str) -> None:
     assert ring.verification_key(kid, now) is None
     assert await ring.find_verification_key(kid, now) is None
 
 
-async def test_an_unknown_key_id_is_looked_up(ring: KeyRing, other: KeyRing, now: datetime) -> None:
+async def test_unknown_key_id_is_looked_up(ring: KeyRing, other: KeyRing, now: datetime) -> None:
     kid = (await rotate(ring, now)).kid
     assert other.verification_key(kid, now) is None
     found = await other.find_verification_key(kid, now)
@@ -181,13 +181,13 @@ async def test_an_unknown_key_id_is_looked_up(ring: KeyRing, other: KeyRing, now
 
 @dataclass(frozen=True)
 class _CountingVault(KeyVault):
-    """A vault that counts how often it was asked, and fails first, once with each of ``failures``."""
+    """A vault that counts its loads; the first ones fail with ``failures``."""
 
     asked: list[int | None] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
 
     async def load(self, *, known_revision: int | None = None) -> VaultContent | None:
-        """Count, and load or fail."""
+        """Count the call, and load or fail."""
         self.asked.append(known_revision)
         if self.failures:
             raise self.failures.pop(0)
@@ -196,18 +196,18 @@ class _CountingVault(KeyVault):
 
 @pytest.fixture
 def counting(other: KeyRing) -> _CountingVault:
-    """The vault that ``watched`` asks."""
+    """Provide the vault that ``watched`` uses."""
     assert other.vault is not None
     return _CountingVault(other.vault.database, other.vault.seal)
 
 
 @pytest.fixture
 def watched(other: KeyRing, counting: _CountingVault) -> KeyRing:
-    """``other``, of which it is known how often it looks for keys."""
+    """Provide ``other`` with the counting vault."""
     return replace(other, vault=counting)
 
 
-async def test_made_up_key_ids_cost_one_look_up_for_all(
+async def test_made_up_key_ids_share_one_look_up(
     ring: KeyRing, watched: KeyRing, counting: _CountingVault, now: datetime
 ) -> None:
     kid = (await rotate(ring, now)).kid
@@ -219,7 +219,7 @@ async def test_made_up_key_ids_cost_one_look_up_for_all(
     assert len(counting.asked) == 1
 
 
-async def test_the_next_look_up_is_not_far(
+async def test_next_look_up_follows_after_a_short_interval(
     ring: KeyRing, watched: KeyRing, counting: _CountingVault, now: datetime
 ) -> None:
     assert await watched.find_verification_key("forged", now) is None
@@ -229,7 +229,7 @@ async def test_the_next_look_up_is_not_far(
     assert len(counting.asked) == 2
 
 
-async def test_an_unknown_key_id_is_not_refused_while_the_database_is_away(
+async def test_unknown_key_id_raises_while_the_database_is_unavailable(
     watched: KeyRing, counting: _CountingVault, now: datetime
 ) -> None:
     counting.failures.append(DatabaseUnavailableException())
@@ -237,7 +237,7 @@ async def test_an_unknown_key_id_is_not_refused_while_the_database_is_away(
         await watched.find_verification_key("unknown", now)
 
 
-async def test_a_server_looks_for_keys_by_itself_and_goes_on_when_that_fails(
+async def test_background_refresh_continues_after_failures(
     ring: KeyRing, watched: KeyRing, counting: _CountingVault, now: datetime, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = (await rotate(ring, now)).kid
@@ -245,16 +245,16 @@ async def test_a_server_looks_for_keys_by_itself_and_goes_on_when_that_fails(
     looking = asyncio.create_task(watched.refresh_forever())
     try:
         async with asyncio.timeout(20):
-            while new not in published(watched, now):  # noqa: ASYNC110  (nothing tells when it has looked)
+            while new not in published(watched, now):  # noqa: ASYNC110  (there is no event to wait for)
                 await asyncio.sleep(0.01)
     finally:
         looking.cancel()
     assert counting.failures == []
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [f"signing keys stay as they were: {AWAY}"]
+    assert warnings == [f"signing keys not refreshed: {AWAY}"]
 
 
-async def test_a_rotation_stands_though_the_keys_cannot_be_read_again(
+async def test_rotation_succeeds_even_if_the_refresh_fails(
     ring: KeyRing, watched: KeyRing, counting: _CountingVault, now: datetime
 ) -> None:
     counting.failures.append(DatabaseUnavailableException())
@@ -263,7 +263,7 @@ async def test_a_rotation_stands_though_the_keys_cannot_be_read_again(
     assert kid in published(ring, now)
 
 
-async def test_keys_that_are_damaged_change_nothing_but_the_log(
+async def test_damaged_keys_are_logged_and_ignored(
     ring: KeyRing, database: Database, now: datetime, caplog: pytest.LogCaptureFixture
 ) -> None:
     kid = ring.signing_key(now).kid
@@ -273,11 +273,11 @@ async def test_keys_that_are_damaged_change_nothing_but_the_log(
     for _ in range(3):
         await ring.refresh()
         assert published(ring, now) == [kid]
-    assert [record.message.split(":")[0] for record in caplog.records] == ["signing keys stay as they were"]
+    assert [record.message.split(":")[0] for record in caplog.records] == ["signing keys not refreshed"]
     assert "PRIVATE" not in caplog.text
 
 
-async def test_keys_of_the_setting_are_kept_nowhere(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_keys_of_the_setting_are_not_stored(database: Database, tmp_path: Path, now: datetime) -> None:
     first, second = pem(), pem()
     ring = await open_ring(database, tmp_path, signing_keys=first + second)
     assert await database.read(lambda data: data.signing_keys.list_all()) == []
@@ -288,40 +288,32 @@ async def test_keys_of_the_setting_are_kept_nowhere(database: Database, tmp_path
     assert [ring.verification_key(kid, far) is not None for kid in published(ring, far)] == [True, True]
 
 
-async def test_a_key_that_stands_twice_in_the_setting_counts_once(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_duplicate_key_in_the_setting_counts_once(database: Database, tmp_path: Path, now: datetime) -> None:
     key, other = pem(), pem()
     ring = await open_ring(database, tmp_path, signing_keys=key + other + key)
     assert len(published(ring, now)) == 2
     assert ring.signing_key(now).private_pem.get_secret_value().strip() == key.strip()
 
 
-async def test_line_ends_may_be_written_as_in_an_environment_file(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_escaped_line_ends_in_the_setting_are_accepted(database: Database, tmp_path: Path, now: datetime) -> None:
     key = pem()
     escaped = await open_ring(database, tmp_path, signing_keys=key.replace("\n", "\\n"))
     assert published(escaped, now) == published(await open_ring(database, tmp_path, signing_keys=key), now)
 
 
-async def test_the_parameters_that_openssl_writes_first_are_no_key(
-    database: Database, tmp_path: Path, now: datetime
-) -> None:
+async def test_ec_parameters_block_in_the_setting_is_ignored(database: Database, tmp_path: Path, now: datetime) -> None:
     parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
     ring = await open_ring(database, tmp_path, signing_keys=parameters + pem())
     assert len(published(ring, now)) == 1
 
 
-async def test_the_setting_is_not_rotated_here(database: Database, tmp_path: Path, now: datetime) -> None:
+async def test_keys_of_the_setting_cannot_be_rotated(database: Database, tmp_path: Path, now: datetime) -> None:
     ring = await open_ring(database, tmp_path, signing_keys=pem())
     with pytest.raises(ConfigurationException, match="PIXYPROXY_SIGNING_KEYS"):
         await rotate(ring, now)
 
 
-async def test_a_setting_that_holds_anything_else_is_refused_without_being_quoted(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_invalid_setting_is_rejected_without_being_quoted(database: Database, tmp_path: Path) -> None:
     refused = [
         "secret",
         pem() + "secret",
@@ -338,5 +330,5 @@ async def test_a_setting_that_holds_anything_else_is_refused_without_being_quote
         assert [line for line in setting.splitlines() if line and line in refusal.value.message] == []
 
 
-async def test_a_ring_shows_no_key(ring: KeyRing) -> None:
+async def test_repr_of_a_ring_hides_its_keys(ring: KeyRing) -> None:
     assert "PRIVATE" not in f"{ring!r} {ring.loaded!r}"

@@ -1,4 +1,4 @@
-"""Revocation and introspection: who may end or know which token, and what is said of the others."""
+"""Revocation and introspection: who may revoke or inspect a token, and responses for all other tokens."""
 
 import pytest
 from pydantic import SecretStr
@@ -42,7 +42,7 @@ async def user(identity: Identity, tenant: Tenant) -> UserDetail:
 
 
 def _caller(tenant: Tenant) -> Principal:
-    """Someone of the tenant without any scope."""
+    """Return a principal of the tenant without any scope."""
     return principal_of(tenant).model_copy(update={"scopes": frozenset()})
 
 
@@ -62,7 +62,7 @@ async def _refreshes(identity: Identity, token: SecretStr) -> bool:
     return True
 
 
-async def test_a_revoked_access_token_is_worthless_at_once(identity: Identity, user: UserDetail) -> None:
+async def test_revoked_access_token_is_invalid_immediately(identity: Identity, user: UserDetail) -> None:
     issued, _ = await identity.sign_in(user)
     assert await _is_live(identity, issued)
     await identity.token_status.revoke(issued.access_token, client=None)
@@ -70,7 +70,7 @@ async def test_a_revoked_access_token_is_worthless_at_once(identity: Identity, u
     assert not await _is_live(identity, issued)
 
 
-async def test_a_revoked_access_token_takes_no_other_along(identity: Identity, user: UserDetail) -> None:
+async def test_revoking_an_access_token_keeps_the_others_valid(identity: Identity, user: UserDetail) -> None:
     first, refresh_token = await identity.sign_in(user)
     second, _ = await identity.sign_in(user)
     await identity.token_status.revoke(first.access_token, client=None)
@@ -78,7 +78,7 @@ async def test_a_revoked_access_token_takes_no_other_along(identity: Identity, u
     assert await _refreshes(identity, refresh_token)
 
 
-async def test_a_revoked_refresh_token_takes_its_whole_sign_in_along(identity: Identity, user: UserDetail) -> None:
+async def test_revoking_a_refresh_token_ends_the_whole_sign_in(identity: Identity, user: UserDetail) -> None:
     first, token = await identity.sign_in(user)
     second = await identity.tokens.refresh(token, scope=None, client=RefreshingClient())
     other, other_token = await identity.sign_in(user)
@@ -91,7 +91,7 @@ async def test_a_revoked_refresh_token_takes_its_whole_sign_in_along(identity: I
     assert await _refreshes(identity, other_token)
 
 
-async def test_a_client_revokes_what_is_its_tenants(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_client_revokes_tokens_of_its_tenant(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     for kind in ("access", "refresh"):
         issued, refresh_token = await identity.sign_in(user)
         token = issued.access_token if kind == "access" else refresh_token
@@ -99,9 +99,7 @@ async def test_a_client_revokes_what_is_its_tenants(identity: Identity, tenant: 
         assert not await _is_live(identity, issued)
 
 
-async def test_a_client_of_another_tenant_revokes_nothing(
-    identity: Identity, stranger: Tenant, user: UserDetail
-) -> None:
+async def test_client_of_another_tenant_revokes_nothing(identity: Identity, stranger: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     for token in (issued.access_token, refresh_token):
         await identity.token_status.revoke(token, client=principal_of(stranger))
@@ -111,16 +109,14 @@ async def test_a_client_of_another_tenant_revokes_nothing(
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk)[:20])
-async def test_what_is_no_token_is_revoked_without_a_word(identity: Identity, tenant: Tenant, junk: str) -> None:
+async def test_revoking_an_invalid_token_is_no_error(identity: Identity, tenant: Tenant, junk: str) -> None:
     for client in (None, principal_of(tenant)):
         await identity.token_status.revoke(SecretStr(junk), client=client)
     assert await identity.entries() == []
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-async def test_a_revocation_is_written_down_once(
-    identity: Identity, tenant: Tenant, user: UserDetail, kind: str
-) -> None:
+async def test_revocation_has_one_audit_entry(identity: Identity, tenant: Tenant, user: UserDetail, kind: str) -> None:
     issued, refresh_token = await identity.sign_in(user)
     client = principal_of(tenant)
     for _ in range(2):
@@ -130,14 +126,14 @@ async def test_a_revocation_is_written_down_once(
     assert (entry.tenant_guid, entry.target) == (tenant.guid, user.guid)
 
 
-async def test_whoever_shows_a_token_is_written_down_as_nobody(identity: Identity, user: UserDetail) -> None:
+async def test_revocation_by_a_bearer_is_audited_as_anonymous(identity: Identity, user: UserDetail) -> None:
     issued, _ = await identity.sign_in(user)
     await identity.token_status.revoke(issued.access_token, client=None)
     (entry,) = await identity.entries(AuditAction.TOKEN_REVOKED)
     assert (entry.actor_type, entry.actor_tenant_guid) == (SubjectType.ANONYMOUS, None)
 
 
-async def test_a_revocation_that_cannot_be_written_down_is_not_done(identity: Identity, user: UserDetail) -> None:
+async def test_revocation_without_audit_entry_is_rolled_back(identity: Identity, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.break_audit_log()
     for token in (issued.access_token, refresh_token):
@@ -147,7 +143,7 @@ async def test_a_revocation_that_cannot_be_written_down_is_not_done(identity: Id
     assert await identity.count("revoked_tokens") == 0
 
 
-async def test_a_tenant_knows_what_its_own_access_token_is(
+async def test_introspection_describes_an_access_token_of_the_tenant(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     issued, _ = await identity.sign_in(user, scope="image:read", client_id="studio")
@@ -169,7 +165,7 @@ async def test_a_tenant_knows_what_its_own_access_token_is(
     }
 
 
-async def test_a_tenant_knows_what_its_own_refresh_token_is(
+async def test_introspection_describes_a_refresh_token_of_the_tenant(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     _, refresh_token = await identity.sign_in(user, scope="image:read", client_id="studio")
@@ -181,7 +177,7 @@ async def test_a_tenant_knows_what_its_own_refresh_token_is(
     assert (told.token_type, told.jti) == (None, None)
 
 
-async def test_a_token_of_a_key_has_no_username(identity: Identity, tenant: Tenant) -> None:
+async def test_introspected_token_of_a_key_has_no_username(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant, Scope.IMAGE_READ)
     issued = await identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None)
     told = await identity.token_status.introspect(issued.access_token, caller=_caller(tenant))
@@ -190,7 +186,7 @@ async def test_a_token_of_a_key_has_no_username(identity: Identity, tenant: Tena
 
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
-async def test_of_another_tenants_token_nothing_is_said_but_to_operators(
+async def test_tokens_of_another_tenant_are_inactive_except_for_operators(
     identity: Identity, tenant: Tenant, stranger: Tenant, user: UserDetail, kind: str
 ) -> None:
     issued, refresh_token = await identity.sign_in(user)
@@ -202,18 +198,18 @@ async def test_of_another_tenants_token_nothing_is_said_but_to_operators(
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk)[:20])
-async def test_of_what_is_no_token_nothing_is_said(identity: Identity, tenant: Tenant, junk: str) -> None:
+async def test_invalid_token_is_inactive(identity: Identity, tenant: Tenant, junk: str) -> None:
     assert await identity.token_status.introspect(SecretStr(junk), caller=principal_of(tenant)) == INACTIVE
     assert INACTIVE.model_dump(exclude_none=True) == {"active": False}
 
 
-async def test_an_api_key_is_no_token(identity: Identity, tenant: Tenant) -> None:
+async def test_api_key_is_inactive_as_a_token(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     assert await identity.token_status.introspect(key.api_key, caller=principal_of(tenant)) == INACTIVE
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "disabled", "suspended"])
-async def test_what_is_no_longer_good_is_not_active(
+async def test_no_longer_valid_token_is_inactive(
     identity: Identity, tenant: Tenant, user: UserDetail, end: str
 ) -> None:
     issued, refresh_token = await identity.sign_in(user)
@@ -236,22 +232,22 @@ async def test_what_is_no_longer_good_is_not_active(
         assert await identity.token_status.introspect(token, caller=principal_of(tenant)) == INACTIVE
 
 
-async def test_a_refresh_token_that_was_used_is_not_active(
-    identity: Identity, tenant: Tenant, user: UserDetail
-) -> None:
+async def test_used_refresh_token_is_inactive(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user)
     await identity.tokens.refresh(refresh_token, scope=None, client=RefreshingClient())
     assert await identity.token_status.introspect(refresh_token, caller=principal_of(tenant)) == INACTIVE
 
 
-async def test_the_scope_is_what_the_role_still_gives(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_introspected_scope_is_limited_by_the_current_role(
+    identity: Identity, tenant: Tenant, user: UserDetail
+) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.users.change_user(user.guid, UserChange(role=Role.VIEWER), grantor=grantor_of(tenant))
     for token in (issued.access_token, refresh_token):
         assert (await identity.token_status.introspect(token, caller=_caller(tenant))).scope == "image:read"
 
 
-async def test_asking_ends_nothing_and_is_not_written_down(
+async def test_introspection_changes_nothing_and_is_not_audited(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     issued, refresh_token = await identity.sign_in(user)
@@ -262,20 +258,20 @@ async def test_asking_ends_nothing_and_is_not_written_down(
     assert await _refreshes(identity, refresh_token)
 
 
-async def test_an_operators_token_can_be_revoked(identity: Identity, tenant: Tenant) -> None:
+async def test_operator_issued_token_can_be_revoked(identity: Identity, tenant: Tenant) -> None:
     issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     assert await _is_live(identity, issued)
     await identity.token_status.revoke(issued.access_token, client=None)
     assert not await _is_live(identity, issued)
 
 
-async def test_a_client_is_recognized_by_its_key(identity: Identity, tenant: Tenant) -> None:
+async def test_client_is_recognized_by_its_key(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant, Scope.IMAGE_READ)
     client = await identity.token_status.recognize_client(read_api_key(key.api_key))
     assert client == await identity.principal(key.api_key)
 
 
-async def test_a_client_that_is_not_known_or_suspended_is_refused(identity: Identity, tenant: Tenant) -> None:
+async def test_unknown_or_suspended_client_is_rejected(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     with pytest.raises(OAuthClientException):
         await identity.token_status.recognize_client(None)

@@ -1,4 +1,4 @@
-"""Tokens: each grant, what narrows it, and what ends it."""
+"""Tokens: each grant, its limits, and what invalidates it."""
 
 import asyncio
 import threading
@@ -56,7 +56,7 @@ async def _refresh(
     return issued, issued.refresh_token
 
 
-async def test_a_client_that_has_a_secret_must_show_it_to_refresh(
+async def test_client_with_a_secret_must_authenticate_to_refresh(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -71,7 +71,7 @@ async def test_a_client_that_has_a_secret_must_show_it_to_refresh(
     assert await identity.tokens.refresh(issued.refresh_token, scope=None, client=shown)
 
 
-async def test_nobody_signs_in_through_a_key_whose_secret_they_have_not_shown(
+async def test_sign_in_with_a_key_id_requires_its_secret(
     identity: Identity, tenant: Tenant, stranger: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -82,7 +82,7 @@ async def test_nobody_signs_in_through_a_key_whose_secret_they_have_not_shown(
             )
 
 
-async def test_a_token_that_an_operator_ordered_orders_no_other(identity: Identity, tenant: Tenant) -> None:
+async def test_operator_issued_token_cannot_issue_tokens(identity: Identity, tenant: Tenant) -> None:
     ordered = Actor(type=SubjectType.TOKEN, subject=new_guid(), tenant_guid=tenant.guid)
     with pytest.raises(GrantException):
         await identity.tokens.issue_for_tenant(
@@ -108,7 +108,9 @@ async def _change(identity: Identity, tenant: Tenant, user: UserDetail, change: 
     await identity.users.change_user(user.guid, change, grantor=grantor_of(tenant))
 
 
-async def test_a_password_gives_what_the_role_may(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_password_grant_gives_the_scopes_of_the_role(
+    identity: Identity, tenant: Tenant, user: UserDetail
+) -> None:
     issued, _ = await identity.sign_in(user)
     principal = await identity.principal(issued.access_token)
     assert (principal.tenant_id, principal.subject_type) == (tenant.id, SubjectType.USER)
@@ -117,7 +119,7 @@ async def test_a_password_gives_what_the_role_may(identity: Identity, tenant: Te
     assert issued.expires_in == 900
 
 
-async def test_a_sign_in_is_noted(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_sign_in_time_is_recorded(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     before = clock.now()
     await identity.sign_in(user)
     (noted,) = (await identity.users.list_users(tenant_id=tenant.id)).items
@@ -125,7 +127,7 @@ async def test_a_sign_in_is_noted(identity: Identity, tenant: Tenant, user: User
     assert before <= noted.last_sign_in_at <= clock.now()
 
 
-async def test_a_name_is_taken_in_any_case(identity: Identity, user: UserDetail) -> None:
+async def test_user_name_is_case_insensitive(identity: Identity, user: UserDetail) -> None:
     issued = await identity.tokens.sign_in(user.username.upper(), PASSWORD, scope=None, client_id=None)
     assert (await identity.principal(issued.access_token)).subject == Subject(user.guid)
 
@@ -140,7 +142,7 @@ async def test_a_name_is_taken_in_any_case(identity: Identity, user: UserDetail)
         (" image:manage  image:read image:read", {Scope.IMAGE_READ, Scope.IMAGE_MANAGE}),
     ],
 )
-async def test_a_scope_narrows(
+async def test_requested_scope_narrows_the_grant(
     identity: Identity, user: UserDetail, scope: str | None, granted: frozenset[Scope]
 ) -> None:
     issued, _ = await identity.sign_in(user, scope=scope)
@@ -148,7 +150,7 @@ async def test_a_scope_narrows(
 
 
 @pytest.mark.parametrize("scope", ["admin", "image:read admin", "image:write", "IMAGE:READ", "image:read,admin", "\0"])
-async def test_a_scope_beyond_the_role_is_refused_by_every_grant(
+async def test_scope_beyond_the_role_is_rejected_by_every_grant(
     identity: Identity, tenant: Tenant, user: UserDetail, scope: str
 ) -> None:
     key = await identity.issue_key(tenant, *MEMBER)
@@ -162,7 +164,7 @@ async def test_a_scope_beyond_the_role_is_refused_by_every_grant(
     assert await _refresh(identity, refresh_token)
 
 
-async def test_name_and_password_that_are_wrong_are_not_told_apart(identity: Identity, user: UserDetail) -> None:
+async def test_wrong_name_and_wrong_password_give_the_same_error(identity: Identity, user: UserDetail) -> None:
     told = set()
     for username, password in ((user.username, "wrong password"), ("nobody", PASSWORD.get_secret_value()), ("\0", "")):
         with pytest.raises(OAuthGrantException) as caught:
@@ -172,7 +174,7 @@ async def test_name_and_password_that_are_wrong_are_not_told_apart(identity: Ide
     assert await identity.count("refresh_tokens") == 0
 
 
-async def test_who_failed_to_sign_in_is_written_down_but_not_what_was_typed_for_a_name(
+async def test_failed_sign_in_is_audited_without_an_unknown_name(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     for username in (user.username, "hunter2"):
@@ -185,7 +187,7 @@ async def test_who_failed_to_sign_in_is_written_down_but_not_what_was_typed_for_
     assert "wrong password" not in repr((unknown, known))
 
 
-async def test_signing_in_with_a_password_may_be_switched_off(identity: Identity, user: UserDetail) -> None:
+async def test_password_sign_in_can_be_disabled(identity: Identity, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user)
     service = replace(identity.tokens, password_sign_in=False)
     with pytest.raises(OAuthUnauthorizedException):
@@ -193,7 +195,7 @@ async def test_signing_in_with_a_password_may_be_switched_off(identity: Identity
     assert await service.refresh(refresh_token, scope=None, client=RefreshingClient())
 
 
-async def test_who_is_disabled_does_not_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_disabled_user_cannot_sign_in(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     await _change(identity, tenant, user, UserChange(status=UserStatus.DISABLED))
     with pytest.raises(OAuthGrantException):
         await identity.sign_in(user)
@@ -201,18 +203,18 @@ async def test_who_is_disabled_does_not_sign_in(identity: Identity, tenant: Tena
 
 @dataclass
 class _SlowContext(CryptContext):
-    """Verifies once its gate is open; the password was looked up before."""
+    """Verifies when its gate opens; the password hash was read before."""
 
     asked: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
 
-    def verify(self, secret: str, hash: str, **_: object) -> bool:  # type: ignore[override]  # noqa: A002  (the library's names; ours takes less)
+    def verify(self, secret: str, hash: str, **_: object) -> bool:  # type: ignore[override]  # noqa: A002  (the library's names; this takes fewer arguments)
         self.asked.set()
         assert self.gate.wait(20)
         return CHEAP.verify(secret, hash)
 
     def dummy_verify(self, elapsed: int = 0) -> bool:  # noqa: ARG002  (the library's)
-        """Take no time."""
+        """Return immediately."""
         return False
 
 
@@ -221,7 +223,7 @@ class _SlowContext(CryptContext):
     [UserChange(password=SecretStr("another password")), UserChange(status=UserStatus.DISABLED), None],
     ids=["password", "status", "deleted"],
 )
-async def test_a_user_who_changes_while_the_password_is_checked_is_not_signed_in(
+async def test_user_changed_during_the_password_check_is_not_signed_in(
     identity: Identity, tenant: Tenant, user: UserDetail, change: UserChange | None
 ) -> None:
     context = _SlowContext()
@@ -240,7 +242,7 @@ async def test_a_user_who_changes_while_the_password_is_checked_is_not_signed_in
     assert await identity.count("refresh_tokens") == 0
 
 
-async def test_a_key_gives_an_access_token_and_no_refresh_token(identity: Identity, tenant: Tenant) -> None:
+async def test_client_credentials_give_no_refresh_token(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant, *MEMBER, images_per_minute=7, allowed_models=frozenset({"m"}))
     issued = await identity.tokens.issue_to_client(read_api_key(key.api_key), scope="image:read")
     principal = await identity.principal(issued.access_token)
@@ -251,7 +253,7 @@ async def test_a_key_gives_an_access_token_and_no_refresh_token(identity: Identi
 
 
 @pytest.mark.parametrize("form", ["whole", "part"])
-async def test_a_clients_secret_is_the_whole_key_or_what_stands_behind_the_id(
+async def test_client_secret_is_the_whole_key_or_the_part_after_the_id(
     identity: Identity, tenant: Tenant, form: str
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -262,7 +264,7 @@ async def test_a_clients_secret_is_the_whole_key_or_what_stands_behind_the_id(
 
 
 @pytest.mark.parametrize("wrong", ["no key", "another's secret", "revoked", "expired"])
-async def test_a_client_that_is_not_known_gets_nothing(identity: Identity, tenant: Tenant, wrong: str) -> None:
+async def test_unknown_client_is_rejected(identity: Identity, tenant: Tenant, wrong: str) -> None:
     key, other = await identity.issue_key(tenant), await identity.issue_key(tenant)
     presented = read_api_key(key.api_key)
     assert presented is not None
@@ -279,7 +281,7 @@ async def test_a_client_that_is_not_known_gets_nothing(identity: Identity, tenan
     assert await identity.entries(AuditAction.TOKEN_ISSUED) == []
 
 
-async def test_a_key_that_is_revoked_takes_its_tokens_along(identity: Identity, tenant: Tenant) -> None:
+async def test_revoking_a_key_invalidates_its_tokens(identity: Identity, tenant: Tenant) -> None:
     key = await identity.issue_key(tenant)
     issued = await identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None)
     assert await identity.principal(issued.access_token)
@@ -288,7 +290,7 @@ async def test_a_key_that_is_revoked_takes_its_tokens_along(identity: Identity, 
     await _is_dead(identity, issued)
 
 
-async def test_a_refresh_gives_new_tokens_of_the_same_sign_in(identity: Identity, user: UserDetail) -> None:
+async def test_refresh_gives_new_tokens_of_the_same_sign_in(identity: Identity, user: UserDetail) -> None:
     first, refresh_token = await identity.sign_in(user)
     second, successor = await _refresh(identity, refresh_token)
     assert successor.get_secret_value() != refresh_token.get_secret_value()
@@ -298,7 +300,7 @@ async def test_a_refresh_gives_new_tokens_of_the_same_sign_in(identity: Identity
     assert await identity.principal(first.access_token) == await identity.principal(second.access_token)
 
 
-async def test_a_refresh_may_narrow_one_access_token_and_not_the_sign_in(identity: Identity, user: UserDetail) -> None:
+async def test_refresh_may_narrow_one_access_token_but_not_the_sign_in(identity: Identity, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user)
     narrow, successor = await _refresh(identity, refresh_token, scope="image:read")
     wide, _ = await _refresh(identity, successor)
@@ -306,7 +308,7 @@ async def test_a_refresh_may_narrow_one_access_token_and_not_the_sign_in(identit
     assert wide.scopes == MEMBER
 
 
-async def test_a_refresh_never_widens_what_was_granted(identity: Identity, user: UserDetail) -> None:
+async def test_refresh_never_widens_the_granted_scopes(identity: Identity, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user, scope="image:read")
     with pytest.raises(OAuthScopeException):
         await _refresh(identity, refresh_token, scope="image:read image:manage")
@@ -314,7 +316,7 @@ async def test_a_refresh_never_widens_what_was_granted(identity: Identity, user:
     assert issued.scopes == {Scope.IMAGE_READ}
 
 
-async def test_a_token_that_is_used_again_ends_the_whole_sign_in(
+async def test_reused_refresh_token_ends_the_whole_sign_in(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     first, stolen = await identity.sign_in(user)
@@ -329,7 +331,7 @@ async def test_a_token_that_is_used_again_ends_the_whole_sign_in(
     assert (entry.target, entry.tenant_guid) == (user.guid, tenant.guid)
 
 
-async def test_a_stolen_token_ends_no_other_sign_in(identity: Identity, user: UserDetail) -> None:
+async def test_reused_refresh_token_keeps_other_sign_ins(identity: Identity, user: UserDetail) -> None:
     _, stolen = await identity.sign_in(user)
     other, other_token = await identity.sign_in(user)
     await _refresh(identity, stolen)
@@ -338,7 +340,7 @@ async def test_a_stolen_token_ends_no_other_sign_in(identity: Identity, user: Us
     assert await _refresh(identity, other_token)
 
 
-async def test_of_twenty_refreshes_at_once_one_succeeds_and_the_sign_in_is_over(
+async def test_one_of_twenty_concurrent_refreshes_succeeds_and_the_sign_in_ends(
     identity: Identity, user: UserDetail
 ) -> None:
     first, refresh_token = await identity.sign_in(user)
@@ -351,21 +353,21 @@ async def test_of_twenty_refreshes_at_once_one_succeeds_and_the_sign_in_is_over(
     assert len(await identity.entries(AuditAction.TOKEN_REUSED)) == 1
 
 
-async def test_another_client_does_not_refresh(identity: Identity, user: UserDetail) -> None:
+async def test_refresh_token_of_another_client_is_rejected(identity: Identity, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user, client_id="studio")
     with pytest.raises(OAuthGrantException):
         await _refresh(identity, refresh_token, client_id="another")
     assert await _refresh(identity, refresh_token, client_id="studio")
 
 
-async def test_a_client_does_not_refresh_what_no_client_was_given(identity: Identity, user: UserDetail) -> None:
+async def test_client_cannot_use_a_refresh_token_issued_without_a_client(identity: Identity, user: UserDetail) -> None:
     _, refresh_token = await identity.sign_in(user)
     with pytest.raises(OAuthGrantException):
         await _refresh(identity, refresh_token, client_id="studio")
     assert await _refresh(identity, refresh_token)
 
 
-async def test_a_token_names_the_client_that_it_was_given_to(identity: Identity, user: UserDetail) -> None:
+async def test_token_contains_its_client_id(identity: Identity, user: UserDetail) -> None:
     for client_id in (None, "studio"):
         first, refresh_token = await identity.sign_in(user, client_id=client_id)
         second, _ = await _refresh(identity, refresh_token, client_id=client_id)
@@ -374,11 +376,11 @@ async def test_a_token_names_the_client_that_it_was_given_to(identity: Identity,
 
 
 @pytest.mark.parametrize("presented", ["", "pxr_", "🦊", "\ud800", "pxr_" + "a" * 49])
-async def test_what_is_no_refresh_token_gives_nothing(identity: Identity, presented: str) -> None:
+async def test_invalid_refresh_token_is_rejected(identity: Identity, presented: str) -> None:
     await _assert_not_refreshed(identity, SecretStr(presented))
 
 
-async def test_an_access_token_or_a_key_is_no_refresh_token(
+async def test_access_token_or_key_is_rejected_as_refresh_token(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     issued, _ = await identity.sign_in(user)
@@ -386,14 +388,16 @@ async def test_an_access_token_or_a_key_is_no_refresh_token(
     await _assert_not_refreshed(identity, (await identity.issue_key(tenant)).api_key)
 
 
-async def test_an_expired_refresh_token_gives_nothing_and_ends_nothing(identity: Identity, user: UserDetail) -> None:
+async def test_expired_refresh_token_is_rejected_without_ending_the_sign_in(
+    identity: Identity, user: UserDetail
+) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await identity.run("UPDATE refresh_tokens SET expires_at = '2026-01-01 00:00:00'")
     await _assert_not_refreshed(identity, refresh_token)
     assert await identity.principal(issued.access_token)
 
 
-async def test_a_refresh_token_is_over_in_the_very_second_of_its_expiry(
+async def test_refresh_token_is_invalid_in_the_second_of_its_expiry(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     _, refresh_token = await identity.sign_in(user)
@@ -402,14 +406,14 @@ async def test_a_refresh_token_is_over_in_the_very_second_of_its_expiry(
         await identity.run("UPDATE refresh_tokens SET expires_at = :at", at=f"{expiry:%Y-%m-%d %H:%M:%S}")
         await _assert_not_refreshed(identity, refresh_token)
         assert await identity.token_status.introspect(refresh_token, caller=principal_of(tenant)) == INACTIVE
-        # The second may be over before the token was tried in it.
+        # The second may have passed before the token was used.
         if clock.now() == expiry:
             break
     else:
         pytest.fail("no second was long enough")
 
 
-async def test_what_is_kept_of_a_refresh_token_is_its_digest(
+async def test_only_the_digest_of_a_refresh_token_is_stored(
     identity: Identity, user: UserDetail, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -422,7 +426,7 @@ async def test_what_is_kept_of_a_refresh_token_is_its_digest(
     assert issued.access_token.get_secret_value() not in shown
 
 
-async def test_a_role_that_was_lowered_lowers_every_token(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_lowered_role_narrows_existing_tokens(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await _change(identity, tenant, user, UserChange(role=Role.VIEWER))
     assert (await identity.principal(issued.access_token)).scopes == Role.VIEWER.scopes
@@ -430,7 +434,7 @@ async def test_a_role_that_was_lowered_lowers_every_token(identity: Identity, te
     assert again.scopes == Role.VIEWER.scopes
 
 
-async def test_a_role_that_was_raised_raises_no_token(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
+async def test_raised_role_does_not_widen_existing_tokens(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     await _change(identity, tenant, user, UserChange(role=Role.OPERATOR))
     assert (await identity.principal(issued.access_token)).scopes == MEMBER
@@ -438,7 +442,7 @@ async def test_a_role_that_was_raised_raises_no_token(identity: Identity, tenant
     assert again.scopes == MEMBER
 
 
-async def test_a_suspended_tenant_gets_no_token_by_any_grant(
+async def test_suspended_tenant_gets_no_token_by_any_grant(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -457,7 +461,7 @@ async def test_a_suspended_tenant_gets_no_token_by_any_grant(
     assert await _refresh(identity, refresh_token)
 
 
-async def test_a_tenant_being_deleted_gets_no_token_by_any_grant(
+async def test_tenant_being_deleted_gets_no_token_by_any_grant(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -476,7 +480,7 @@ async def test_a_tenant_being_deleted_gets_no_token_by_any_grant(
 
 
 @pytest.mark.parametrize("by", ["guid", "name"])
-async def test_an_operator_issues_a_token_for_a_tenant(identity: Identity, tenant: Tenant, by: str) -> None:
+async def test_operator_issues_a_token_for_a_tenant(identity: Identity, tenant: Tenant, by: str) -> None:
     order = TokenOrder(tenant=getattr(tenant, by), scope="image:read admin", expires_in=60)
     issued = await identity.tokens.issue_for_tenant(order, grantor=grantor_of(tenant))
     principal = await identity.principal(issued.access_token)
@@ -485,14 +489,12 @@ async def test_an_operator_issues_a_token_for_a_tenant(identity: Identity, tenan
     assert (issued.expires_in, issued.refresh_token) == (60, None)
 
 
-async def test_an_operators_token_may_do_what_a_member_may_unless_it_says_more(
-    identity: Identity, tenant: Tenant
-) -> None:
+async def test_operator_issued_token_has_member_scopes_by_default(identity: Identity, tenant: Tenant) -> None:
     issued = await identity.tokens.issue_for_tenant(TokenOrder(tenant=tenant.guid), grantor=grantor_of(tenant))
     assert issued.scopes == MEMBER
 
 
-async def test_an_operators_order_that_cannot_be_carried_out_is_refused(identity: Identity, tenant: Tenant) -> None:
+async def test_invalid_token_order_is_rejected(identity: Identity, tenant: Tenant) -> None:
     with pytest.raises(TenantNotFoundException):
         await identity.tokens.issue_for_tenant(TokenOrder(tenant=new_guid()), grantor=grantor_of(tenant))
     for values in ({"scope": "everything"}, {"scope": ""}, {"expires_in": 86_401}, {"expires_in": 0}):
@@ -502,9 +504,7 @@ async def test_an_operators_order_that_cannot_be_carried_out_is_refused(identity
     assert await identity.entries() == []
 
 
-async def test_every_grant_is_written_down_once_with_who_and_what(
-    identity: Identity, tenant: Tenant, user: UserDetail
-) -> None:
+async def test_every_grant_has_one_audit_entry(identity: Identity, tenant: Tenant, user: UserDetail) -> None:
     key = await identity.issue_key(tenant)
     operator = Actor(type=SubjectType.USER, subject=Subject(new_guid()), tenant_guid=TenantGuid(new_guid()))
     signed_in, refresh_token = await identity.sign_in(user)
@@ -529,7 +529,7 @@ async def test_every_grant_is_written_down_once_with_who_and_what(
         assert entry.details["scope"] == " ".join(sorted(token.scopes))
 
 
-async def test_what_cannot_be_written_down_is_neither_kept_nor_given(
+async def test_token_without_audit_entry_is_neither_stored_nor_returned(
     identity: Identity, tenant: Tenant, user: UserDetail
 ) -> None:
     key = await identity.issue_key(tenant)
@@ -551,7 +551,7 @@ async def test_what_cannot_be_written_down_is_neither_kept_nor_given(
     assert await _refresh(identity, refresh_token)
 
 
-async def test_a_rotation_of_the_signing_keys_leaves_what_is_issued(identity: Identity, user: UserDetail) -> None:
+async def test_rotation_keeps_issued_tokens_valid(identity: Identity, user: UserDetail) -> None:
     issued, _ = await identity.sign_in(user)
     key = await identity.tokens.rotate_signing_keys(actor=OPERATOR, at_once=False)
     assert key.signs_from > clock.now()
@@ -560,7 +560,7 @@ async def test_a_rotation_of_the_signing_keys_leaves_what_is_issued(identity: Id
     assert (entry.actor, entry.details) == (OPERATOR.subject, {"at_once": "false"})
 
 
-async def test_a_rotation_at_once_ends_every_access_token(identity: Identity, user: UserDetail) -> None:
+async def test_rotation_at_once_invalidates_every_access_token(identity: Identity, user: UserDetail) -> None:
     issued, refresh_token = await identity.sign_in(user)
     assert await identity.principal(issued.access_token)
     await identity.tokens.rotate_signing_keys(actor=OPERATOR, at_once=True)
@@ -570,7 +570,7 @@ async def test_a_rotation_at_once_ends_every_access_token(identity: Identity, us
     assert await identity.principal(again.access_token)
 
 
-async def test_an_access_token_lives_no_longer_than_it_says(identity: Identity, user: UserDetail) -> None:
+async def test_access_token_expires_after_its_lifetime(identity: Identity, user: UserDetail) -> None:
     issued, _ = await identity.sign_in(user)
     token = await identity.access_tokens.read(issued.access_token)
     assert token.expires_at - token.issued_at == timedelta(seconds=900)

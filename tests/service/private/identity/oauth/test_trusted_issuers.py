@@ -1,4 +1,4 @@
-"""Tokens of other issuers, against a real issuer that may fail, hang, lie and rotate its keys."""
+"""Tokens of trusted issuers, tested with a real issuer that may fail, hang, lie and rotate its keys."""
 
 import asyncio
 import base64
@@ -51,29 +51,29 @@ class Clock:
     seconds: float = 10_000.0
 
     def __call__(self) -> float:
-        """The seconds, as `time.monotonic` gives them."""
+        """Return the seconds, like `time.monotonic`."""
         return self.seconds
 
 
 @dataclass(frozen=True)
 class Relying:
-    """This server, which relies on one issuer."""
+    """A server that trusts one issuer."""
 
     issuers: TrustedIssuers
     trusted: TrustedIssuer
     clock: Clock
 
     async def verify(self, token: str) -> ForeignClaims:
-        """What the token says just now."""
+        """Return the claims of the token, verified now."""
         return await self.issuers.verify(token, self.trusted, at=datetime.now(UTC))
 
     async def refuses(self, token: str) -> None:
-        """Expect that the token is not valid."""
+        """Assert that the token is rejected."""
         with pytest.raises(CredentialInvalidException):
             await self.verify(token)
 
     async def assert_unavailable(self, token: str) -> None:
-        """Expect that there is no key to tell."""
+        """Assert that no key is available."""
         with pytest.raises(IssuerUnavailableException):
             await self.verify(token)
 
@@ -104,7 +104,7 @@ async def relying_on(trusted: TrustedIssuer, *, fetch_seconds: float = 20) -> As
         await issuers.close()
 
 
-async def test_a_token_says_who_is_asking(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_token_gives_subject_tenant_and_scopes(issuer: FakeIssuer, relying: Relying) -> None:
     claims = issuer.claims(scope="image:read image:generate", jti="token-1")
     assert await relying.verify(issuer.sign(**claims)) == ForeignClaims(
         issuer=issuer.url,
@@ -116,12 +116,12 @@ async def test_a_token_says_who_is_asking(issuer: FakeIssuer, relying: Relying) 
     )
 
 
-async def test_a_token_without_id_and_scopes_has_none(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_token_without_id_and_scopes_is_accepted(issuer: FakeIssuer, relying: Relying) -> None:
     claims = await relying.verify(issuer.sign())
     assert (claims.token_id, claims.scopes) == (None, frozenset())
 
 
-def test_an_issuer_is_found_by_its_exact_name() -> None:
+def test_issuer_is_found_by_its_exact_name() -> None:
     trusted = TrustedIssuer(issuer="https://login.example.com/a", audience="b", tenant="c")
     issuers = open_trusted_issuers([trusted])
     assert issuers.find("https://login.example.com/a") is trusted
@@ -129,22 +129,20 @@ def test_an_issuer_is_found_by_its_exact_name() -> None:
         assert issuers.find(other) is None
 
 
-async def test_without_issuers_nothing_is_opened() -> None:
+async def test_no_client_is_opened_without_issuers() -> None:
     issuers = open_trusted_issuers([])
     assert issuers.client is None
     await issuers.close()
 
 
-def test_an_issuer_that_is_named_twice_is_refused() -> None:
+def test_duplicate_issuer_is_rejected() -> None:
     trusted = TrustedIssuer(issuer="https://login.example.com", audience="b", tenant="c")
     with pytest.raises(ConfigurationException, match="twice"):
         open_trusted_issuers([trusted, trusted])
 
 
-async def test_a_proxy_of_the_environment_is_not_asked_for_keys(
-    issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It could answer with keys of its own, and decide who is believed."""
+async def test_proxy_of_the_environment_is_not_used(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy could respond with keys of its own and so decide which tokens are valid."""
     with FakeIssuer() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -156,14 +154,14 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_keys(
         assert proxy.requests(f"{issuer.url}{JWKS_PATH}") == 0
 
 
-async def test_an_rsa_key_verifies_too(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_rsa_key_verifies(issuer: FakeIssuer, relying: Relying) -> None:
     keys = issuer.keys = [rsa_key("rsa"), new_key("ec")]
     for key in keys:
         assert (await relying.verify(issuer.sign(key=key))).subject == "user-7"
 
 
 @pytest.mark.parametrize("typ", ["JWT", "at+jwt", "application/at+jwt", ...])
-async def test_issuers_name_their_tokens_as_they_like(issuer: FakeIssuer, relying: Relying, typ: object) -> None:
+async def test_common_token_types_are_accepted(issuer: FakeIssuer, relying: Relying, typ: object) -> None:
     assert (await relying.verify(issuer.sign(header={"typ": typ}))).tenant == "studio"
 
 
@@ -191,18 +189,18 @@ FORGED: dict[str, Callable[[FakeIssuer], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-async def test_a_forged_token_is_refused(issuer: FakeIssuer, relying: Relying, name: str) -> None:
+async def test_forged_token_is_rejected(issuer: FakeIssuer, relying: Relying, name: str) -> None:
     issuer.keys.append(rsa_key("rsa"))
     await relying.refuses(FORGED[name](issuer))
     assert (await relying.verify(issuer.sign())).subject == "user-7"
 
 
-async def test_a_clock_that_is_ahead_by_seconds_is_forgiven(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_issuer_clock_may_be_seconds_ahead(issuer: FakeIssuer, relying: Relying) -> None:
     ahead = issuer.claims()["iat"] + 20
     assert (await relying.verify(issuer.sign(iat=ahead, nbf=ahead))).subject == "user-7"
 
 
-async def test_a_token_that_names_no_key_needs_the_only_one(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_token_without_key_id_requires_a_single_key(issuer: FakeIssuer, relying: Relying) -> None:
     nameless = issuer.sign(header={"kid": ...})
     assert (await relying.verify(nameless)).subject == "user-7"
     issuer.keys.append(rsa_key("rsa"))
@@ -213,7 +211,7 @@ async def test_a_token_that_names_no_key_needs_the_only_one(issuer: FakeIssuer, 
     await relying.refuses(nameless)
 
 
-async def test_a_claim_may_name_the_tenant(issuer: FakeIssuer) -> None:
+async def test_tenant_is_read_from_the_configured_claim(issuer: FakeIssuer) -> None:
     async with relying_on(trust(issuer, tenant=None, tenant_claim="org")) as relying:
         assert (await relying.verify(issuer.sign(org="acme"))).tenant == "acme"
         for value in (..., None, "", 7, True, ["acme"], {"name": "acme"}):
@@ -238,20 +236,20 @@ async def test_a_claim_may_name_the_tenant(issuer: FakeIssuer) -> None:
         ({"scope_map": {"boss": ["admin", "image:read"]}}, "boss", {Scope.IMAGE_READ}),
     ],
 )
-async def test_scopes_are_those_that_the_issuer_may_give(
+async def test_scopes_are_limited_to_those_of_the_issuer(
     issuer: FakeIssuer, settings: dict[str, Any], value: object, scopes: set[Scope]
 ) -> None:
     async with relying_on(trust(issuer, **settings)) as relying:
         assert (await relying.verify(issuer.sign(scope=value))).scopes == scopes
 
 
-async def test_another_claim_may_hold_the_scopes(issuer: FakeIssuer) -> None:
+async def test_scopes_are_read_from_the_configured_claim(issuer: FakeIssuer) -> None:
     async with relying_on(trust(issuer, scope_claim="scp")) as relying:
         claims = await relying.verify(issuer.sign(scp="image:read", scope="image:manage"))
         assert claims.scopes == {Scope.IMAGE_READ}
 
 
-async def test_keys_may_be_fetched_without_discovery(issuer: FakeIssuer) -> None:
+async def test_keys_are_fetched_without_discovery_if_configured(issuer: FakeIssuer) -> None:
     async with relying_on(trust(issuer, jwks_url=issuer.url + JWKS_PATH)) as relying:
         assert (await relying.verify(issuer.sign())).subject == "user-7"
     assert (issuer.requests(DISCOVERY_PATH), issuer.requests()) == (0, 1)
@@ -263,14 +261,14 @@ async def test_keys_are_fetched_once_for_many_tokens(issuer: FakeIssuer, relying
     assert (issuer.requests(DISCOVERY_PATH), issuer.requests()) == (1, 1)
 
 
-async def test_many_at_once_wait_for_one_fetch(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_concurrent_tokens_share_one_fetch(issuer: FakeIssuer, relying: Relying) -> None:
     token = issuer.sign()
     claims = await asyncio.gather(*(relying.verify(token) for _ in range(50)))
     assert {each.subject for each in claims} == {"user-7"}
     assert issuer.requests() == 1
 
 
-async def test_a_client_that_hangs_up_does_not_end_the_fetch(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_client_hang_up_does_not_cancel_the_fetch(issuer: FakeIssuer, relying: Relying) -> None:
     issuer.answer(DISCOVERY_PATH, Answer(hangs=True, body=discovery(issuer)))
     first = asyncio.ensure_future(relying.verify(issuer.sign()))
     await asyncio.to_thread(issuer.wait_for_request, DISCOVERY_PATH)
@@ -283,7 +281,7 @@ async def test_a_client_that_hangs_up_does_not_end_the_fetch(issuer: FakeIssuer,
     assert issuer.requests(DISCOVERY_PATH) == 1
 
 
-async def test_closing_ends_a_fetch(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_close_cancels_a_running_fetch(issuer: FakeIssuer, relying: Relying) -> None:
     issuer.answer(DISCOVERY_PATH, Answer(hangs=True))
     waiting = asyncio.ensure_future(relying.verify(issuer.sign()))
     await asyncio.to_thread(issuer.wait_for_request, DISCOVERY_PATH)
@@ -292,7 +290,7 @@ async def test_closing_ends_a_fetch(issuer: FakeIssuer, relying: Relying) -> Non
         await waiting
 
 
-async def test_a_new_key_is_fetched_when_a_token_names_it(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_new_key_is_fetched_when_a_token_names_it(issuer: FakeIssuer, relying: Relying) -> None:
     await relying.verify(issuer.sign())
     issuer.rotate("second")
     relying.clock.seconds += PAUSE_SECONDS
@@ -300,7 +298,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it(issuer: FakeIssuer, re
     assert issuer.requests() == 2
 
 
-async def test_made_up_key_ids_ask_the_issuer_once_a_minute(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_made_up_key_ids_cause_one_fetch_a_minute(issuer: FakeIssuer, relying: Relying) -> None:
     await relying.verify(issuer.sign())
     for number in range(20):
         await relying.refuses(issuer.sign(key=new_key(f"made up {number}")))
@@ -311,7 +309,7 @@ async def test_made_up_key_ids_ask_the_issuer_once_a_minute(issuer: FakeIssuer, 
     assert issuer.requests() == 2
 
 
-async def test_a_key_that_was_withdrawn_ends_within_the_hour(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_withdrawn_key_is_rejected_within_an_hour(issuer: FakeIssuer, relying: Relying) -> None:
     token = issuer.sign()
     await relying.verify(token)
     issuer.rotate("second")
@@ -321,7 +319,7 @@ async def test_a_key_that_was_withdrawn_ends_within_the_hour(issuer: FakeIssuer,
     await relying.refuses(token)
 
 
-async def test_stale_keys_serve_while_the_issuer_fails(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_stale_keys_are_used_while_the_issuer_fails(issuer: FakeIssuer, relying: Relying) -> None:
     token = issuer.sign()
     await relying.verify(token)
     issuer.fail()
@@ -334,16 +332,14 @@ async def test_stale_keys_serve_while_the_issuer_fails(issuer: FakeIssuer, relyi
     assert issuer.requests(DISCOVERY_PATH) == 3
 
 
-async def test_a_key_set_that_went_empty_does_not_replace_a_good_one(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_empty_key_set_does_not_replace_the_current_one(issuer: FakeIssuer, relying: Relying) -> None:
     await relying.verify(issuer.sign())
     issuer.serve_keys({"keys": []})
     relying.clock.seconds += FRESH_SECONDS
     assert (await relying.verify(issuer.sign())).subject == "user-7"
 
 
-async def test_before_the_first_keys_the_issuer_is_asked_every_five_seconds(
-    issuer: FakeIssuer, relying: Relying
-) -> None:
+async def test_first_keys_are_retried_every_five_seconds(issuer: FakeIssuer, relying: Relying) -> None:
     issuer.fail(503)
     for _ in range(5):
         await relying.assert_unavailable(issuer.sign())
@@ -353,7 +349,7 @@ async def test_before_the_first_keys_the_issuer_is_asked_every_five_seconds(
     assert (await relying.verify(issuer.sign())).subject == "user-7"
 
 
-async def test_keys_are_believed_for_a_day_without_their_issuer(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_keys_are_used_for_a_day_without_their_issuer(issuer: FakeIssuer, relying: Relying) -> None:
     token = issuer.sign()
     await relying.verify(token)
     issuer.fail()
@@ -376,7 +372,7 @@ def key_set(serving: FakeIssuer) -> bytes:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(("path", "content"), [(DISCOVERY_PATH, discovery), (JWKS_PATH, key_set)])
-async def test_a_redirect_is_not_followed_even_to_valid_keys(
+async def test_redirect_to_valid_keys_is_not_followed(
     issuer: FakeIssuer, relying: Relying, path: str, content: Callable[[FakeIssuer], bytes], status: int
 ) -> None:
     issuer.answer("/moved", Answer(body=content(issuer)))
@@ -427,7 +423,7 @@ TROUBLE: dict[str, Callable[[FakeIssuer], tuple[str, Answer]]] = {
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-async def test_an_issuer_in_trouble_is_unavailable_and_named_in_the_log(
+async def test_failing_issuer_is_unavailable_and_logged(
     issuer: FakeIssuer, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     issuer.answer(*TROUBLE[name](issuer))
@@ -443,21 +439,21 @@ async def test_an_issuer_in_trouble_is_unavailable_and_named_in_the_log(
     assert not any(part in caplog.text for part in token.split("."))
 
 
-async def test_an_issuer_that_is_not_there_is_unavailable() -> None:
+async def test_unreachable_issuer_is_unavailable() -> None:
     with FakeIssuer() as gone:
         token, trusted = gone.sign(), trust(gone)
     async with relying_on(trusted) as relying:
         await relying.assert_unavailable(token)
 
 
-async def test_what_is_unusable_in_a_key_set_does_not_spoil_the_rest(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_unusable_keys_in_a_key_set_are_skipped(issuer: FakeIssuer, relying: Relying) -> None:
     junk: list[object] = [None, 7, {}, {"kty": "oct", "k": "AAAA"}, {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]
     spoiled = [{**public_jwk_of(issuer.keys[0]), "use": "enc"}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"}]
     issuer.serve_keys({"keys": [*junk, *spoiled, *map(public_jwk_of, [*issuer.keys, rsa_key("rsa")])]})
     assert (await relying.verify(issuer.sign())).subject == "user-7"
 
 
-async def test_a_public_key_is_no_shared_secret(issuer: FakeIssuer, relying: Relying) -> None:
+async def test_public_key_is_not_accepted_as_an_hmac_secret(issuer: FakeIssuer, relying: Relying) -> None:
     jwk = json.dumps(public_jwk_of(issuer.keys[0])).encode()
     issuer.serve_keys(
         {"keys": [public_jwk_of(issuer.keys[0]), {"kty": "oct", "alg": "HS256", "kid": "first", "k": _b64(jwk)}]}
