@@ -24,7 +24,7 @@ def test_a_process_without_a_background_loop_stops_loudly(tmp_path: Path) -> Non
         server.start()
         assert server.wait_until_dead() == 1
         log = server.logs[-1].read_text()
-        assert "a background loop has failed: this process stops" in log
+        assert "a background loop failed: stopping this process" in log
         assert "LoopEndError" in log
         clear_plan(tmp_path)
         server.start()

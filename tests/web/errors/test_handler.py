@@ -101,7 +101,7 @@ def test_an_answer_that_breaks_off_is_logged_and_ended(exploding: TestClient, lo
     lines = log.getvalue().splitlines()
     assert [line.rpartition("] ")[2] for line in (lines[0], lines[-1])] == ["REQUEST START", "REQUEST END"]
     assert len(lines) == 3
-    assert "an answer broke off" in lines[1]
+    assert "the response was aborted by an unexpected error" in lines[1]
     assert "UnforeseenError" in lines[1]
 
 

@@ -344,7 +344,7 @@ def test_what_is_no_http_gets_a_problem_with_a_request_id_that_the_log_has(
     answer = exchange(checked.url, sent)
     assert_problem(answer, 400, "malformed_request")
     assert answer.headers["connection"] == "close"
-    assert "answered 400 malformed_request" in caplog.messages
+    assert "responded with 400 malformed_request" in caplog.messages
 
 
 @pytest.mark.parametrize(
