@@ -65,7 +65,7 @@ def test_a_base_url_without_v1_is_told_where_the_surface_is(
 ) -> None:
     with connected(server.url, tenant.api_key, form=form, base_url=server.url) as sdk:
         for ask in (lambda client: client.images.generate(prompt="a fox"), lambda client: client.models.list()):
-            with pytest.raises(openai.NotFoundError, match="below /v1"):
+            with pytest.raises(openai.NotFoundError, match="under /v1"):
                 sdk.ask(ask)
 
 

@@ -36,7 +36,7 @@ def test_who_wants_several_pictures_is_told_where(
 ) -> None:
     problem = assert_problem(tenant.http.post("/image", json={"prompt": "a fox", **option}), 422, "invalid_request")
     assert [error["loc"] for error in problem["errors"]] == [["body", *option]]
-    assert "POST /generation," in problem["detail"]
+    assert "POST /generation " in problem["detail"]
     assert "/v1/images/generations" in problem["detail"]
     mistyped = assert_problem(tenant.http.post("/image", json={"promt": "a fox"}), 422, "invalid_request")
     assert "/generation" not in mistyped["detail"]
