@@ -125,7 +125,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class World:
-    """A server with all callers, and two tenants: the owner of the requested resources, and an operator's tenant."""
+    """Two tenants on one server, and all callers; ``operator`` is in the tenant that owns the requested resources."""
 
     http: httpx2.Client
     operator: httpx2.Client
@@ -149,7 +149,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[World]:
-    """One set of tenants and credentials per server; the matrix tests change none of it."""
+    """Yield the tenants and credentials of one server; the tests change none of them."""
     session_upstream.reset()
     with ExitStack() as stack:
         ours, theirs = (
