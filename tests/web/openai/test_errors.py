@@ -149,7 +149,7 @@ def test_idempotency_key_of_another_order_is_unprocessable(sdk: Sdk, upstream: F
     assert len(upstream.ledger) == 1
 
 
-def test_sdk_waits_for_rate_limit(
+def test_rate_limit_error_lets_sdk_retry(
     form: str, owner: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     key = make_key(owner.http, Scope.IMAGE_GENERATE, images_per_minute=1)

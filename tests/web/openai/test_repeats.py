@@ -186,7 +186,7 @@ def test_retry_of_lost_asynchronous_order_is_the_same_order(orders: Orders, upst
     assert len(upstream.requests) == 1
 
 
-def test_client_that_timed_out_gets_its_picture(
+def test_sdk_retry_after_timeout_gets_the_picture(
     form: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.picture = pictures.png(64, 48, seed=3)
@@ -303,7 +303,7 @@ def test_lost_retry_can_be_adopted_again(orders: Orders, upstream: FakeUpstream)
     assert len(upstream.requests) == 1
 
 
-def test_lost_order_can_be_retried_within_window(
+def test_lost_order_is_not_adopted_after_window(
     orders: Orders, upstream: FakeUpstream, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = orders.lose()
