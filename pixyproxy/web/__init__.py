@@ -1,1 +1,1 @@
-"""HTTP: resources, authentication, errors, limits and the request log."""
+"""HTTP: resources, authentication, errors, rate limits and the request log."""

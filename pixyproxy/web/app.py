@@ -1,4 +1,4 @@
-"""The application: lifespan, middleware order, routers."""
+"""The application: lifespan, middleware order and routers."""
 
 import contextlib
 import logging
@@ -51,14 +51,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = (
-    "Pictures from prompts: paid for once, kept for good, served under a permanent URL. Every GET may also be a HEAD."
+    "Generate pictures from prompts, pay for each once, and serve them under permanent URLs. "
+    "Every GET endpoint also accepts HEAD."
 )
 
 
 def create_app(settings: Settings, *, local_url: str = DEFAULT_URL, executes: bool = True) -> FastAPI:
-    """An application of its own for these settings, served at ``local_url``; it opens what it needs when it starts.
+    """Return a new application for these settings, served at ``local_url``; resources are opened at startup.
 
-    ``executes``: its process executes generations, beside serving.
+    ``executes``: the process also executes generations.
     """
     app = FastAPI(
         title="PixyProxy",
@@ -67,14 +68,14 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL, executes: bo
         servers=_servers(settings),
         lifespan=_lifespan_with(settings, local_url, executes=executes),
         dependencies=[Depends(log_request)],
-        # The pages' router has them, limited as every route is.
+        # The page router serves these, rate limited like every route.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        # Outermost first: every answer is logged, says how it may be cached, may be read by the scripts that may, and
-        # says what is left of a limit; what is too much is refused, the unforeseen answered, then bodies are counted.
+        # Outermost first: log every request, add cache and security headers, then CORS and rate limit headers. Reject
+        # oversized or excess requests, handle unexpected errors, and limit bodies.
         middleware=[
             Middleware(RequestLogMiddleware, unrouted=answer_exception),
             Middleware(ResponseHeaders),
@@ -118,10 +119,10 @@ def create_app(settings: Settings, *, local_url: str = DEFAULT_URL, executes: bo
 
 
 def _servers(settings: Settings) -> list[dict[str, Any]]:
-    """Where clients find the API: where they found the document, and under the public URL, if that is set."""
+    """Return the API's server URLs: the one that served the document, and the public URL if it is set."""
     servers = [{"url": settings.url_prefix or "/", "description": "This server"}]
     if settings.base_url is not None:
-        servers.append({"url": settings.base_url, "description": "Its public URL"})
+        servers.append({"url": settings.base_url, "description": "Public URL"})
     return servers
 
 
@@ -141,7 +142,7 @@ def _lifespan_with(settings: Settings, local_url: str, *, executes: bool) -> Lif
                 try:
                     yield
                 finally:
-                    # Orders that nobody is connected for; the HTTP server has waited for the others.
+                    # Orders without a connected client; the HTTP server has waited for the others.
                     await services.tasks.drain(settings.shutdown_seconds - seconds_since_stop())
 
     return lifespan
@@ -149,11 +150,11 @@ def _lifespan_with(settings: Settings, local_url: str, *, executes: bool) -> Lif
 
 @asynccontextmanager
 async def _background(app: FastAPI, services: Services) -> AsyncIterator[None]:
-    """What goes on beside the requests."""
+    """Run the background loops while the application serves."""
     app.state.services = services
     counters: Counters = app.state.limits.counters
-    logger.info("pictures come from: %s", services.pool.name)
-    # So that the log says at the start, and not with the first request, that Redis is away.
+    logger.info("image source: %s", services.pool.name)
+    # Log an unreachable Redis at startup, not at the first request.
     await counters.probe()
     try:
         async with running_loops(

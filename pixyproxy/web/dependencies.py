@@ -1,6 +1,6 @@
-"""Every ``Annotated`` alias that resources take, but for those of authentication.
+"""The ``Annotated`` aliases for resource parameters, except those for authentication.
 
-All of them are ``async``, though none waits for anything: FastAPI runs others in a thread each, 0.2 ms a time.
+All dependencies are ``async``, though none awaits anything: FastAPI runs others in a thread, 0.2 ms per call.
 """
 
 import re
@@ -48,7 +48,7 @@ Limits = Annotated[RateLimits, Depends(_limits)]
 
 
 def _guid_of(missing: type[PixyProxyException]) -> Callable[[str], Awaitable[str]]:
-    """A dependency that gives the GUID in the path, in lower case. What is no GUID names nothing."""
+    """Return a dependency that reads the GUID in the path, in lower case; an invalid GUID raises ``missing``."""
 
     async def guid_in_path(guid: Annotated[str, Path(json_schema_extra={"format": "uuid"})]) -> str:
         if re.fullmatch(GUID_PATTERN, guid) is None:
@@ -85,24 +85,22 @@ Editor = Annotated[ImageEditor, Depends(_image_editor)]
 Generator = Annotated[GenerationService, Depends(_generation)]
 Watcher = Annotated[GenerationWatcher, Depends(_watcher)]
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at the most.")]
-Cursor = Annotated[
-    str | None, Query(max_length=500, description="Where to go on: taken from the `Link` of the page before.")
-]
+Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items to return.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="Next page, from the previous page's `Link` header.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         pattern=r"^[\x21-\x7e]{1,255}$",
-        description="Names this request among the tenant's: repeated, it returns the picture that it made before.",
+        description="Identifies the request within the tenant. A repeated request returns the original result.",
     ),
 ]
 
 
 async def _public_url(request: Request, services: AllServices) -> str:
-    """Where clients reach this server, without a slash at the end.
+    """Return the base URL that clients use, without a trailing slash.
 
-    The setting decides. Without it the request's own ``Host`` does, if it is no more than a host: it goes
-    into answers, and a client wrote it.
+    The setting takes precedence. Without it the request's ``Host`` is used if it is only a host and port: the client
+    controls it, and it appears in responses.
     """
     if services.settings.base_url is not None:
         return services.settings.base_url

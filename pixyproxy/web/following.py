@@ -1,4 +1,4 @@
-"""Requests that order pictures: the order is taken in, and whether the client stays for it is noticed."""
+"""Submit orders for requests, and detect clients that disconnect before they get the result."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pixyproxy.service.private.generation.submission import GenerationService, S
 from pixyproxy.web.middleware.lost_clients import note_when_lost
 
 RETRY_COUNT = "x-stainless-retry-count"
-"""How often OpenAI's SDKs have sent a request before: 0 at first (openai 3.57)."""
+"""The retry number that OpenAI's SDKs send: 0 for the first attempt (openai 3.57)."""
 
 
 async def submit_followed(
@@ -26,7 +26,7 @@ async def submit_followed(
     idempotency_key: str | None,
     uploads: Sequence[Upload] = (),
 ) -> Submission:
-    """Take an order in, and note its client's loss from then on. Raises as ``GenerationService.submit`` does."""
+    """Submit an order and record if its client disconnects. Raise what ``GenerationService.submit`` raises."""
     count = request.headers.get(RETRY_COUNT, "")
     submission = await generation.submit(
         order,

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what answers look like beyond what FastAPI can tell from the types."""
+"""The OpenAPI document, including responses that FastAPI cannot derive from the types."""
 
 from enum import StrEnum
 from http import HTTPStatus
@@ -24,32 +24,32 @@ class Tag(StrEnum):
 
 
 TAGS: dict[Tag, str] = {
-    Tag.IMAGE: "Make a picture and wait for it; list, read, change and delete pictures.",
+    Tag.IMAGE: "Generate a picture and wait for it; list, read, change and delete images.",
     Tag.GENERATION: "Order pictures without waiting, and follow their progress.",
-    Tag.OPENAI: "The OpenAI Images API. Errors have the form that OpenAI's clients expect.",
-    Tag.WEBHOOKS: "Receive an HTTP request when a generation ends.",
+    Tag.OPENAI: "The OpenAI Images API. Errors use OpenAI's format.",
+    Tag.WEBHOOKS: "Receive an HTTP request when a generation finishes.",
     Tag.IDENTITY: "API keys, users, access tokens, limits and usage.",
-    Tag.ADMINISTRATION: "Tenants, the audit log and unresolved generations. For operators of the server.",
+    Tag.ADMINISTRATION: "Tenants, the audit log and unresolved generations. For server operators.",
     Tag.HEALTH: "Liveness and readiness.",
 }
 LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"SignIn": []}]
-"""The schemes of ``auth.policies``, either of which is enough."""
+"""The schemes of ``auth.policies``; either one is sufficient."""
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "Problem details (RFC 9457). Further members tell more of some problems.",
+    "description": "Problem details (RFC 9457). Some problems have additional members.",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string", "examples": ["urn:pixyproxy:error:image_not_found"]},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What is wrong, and what to do."},
-        "code": {"type": "string", "description": "Stable, for programs.", "examples": ["image_not_found"]},
-        "request_id": {"type": "string", "description": "Names the request in the server's log."},
+        "detail": {"type": "string", "description": "What is wrong and how to fix it."},
+        "code": {"type": "string", "description": "Stable code for programs.", "examples": ["image_not_found"]},
+        "request_id": {"type": "string", "description": "Identifies the request in the server's log."},
         "errors": {
             "type": "array",
-            "description": "The fields that are not acceptable (422).",
+            "description": "The invalid fields (422).",
             "items": {
                 "type": "object",
                 "required": ["loc", "type", "msg"],
@@ -65,13 +65,13 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 OAUTH_ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "An error of OAuth 2 (RFC 6749, 5.2).",
+    "description": "An OAuth 2 error (RFC 6749 §5.2).",
     "required": ["error", "error_description", "code", "request_id"],
     "properties": {
-        "error": {"type": "string", "description": "The standard's code.", "examples": ["invalid_grant"]},
-        "error_description": {"type": "string", "description": "What is wrong, and what to do."},
-        "code": {"type": "string", "description": "As in problem details."},
-        "request_id": {"type": "string", "description": "Names the request in the server's log."},
+        "error": {"type": "string", "description": "The standard error code.", "examples": ["invalid_grant"]},
+        "error_description": {"type": "string", "description": "What is wrong and how to fix it."},
+        "code": {"type": "string", "description": "The same code as in problem details."},
+        "request_id": {"type": "string", "description": "Identifies the request in the server's log."},
     },
 }
 OAUTH_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
@@ -82,18 +82,18 @@ PICTURE_CONTENT = {
 
 OPENAI_ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "An error as OpenAI's clients know it.",
+    "description": "An error in OpenAI's format.",
     "required": ["error"],
     "properties": {
         "error": {
             "type": "object",
             "required": ["message", "type", "param", "code", "request_id"],
             "properties": {
-                "message": {"type": "string", "description": "What is wrong, and what to do."},
+                "message": {"type": "string", "description": "What is wrong and how to fix it."},
                 "type": {"type": "string", "examples": ["invalid_request_error"]},
                 "param": {"type": ["string", "null"]},
-                "code": {"type": "string", "description": "As in problem details, or the upstream's own."},
-                "request_id": {"type": "string", "description": "Names the request in the server's log."},
+                "code": {"type": "string", "description": "As in problem details, or the upstream's own code."},
+                "request_id": {"type": "string", "description": "Identifies the request in the server's log."},
             },
         }
     },
@@ -101,7 +101,7 @@ OPENAI_ERROR_SCHEMA: dict[str, Any] = {
 OPENAI_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
 IMAGES_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "The upstream's answer, with the GUIDs of the stored pictures.",
+    "description": "The upstream's response, with the GUIDs of the stored images.",
     "required": ["created", "data", "generation"],
     "properties": {
         "created": {"type": "integer"},
@@ -115,7 +115,7 @@ IMAGES_SCHEMA: dict[str, Any] = {
                 "properties": {
                     "guid": {"type": "string", "description": "GUID of the image."},
                     "b64_json": {"type": "string"},
-                    "url": {"type": "string", "description": "Permanent."},
+                    "url": {"type": "string", "description": "Permanent URL of the picture."},
                     "revised_prompt": {"type": "string"},
                 },
             },
@@ -124,7 +124,7 @@ IMAGES_SCHEMA: dict[str, Any] = {
 }
 OPENAI_EDIT_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "Pictures and a prompt. At least one of `image` and `image_guid` is required.",
+    "description": "Input pictures and a prompt. At least one of `image` and `image_guid` is required.",
     "required": ["prompt"],
     "properties": {
         "prompt": {
@@ -138,12 +138,12 @@ OPENAI_EDIT_SCHEMA: dict[str, Any] = {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
             "maxItems": 16,
-            "description": "Picture files.",
+            "description": "Input picture files.",
         },
-        "image_guid": {"type": "string", "description": "GUID of an earlier image of the tenant."},
-        "mask": {"type": "string", "format": "binary", "description": "Transparent where `image` is to change."},
-        "model": {"type": "string", "description": "The server's default if omitted."},
-        # Without a default: openapi-typescript would make it a required field.
+        "image_guid": {"type": "string", "description": "GUID of an existing image of the tenant."},
+        "mask": {"type": "string", "format": "binary", "description": "Transparent where `image` is to be edited."},
+        "model": {"type": "string", "description": "Defaults to the server's default model."},
+        # No default: openapi-typescript would make the field required.
         "n": {"type": "integer", "minimum": 1, "maximum": 10, "examples": [1]},
         "size": {"type": "string"},
         "quality": {"type": "string"},
@@ -162,7 +162,7 @@ EDIT_BODY: dict[str, Any] = {
 }
 
 OPEN_TO_EVERYONE: dict[str, Any] = {"security": [{}]}
-"""Beside the credentials that a route takes: none at all."""
+"""An additional security alternative: no credentials."""
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -172,11 +172,11 @@ def _header(description: str) -> dict[str, Any]:
 
 
 def _events(*names: str) -> dict[str, Any]:
-    """Server-sent events of these names, each of which has JSON for its data."""
+    """Return the content of a response with server-sent events of these names, whose data is JSON."""
     properties = {
         "event": {"type": "string", "enum": list(names)},
         "data": {"type": "string", "contentMediaType": "application/json"},
-        "id": {"type": "string", "description": "Where to go on: what to send as `Last-Event-ID`."},
+        "id": {"type": "string", "description": "Send it as `Last-Event-ID` to continue after this event."},
     }
     schema = {"type": "object", "required": ["event", "data"], "properties": properties}
     return {"text/event-stream": {"schema": schema}}
@@ -184,41 +184,41 @@ def _events(*names: str) -> dict[str, Any]:
 
 LIST_RESPONSES: Responses = {
     200: {
-        "description": "One page.",
-        "headers": {"Link": _header('The next page, as `rel="next"`, while there is one.')},
+        "description": "One page of results.",
+        "headers": {"Link": _header('The next page as `rel="next"`, if there is one.')},
     }
 }
 CREATED_RESPONSES: Responses = {
     201: {
         "model": ImageDetail,
-        "description": "The picture is made and kept.",
+        "description": "The picture was generated and stored.",
         "headers": {
-            "Location": _header("The image."),
-            "Idempotency-Replayed": _header("`true` where an earlier request made the picture."),
+            "Location": _header("URL of the image."),
+            "Idempotency-Replayed": _header("`true` if an earlier request generated the picture."),
         },
     }
 }
 ACCEPTED_RESPONSES: Responses = {
     202: {
         "model": GenerationDetail,
-        "description": "The order is taken in; `Location` tells what becomes of it.",
+        "description": "The order was accepted; `Location` is the generation to poll.",
         "headers": {
-            "Location": _header("The generation."),
-            "Idempotency-Replayed": _header("`true` where an earlier request was the same order."),
-            "Preference-Applied": _header("`respond-async` where that was asked for."),
+            "Location": _header("URL of the generation."),
+            "Idempotency-Replayed": _header("`true` if an earlier request submitted the same order."),
+            "Preference-Applied": _header("`respond-async` if the request preferred it."),
         },
     }
 }
 EVENTS_RESPONSES: Responses = {
-    204: {"description": "`Last-Event-ID` was the last one: there is nothing more to come."},
+    204: {"description": "`Last-Event-ID` was the final event: no more events will follow."},
     200: {
-        "description": "Events: `status`, `partial` (a preview in `b64_json`), and `stored` or `failed` in the end.",
+        "description": "Events: `status`, `partial` (a preview in `b64_json`), and finally `stored` or `failed`.",
         "content": _events("status", "partial", "stored", "failed"),
     },
 }
 ALL_EVENTS_RESPONSES: Responses = {
     200: {
-        "description": "Events without an end: `status`, `stored` and `failed`, each with a generation.",
+        "description": "An endless stream of `status`, `stored` and `failed` events, each with a generation.",
         "content": _events("status", "stored", "failed"),
     },
 }
@@ -230,14 +230,14 @@ CONTENT_RESPONSES: Responses = {
             "application/json": {"schema": {"$ref": "#/components/schemas/ImageContent"}},
         },
     },
-    206: {"description": "The ranges asked for.", "content": {**PICTURE_CONTENT, "multipart/byteranges": {}}},
-    304: {"description": "The client has the picture already."},
+    206: {"description": "The requested ranges.", "content": {**PICTURE_CONTENT, "multipart/byteranges": {}}},
+    304: {"description": "The client's copy is current."},
 }
 
 
 IMAGES_RESPONSES: Responses = {
     200: {
-        "description": "The pictures are made and kept; with `stream` as server-sent events.",
+        "description": "The pictures were generated and stored; with `stream`, server-sent events.",
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
             **_events(
@@ -253,14 +253,14 @@ IMAGES_RESPONSES: Responses = {
 
 
 def problems(*statuses: int) -> Responses:
-    """The problems that a route may answer with."""
+    """Return the responses for problems with these statuses."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": PROBLEM_CONTENT} for status in sorted(statuses)
     }
 
 
 def oauth_errors(*statuses: int) -> Responses:
-    """The errors of an OAuth endpoint (RFC 6749 §5.2)."""
+    """Return the responses for OAuth errors with these statuses (RFC 6749 §5.2)."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": OAUTH_ERROR_CONTENT}
         for status in sorted(statuses)
@@ -268,7 +268,7 @@ def oauth_errors(*statuses: int) -> Responses:
 
 
 def openai_errors(*statuses: int) -> Responses:
-    """The errors of the OpenAI-compatible surface."""
+    """Return the responses for errors of the OpenAI-compatible API with these statuses."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": OPENAI_ERROR_CONTENT}
         for status in sorted(statuses)
@@ -276,9 +276,9 @@ def openai_errors(*statuses: int) -> Responses:
 
 
 def install_openapi(app: FastAPI, *, prefix: str) -> None:
-    """Make ``app.openapi()`` give the document with our schemas in place of FastAPI's own errors.
+    """Replace ``app.openapi`` so that the document has PixyProxy's error schemas instead of FastAPI's.
 
-    ``prefix`` is the path below which a reverse proxy serves the application, if any.
+    ``prefix`` is the path under which a reverse proxy serves the application, if any.
     """
 
     def openapi() -> dict[str, Any]:
@@ -311,11 +311,11 @@ def _document(app: FastAPI, prefix: str) -> dict[str, Any]:
         schemas.pop(unused, None)
     for scheme in document["components"]["securitySchemes"].values():
         for flow in scheme.get("flows", {}).values():
-            # It is relative to the host alone, whatever the path of the server is.
+            # The URL is relative to the host, not to the server's path.
             flow["tokenUrl"] = prefix + flow["tokenUrl"]
     for path in document["paths"].values():
         for operation in path.values():
-            # Without a list of its own, an operation has the document's.
+            # An operation without its own list would inherit the document's.
             operation.setdefault("security", [])
             _drop_framework_error(operation["responses"])
             _leave_form_fields_empty(operation, schemas)
@@ -323,7 +323,7 @@ def _document(app: FastAPI, prefix: str) -> dict[str, Any]:
 
 
 def _leave_form_fields_empty(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give the optional texts of a form an empty example: otherwise Swagger UI fills in and sends random text."""
+    """Add an empty example to optional text fields of a form: otherwise Swagger UI submits random text."""
     content = operation.get("requestBody", {}).get("content", {})
     for media_type in content.keys() & {"application/x-www-form-urlencoded", "multipart/form-data"}:
         schema = schemas[content[media_type]["schema"]["$ref"].rpartition("/")[2]]
@@ -334,7 +334,7 @@ def _leave_form_fields_empty(operation: dict[str, Any], schemas: dict[str, Any])
 
 
 def _drop_framework_error(responses: dict[str, Any]) -> None:
-    """Take out FastAPI's own 422, which no route of ours answers with."""
+    """Remove FastAPI's own 422 response, which no route returns."""
     content = responses.get("422", {}).get("content", {})
     content.pop("application/json", None)
     if not content:

@@ -1,4 +1,4 @@
-"""From what is stored to what is shown."""
+"""Convert stored models to response models."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ SHOWN = set(ImageDetail.model_fields) - {"content_url", "prompt", "prompt_trunca
 
 
 def content_path(guid: ImageGuid) -> str:
-    """The path of a picture, for good."""
+    """Return the permanent path of a picture."""
     return f"/image/{guid}/content"
 
 
 def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -> ImageDetail:
-    """What viewers see of an image; the internal id and the tenant are not in it. Lists cut the prompt."""
+    """Return the public details of an image, without internal id and tenant; ``listed`` shortens the prompt."""
     return ImageDetail(
         **image.model_dump(include=SHOWN),
         **_prompt(image.prompt, listed=listed),
@@ -29,9 +29,9 @@ def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -
 
 
 def generation_detail(standing: Standing, *, public_url: str, listed: bool = False) -> GenerationDetail:
-    """What a tenant sees of a generation. Lists cut prompts."""
+    """Return the tenant's details of a generation; ``listed`` shortens the prompts."""
     generation = standing.found.generation
-    # One that waits may have been refused by another upstream before.
+    # A waiting generation may have an error from another upstream.
     error = generation.error if standing.status.is_final else None
     return GenerationDetail(
         guid=generation.guid,
@@ -50,19 +50,19 @@ def generation_detail(standing: Standing, *, public_url: str, listed: bool = Fal
 
 
 def api_key_with_secret(issued: IssuedApiKey) -> ApiKeyWithSecret:
-    """The answer that shows a key's secret, once."""
+    """Return the response with a key's secret, which is shown only once."""
     return ApiKeyWithSecret(**issued.detail.model_dump(), api_key=issued.api_key.get_secret_value())
 
 
 def link_to_next(request: Request, response: Response, cursor: str | None) -> None:
-    """Name the next page of a list, while there is one (RFC 8288)."""
+    """Add the ``Link`` header for the next page, if there is one (RFC 8288)."""
     if cursor is not None:
         following = request.url.include_query_params(cursor=cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
 
 
 def _prompt(prompt: str, *, listed: bool) -> dict[str, Any]:
-    """The members that show a prompt. A hundred whole ones would be 12 MB of a list."""
+    """Return the prompt fields. A hundred full prompts would take 12 MB in a list."""
     if listed and len(prompt) > LISTED_PROMPT_LENGTH:
         return {"prompt": prompt[:LISTED_PROMPT_LENGTH], "prompt_truncated": True}
     return {"prompt": prompt}

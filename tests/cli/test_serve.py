@@ -141,5 +141,5 @@ def test_unreachable_redis_is_reported_at_start(place: Place) -> None:
         log = server.log.read_text()
         with server.client() as client:
             assert client.get("/readyz").json() == {"status": "ok", "limits": "local"}
-    assert log.index("Redis is lost") < log.index("Application startup complete")
+    assert log.index("Redis is unavailable") < log.index("Application startup complete")
     assert "hunter2" not in log

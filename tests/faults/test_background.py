@@ -24,7 +24,7 @@ def test_a_failed_background_loop_stops_the_process_and_is_logged(tmp_path: Path
         server.start()
         assert server.wait_until_dead() == 1
         log = server.logs[-1].read_text()
-        assert "a background loop has failed: this process stops" in log
+        assert "a background loop failed: stopping this process" in log
         assert "LoopEndError" in log
         clear_plan(tmp_path)
         server.start()

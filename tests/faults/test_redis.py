@@ -113,7 +113,7 @@ def test_redis_goes_away_under_load(fault: str, stage: Stage) -> None:
     assert set(readers.seen) == {200}
     for server in (stage.one, stage.two):
         log = server.log.read_text()
-        assert log.count("Redis is lost") == log.count("Redis is back") == 1
+        assert log.count("Redis is unavailable") == log.count("Redis is available again") == 1
         assert "Traceback" not in log
         assert PASSWORD not in log
         assert "sesame" not in log

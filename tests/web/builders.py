@@ -1,4 +1,4 @@
-"""What tests of the HTTP layer make again and again, through HTTP."""
+"""Builders for tests of the HTTP layer, through HTTP."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ ABSENT_GUID = "00000000-0000-4000-8000-000000000000"
 
 
 def make_image(tenant: TenantClient, prompt: str = "a red fox", **options: object) -> dict[str, Any]:
-    """The ImageDetail of a picture that the tenant has just made."""
+    """Generate a picture for the tenant and return its ImageDetail."""
     made = tenant.http.post("/image", json={"prompt": prompt, **options})
     assert made.status_code == 201, made.text
     detail: dict[str, Any] = made.json()
@@ -21,12 +21,12 @@ def make_image(tenant: TenantClient, prompt: str = "a red fox", **options: objec
 
 
 def tenant_with(server: RunningServer, name: str, *scopes: Scope) -> TenantClient:
-    """A new tenant whose key carries these scopes alone."""
+    """Return a new tenant whose key has only these scopes."""
     return server.new_tenant(name, scopes=frozenset(scopes))
 
 
 def second_key(server: RunningServer, tenant: TenantClient, *, images_per_minute: int | None = None) -> TenantClient:
-    """The tenant with a further key."""
+    """Return the tenant with another key."""
 
     async def issue(services: Services) -> str:
         owner = await services.tenants.require_tenant(tenant.guid)

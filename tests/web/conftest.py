@@ -1,4 +1,4 @@
-"""What tests of identity over HTTP share."""
+"""Fixtures of the identity tests over HTTP."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.support.server import RunningServer, TenantClient
 
 @pytest.fixture
 def owner(server: RunningServer) -> Iterator[TenantClient]:
-    """A tenant that no other test knows, with an operator's key."""
+    """Yield a new tenant with an operator's key."""
     owner = server.new_tenant(f"owner {uuid.uuid4()}", scopes=EVERY_SCOPE)
     with owner.http:
         yield owner
@@ -19,7 +19,7 @@ def owner(server: RunningServer) -> Iterator[TenantClient]:
 
 @pytest.fixture
 def stranger(server: RunningServer) -> Iterator[TenantClient]:
-    """Another tenant, whose key may do everything but administer the server."""
+    """Another tenant, whose key has every scope except administration."""
     stranger = server.new_tenant(f"stranger {uuid.uuid4()}", scopes=EVERY_SCOPE - {"admin"})
     with stranger.http:
         yield stranger

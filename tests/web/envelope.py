@@ -1,4 +1,4 @@
-"""What every error under ``/v1`` must look like: OpenAI's envelope, as its SDKs read it."""
+"""Assertions on errors under ``/v1``: OpenAI's envelope, as its SDKs read it."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from tests.support.problems import assert_problem
 
 MEMBERS = {"message", "type", "param", "code", "request_id"}
 BOOLEANS = {"true", "false"}
-"""What OpenAI's SDKs understand in ``x-should-retry``."""
+"""The values of ``x-should-retry`` that OpenAI's SDKs understand."""
 
 
 def assert_openai_error(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """What is in the envelope of an answer that is this very error."""
+    """Assert that a response is this error, and return the envelope's content."""
     assert response.status_code == status, response.text[:2000]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cache-control"] == "no-store"
@@ -29,6 +29,6 @@ def assert_openai_error(response: httpx2.Response, status: int, code: str) -> di
 
 
 def assert_error(response: httpx2.Response, status: int, code: str, *, path: str) -> dict[str, Any]:
-    """Return the body of an answer that is this error, in the form of its path."""
+    """Assert that a response is this error in the format of its path, and return its content."""
     assert_form = assert_openai_error if path.startswith("/v1/") else assert_problem
     return assert_form(response, status, code)

@@ -1,4 +1,4 @@
-"""Server-sent events as a client reads them, one by one while they come."""
+"""Read server-sent events one by one, as a client does."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import httpx2
 
 @dataclass(frozen=True)
 class ReceivedEvent:
-    """One event; a comment, such as a heartbeat, has the name ``:`` and its words for data."""
+    """One event; a comment, such as a heartbeat, has the name ``:`` and its text as data."""
 
     id: str | None
     name: str
@@ -22,14 +22,14 @@ class ReceivedEvent:
 def following(
     client: httpx2.Client, guid: str, *, last_event_id: str | None = None
 ) -> Iterator[Iterator[ReceivedEvent]]:
-    """The events of a generation, for as long as the block lasts."""
+    """Yield the events of a generation inside the block."""
     with _events_of(client, f"/generation/{guid}/events", last_event_id) as events:
         yield events
 
 
 @contextmanager
 def following_all(client: httpx2.Client, *, last_event_id: str | None = None) -> Iterator[Iterator[ReceivedEvent]]:
-    """The events of all generations of a tenant, for as long as the block lasts."""
+    """Yield the events of all generations of a tenant inside the block."""
     with _events_of(client, "/generation/events", last_event_id) as events:
         yield events
 
@@ -45,7 +45,7 @@ def _events_of(client: httpx2.Client, path: str, last_event_id: str | None) -> I
 
 
 def events_in(lines: Iterator[str]) -> Iterator[ReceivedEvent]:
-    """The events in the lines of a stream."""
+    """Yield the events in the lines of a stream."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -59,6 +59,6 @@ def events_in(lines: Iterator[str]) -> Iterator[ReceivedEvent]:
 
 
 def followed_to_the_end(client: httpx2.Client, guid: str, *, last_event_id: str | None = None) -> list[ReceivedEvent]:
-    """All events of a generation up to the last."""
+    """Return all events of a generation until the final one."""
     with following(client, guid, last_event_id=last_event_id) as events:
         return list(events)

@@ -1,6 +1,6 @@
-"""Who may call what: every route of the OpenAPI document with every kind of credential.
+"""The authorization matrix: every route of the OpenAPI document with every kind of credential.
 
-A route that is not in ``ROUTES`` fails here, and so does a row without a route.
+A route missing from ``ROUTES`` fails here, and so does a row without a route.
 """
 
 import uuid
@@ -33,15 +33,15 @@ from tests.web.builders import ABSENT_GUID, make_image
 
 
 class Access(Enum):
-    """Who may call a route, where no scope says so."""
+    """The access rule of a route without a required scope."""
 
     OPEN = auto()
-    """Everyone; a credential is not even read."""
+    """Everyone; credentials are not read."""
     VIEWER = auto()
-    """Everyone; a credential widens what is seen, so a bad one is refused."""
+    """Everyone; a credential widens what is visible, so an invalid one is rejected."""
     ANY_CREDENTIAL = auto()
     CLIENT = auto()
-    """OAuth clients, which authenticate in a way of their own; a bearer's credential counts for nothing."""
+    """OAuth clients, which authenticate in their own way; bearer credentials are ignored."""
     ASKER = auto()
     """OAuth clients, and any other credential."""
 
@@ -102,7 +102,7 @@ OAUTH_FORMS = {
 }
 ENDLESS = "GET /generation/events"
 OWNED = sorted(route for route in ROUTES if "{guid}" in route and "/admin/" not in route)
-"""Routes whose id names what a tenant owns."""
+"""Routes whose GUID names a tenant's resource."""
 ADMINISTRATION = sorted(route for route, access in ROUTES.items() if access is Scope.ADMIN)
 READS = [
     *(route for route in ROUTES if route.startswith("GET")),
@@ -116,7 +116,7 @@ Outcome = tuple[int, str]
 
 @dataclass(frozen=True)
 class Caller:
-    """A kind of caller; ``refusal`` is what its credential always gets, None for a good one."""
+    """A kind of caller; ``refusal`` is the error for its invalid credential, None for a valid one."""
 
     headers: dict[str, str]
     scopes: frozenset[Scope] = frozenset()
@@ -125,7 +125,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class World:
-    """Two tenants on one server: one whose things are asked for, and an operator's client in it; and all callers."""
+    """Two tenants on one server, and all callers; ``operator`` is in the tenant that owns the requested resources."""
 
     http: httpx2.Client
     operator: httpx2.Client
@@ -134,7 +134,7 @@ class World:
     owned: dict[str, str]
 
     def ask(self, route: str, caller: Caller, guid: str = ABSENT_GUID) -> httpx2.Response:
-        """The answer to the smallest request of a route; nothing comes of it."""
+        """Send the smallest request of a route and return the response; nothing is changed."""
         method, path = route.replace("{guid}", guid).replace("{model}", "gpt-image-2").split()
         if route == ENDLESS:
             with self.http.stream(method, path, headers=caller.headers) as answer:
@@ -149,7 +149,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[World]:
-    """One set of tenants and credentials for each server; no test of the matrix changes anything of it."""
+    """Yield the tenants and credentials of one server; the tests change none of them."""
     session_upstream.reset()
     with ExitStack() as stack:
         ours, theirs = (
@@ -175,7 +175,7 @@ def world(server: RunningServer, session_upstream: FakeUpstream) -> Iterator[Wor
 
 
 def make_webhook(owner: httpx2.Client) -> Json:
-    """A webhook of the owner's tenant, of events that never come; by its address, so that no name server is asked."""
+    """Create a webhook of the owner's tenant for events that never occur; an IP address avoids name lookups."""
     order = {"url": "https://93.184.216.34/hook", "events": ["generation.failed"]}
     made = owner.post("/webhook", json=order)
     assert made.status_code == 201, made.text
@@ -184,7 +184,7 @@ def make_webhook(owner: httpx2.Client) -> Json:
 
 
 def good_callers(owner: httpx2.Client) -> dict[str, Caller]:
-    """Nobody, a user of each role, and a key of each single scope, of the owner's tenant."""
+    """Return an anonymous caller, a user of each role, and a key of each single scope, of the owner's tenant."""
     callers = {"anonymous": Caller({})}
     for role in Role:
         token = sign_in(owner, make_user(owner, role))["access_token"]
@@ -195,7 +195,7 @@ def good_callers(owner: httpx2.Client) -> dict[str, Caller]:
 
 
 def bad_callers(server: RunningServer, operator: httpx2.Client, tenant: str) -> dict[str, Caller]:
-    """Credentials that could do everything once."""
+    """Return callers whose credentials had every permission before they became invalid."""
     revoked = make_key(operator, *EVERY_SCOPE)
     assert operator.delete(f"/key/{revoked['guid']}").status_code == 204
     suspended = server.new_tenant(f"matrix suspended {uuid.uuid4()}", scopes=EVERY_SCOPE)
@@ -213,7 +213,7 @@ def bad_callers(server: RunningServer, operator: httpx2.Client, tenant: str) -> 
 
 
 def expected(access: Access | Scope, caller: Caller) -> Outcome:
-    """What the table says a caller gets."""
+    """Return the outcome that the table requires for a caller."""
     if access is Access.CLIENT:
         return 401, "invalid_client"
     if access is Access.OPEN or (access is Access.VIEWER and caller.refusal is None):
@@ -226,13 +226,13 @@ def expected(access: Access | Scope, caller: Caller) -> Outcome:
 
 
 def members(answer: httpx2.Response) -> Json:
-    """What a refusal says: problem JSON, or what is in the envelope of OpenAI's errors."""
+    """Return the content of an error: problem JSON, or the content of OpenAI's envelope."""
     body: Json = answer.json()
     return body.get("error", body) if answer.request.url.path.startswith("/v1/") else body
 
 
 def outcome(answer: httpx2.Response) -> Outcome:
-    """What came of a request."""
+    """Return the outcome of a request."""
     assert answer.status_code < 500, answer.text
     if answer.status_code in {401, 403}:
         return answer.status_code, members(answer)["code"]
@@ -240,7 +240,7 @@ def outcome(answer: httpx2.Response) -> Outcome:
 
 
 def says_what_helps(answer: httpx2.Response, access: Access | Scope) -> bool:
-    """Return whether a refusal names what would help (RFC 6750 §3). A suspension need not: nothing would."""
+    """Return whether a refusal names the remedy (RFC 6750 §3). For a suspension there is none."""
     challenge = answer.headers.get("www-authenticate", "")
     if answer.status_code == 401:
         return challenge.startswith(("Bearer ", "Basic "))
@@ -251,7 +251,7 @@ def says_what_helps(answer: httpx2.Response, access: Access | Scope) -> bool:
 
 
 def as_shown(answer: httpx2.Response) -> tuple[int, Json, dict[str, str]]:
-    """Return an answer without what names the one request or counts it; of an answer to HEAD, its status."""
+    """Return a response without what identifies or counts the request; for HEAD only its status."""
     if answer.request.method == "HEAD":
         return answer.status_code, {}, {}
     status, body, headers = without_request_id(answer)
@@ -260,7 +260,7 @@ def as_shown(answer: httpx2.Response) -> tuple[int, Json, dict[str, str]]:
 
 
 def lasting(answer: httpx2.Response) -> dict[str, str]:
-    """The headers of an answer that are the same a moment later."""
+    """Return the headers of a response that do not change over time."""
     changing = {"date", "x-request-id", "ratelimit", "content-length", "link"}
     return {name: value for name, value in answer.headers.items() if name not in changing}
 
@@ -272,7 +272,7 @@ def test_every_route_is_classified(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_route_takes_whom_it_should_and_nobody_else(route: str, world: World) -> None:
+def test_route_admits_only_allowed_callers(route: str, world: World) -> None:
     access = ROUTES[route]
     answers = {name: world.ask(route, caller) for name, caller in world.callers.items()}
     wanted = {name: expected(access, caller) for name, caller in world.callers.items()}
@@ -281,7 +281,7 @@ def test_a_route_takes_whom_it_should_and_nobody_else(route: str, world: World) 
 
 
 @pytest.mark.parametrize("route", READS)
-def test_head_is_answered_as_get_without_the_content(route: str, world: World) -> None:
+def test_head_matches_get_without_content(route: str, world: World) -> None:
     guid = world.owned.get(route.split("/")[1], ABSENT_GUID)
     for name in ("anonymous", "role operator", "nonsense"):
         got, head = (world.ask(route.replace("GET", method), world.callers[name], guid) for method in ("GET", "HEAD"))
@@ -291,7 +291,7 @@ def test_head_is_answered_as_get_without_the_content(route: str, world: World) -
 
 
 @pytest.mark.parametrize("route", OWNED)
-def test_what_another_tenant_owns_is_as_absent_to_everyone(route: str, world: World) -> None:
+def test_resource_of_another_tenant_looks_absent(route: str, world: World) -> None:
     guid = world.owned[route.split("/")[1]]
     theirs = {name: world.ask(route, caller, guid) for name, caller in world.strangers.items()}
     absent = {name: world.ask(route, caller) for name, caller in world.strangers.items()}
@@ -304,7 +304,7 @@ def test_what_another_tenant_owns_is_as_absent_to_everyone(route: str, world: Wo
     assert found == {404}
 
 
-def test_what_another_tenant_owns_was_there_all_along(world: World) -> None:
+def test_resources_of_another_tenant_still_exist(world: World) -> None:
     assert world.operator.get(f"/image/{world.owned['image']}").status_code == 200
     keys = {key["guid"]: key for key in world.operator.get("/key").json()}
     assert keys[world.owned["key"]]["revoked_at"] is None
@@ -316,7 +316,7 @@ def test_what_another_tenant_owns_was_there_all_along(world: World) -> None:
 
 
 @pytest.mark.parametrize("route", ADMINISTRATION)
-def test_a_refusal_of_administration_is_written_down_once(route: str, world: World) -> None:
+def test_refused_administrator_action_is_audited_once(route: str, world: World) -> None:
     refused = {name: caller for name, caller in world.callers.items() if expected(Scope.ADMIN, caller)[0] == 403}
     refused = {name: caller for name, caller in refused.items() if caller.refusal is None}
     assert len(refused) == len(Role) + len(Scope) - 2

@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, true, and withstanding whatever Schemathesis makes of it."""
+"""The OpenAPI document: completeness, accuracy, and fuzzing with Schemathesis."""
 
 import base64
 import os
@@ -21,14 +21,14 @@ SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = """
 [auth]
-# It takes POST /user for a sign-up that is open to everyone.
+# Otherwise it treats POST /user as a public sign-up.
 auto-signup = false
 
 [phases.examples]
 fill-missing = true
 
 [phases.coverage]
-# See the tests of 405 for the others.
+# The 405 tests cover other methods.
 unexpected-methods = ["TRACE"]
 """
 FAIL_WITHOUT_AUTHENTICATION = """
@@ -39,12 +39,12 @@ fail-on = ["missing_auth"]
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     return create_app(make_settings(tmp_path_factory.mktemp("document"))).openapi()
 
 
 def references(node: object) -> Iterator[str]:
-    """Every ``$ref`` in a document."""
+    """Yield every ``$ref`` in a document."""
     if isinstance(node, dict):
         if isinstance(node.get("$ref"), str):
             yield node["$ref"]
@@ -56,12 +56,12 @@ def references(node: object) -> Iterator[str]:
 
 
 def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every operation of a document."""
+    """Return every operation of a document."""
     return [operation for path in document["paths"].values() for operation in path.values()]
 
 
 def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    """The schema that a schema refers to, itself or as one of several."""
+    """Return the schema that a schema refers to, directly or as one of several."""
     for each in (schema, *schema.get("anyOf", [])):
         if "$ref" in each:
             found: dict[str, Any] = document["components"]["schemas"][each["$ref"].rpartition("/")[2]]
@@ -69,7 +69,7 @@ def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]
     return schema
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     found = set(references(document))
     assert len(found) > 20
     for reference in found:
@@ -80,28 +80,28 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/image", "/image/{guid}", "/image/{guid}/content"])
-def test_reading_is_documented_as_open_to_everyone(path: str, document: dict[str, Any]) -> None:
+def test_read_operations_are_documented_as_public(path: str, document: dict[str, Any]) -> None:
     security = document["paths"][path]["get"].get("security", [])
     assert {} in security
     assert {"Bearer": []} in security
 
 
 @pytest.mark.parametrize("operation", ["post /image", "patch /image/{guid}", "delete /image/{guid}"])
-def test_making_and_managing_are_documented_as_private(operation: str, document: dict[str, Any]) -> None:
+def test_write_operations_are_documented_as_private(operation: str, document: dict[str, Any]) -> None:
     method, path = operation.split()
     security = document["paths"][path][method]["security"]
     assert {} not in security
     assert [list(scheme) for scheme in security] == [["Bearer"], ["SignIn"]]
 
 
-def test_there_are_two_ways_to_authorize(document: dict[str, Any]) -> None:
+def test_document_has_two_security_schemes(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"].keys() == {"Bearer", "SignIn"}
     assert document["security"] == [{"Bearer": []}, {"SignIn": []}]
     for path in ("/auth/token", "/auth/revoke"):
         assert document["paths"][path]["post"]["security"] == []
 
 
-def test_making_an_image_answers_with_it_or_with_its_generation(document: dict[str, Any]) -> None:
+def test_create_image_documents_image_and_generation_responses(document: dict[str, Any]) -> None:
     responses = document["paths"]["/image"]["post"]["responses"]
     schemas = {status: responses[status]["content"]["application/json"]["schema"] for status in ("201", "202")}
     assert schemas == {
@@ -110,7 +110,7 @@ def test_making_an_image_answers_with_it_or_with_its_generation(document: dict[s
     }
 
 
-def test_every_body_has_an_example(document: dict[str, Any]) -> None:
+def test_every_request_body_has_an_example(document: dict[str, Any]) -> None:
     without = []
     for operation in operations(document):
         for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
@@ -125,31 +125,31 @@ def test_every_body_has_an_example(document: dict[str, Any]) -> None:
     assert without == []
 
 
-def test_every_tag_is_described(document: dict[str, Any]) -> None:
+def test_every_tag_has_a_description(document: dict[str, Any]) -> None:
     used = {tag for operation in operations(document) for tag in operation["tags"]}
     assert used == {tag["name"] for tag in document["tags"]}
 
 
-def test_the_public_url_is_a_server(tmp_path: Path) -> None:
+def test_public_url_is_listed_as_server(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, public_url="https://pictures.example.com/")
     servers = create_app(settings).openapi()["servers"]
     assert [server["url"] for server in servers] == ["/", "https://pictures.example.com"]
 
 
-def test_every_operation_has_an_id_of_its_own(document: dict[str, Any]) -> None:
+def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for operation in operations(document)]
     assert len(ids) == len(set(ids))
 
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantClient]:
-    """A tenant of a server whose upstream takes any order."""
+    """Yield a tenant of a server whose upstream accepts any order."""
     with FakeUpstream() as upstream:
-        # Whatever was ordered: what an upstream refuses is not in the document.
+        # Any order succeeds, because the document does not describe the upstream's errors.
         upstream.behave(Verbatim(body=b'{"data":[{"b64_json":"%b"}]}' % base64.b64encode(png(64, 64))))
         settings = make_settings(
             tmp_path_factory.mktemp("fuzzed"),
-            # The hooks lead every webhook there, where nobody listens.
+            # The hooks point every webhook to an unused address.
             webhook_allowed_hosts="127.0.0.0/8",
             **UNLIMITED,
             **upstream_settings(upstream),
@@ -162,25 +162,25 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantClient]:
 
 
 @pytest.mark.parametrize("credential", ["with a key", "without a key"])
-def test_schemathesis_finds_nothing(credential: str, fuzzed: TenantClient, tmp_path: Path) -> None:
+def test_schemathesis_finds_no_failures(credential: str, fuzzed: TenantClient, tmp_path: Path) -> None:
     configuration = CONFIGURATION
     command = [SCHEMATHESIS, "run", f"{fuzzed.http.base_url}/openapi.json", "--checks", "all", "--no-color"]
     command += ["--seed", "1", "--max-examples", scaled("2", "20"), "--no-shrink"]
     command += ["--suppress-health-check", "all", "--generation-deterministic"]
     if credential == "with a key":
-        # Fuzzing repeats at random what coverage does in order.
+        # Random fuzzing would only repeat the coverage phase.
         command += ["--phases", scaled("examples,coverage,stateful", "examples,coverage,fuzzing,stateful")]
-        # Without a key, Schemathesis rightly warns that it only gets 401 from some.
+        # Without a key, Schemathesis correctly warns that some operations only return 401.
         configuration += FAIL_WITHOUT_AUTHENTICATION
         command += ["--header", f"Authorization: Bearer {fuzzed.api_key}"]
-        # What it finds at /key is the very key that it has.
+        # At /key it would find and change its own key.
         command += ["--exclude-operation-id", "revoke_key", "--exclude-operation-id", "rotate_key"]
-        # Which bytes are a picture, and which image is the tenant's, no document can say.
+        # The document cannot describe which bytes are a picture, and which images the tenant owns.
         command += ["--exclude-operation-id", "edit_openai_image"]
-        # Its answer has no end.
+        # The response is endless.
         command += ["--exclude-operation-id", "follow_generations"]
     else:
-        # One request to each operation shows the 401.
+        # One request per operation is enough for the 401.
         command += ["--phases", scaled("examples", "examples,coverage")]
     (tmp_path / "schemathesis.toml").write_text(configuration)
     environment = os.environ | {

@@ -1,4 +1,4 @@
-"""Every misbehaviour of the fake upstream, and what the client is told."""
+"""Every fault of the fake upstream, with the client's response."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from tests.support.upstream import Behaviour
 
 @dataclass(frozen=True)
 class Fault:
-    """One misbehaviour; ``retry_after`` is the header that the client must get, or None for none."""
+    """One fault; ``retry_after`` is the expected header, or None for no header."""
 
     name: str
     behaviour: Behaviour
@@ -16,20 +16,20 @@ class Fault:
     code: str
     retry_after: str | None = None
     upstream_code: str | None = None
-    """The upstream's own word, where it is one that is passed on."""
+    """The upstream's own code, if it is passed on."""
     slow: bool = False
 
     def __str__(self) -> str:
-        """The name of the test that is made of it."""
+        """Return the name of the parametrized test."""
         return self.name
 
 
 NO_PICTURE = (502, "upstream_answer_invalid")
 UNUSABLE = (502, "upstream_picture_unusable")
 MAYBE_PAID = {"upstream_silent", "upstream_timeout", UNUSABLE[1]}
-"""Codes after which nobody knows: the same Idempotency-Key never buys again."""
+"""Codes with unknown outcome: the same Idempotency-Key never buys again."""
 ANSWERED = {NO_PICTURE[1]}
-"""Codes of whole answers: the same Idempotency-Key gets the same again, and never buys again either."""
+"""Codes of complete responses: the same Idempotency-Key gets the same error and never buys again either."""
 
 FAULTS = [
     Fault("400 moderation", fake.MODERATED, 400, "prompt_refused", upstream_code="moderation_blocked"),

@@ -1,1 +1,1 @@
-"""Credentials to principals, and the policies that resources name in their signatures."""
+"""Credentials, principals, and the policies that resources declare in their signatures."""

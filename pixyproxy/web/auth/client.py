@@ -1,4 +1,4 @@
-"""OAuth clients: an API key whose key id is the client's id and whose secret is the client's secret."""
+"""OAuth clients: API keys, with the key id as client id and the key as client secret."""
 
 import base64
 import binascii
@@ -24,30 +24,30 @@ PARAMETERS = (
     "client_id",
     "client_secret",
 )
-"""Of all three endpoints; each may stand once in a request (RFC 6749 §3.2)."""
+"""The parameters of all three endpoints; each may occur once in a request (RFC 6749 §3.2)."""
 CLIENT_ID = re.compile(r"[\x20-\x7e]{0,255}")
-"""RFC 6749 appendix A.1, and what tokens and the database hold of one."""
+"""The characters of RFC 6749 appendix A.1, in the length that tokens and the database hold."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """What a client says of itself; ``secret`` is None for a public one, which only has a name."""
+    """A client's own claims; ``secret`` is None for a public client, which has only an id."""
 
     id: str
     secret: SecretStr | None
 
 
 async def presented_client(request: Request) -> Client | None:
-    """The client that Basic or the form names (RFC 6749 §2.3.1), or None where neither does.
+    """Return the client named by Basic credentials or the form (RFC 6749 §2.3.1), or None if neither names one.
 
-    Basic beside an API key is the sign-in of a reverse proxy, and names no client of ours.
+    Basic credentials beside an API key belong to a reverse proxy and are ignored.
 
-    Raises ``OAuthRequestException`` for both at once or a parameter that is repeated, and
-    ``OAuthClientException`` for a header that cannot be read.
+    Raise ``OAuthRequestException`` if both name a client or a parameter is repeated, and ``OAuthClientException`` if
+    the header is malformed.
     """
     form = await request.form()
     if any(len(form.getlist(name)) > 1 for name in PARAMETERS):
-        message = "A parameter is repeated."
+        message = "A parameter occurs more than once. Send each parameter once."
         raise OAuthRequestException(message)
     named, secret = _text(form.get("client_id")), _text(form.get("client_secret"))
     header = request.headers.get("authorization", "")
@@ -55,13 +55,13 @@ async def presented_client(request: Request) -> Client | None:
         return _client(named, secret)
     client = _read_basic(header)
     if client is not None and (secret or (named and named != client.id)):
-        message = "Send the client's id and secret in one place: the Authorization header or the form."
+        message = "Send the client id and secret either in the Authorization header or in the form, not in both."
         raise OAuthRequestException(message)
     return client or _client(named, secret)
 
 
 def _read_basic(header: str) -> Client | None:
-    """The client in a Basic header; None where it is empty, as Swagger UI sends it for no client."""
+    """Return the client of a Basic header; None if it is empty, as Swagger UI sends it without a client."""
     try:
         decoded = base64.b64decode(header[6:].strip(), validate=True).decode()
         identity, secret = (unquote_plus(part) for part in decoded.split(":", 1))

@@ -1,4 +1,4 @@
-"""The guard against guessing: failures are counted before anything is looked up, and all take the same time."""
+"""Protection against guessed credentials: failures are counted before any lookup, and take equal time."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ from pixyproxy.web.rate_limits.addresses import client_address
 from pixyproxy.web.rate_limits.limits import RateLimits
 
 FAILURE_SECONDS = 0.02
-"""How long a failure takes at least, so that a look-up that found a row is not told from one that found none."""
+"""Minimum duration of a failure, so that timing does not reveal whether a lookup found a row."""
 PASSWORD_COST = 10
-"""Passwords can be guessed and keys cannot, so a wrong password counts as much as so many wrong keys."""
+"""Failures that one wrong password counts as: passwords can be guessed, keys cannot."""
 TURN_SECONDS = 10
-"""How long a password waits for others of the same user to be checked, or a key for others of its address."""
+"""How long to wait for other checks of the same user's password, or of keys from the same address."""
 COUNTED_OF_PASSWORDS = (
     CredentialInvalidException,
     OAuthGrantException,
@@ -34,20 +34,19 @@ COUNTED_OF_PASSWORDS = (
     ServerBusyException,
     SignInUnrecordedException,
 )
-"""All that a check of a password costs, or tells: a scope is only looked at when the password was right."""
+"""Outcomes of a password check that cost work or reveal something: scopes are checked after the password."""
 
 _turns: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = WeakValueDictionary()
 
 
 @asynccontextmanager
 async def guarded(request: Request, limits: RateLimits, name: str | None) -> AsyncIterator[None]:
-    """Let a key or token be checked within.
+    """Guard the check of a key or token.
 
-    Raises ``TooManyFailuresException`` for a wrong one where too many of this address or of ``name`` were wrong
-    already. A right one always passes: key ids are no secret, an address may be that of a whole office, and nobody
-    may lock another's key out. 256 random bits are not guessed meanwhile. What comes from an address that was wrong
-    too often is checked one at a time, so that a flood of made-up keys holds no more than one connection to the
-    database.
+    Raise ``TooManyFailuresException`` if it is wrong and the address or ``name`` has no failures left. A correct
+    credential always passes: key ids are public and a whole office may share an address, so otherwise anyone could lock
+    out another's key. 256 random bits cannot be guessed. Checks from an address without failures left run one
+    at a time, so that a flood of invented keys holds at most one database connection.
     """
     address = client_address(request)
     began = time.monotonic()
@@ -65,14 +64,15 @@ async def guarded(request: Request, limits: RateLimits, name: str | None) -> Asy
 
 @asynccontextmanager
 async def guarded_password(request: Request, limits: RateLimits, username: str) -> AsyncIterator[None]:
-    """Let a password be checked within, unless too many of this address or user were wrong already.
+    """Guard the check of a password.
 
-    Raises ``TooManyFailuresException`` instead: a password can be guessed, so a right one has to wait as well.
+    Raise ``TooManyFailuresException`` if the address or user has no failures left. This applies to correct passwords
+    too, because passwords can be guessed.
     """
-    # Counted apart from keys: who sends made-up keys must not keep the people of the same office from signing in.
+    # Counted apart from keys: invented keys must not block sign-ins from the same office.
     address, name = f"passwords of {client_address(request)}", user_name(username)
     try:
-        # What is still being checked is not counted yet, so a password may not be tried many times at once.
+        # Checks in progress are not counted yet, so the same user's passwords are checked one at a time.
         async with _turn(name):
             await limits.refuse_guessing(address, name)
             yield
@@ -83,7 +83,7 @@ async def guarded_password(request: Request, limits: RateLimits, username: str) 
 
 @asynccontextmanager
 async def _turn(name: str) -> AsyncIterator[None]:
-    """One at a time of a name or address in this process. Raises ``ServerBusyException`` where it takes too long."""
+    """Allow one check at a time per name or address in this process. Raise ``ServerBusyException`` after a timeout."""
     turn = _turns.setdefault((asyncio.get_running_loop(), name), asyncio.Lock())
     try:
         async with asyncio.timeout(TURN_SECONDS):
@@ -97,17 +97,17 @@ async def _turn(name: str) -> AsyncIterator[None]:
 
 
 def key_name(credential: SecretStr) -> str | None:
-    """The bucket of an API key: its key id, which is no secret. A token has none."""
+    """Return the bucket name of an API key, from its public key id; None for a token."""
     prefix, _, rest = credential.get_secret_value().partition("_")
     key_id = rest.partition("_")[0]
     return client_name(key_id) if prefix == "pxy" else None
 
 
 def client_name(key_id: str) -> str:
-    """The bucket of an API key that is presented as an OAuth client."""
+    """Return the bucket name of an API key that is used as an OAuth client."""
     return f"key:{key_id[:64]}"
 
 
 def user_name(username: str) -> str:
-    """The bucket of a user."""
+    """Return the bucket name of a user."""
     return f"user:{username.lower()[:128]}"

@@ -1,4 +1,4 @@
-"""What clients and resource servers have to know: the endpoints (RFC 8414) and the public keys (RFC 7517)."""
+"""Metadata for clients and resource servers: endpoints (RFC 8414) and public keys (RFC 7517)."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from pixyproxy.web.rate_limits.limits import PROBE
 
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
 CACHE_SECONDS = 300
-"""Less than the time that a signing key is published before it signs."""
+"""Shorter than the time for which a signing key is published before it signs."""
 
 
 class ServerMetadata(FrozenModel):
-    """RFC 8414 §2."""
+    """The authorization server's metadata (RFC 8414 §2)."""
 
     issuer: str
     token_endpoint: str
@@ -34,14 +34,14 @@ class ServerMetadata(FrozenModel):
 
 
 class JsonWebKeySet(FrozenModel):
-    """RFC 7517 §5: the public keys that access tokens are signed with, or soon will be."""
+    """The public keys (RFC 7517 §5) that sign access tokens now or soon."""
 
     keys: list[dict[str, Any]]
 
 
 async def get_server_metadata(response: Response, services: AllServices, public_url: PublicUrl) -> ServerMetadata:
-    """The endpoints and abilities of the authorization server."""
-    # Without the setting the address is what this client wrote into its Host: for nobody else.
+    """Return the endpoints and capabilities of the authorization server."""
+    # Without the setting the URLs come from this client's Host header and must not be shared.
     whose = "private" if services.settings.public_url is None else "public"
     response.headers["Cache-Control"] = f"{whose}, max-age={CACHE_SECONDS}"
     password = ("password", "refresh_token") if services.settings.password_sign_in else ("refresh_token",)
@@ -57,13 +57,13 @@ async def get_server_metadata(response: Response, services: AllServices, public_
 
 
 async def get_json_web_key_set(response: Response, services: AllServices) -> JsonWebKeySet:
-    """The public keys that verify access tokens."""
+    """Return the public keys that verify access tokens."""
     response.headers["Cache-Control"] = f"public, max-age={CACHE_SECONDS}"
     return JsonWebKeySet.model_validate(services.key_ring.jwks(clock.now()))
 
 
 def metadata_router() -> APIRouter:
-    """The well-known resources."""
+    """Return the router of the well-known resources."""
     router = APIRouter(prefix="/.well-known", tags=[Tag.IDENTITY], dependencies=[PROBE])
     router.get("/oauth-authorization-server", responses=problems(429))(get_server_metadata)
     router.get("/jwks.json", responses=problems(429))(get_json_web_key_set)

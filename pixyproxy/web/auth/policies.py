@@ -1,7 +1,7 @@
-"""Who may call: ``Annotated`` aliases that stand in a resource's signature.
+"""Access policies: ``Annotated`` aliases for the signatures of resources.
 
-``AnyViewer`` takes an anonymous caller too, ``AnyCaller`` any credential. The others name the scope that a
-credential must carry. Each counts the request in the caller's rate limits.
+``AnyViewer`` allows anonymous callers, ``AnyCaller`` any credential. The others require a scope. Each policy counts
+the request against the caller's rate limits.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pixyproxy.web.rate_limits.limits import RateLimits
 
 SCOPE_DESCRIPTIONS = {
-    Scope.IMAGE_READ: "See the tenant's private pictures.",
-    Scope.IMAGE_GENERATE: "Make pictures.",
-    Scope.IMAGE_MANAGE: "Change and delete pictures.",
-    Scope.USAGE_READ: "See what was made.",
+    Scope.IMAGE_READ: "View the tenant's private images.",
+    Scope.IMAGE_GENERATE: "Generate pictures.",
+    Scope.IMAGE_MANAGE: "Change and delete images.",
+    Scope.USAGE_READ: "View usage.",
     Scope.KEY_MANAGE: "Manage API keys.",
     Scope.USER_MANAGE: "Manage users.",
     Scope.ADMIN: "Administer the server.",
@@ -34,17 +34,17 @@ SCOPE_DESCRIPTIONS = {
 
 SAFE_METHODS = {"GET", "HEAD"}
 SCHEMES_OF_PROXIES = {"basic", "digest", "negotiate", "ntlm"}
-"""Those of ``Authorization`` that browsers know themselves (RFC 7617, RFC 7616, RFC 4559)."""
+"""``Authorization`` schemes that browsers handle themselves (RFC 7617, RFC 7616, RFC 4559)."""
 
-# The document has these two schemes alone: a key or token to paste, and a form for people. X-API-Key and the other
-# grants work as well, and are described in words.
+# The document has only these two schemes: a pasted key or token, and a sign-in form. X-API-Key and the other grants
+# are described in text.
 BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="Bearer",
-    # Swagger UI puts the word in front of whatever is filled in.
+    # Swagger UI adds the word itself.
     description=(
         "Paste an API key (`pxy_…`) or an access token (`eyJ…`), without the word Bearer. "
-        "Programs can also send an API key in the header `X-API-Key`."
+        "Programs can also send an API key in the `X-API-Key` header."
     ),
 )
 SIGN_IN = OAuth2(
@@ -54,7 +54,7 @@ SIGN_IN = OAuth2(
         )
     ),
     scheme_name="SignIn",
-    description="Sign in with a username and a password. Leave the client's fields empty.",
+    description="Sign in with a username and a password. Leave the client fields empty.",
     auto_error=False,
 )
 
@@ -63,17 +63,17 @@ async def _documented(
     _bearer: Annotated[object, Security(BEARER)],
     _sign_in: Annotated[object, Security(SIGN_IN)],
 ) -> None:
-    """Name the credentials in the OpenAPI document."""
+    """Declare the credentials in the OpenAPI document."""
 
 
 Documented = Annotated[None, Depends(_documented)]
 
 
 def credential_in(headers: Headers) -> SecretStr | None:
-    """Return the API key or access token of a request, or None where it has no credential at all.
+    """Return the API key or access token of a request, or None if it has no credential.
 
-    What a browser sends for the sign-in of a reverse proxy is none of ours. Raise ``CredentialInvalidException`` for
-    any other one that cannot be read: nobody who sent one is served as if they had not.
+    Browser credentials for a reverse proxy are ignored. Raise ``CredentialInvalidException`` for any other unreadable
+    credential, so that its sender is never served as anonymous.
     """
     authorization = headers.get("authorization")
     if authorization is not None:
@@ -87,7 +87,7 @@ def credential_in(headers: Headers) -> SecretStr | None:
 
 
 async def recognize(request: Request, credential: SecretStr | None) -> Principal | None:
-    """The principal of a credential. Raises ``CredentialInvalidException``, and what the guard raises."""
+    """Return the principal of a credential. Raise ``CredentialInvalidException`` and what ``guarded`` raises."""
     if credential is None:
         return None
     services, limits = request.app.state.services, request.app.state.limits
@@ -100,12 +100,12 @@ async def recognize(request: Request, credential: SecretStr | None) -> Principal
 
 @dataclass(frozen=True)
 class CallerPolicy(Admission):
-    """A dependency that returns the principal of the credential, and counts the request in its limits."""
+    """A dependency that returns the credential's principal and counts the request against its limits."""
 
     scope: Scope | None = None
-    """What the credential must carry."""
+    """The required scope."""
     anonymous: bool = False
-    """Whether a request without a credential is served, with None for a principal."""
+    """Whether requests without a credential are allowed, with None as principal."""
     orders_pictures: bool = False
 
     async def __call__(self, request: Request, _: Documented = None) -> Principal | None:
@@ -129,7 +129,7 @@ class CallerPolicy(Admission):
         return caller
 
 
-def _requires(scope: Scope, *, orders_pictures: bool = False) -> Any:  # noqa: ANN401  (what stands in Annotated)
+def _requires(scope: Scope, *, orders_pictures: bool = False) -> Any:  # noqa: ANN401  (an argument of Annotated)
     return Security(CallerPolicy(scope, orders_pictures=orders_pictures), scopes=[scope])
 
 
@@ -137,7 +137,7 @@ AnyViewer = Annotated[Principal | None, Depends(CallerPolicy(anonymous=True))]
 AnyCaller = Annotated[Principal, Depends(CallerPolicy())]
 ImageRead = Annotated[Principal, _requires(Scope.IMAGE_READ)]
 ImageGenerate = Annotated[Principal, _requires(Scope.IMAGE_GENERATE, orders_pictures=True)]
-"""For routes that call the upstream: they count as pictures, not as changes."""
+"""For routes that call the upstream: requests count as pictures, not as changes."""
 ImageManage = Annotated[Principal, _requires(Scope.IMAGE_MANAGE)]
 UsageRead = Annotated[Principal, _requires(Scope.USAGE_READ)]
 KeyManage = Annotated[Principal, _requires(Scope.KEY_MANAGE)]

@@ -25,11 +25,11 @@ from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 from pixyproxy.web.rate_limits.limits import SIGN_IN, RateLimits
 
 NOT_KEPT = {"Pragma": "no-cache"}
-"""RFC 6749 §5.1, beside the ``Cache-Control: no-store`` of every answer."""
+"""Required by RFC 6749 §5.1, beside the ``Cache-Control: no-store`` of every response."""
 
 
 class TokenForm(BaseModel):
-    """The parameters of a token request; unknown ones are ignored (RFC 6749 §3.2)."""
+    """The parameters of a token request; unknown parameters are ignored (RFC 6749 §3.2)."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -41,13 +41,15 @@ class TokenForm(BaseModel):
         default=None, examples=["correct horse battery staple"]
     )
     refresh_token: Annotated[SecretStr, Field(max_length=100)] | None = None
-    scope: str | None = Field(default=None, max_length=500, description="Separated by spaces; narrows what is given.")
+    scope: str | None = Field(
+        default=None, max_length=500, description="Separated by spaces; restricts the scopes granted."
+    )
     client_id: str | None = Field(default=None, max_length=255)
     client_secret: Annotated[SecretStr, Field(max_length=255)] | None = None
 
 
 class TokenStatusForm(BaseModel):
-    """A token to revoke or to ask about."""
+    """A token to revoke or introspect."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -65,10 +67,10 @@ async def issue_token(
     services: AllServices,
     limits: Limits,
 ) -> TokenResponse:
-    """Give an access token for a password, an API key or a refresh token.
+    """Issue an access token for a password, an API key or a refresh token.
 
-    An API key is the client of `client_credentials`: its key id in `client_id`, the key in `client_secret`; or both in
-    the Basic scheme of `Authorization`.
+    For `client_credentials` the client is an API key: its key id is the `client_id`, the key the `client_secret`.
+    Both may also be sent as Basic credentials in `Authorization`.
     """
     if form.grant_type == "client_credentials":
         issued = await _issue_to_client(request, form, client, services, limits)
@@ -95,7 +97,7 @@ async def _sign_in(
     request: Request, form: TokenForm, client: Client | None, services: AllServices, limits: RateLimits
 ) -> IssuedTokens:
     if not form.username or form.password is None:
-        message = "username and password are needed."
+        message = "username and password are required."
         raise OAuthRequestException(message)
     principal = await _authenticated_client(request, client, services, limits)
     async with guarded_password(request, limits, form.username):
@@ -113,7 +115,7 @@ async def _refresh(
     request: Request, form: TokenForm, client: Client | None, services: AllServices, limits: RateLimits
 ) -> IssuedTokens:
     if form.refresh_token is None:
-        message = "refresh_token is needed."
+        message = "refresh_token is required."
         raise OAuthRequestException(message)
     principal = await _authenticated_client(request, client, services, limits)
     refreshing = RefreshingClient(None if client is None else client.id, is_authenticated=principal is not None)
@@ -128,7 +130,7 @@ async def revoke_token(
     services: AllServices,
     limits: Limits,
 ) -> Response:
-    """Make an access or refresh token worthless; a refresh token takes its sign-in with it."""
+    """Revoke an access or refresh token; revoking a refresh token ends its whole sign-in."""
     principal = await _authenticated_client(request, client, services, limits)
     await services.token_status.revoke(form.token, client=principal)
     return Response(status_code=200, headers=NOT_KEPT)
@@ -137,7 +139,7 @@ async def revoke_token(
 async def introspecting_caller(
     request: Request, client: PresentedClient, services: AllServices, limits: Limits
 ) -> Principal:
-    """Who asks about a token: a client with its secret, or whoever else has a credential."""
+    """Return the principal that introspects: a client with its secret, or the owner of any other credential."""
     principal = await _authenticated_client(request, client, services, limits)
     if principal is None:
         principal = request.state.principal = await recognize(request, credential_in(request.headers))
@@ -152,9 +154,9 @@ async def introspect_token(
     caller: Annotated[Principal, Depends(introspecting_caller)],
     services: AllServices,
 ) -> Introspection:
-    """Tell what a token of the caller's tenant is; of any other it only says that it is not active.
+    """Return the state of a token of the caller's tenant; any other token is reported as not active.
 
-    The caller may also be an OAuth client, with `client_id` and `client_secret`, or both in the Basic scheme.
+    The caller may also be an OAuth client, with `client_id` and `client_secret` in the form or as Basic credentials.
     """
     response.headers.update(NOT_KEPT)
     return await services.token_status.introspect(form.token, caller=caller)
@@ -163,7 +165,7 @@ async def introspect_token(
 async def _authenticated_client(
     request: Request, client: Client | None, services: AllServices, limits: RateLimits
 ) -> Principal | None:
-    """The principal of a client that shows a secret, which must be right; None for a public one."""
+    """Return the principal of a client with a secret, which must be valid; None for a public client."""
     if client is None or client.secret is None:
         return None
     async with guarded(request, limits, client_name(client.id)):
@@ -175,7 +177,7 @@ def _key_of(client: Client) -> PresentedKey | None:
 
 
 def token_router() -> APIRouter:
-    """The OAuth 2 endpoints."""
+    """Return the router of the OAuth 2 endpoints."""
     router = APIRouter(prefix="/auth", tags=[Tag.IDENTITY], route_class=GuardedRoute, dependencies=[SIGN_IN])
     router.post(
         "/token",

@@ -1,1 +1,1 @@
-"""Errors: one handler that turns every exception into an answer, and its dialects."""
+"""Error handling: one handler that turns every exception into a response, and the response formats."""

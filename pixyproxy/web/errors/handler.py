@@ -1,7 +1,7 @@
-"""The one exception handler: every exception becomes RFC 9457 problem JSON, or OpenAI's envelope under ``/v1``.
+"""The exception handler: RFC 9457 problem JSON, OpenAI's envelope under ``/v1``, or OAuth errors.
 
-The table gives each core exception its status; a test fails when a class is missing. What is not ours
-(the framework's, the unforeseen) goes through the same function.
+The table assigns each core exception a status; a test fails if a class is missing. The framework's exceptions and
+unexpected ones go through the same function.
 """
 
 import logging
@@ -113,43 +113,43 @@ STATUS: dict[type[core.PixyProxyException], HTTPStatus] = {
 FRAMEWORK_CODES: dict[int, tuple[str, str]] = {
     400: (
         "malformed_body",
-        "The request body cannot be read. Send JSON in UTF-8 without deep nesting or masses of lists, of one length.",
+        "The request body cannot be parsed. Send UTF-8 JSON, one body length, and no deep nesting or masses of lists.",
     ),
-    404: ("route_not_found", "There is nothing at this path. The paths are listed at /docs."),
-    405: ("method_not_allowed", "This path does not take this method; `Allow` lists those it takes."),
-    413: ("body_too_large", "The request body is too large. Send a shorter one."),
+    404: ("route_not_found", "No resource exists at this path. See /docs for the available paths."),
+    405: ("method_not_allowed", "This path does not support this method. `Allow` lists the supported methods."),
+    413: ("body_too_large", "The request body is too large. Send a smaller body."),
     414: ("query_too_long", "The query string is too long or has too many parameters. Send fewer."),
-    416: ("range_not_satisfiable", "The picture has no such range; `Content-Range` gives its size."),
+    416: ("range_not_satisfiable", "The requested range is outside the picture. `Content-Range` gives its size."),
     422: (
         core.InvalidRequestException.code,
-        "The body has more than 100 members in an object, 1,000 items in a list, or 10,000 values. Send fewer.",
+        "The body has over 100 members in an object, 1,000 items in a list, or 10,000 values. Send fewer.",
     ),
-    429: ("rate_limited", "Too many requests of this kind. Wait as long as `Retry-After` says."),
-    431: ("headers_too_large", "The request's headers are too many or too long. Send fewer."),
+    429: ("rate_limited", "Too many requests of this kind. Retry after the seconds in the `Retry-After` header."),
+    431: ("headers_too_large", "The request has too many headers or too long ones. Send fewer or shorter headers."),
 }
-"""What the framework itself answers with → code and what to do."""
+"""The status of the framework's own errors → code and detail."""
 
 UNREADABLE_FORM = (
-    "The form cannot be read: it is malformed, or has too many fields or too long ones. /v1/images/edits takes "
-    f"{MOST_INPUTS} files and {MOST_FIELDS} other fields of {MOST_FIELD_BYTES // 1024} KB each."
+    "The form cannot be parsed: it is malformed, or has too many or too long fields. /v1/images/edits accepts "
+    f"{MOST_INPUTS} files and {MOST_FIELDS} other fields of up to {MOST_FIELD_BYTES // 1024} KB each."
 )
 EDITS_PATH = "/v1/images/edits"
 OPENAI_PATHS = ("/images/", "/models")
-"""What an OpenAI SDK asks for whose ``base_url`` lacks the ``/v1``; it shows no error but in OpenAI's envelope."""
-BELOW_V1 = "There is nothing at this path. The OpenAI-compatible API is below /v1: let the SDK's `base_url` end in /v1."
+"""Paths that an OpenAI SDK requests if its ``base_url`` lacks ``/v1``; it can only display OpenAI's error format."""
+BELOW_V1 = "No resource exists at this path. The OpenAI-compatible API is under /v1: add /v1 to the SDK's `base_url`."
 OF_SEVERAL = {"n", "stream", "partial_images"}
-SEVERAL = "For several pictures or for events use POST /generation, or /v1/images/generations as OpenAI's clients do."
+SEVERAL = "For several pictures or for events, use POST /generation or POST /v1/images/generations."
 MOST_ERRORS = 20
-"""That an answer lists."""
+"""Maximum number of errors listed in a response."""
 KEY_HEADER = ("header", "idempotency-key")
-KEY_RULE = "must be 1 to 255 visible ASCII characters; leave the header out rather than empty"
+KEY_RULE = "must be 1 to 255 visible ASCII characters; omit the header instead of sending it empty"
 
 WITH_RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 CHALLENGE = 'Bearer realm="pixyproxy"'
 
 
 async def answer_exception(request: Request, exception: Exception) -> Response:
-    """The answer to any exception. It never echoes input, and names the request that the log tells more of."""
+    """Return the response to an exception. It never echoes input, and includes the request id of the log."""
     if isinstance(exception, core.PermissionException):
         exception = await _written_down(request, exception)
     problem = describe(request, exception)
@@ -162,9 +162,9 @@ async def answer_exception(request: Request, exception: Exception) -> Response:
 
 
 async def _written_down(request: Request, refusal: core.PermissionException) -> Exception:
-    """The refusal, once the audit log has it; what came in between, where it could not be written.
+    """Return the refusal after it is in the audit log, or the error that prevented the audit entry.
 
-    Here, where every refusal comes by, no route can forget it.
+    All refusals pass through here, so no route can omit the entry.
     """
     principal = getattr(request.state, "principal", None)
     if principal is None:
@@ -180,22 +180,22 @@ async def _written_down(request: Request, refusal: core.PermissionException) -> 
                 details={"code": refusal.code} | refusal.context,
             )
         )
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is answered in place of the refusal)
+    except Exception as error:  # noqa: BLE001  (any error replaces the refusal in the response)
         return error
     return refusal
 
 
 def _as_oauth(problem: Problem) -> Problem:
-    """What cannot be read is 400 at OAuth's endpoints (RFC 6749 §5.2), where it is 422 elsewhere."""
+    """Return the problem for an OAuth endpoint, where invalid parameters are 400, not 422 (RFC 6749 §5.2)."""
     if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
         return problem
     names = ", ".join(dict.fromkeys(str(error["loc"][-1]) for error in problem.members.get("errors", ())))
-    detail = f"Send a form (application/x-www-form-urlencoded). Missing or not acceptable: {names or 'its parameters'}."
+    detail = f"Send a form (application/x-www-form-urlencoded). Missing or invalid: {names or 'its parameters'}."
     return replace(problem, status=HTTPStatus.BAD_REQUEST, detail=detail)
 
 
 def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
-    """Path → every method that it takes, for ``Allow``; the framework names those of one route alone."""
+    """Return path → all its methods, for ``Allow``; the framework only knows the methods of one route."""
     methods: dict[str, set[str]] = {}
     for router in routers:
         for route in router.routes:
@@ -209,12 +209,12 @@ def allowed_methods(routers: list[APIRouter]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ErrorBoundary:
-    """Answers what no handler foresaw, inside the request log, so that the framework never has to."""
+    """Handle unexpected exceptions inside the request log, before the framework does."""
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; answer an exception unless an answer has begun."""
+        """Pass the request on; respond to an exception unless a response has started."""
         begun = False
 
         async def send_noted(message: Message) -> None:
@@ -228,14 +228,14 @@ class ErrorBoundary:
             if scope["type"] != "http":
                 raise
             if begun:
-                logger.exception("an answer broke off")
+                logger.exception("the response was aborted by an unexpected error")
                 return
             response = await answer_exception(Request(scope), error)
             await response(scope, receive, send)
 
 
 def describe(request: Request, exception: Exception) -> Problem:
-    """What an exception is to a client; what is the server's own fault is written to the log."""
+    """Return the problem for an exception; log it if it is the server's fault."""
     if isinstance(exception, core.PixyProxyException):
         return _describe_core(exception)
     if isinstance(exception, RequestValidationError):
@@ -246,7 +246,7 @@ def describe(request: Request, exception: Exception) -> Problem:
         return Problem(429, code, detail, {}, {"Retry-After": str(counted.retry_after_seconds)})
     if isinstance(exception, HTTPException):
         return _describe_http(request, exception)
-    logger.error("unforeseen %s", type(exception).__name__, exc_info=exception)
+    logger.error("unexpected %s", type(exception).__name__, exc_info=exception)
     return Problem(500, core.PixyProxyException.code, core.PixyProxyException.default_message, {}, {})
 
 
@@ -266,7 +266,7 @@ def _describe_http(request: Request, exception: HTTPException) -> Problem:
 def _describe_core(exception: core.PixyProxyException) -> Problem:
     status = STATUS[type(exception)]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("answered %d %s, cause: %s", status, exception.code, _cause(exception))
+        logger.warning("responded with %d %s, cause: %s", status, exception.code, _cause(exception))
     headers = {}
     if exception.retry_after_seconds is not None and status in WITH_RETRY_AFTER:
         headers["Retry-After"] = str(exception.retry_after_seconds)
@@ -277,7 +277,7 @@ def _describe_core(exception: core.PixyProxyException) -> Problem:
 
 
 def _challenge(exception: core.PixyProxyException) -> str | None:
-    """How to authenticate: RFC 6750 §3 for bearers, RFC 6749 §5.2 for OAuth clients."""
+    """Return the ``WWW-Authenticate`` challenge: RFC 6750 §3 for bearers, RFC 6749 §5.2 for OAuth clients."""
     if isinstance(exception, core.OAuthClientException):
         return 'Basic realm="pixyproxy", charset="UTF-8"'
     if isinstance(exception, core.CredentialInvalidException):
@@ -290,9 +290,9 @@ def _challenge(exception: core.PixyProxyException) -> str | None:
 
 
 def _cause(exception: core.PixyProxyException) -> str:
-    """What led to an exception, by class and the driver's or system's own words.
+    """Return the class of an exception's cause, with the message of the driver or operating system.
 
-    The words of an upstream are left out: they may repeat the prompt or the key that it was sent.
+    The upstream's message is left out: it may repeat the prompt or the key.
     """
     cause = exception.__cause__
     words = getattr(cause, "orig", None) or (cause if isinstance(cause, OSError) else "")
@@ -300,16 +300,16 @@ def _cause(exception: core.PixyProxyException) -> str:
 
 
 def _describe_validation(request: Request, exception: RequestValidationError) -> Problem:
-    """422 that names fields and rules, never what was in them; 400 where the body is no JSON at all."""
+    """Return a 422 that names fields and rules, never their values; 400 if the body is not JSON."""
     errors = exception.errors()[:MOST_ERRORS]
     if any(error["type"] == "json_invalid" for error in errors):
-        code, detail = "malformed_json", "The request body is not valid JSON."
+        code, detail = "malformed_json", "The request body is not valid JSON. Correct its syntax."
         return Problem(400, code, detail, {}, {})
     if any(error["loc"] == ("body",) for error in errors):
         detail = "Send a JSON object, with `Content-Type: application/json`."
         return Problem(422, core.InvalidRequestException.code, detail, {}, {})
     listed = [{"loc": list(error["loc"]), "type": error["type"], "msg": _rule_of(error)} for error in errors]
-    detail = "Some fields of the request are not acceptable; `errors` lists them."
+    detail = "Some fields of the request are invalid. Correct the fields listed in `errors`."
     unknown = {error["loc"][-1] for error in errors if error["type"] == "extra_forbidden"}
     if route_path(request.scope) == "/image" and unknown & OF_SEVERAL:
         detail = f"{detail} {SEVERAL}"
@@ -317,7 +317,7 @@ def _describe_validation(request: Request, exception: RequestValidationError) ->
 
 
 def _rule_of(error: Mapping[str, Any]) -> str:
-    """What a field must be, in words: a pattern tells few readers anything."""
+    """Return the rule that a field breaks, in words instead of a pattern."""
     if error["loc"] == KEY_HEADER:
         return KEY_RULE
     return str(error["msg"]).removeprefix("Value error, ")

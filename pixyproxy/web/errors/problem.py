@@ -1,4 +1,4 @@
-"""The two forms of an error: problem JSON (RFC 9457), and OAuth's (RFC 6749 §5.2) at its endpoints."""
+"""The error formats: problem JSON (RFC 9457), and OAuth errors (RFC 6749 §5.2) at the OAuth endpoints."""
 
 import json
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ OAUTH_CODES = frozenset(
     }
 )
 OAUTH_CODE_OF_STATUS = {401: "invalid_client", 403: "access_denied", 429: "temporarily_unavailable"}
-"""For what the standard has no code of its own; the code that we give stands beside it."""
+"""The nearest OAuth error for a status without its own; PixyProxy's ``code`` is sent beside it."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An answer in the making: RFC 9457's members, our ``code``, and further members and headers."""
+    """The content of an error response: RFC 9457's members, PixyProxy's ``code``, extra members and headers."""
 
     status: int
     code: str
@@ -38,7 +38,7 @@ class Problem:
 
 
 def problem_response(problem: Problem) -> Response:
-    """Problem details, which name the request that the log tells more of."""
+    """Return a problem details response with the request id of the log."""
     body = {
         "type": f"urn:pixyproxy:error:{problem.code}",
         "title": HTTPStatus(problem.status).phrase,
@@ -52,7 +52,7 @@ def problem_response(problem: Problem) -> Response:
 
 
 def oauth_response(problem: Problem) -> Response:
-    """An error as OAuth clients expect it, with our code and the request's id as further members."""
+    """Return an OAuth error response, with PixyProxy's code and the request id as extra members."""
     if problem.code in OAUTH_CODES:
         error = problem.code
     elif problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -61,7 +61,7 @@ def oauth_response(problem: Problem) -> Response:
         error = "server_error" if problem.status != HTTPStatus.SERVICE_UNAVAILABLE else "temporarily_unavailable"
     body = {
         "error": error,
-        # RFC 6749 §5.2 takes no quotation marks, backslashes or characters outside of ASCII.
+        # RFC 6749 §5.2 forbids quotation marks, backslashes and non-ASCII characters.
         "error_description": problem.detail.encode("ascii", "ignore").decode().replace('"', "'").replace("\\", "/"),
         "code": problem.code,
         "request_id": current_request_id.get(),
@@ -70,6 +70,6 @@ def oauth_response(problem: Problem) -> Response:
 
 
 def _response(problem: Problem, body: dict[str, Any], media_type: str) -> Response:
-    # A lone surrogate (a field's name may hold one) has no UTF-8; the escapes of ASCII JSON are plain text.
+    # A lone surrogate, possible in a field's name, cannot be encoded in UTF-8; ASCII JSON escapes it.
     content = json.dumps(body, ensure_ascii=True).encode("ascii")
     return Response(content, status_code=problem.status, headers=problem.headers, media_type=media_type)

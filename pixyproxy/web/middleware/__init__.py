@@ -1,1 +1,1 @@
-"""ASGI middleware: what applies to every request before a route is known."""
+"""ASGI middleware: applied to every request before routing."""

@@ -1,4 +1,4 @@
-"""A limit on request bodies that answers like everything else here."""
+"""A limit on request bodies whose error uses the application's own format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from pixyproxy.web.middleware.url_prefix import route_path
 
 @dataclass(frozen=True)
 class BodyLimitMiddleware:
-    """Raises 413 when a body is read that is, or claims to be, longer than ``max_bytes``.
+    """Raise 413 when a body is read that exceeds ``max_bytes`` or declares a greater length.
 
-    ``max_bytes_of`` has other limits for some paths.
+    ``max_bytes_of`` has different limits for some paths.
 
-    Starlette's own (1.10) replaces the answer of the application's handler with plain text. The exception is
-    raised where the body is read, behind the routing, so the request log knows the endpoint.
+    Starlette's own limit (1.10) replaces the application's error response with plain text. The exception is raised
+    where the body is read, after routing, so the request log knows the endpoint.
     """
 
     app: ASGIApp

@@ -1,4 +1,4 @@
-"""Cross-origin requests (WHATWG Fetch, "CORS protocol"): which scripts of other sites may read which answers."""
+"""Cross-origin requests (WHATWG Fetch, "CORS protocol"): which responses scripts of other sites may read."""
 
 import re
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pixyproxy.web.middleware.url_prefix import route_path
 
 PUBLIC = re.compile(r"/image(/.*)?|/\.well-known/.*")
-"""What anyone may read without a credential: pictures, their details and lists, key set and metadata."""
+"""Paths readable without a credential: pictures, their details and lists, key set and metadata."""
 READING = ("GET", "HEAD")
 READING_HEADERS = ("Cache-Control", "If-Modified-Since", "If-None-Match", "If-Range", "Pragma", "Range")
 EXPOSED_HEADERS = (
@@ -28,28 +28,28 @@ EXPOSED_HEADERS = (
     "X-Request-ID",
     "X-Should-Retry",
 )
-"""What scripts may read beside the headers that every script may."""
+"""Response headers that scripts may read beside those that CORS always allows."""
 
 
 class _ReadableByAll(CORSMiddleware):
-    """CORS for what is the same for every origin.
+    """CORS for resources that are the same for every origin.
 
-    The header is sent without an ``Origin`` too, and does not vary by it: a cache may serve to a script what it
-    stored for an ``<img>``.
+    The header is sent even without an ``Origin`` and does not vary by it, so that a cache can serve a script the
+    response it stored for an ``<img>``.
     """
 
     async def send(self, message: Message, send: Send, request_headers: Headers) -> None:  # noqa: ARG002  (overrides)
-        """Send a message, with the headers of CORS if it begins an answer."""
+        """Send a message; add the CORS headers if it starts a response."""
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(self.simple_headers)
         await send(message)
 
 
 class CorsMiddleware:
-    """Let scripts of every origin read what is public, and those of ``origins`` do everything; answer preflights.
+    """Allow scripts of every origin to read public resources, and those of ``origins`` to use the whole API.
 
-    Credentials are headers that a script has to know (``Access-Control-Allow-Credentials`` is never sent), so no site
-    can act with what a browser remembers of another.
+    Preflight requests are answered here. ``Access-Control-Allow-Credentials`` is never sent: scripts must set
+    credential headers themselves, so no site can use credentials that the browser stores for another.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -67,7 +67,7 @@ class CorsMiddleware:
                 app,
                 allow_origins=self._origins,
                 allow_methods=ALL_METHODS,
-                # SDKs send headers of their own (`x-stainless-…`), and other ones with each release.
+                # SDKs send their own headers (`x-stainless-…`), which change with each release.
                 allow_headers=("*",),
                 expose_headers=EXPOSED_HEADERS,
             )
@@ -78,7 +78,7 @@ class CorsMiddleware:
         await (self._public if is_public else self._private)(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:
-        """Whether the request is, or asks for, what every origin may do and no more."""
+        """Return whether the request, or the one a preflight asks about, only needs what every origin may do."""
         if PUBLIC.fullmatch(route_path(scope)) is None:
             return False
         if scope["method"] == "OPTIONS":

@@ -1,4 +1,4 @@
-"""HEAD wherever there is GET."""
+"""HEAD for every GET route."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 @dataclass(frozen=True)
 class HeadMiddleware:
-    """Answer HEAD as GET would be answered, without the content (RFC 9110 §9.3.2).
+    """Respond to HEAD as to GET, without the content (RFC 9110 §9.3.2).
 
-    The answer ends with its headers: the server then reports the client as gone, which also ends whatever would have
-    produced the content, such as a stream of events or the reading of a file.
+    The response ends with its headers. The server then reports the client as disconnected, which also stops the source
+    of the content, such as an event stream or a file.
     """
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, HEAD as GET."""
+        """Pass the request on, with HEAD as GET."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
@@ -26,7 +26,7 @@ class HeadMiddleware:
                 await send(message)
                 await send({"type": "http.response.body"})
 
-        # In place, so that the request log outside learns the endpoint.
+        # In place, so that the outer request log sees the endpoint.
         scope["method"] = "GET"
         try:
             await self.app(scope, receive, send_headers)

@@ -1,4 +1,4 @@
-"""Clients that are gone before they have their answer: whoever follows an order for them is told."""
+"""Detect clients that disconnect before they receive their response, and notify the order they follow."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ SCOPE_KEY = "pixyproxy.client"
 
 @dataclass
 class Client:
-    """The client of a request. ``lost`` is awaited, once, if it is gone before all of the answer was taken."""
+    """The client of a request. ``lost`` is awaited once if it disconnects before it has received the response."""
 
     receive: Receive
     lost: Callable[[], Awaitable[object]]
@@ -22,11 +22,11 @@ class Client:
     watch: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     def begin(self) -> None:
-        """Watch the connection; the body has been read."""
+        """Watch the connection; the body must have been read."""
         self.watch = asyncio.create_task(self._wait())
 
     async def stop(self) -> None:
-        """Stop watching; what is being written down of a loss is finished first."""
+        """Stop watching; a loss that is being recorded is completed first."""
         if self.watch is not None:
             if not self.gone:
                 self.watch.cancel()
@@ -34,7 +34,7 @@ class Client:
                 await self.watch
 
     async def end(self, *, delivered: bool) -> None:
-        """Stop watching, and note the loss unless all of the answer was taken."""
+        """Stop watching, and record the loss unless the whole response was delivered."""
         await self.stop()
         if not delivered:
             await self._tell()
@@ -52,13 +52,13 @@ class Client:
 
 
 class LostClients:
-    """Looks, at the end of an answer, whether its client is still there."""
+    """Check at the end of a response whether its client is still connected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Pass the request on and check its client."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -70,8 +70,8 @@ class LostClients:
             if client is None or message["type"] != "http.response.body" or message.get("more_body", False):
                 await send(message)
                 return
-            # After the last message the server reports every client as gone (uvicorn 0.54), so the watch ends before
-            # that. Two turns of the event loop: one that is gone by now is noticed by the watch.
+            # After the last message uvicorn (0.54) reports every client as disconnected, so the watch ends before it.
+            # Two iterations of the event loop let the watch notice a client that has disconnected by now.
             await send({**message, "more_body": True})
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -88,6 +88,6 @@ class LostClients:
 
 
 def note_when_lost(request: Request, lost: Callable[[], Awaitable[object]]) -> None:
-    """Have ``lost`` awaited if the client is gone before it has its answer."""
+    """Await ``lost`` if the client disconnects before it has received its response."""
     client = request.scope[SCOPE_KEY] = Client(request.receive, lost)
     client.begin()

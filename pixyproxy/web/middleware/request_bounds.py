@@ -1,4 +1,4 @@
-"""Bounds on what a request may bring besides its body, checked before anything is parsed."""
+"""Limits on requests, except on their bodies, checked before anything is parsed."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,16 +18,16 @@ MOST_QUERY_BYTES = 8 * 1024
 MOST_PARAMETERS = 100
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 10_000
-"""Of one field: the longest credential is a token of 8 KB."""
-TOO_BUSY = "The server has as many connections as it can hold, or this address has. Try again shortly."
+"""Of one header field: the longest credential is a token of 8 KB."""
+TOO_BUSY = "The server, or your address, has too many open connections. Try again shortly."
 
 
 @dataclass
 class RequestBounds:
-    """Answers a request that is too large, ambiguous, or one too many, before it costs more than its answer.
+    """Reject oversized, ambiguous or excess requests before they cost more than their response.
 
-    ``most_requests`` are handled at one time. Neither they nor the limits of connections keep ``/healthz`` from
-    answering. A spare connection is closed after its answer.
+    At most ``most_requests`` are handled concurrently. Neither this limit nor the connection limits apply to
+    ``/healthz``. A spare connection is closed after its response.
     """
 
     app: ASGIApp
@@ -35,7 +35,7 @@ class RequestBounds:
     active: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Pass the request on, or reject it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -62,7 +62,7 @@ class RequestBounds:
 
 
 def _refusal(scope: Scope) -> Exception | None:
-    """Return why a request is refused whatever it asks for."""
+    """Return the error that rejects a request on every route, or None."""
     query: bytes = scope["query_string"]
     if len(query) > MOST_QUERY_BYTES or query.count(b"&") >= MOST_PARAMETERS:
         return HTTPException(HTTPStatus.REQUEST_URI_TOO_LONG)
@@ -70,6 +70,6 @@ def _refusal(scope: Scope) -> Exception | None:
     if len(headers) > MOST_HEADERS or any(len(value) > MOST_HEADER_BYTES for _, value in headers):
         return HTTPException(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
-        # Which of them gives the body's length? A proxy may have believed the other (RFC 9112 §6.1).
+        # The body length is ambiguous: a proxy may have used the other header (RFC 9112 §6.1).
         return HTTPException(HTTPStatus.BAD_REQUEST, headers={"Connection": "close"})
     return None

@@ -1,8 +1,8 @@
-"""The universal request log: exactly two lines for every request, whatever becomes of it.
+"""The request log: exactly two lines for every request.
 
-START is written when the request has reached its endpoint (the app-wide dependency ``log_request``), or has
-begun to send its body, or gets an answer without either; whichever is first. END follows the last byte, a
-hang-up or a crash. Both name the endpoint's own function and line.
+START is written when the request reaches its endpoint (the app-wide dependency ``log_request``), starts to
+read its body, or gets a response without either, whichever comes first. END follows the last byte, a disconnect
+or a crash. Both name the endpoint's function and line.
 """
 
 import inspect
@@ -30,14 +30,14 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class RequestIds:
-    """Makes ids of host, date and time, and native thread id; each is later than the one before, so unique."""
+    """Generate ids of host, date and time, and native thread id; each is later than the last, hence unique."""
 
     def __init__(self) -> None:
         self._last = datetime.min.replace(tzinfo=UTC)
         self._lock = threading.Lock()
 
     def new(self) -> str:
-        """An id such as ``web1-20261121T091502.123456-14023``."""
+        """Return an id such as ``web1-20261121T091502.123456-14023``."""
         with self._lock:
             self._last = moment = max(datetime.now(UTC), self._last + MICROSECOND)
         return f"{HOST}-{moment:%Y%m%dT%H%M%S.%f}-{threading.get_native_id()}"
@@ -55,13 +55,13 @@ class RequestLog:
     started: bool = False
 
     def start(self) -> None:
-        """Write START, the first time that this is called."""
+        """Write START on the first call."""
         if not self.started:
             self.started = True
             self._write("REQUEST START")
 
     def end(self) -> None:
-        """Write END, after START if that was not yet written."""
+        """Write END, after START if it is not yet written."""
         self.start()
         self._write("REQUEST END")
 
@@ -76,19 +76,19 @@ class RequestLog:
 
 
 async def log_request(request: Request) -> None:
-    """The app-wide dependency: the request has reached its endpoint."""
+    """Log that the request has reached its endpoint; an app-wide dependency."""
     request.scope[SCOPE_KEY].start()
 
 
 @dataclass(frozen=True)
 class RequestLogMiddleware:
-    """Gives each request its id and its log; ``unrouted`` stands in for the endpoint of one that has none."""
+    """Give each request an id and its log; ``unrouted`` replaces the endpoint of a request without one."""
 
     app: ASGIApp
     unrouted: Callable[..., Any]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, between its two lines."""
+        """Pass the request on between its two log lines."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

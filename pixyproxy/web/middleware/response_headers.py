@@ -1,4 +1,4 @@
-"""Headers that every answer carries, whichever resource, error handler or page made it."""
+"""Headers of every response, including those of error handlers and pages."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ CREDENTIAL_HEADERS = "Authorization, X-API-Key"
 
 @dataclass(frozen=True)
 class ResponseHeaders:
-    """Keep answers out of caches unless a resource allows it, and apart by credential in any case.
+    """Forbid caching unless a resource allows it, and vary responses by credential.
 
-    Without ``Cache-Control`` a shared cache may store an answer (RFC 9111 §4.2.2), and only a request with
-    ``Authorization`` is exempt (§3.5), not one with ``X-API-Key``. ``Vary`` protects what a resource declares
-    cacheable, and what a cache was configured to store regardless.
+    Without ``Cache-Control`` a shared cache may store a response (RFC 9111 §4.2.2). Only requests with
+    ``Authorization`` are exempt (§3.5), not those with ``X-API-Key``. ``Vary`` protects cacheable resources, and
+    caches configured to store responses regardless.
     """
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and complete the headers of its answer."""
+        """Pass the request on and complete the response headers."""
 
         async def send_completed(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The path of ``PUBLIC_URL``, which all URLs begin with where a reverse proxy serves PixyProxy below a path."""
+"""The path of ``PUBLIC_URL``: the prefix of all URLs if a reverse proxy serves PixyProxy under a path."""
 
 from dataclasses import dataclass
 
@@ -10,31 +10,31 @@ WELL_KNOWN = "/.well-known/"
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path that routes know, without the prefix."""
+    """Return the path without the prefix, as routes declare it."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 @dataclass(frozen=True)
 class UrlPrefixMiddleware:
-    """Make ``prefix`` the ``root_path`` of every request, whether or not the proxy has removed it from the path.
+    """Set ``prefix`` as the ``root_path`` of every request, whether or not the proxy has removed it from the path.
 
-    ``prefix`` begins with a slash and does not end with one. A path that begins with it is taken as it is; to any
-    other it is added, as ASGI wants it. What clients put behind the host for an issuer with a path
-    (``/.well-known/…/prefix``, RFC 8414 §3.1) is the document below the prefix. A ``Location`` gets the prefix.
+    ``prefix`` starts with a slash and does not end with one. It is added to paths that do not start with it, as ASGI
+    requires. For an issuer with a path, clients request ``/.well-known/…/prefix`` (RFC 8414 §3.1), which is served as
+    the document under the prefix. ``Location`` headers get the prefix.
     """
 
     app: ASGIApp
     prefix: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on below the prefix."""
+        """Pass the request on with the prefix."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         path = scope["path"]
         if path == self.prefix:
-            # The links of the page are relative to the folder.
+            # The page's links are relative to the folder.
             query = scope["query_string"].decode("latin-1")
             await RedirectResponse(f"{path}/?{query}" if query else f"{path}/")(scope, receive, send)
             return
@@ -50,6 +50,6 @@ class UrlPrefixMiddleware:
                     headers["location"] = self.prefix + headers["location"]
             await send(message)
 
-        # In place, so that the request log outside learns the endpoint.
+        # In place, so that the outer request log sees the endpoint.
         scope.update(path=path, root_path=self.prefix)
         await self.app(scope, receive, send_below)

@@ -1,1 +1,1 @@
-"""The OpenAI-compatible surface under ``/v1``: any OpenAI SDK with a PixyProxy key."""
+"""The OpenAI-compatible API under ``/v1``, for OpenAI SDKs with a PixyProxy key."""

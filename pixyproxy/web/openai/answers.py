@@ -1,4 +1,4 @@
-"""Answers as OpenAI's clients know them, with the GUIDs of what was made. Pictures are encoded as they are sent."""
+"""Responses in OpenAI's format, with the GUIDs of the images. Pictures are encoded while they are sent."""
 
 import itertools
 import json
@@ -22,29 +22,29 @@ from pixyproxy.web.protocol.server_sent_events import event_with_picture
 EVENT_NAMES = {Operation.GENERATE: "image_generation", Operation.EDIT: "image_edit"}
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "image/gif": "gif"}
 TOLD_OF_EVENTS = ("background", "quality", "size")
-"""What every event says of a picture: what the upstream said, else what was ordered, else that it was up to it."""
+"""Members of every event about a picture: the upstream's value, else the ordered one, else ``auto``."""
 
 
 @dataclass(frozen=True)
 class StoredPictures:
-    """A stored generation and its images in their order, in memory or as files."""
+    """A stored generation and the contents of its images in order, in memory or as files."""
 
     found: GenerationWithImages
     contents: Sequence[bytes | Path]
 
 
 class HeldResponse(StreamingResponse):
-    """An answer that is in memory: nobody has to look, as for a longer one, whether the client is still there."""
+    """A response held in memory, sent without watching for a disconnect as longer responses do."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's arguments)
-        """Send all of it."""
+        """Send the whole response."""
         await self.stream_response(send)
         if self.background is not None:
             await self.background()
 
 
 def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Response:
-    """The answer to ``response_format=url``: the URLs are permanent."""
+    """Return the response to ``response_format=url``, with permanent URLs."""
     data = [
         {"url": public_url + content_path(image.guid), **_about(found.generation, image.guid)} for image in found.images
     ]
@@ -52,7 +52,7 @@ def answer_with_urls(found: GenerationWithImages, *, public_url: str) -> Respons
 
 
 def answer_with_pictures(pictures: StoredPictures) -> Response:
-    """The answer with every picture in ``b64_json``; its length is known before a byte of a file is read."""
+    """Return the response with each picture in ``b64_json``; its length is known before any file is read."""
     found = pictures.found
     parts = [_json(_facts(found.generation))[:-1] + b', "data": [{"b64_json": "']
     parts += [
@@ -66,7 +66,7 @@ def answer_with_pictures(pictures: StoredPictures) -> Response:
 
 
 async def completed_events(pictures: StoredPictures) -> AsyncGenerator[bytes, None]:
-    """An event for each picture; what they took together stands in the last one."""
+    """Yield an event for each picture; the last one has the usage of all."""
     generation, images = pictures.found.generation, pictures.found.images
     name = f"{EVENT_NAMES[generation.order.operation]}.completed"
     for number, (image, content) in enumerate(zip(images, pictures.contents, strict=True), start=1):
@@ -77,7 +77,7 @@ async def completed_events(pictures: StoredPictures) -> AsyncGenerator[bytes, No
 
 
 async def partial_events(generation: Generation, index: int, path: Path) -> AsyncGenerator[bytes, None]:
-    """The event of a preview."""
+    """Yield the event of a preview."""
     name = f"{EVENT_NAMES[generation.order.operation]}.partial_image"
     data = _told(name, generation, None) | {"partial_image_index": index}
     async for piece in event_with_picture(name, data, path):
@@ -85,13 +85,13 @@ async def partial_events(generation: Generation, index: int, path: Path) -> Asyn
 
 
 def _facts(generation: Generation) -> dict[str, Any]:
-    """What the upstream answered beside the pictures, and which generation it was."""
+    """Return the upstream's response members beside the pictures, and the generation's GUID."""
     facts = {} if generation.answer is None else generation.answer.facts
     return {"created": int(generation.created_at.timestamp()), **facts, "generation": generation.guid}
 
 
 def _about(generation: Generation, guid: ImageGuid) -> dict[str, Any]:
-    # Its place among those that were made: some may be deleted since.
+    # The index among all pictures of the generation, some of which may have been deleted.
     index = generation.image_guids.index(guid)
     prompts = () if generation.answer is None else generation.answer.revised_prompts
     revised = prompts[index] if index < len(prompts) else None

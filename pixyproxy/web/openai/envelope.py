@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients know them, so that each SDK raises its own classes."""
+"""Errors in OpenAI's format, so that each SDK raises its own exception classes."""
 
 import json
 import re
@@ -31,15 +31,15 @@ TYPES: dict[int, str] = {
     HTTPStatus.CONFLICT: "conflict_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
-"""By status; what is not here is an ``invalid_request_error``, or from 500 on a ``server_error``."""
+"""Error types by status; others are ``invalid_request_error``, or from 500 on ``server_error``."""
 OUT_OF_MONEY = (BudgetExceededException.code, BudgetUnpricedException.code)
-"""OpenAI has no 402: who is out of money gets 429 and ``insufficient_quota``."""
+"""OpenAI does not use 402: an exhausted budget is 429 with ``insufficient_quota``."""
 UPSTREAM_LIMITS = (UpstreamBusyException.code, UpstreamFundsException.code)
-"""What an upstream answers 429 to is 429 here too: OpenAI's clients take a 503 for a failure."""
+"""An upstream's 429 is also 429 here: OpenAI's clients treat 503 as a failure."""
 UPSTREAM_CODES = (PromptRefusedException.code, UpstreamBusyException.code)
-"""Errors whose own code gives way to the upstream's. A client must not take ``invalid_api_key`` for its own key."""
+"""Errors that take the upstream's code. Others do not: clients would take ``invalid_api_key`` for their own key."""
 NOT_ACCEPTABLE = (InvalidRequestException.code, ImagePromptException.code, InputPictureException.code)
-"""What is 422 elsewhere. OpenAI answers 400, and keeps 422 for what cannot be done."""
+"""Errors that are 422 elsewhere. OpenAI uses 400, and 422 for valid requests that cannot be processed."""
 SAFE_TO_REPEAT = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 NOT_TO_BE_REPEATED = {
     *OUT_OF_MONEY,
@@ -47,12 +47,12 @@ NOT_TO_BE_REPEATED = {
     RecordPendingException.code,
     ImageStorageException.code,
 }
-"""Of those: what will not change by itself, and what may have been bought."""
+"""Exceptions to these: errors that do not resolve by themselves, and requests that may have been paid for."""
 PLAIN_WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:
-    """The error in OpenAI's envelope; where the upstream gave a code or a parameter, those."""
+    """Return the error object, with the upstream's code and parameter if it gave them."""
     status = _status(problem)
     kind = TYPES.get(status, "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error")
     errors = problem.members.get("errors", ())
@@ -68,14 +68,14 @@ def openai_error(problem: Problem) -> dict[str, Any]:
 
 
 def may_be_repeated(problem: Problem) -> bool:
-    """Whether a client is told that it may send the request again as it is."""
+    """Return whether the client may retry the unchanged request."""
     if problem.code == GenerationInFlightException.code:
         return True
     return _status(problem) in SAFE_TO_REPEAT and problem.code not in NOT_TO_BE_REPEATED
 
 
 def openai_response(problem: Problem) -> Response:
-    """The answer to an error. The SDK repeats what may be repeated; ``x-should-retry`` keeps it from buying twice."""
+    """Return the error response. SDKs obey ``x-should-retry``, so that no retry pays twice."""
     repeat = str(may_be_repeated(problem)).lower()
     headers = {**problem.headers, "x-should-retry": repeat}
     content = json.dumps({"error": openai_error(problem)}).encode("ascii")

@@ -1,6 +1,6 @@
-"""What OpenAI's clients send (openai 3.52, ImageGenerateParams and ImageEditParams), as orders.
+"""Convert requests of OpenAI clients (openai 3.52, ImageGenerateParams and ImageEditParams) to orders.
 
-A parameter that is not known here is passed on to the upstream as it came.
+Unknown parameters are passed on to the upstream unchanged.
 """
 
 import re
@@ -27,23 +27,23 @@ from pixyproxy.data.files.durable import as_storage_exception
 from pixyproxy.service.private.generation.inputs import Upload
 
 MOST_OF_FIELD: dict[InputField, int] = {"image": 16, "mask": 1, "markup": 1}
-"""The Images API's own limits (openai 3.52, ImageEditParams), of files and GUIDs together."""
+"""The Images API's own limits (openai 3.52, ImageEditParams), for files and GUIDs together."""
 MOST_INPUTS = sum(MOST_OF_FIELD.values())
 MOST_FIELDS = 64
-"""That are no files; they are held in memory, 8 MB at the most."""
+"""Fields other than files; they are held in memory, at most 8 MB."""
 MOST_FIELD_BYTES = 128 * 1024
-"""Of each: 32,000 characters, the longest prompt, are no more in UTF-8."""
+"""Of each such field: the longest prompt, 32,000 characters, fits in UTF-8."""
 FORM = "multipart/form-data"
 FORMS = {FORM, "application/x-www-form-urlencoded"}
-"""The second can only name earlier pictures."""
+"""The second can only name existing images."""
 INPUT_FIELDS: dict[str, InputField] = {"image": "image", "image_guid": "image", "mask": "mask", "markup": "markup"}
 ITEM = re.compile(r"\[[0-9]*\]$")
-"""What clients write behind the name of a field that may have several values: ``image[]``, ``image[0]``."""
+"""The suffix of the name of a field with several values: ``image[]``, ``image[0]``."""
 NUMBERS = ("n", "partial_images", "output_compression", "frame_count", "frame_duration_ms")
 OTHERS = "parameters"
 NOT_TO_BE_PASSED_ON = (
-    "those that are passed on must be JSON without NaN or lone surrogates, not nested too deeply, and not longer than "
-    "64 KB together"
+    "parameters passed on to the upstream must be JSON without NaN or lone surrogates, not deeply nested, and at most "
+    "64 KB in total"
 )
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 EXTENDED_FILENAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
@@ -51,7 +51,7 @@ OPTIONS: TypeAdapter[dict[str, Any]] = TypeAdapter(Options)
 
 
 class OpenAIImageRequest(BaseModel):
-    """The body of ``POST /v1/images/generations``; `visibility` and `filename` are PixyProxy's own."""
+    """The body of ``POST /v1/images/generations``; `visibility` and `filename` are PixyProxy extensions."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -66,16 +66,16 @@ class OpenAIImageRequest(BaseModel):
     stream: Annotated[bool, Field(strict=True)] | None = None
     partial_images: Annotated[int, Field(ge=0, le=MOST_PREVIEWS), REFUSE_COERCION] | None = None
     response_format: Literal["url", "b64_json"] | None = Field(
-        default=None, description="`url`: permanent URLs in place of base64."
+        default=None, description="`url` returns permanent URLs instead of base64."
     )
     visibility: Visibility | None = None
     filename: Filename | None = None
 
     def order(self, operation: Operation) -> NewOrder:
-        """The order in it. Raises ``RequestValidationError`` where the other parameters cannot be passed on."""
+        """Return the order. Raise ``RequestValidationError`` if the other parameters cannot be passed on."""
         options = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         try:
-            # Nested so deeply that it cannot be written down is a ``ValueError`` or a ``RecursionError``.
+            # Too deeply nested values raise ``ValueError`` or ``RecursionError``.
             OPTIONS.dump_json(OPTIONS.validate_python(options))
         except (ValueError, RecursionError) as error:
             raise _invalid(OTHERS, NOT_TO_BE_PASSED_ON) from error
@@ -93,11 +93,11 @@ class OpenAIImageRequest(BaseModel):
 
 
 class _PartParser(MultiPartParser):
-    """Keeps files of more than 1 MB in a folder of ours: the system's may be small, or not writable.
+    """A parser that stores files over 1 MB in a given folder: the system's may be small or not writable.
 
-    Takes a part for a file, too, that has only the extended form of a file name, ``filename*=`` (RFC 5987). RFC 7578
-    §4.2 forbids that form and the parser ignores it, but aiohttp and urllib3 1 write it alone where a name is not
-    ASCII. A plain name that is there too comes first, or counts last.
+    A part with only the extended file name ``filename*=`` (RFC 5987) is also a file. RFC 7578 §4.2 forbids that form
+    and Starlette's parser ignores it, but aiohttp and urllib3 1 send only that for non-ASCII names. If a plain
+    name is present too, the last one wins.
     """
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], folder: Path) -> None:
@@ -105,7 +105,7 @@ class _PartParser(MultiPartParser):
         self._folder = folder
 
     def on_headers_finished(self) -> None:
-        """Read the headers of a part, and replace the file that Starlette (1.10) makes for it."""
+        """Read the headers of a part, and replace the file that Starlette (1.10) creates for it."""
         part = self._current_part
         part.content_disposition = EXTENDED_FILENAME.sub(b"; filename=", part.content_disposition or b"")
         super().on_headers_finished()
@@ -118,13 +118,13 @@ class _PartParser(MultiPartParser):
 
 @asynccontextmanager
 async def read_edit(request: Request, folder: Path) -> AsyncIterator[tuple[OpenAIImageRequest, list[Upload]]]:
-    """The fields and pictures of a form for ``POST /v1/images/edits``; its files are open as long as this lasts.
+    """Yield the fields and pictures of a ``POST /v1/images/edits`` form; its files are open inside the block.
 
-    Large files are in ``folder`` meanwhile. Raises ``RequestValidationError``, and ``ImageStorageException`` where the
-    folder is full or cannot be written.
+    Large files are stored in ``folder``. Raise ``RequestValidationError``, or ``ImageStorageException`` if the folder
+    is full or not writable.
     """
     if not is_form(request):
-        name, problem = "Content-Type", f"must be {FORM}: send the pictures and the parameters as fields of a form"
+        name, problem = "Content-Type", f"must be {FORM}: send pictures and parameters as form fields"
         raise _invalid(name, problem)
     if _media_type(request) == FORM:
         await _parse_parts(request, folder)
@@ -140,7 +140,7 @@ async def read_edit(request: Request, folder: Path) -> AsyncIterator[tuple[OpenA
 
 
 def is_form(request: Request) -> bool:
-    """Whether the body says that it is a form's."""
+    """Return whether the content type is that of a form."""
     return _media_type(request) in FORMS
 
 
@@ -149,10 +149,10 @@ def _media_type(request: Request) -> str:
 
 
 async def _parse_parts(request: Request, folder: Path) -> None:
-    """Read the parts of the body. Raise ``HTTPException`` and ``ImageStorageException`` if that cannot be done."""
+    """Parse the parts of the body. Raise ``HTTPException`` if malformed, ``ImageStorageException`` if not storable."""
     try:
         async with aclosing(request.stream()) as stream:
-            # Where `request.form()` keeps what it has read; there is no other way to choose the parser.
+            # `request.form()` caches its result here; there is no other way to choose the parser.
             request._form = await _PartParser(request.headers, stream, folder).parse()  # noqa: SLF001
     except MultiPartException as error:
         raise HTTPException(HTTPStatus.BAD_REQUEST) from error
@@ -161,12 +161,12 @@ async def _parse_parts(request: Request, folder: Path) -> None:
 
 
 def _filled(form: FormData) -> list[tuple[str, UploadFile | str]]:
-    """Return the fields without those that are empty: that is how clients and browsers send what nobody filled in."""
+    """Return the fields that are not empty: clients and browsers send empty ones for blank inputs."""
     return [(name, value) for name, value in form.multi_items() if value and not _is_unselected(value)]
 
 
 def _is_unselected(value: UploadFile | str) -> bool:
-    """Whether this is what a browser sends for a file that nobody selected."""
+    """Return whether this is what a browser sends if no file was selected."""
     return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
@@ -174,11 +174,11 @@ def _uploads(form: FormData) -> list[Upload]:
     uploads = [_upload(name, value) for name, value in _filled(form) if _field(name) in INPUT_FIELDS]
     counts = Counter(upload.field for upload in uploads)
     if not counts["image"]:
-        problem = "must be there: a file, or the GUID of an earlier image in `image_guid`"
+        problem = "is required: send a file, or the GUID of an existing image in `image_guid`"
         raise _invalid(INPUT_FIELDS["image"], problem)
     for field, most in MOST_OF_FIELD.items():
         if counts[field] > most:
-            problem = f"must not be there more than {most} times, files and GUIDs together"
+            problem = f"must not occur more than {most} times, counting files and GUIDs together"
             raise _invalid(field, problem)
     return uploads
 
@@ -192,13 +192,13 @@ def _upload(name: str, value: UploadFile | str) -> Upload:
     if isinstance(value, UploadFile):
         return Upload(field, value.file)
     if re.fullmatch(GUID_PATTERN, value) is None:
-        problem = "must be a file, or the GUID of an image"
+        problem = "must be a file or the GUID of an image"
         raise _invalid(name, problem)
     return Upload(field, ImageGuid(value.lower()))
 
 
 def _parameters(form: FormData) -> dict[str, Any]:
-    """The form's other fields as JSON would have them; those of a name that ends with ``[]`` are a list."""
+    """Return the other fields with JSON types; fields whose names end with ``[]`` are lists."""
     parameters: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
     for name, value in _filled(form):

@@ -1,4 +1,4 @@
-"""``/v1``: pictures from OpenAI's clients, kept, listed and charged like any other."""
+"""``/v1``: generation for OpenAI clients; images are stored, listed and charged like any other."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class Model(FrozenModel):
-    """A model that may be asked for."""
+    """A model that is available to the caller."""
 
     id: str
     object: Literal["model"] = "model"
@@ -29,7 +29,7 @@ class Model(FrozenModel):
 
 
 class ModelList(FrozenModel):
-    """The models that may be asked for."""
+    """The models that are available to the caller."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -44,7 +44,7 @@ async def create_openai_image(
     public_url: PublicUrl,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Make pictures from a prompt, as OpenAI's `images.generate` does. Unknown parameters are passed on."""
+    """Generate pictures from a prompt, like OpenAI's `images.generate`. Unknown parameters are passed on."""
     limits.images.count_more(request, principal, (body.n or 1) - 1)
     wanted = body.order(Operation.GENERATE)
     order = await submit_followed(
@@ -61,7 +61,7 @@ async def edit_openai_image(
     public_url: PublicUrl,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Make pictures from others and a prompt, as OpenAI's `images.edit` does; `image_guid` names an earlier one."""
+    """Edit pictures with a prompt, like OpenAI's `images.edit`; `image_guid` names an existing image."""
     spool = await services.spool.open()
     async with read_edit(request, spool.path) as (body, uploads):
         limits.images.count_more(request, principal, (body.n or 1) - 1)
@@ -78,12 +78,12 @@ async def edit_openai_image(
 
 
 async def list_models(principal: AnyCaller, services: AllServices) -> ModelList:
-    """The models that the caller may ask for."""
+    """List the models that are available to the caller."""
     return ModelList(data=[Model(id=name) for name in await services.models.list_models(principal)])
 
 
 async def get_model(model: str, principal: AnyCaller, services: AllServices) -> Model:
-    """One model that the caller may ask for."""
+    """Return one model that is available to the caller."""
     if model not in await services.models.list_models(principal):
         raise ModelUnknownException
     return Model(id=model)
@@ -92,7 +92,7 @@ async def get_model(model: str, principal: AnyCaller, services: AllServices) -> 
 async def _answer(
     request: Request, body: OpenAIImageRequest, services: AllServices, *, order: Submission, public_url: str
 ) -> Response:
-    """The pictures of an order, once they are stored, in the form that was asked for."""
+    """Return the pictures of an order in the requested form, after they are stored."""
     watcher = services.watcher
     if body.stream:
         return await StreamedGeneration(request, watcher, order).answer()
@@ -103,7 +103,7 @@ async def _answer(
 
 
 def openai_router() -> APIRouter:
-    """The OpenAI-compatible resources."""
+    """Return the router of the OpenAI-compatible API."""
     router = APIRouter(prefix="/v1", tags=[Tag.OPENAI], route_class=GuardedRoute)
     errors = openai_errors(400, 401, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504, 507)
     router.post("/images/generations", response_class=Response, responses=IMAGES_RESPONSES | errors)(

@@ -1,4 +1,4 @@
-"""``stream=true``: previews as they come and the pictures in the end, in the events that OpenAI's clients know."""
+"""``stream=true``: previews as they arrive, then the pictures, as OpenAI's events."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -18,14 +18,14 @@ from pixyproxy.web.protocol.server_sent_events import HEARTBEAT, event, event_st
 
 @dataclass(frozen=True)
 class StreamedGeneration:
-    """A generation that one request follows to its end."""
+    """A generation that one request follows until it finishes."""
 
     request: Request
     watcher: GenerationWatcher
     order: Submission
 
     async def answer(self) -> Response:
-        """The answer; what fails before there is anything to tell is raised, and so answered with a status."""
+        """Return the response; errors before the first event are raised and returned with a status."""
         events = self.watcher.events(self.order.guid, tenant_id=self.order.tenant_id, after=0)
         async for first in events:
             if isinstance(first.what, Preview) or first.what is None:
@@ -59,7 +59,7 @@ async def _told_of(what: GenerationEvent) -> AsyncGenerator[bytes, None]:
     if what.what is None:
         yield HEARTBEAT
     elif isinstance(what.what, Preview):
-        # It is gone as soon as the generation is over.
+        # The preview is deleted as soon as the generation finishes.
         with contextlib.suppress(FileNotFoundError):
             async for piece in partial_events(what.what.generation, what.what.index, what.what.path):
                 yield piece

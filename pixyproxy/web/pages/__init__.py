@@ -1,1 +1,1 @@
-"""Pages for people: HTML, CSS and ES modules, without a build step."""
+"""HTML pages, CSS and ES modules, without a build step."""

@@ -1,4 +1,4 @@
-"""The pages and their files, all from this package: a browser needs no other host."""
+"""The pages and their files, all served from this package without other hosts."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FILES = {path.name for path in STATIC.iterdir() if path.suffix in {".css", ".js"
     "swagger-ui.css",
     "swagger-ui-bundle.js",
 }
-"""Every file that is served: a path from a client is only ever looked up here."""
+"""All served files: client paths are only looked up here."""
 
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -25,7 +25,7 @@ PAGE_HEADERS = {
     ),
     "Referrer-Policy": "same-origin",
 }
-# FastAPI's page for Swagger UI holds its start-up script inline, and Swagger UI its icons as data.
+# FastAPI's Swagger UI page has an inline start-up script, and Swagger UI embeds its icons as data URLs.
 DOCS_HEADERS = PAGE_HEADERS | {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -35,12 +35,12 @@ DOCS_HEADERS = PAGE_HEADERS | {
 
 
 async def gallery(request: Request) -> Response:
-    """The page with the newest pictures."""
+    """Return the page with the newest pictures."""
     return await _file(request, "index.html", PAGE_HEADERS)
 
 
 async def docs() -> HTMLResponse:
-    """The interactive documentation of the HTTP API. What it loads is named relative to it, below any prefix."""
+    """Return the interactive API documentation. Its files have relative URLs, so that any prefix works."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="PixyProxy API",
@@ -52,26 +52,26 @@ async def docs() -> HTMLResponse:
 
 
 async def openapi_document(request: Request) -> JSONResponse:
-    """The description of the HTTP API, for programs."""
+    """Return the OpenAPI document."""
     return JSONResponse(request.app.openapi())
 
 
 async def static_file(request: Request, name: str) -> Response:
-    """A style sheet, script or icon of the pages."""
+    """Return a style sheet, script or icon of the pages."""
     if name not in FILES:
         raise HTTPException(404)
     return await _file(request, name, {})
 
 
 async def _file(request: Request, name: str, headers: dict[str, str]) -> Response:
-    """Return a file, or 304 if the client has it; caches ask each time, so that an update shows at once."""
+    """Return a file, or 304 if the client's copy is current; caches revalidate, so that updates show at once."""
     response = await FOLDERS.get_response(name, request.scope)
     response.headers.update(headers | {"Cache-Control": "no-cache"})
     return response
 
 
 def page_router() -> APIRouter:
-    """What people see."""
+    """Return the router of the pages."""
     router = APIRouter(include_in_schema=False, dependencies=[PROBE])
     router.get("/")(gallery)
     router.get("/docs")(docs)

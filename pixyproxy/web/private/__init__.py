@@ -1,1 +1,1 @@
-"""Resources that need a credential."""
+"""Resources that require a credential."""

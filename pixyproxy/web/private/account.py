@@ -1,4 +1,4 @@
-"""What a caller may know of itself: who it is, and what its tenant has used."""
+"""The caller's own identity, limits and usage."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ class OwnTenant(FrozenModel):
 
 
 class Me(FrozenModel):
-    """Who a credential is; `limits` and `budget` tell what is left just now."""
+    """The principal of a credential; `limits` and `budget` include what is currently left."""
 
     tenant: OwnTenant
     subject: str
@@ -36,7 +36,7 @@ class Me(FrozenModel):
 
 
 async def get_me(principal: AnyCaller, limits: Limits, services: AllServices) -> Me:
-    """Who the credential is: tenant, subject, scopes, limits, budget, and what is left of them."""
+    """Return the credential's tenant, subject, scopes, limits and budget, and what is left of them."""
     budget = await services.operations.budget(tenant_id=principal.tenant_id)
     return _me(principal, list(limits.images.remaining(principal)), budget)
 
@@ -44,10 +44,10 @@ async def get_me(principal: AnyCaller, limits: Limits, services: AllServices) ->
 async def get_usage(
     principal: UsageRead,
     services: AllServices,
-    since: Annotated[Day | None, Query(description="First day (UTC); the first of this month when left out.")] = None,
-    until: Annotated[Day | None, Query(description="Last day (UTC), included; today when left out.")] = None,
+    since: Annotated[Day | None, Query(description="First day (UTC). Defaults to the first of this month.")] = None,
+    until: Annotated[Day | None, Query(description="Last day (UTC), inclusive. Defaults to today.")] = None,
 ) -> list[UsageRow]:
-    """How many pictures the tenant made and what they cost, by day, model and who asked."""
+    """Return how many pictures the tenant generated and what they cost, by day, model and subject."""
     return await services.operations.usage(tenant_id=principal.tenant_id, since=since, until=until)
 
 
@@ -64,7 +64,7 @@ def _me(principal: Principal, remaining: list[RemainingLimit], budget: BudgetDet
 
 
 def account_router() -> APIRouter:
-    """The resources about the caller itself."""
+    """Return the router of the caller's own resources."""
     router = APIRouter(tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.get("/me", responses=problems(401, 403, 429, 503))(get_me)
     router.get("/usage", responses=problems(401, 403, 414, 422, 429, 503))(get_usage)

@@ -1,4 +1,4 @@
-"""Administration of the server: tenants, tokens for them, the audit log, and outcomes that nobody knows yet."""
+"""Server administration: tenants, tokens for them, the audit log and generations of unknown outcome."""
 
 from typing import Annotated
 
@@ -19,45 +19,45 @@ from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class AuditQuery(AuditFilter):
-    """The query of a list: the filter, and which page of it."""
+    """The query of the audit log: filter and page."""
 
     limit: Limit = 20
     cursor: Cursor = None
 
 
 async def list_tenants(_operator: Operator, services: AllServices) -> list[TenantDetail]:
-    """Every tenant, oldest first."""
+    """List all tenants, oldest first."""
     return await services.tenants.list_tenants()
 
 
 async def create_tenant(
     response: Response, order: NewTenant, operator: Operator, services: AllServices
 ) -> TenantDetail:
-    """Make a tenant."""
+    """Create a tenant."""
     tenant = await services.tenants.create_tenant(order, actor=operator.actor)
     response.headers["Location"] = f"/admin/tenant/{tenant.guid}"
     return tenant_detail(tenant)
 
 
 async def get_tenant(_operator: Operator, guid: TenantGuidInPath, services: AllServices) -> TenantDetail:
-    """One tenant."""
+    """Return one tenant."""
     return tenant_detail(await services.tenants.require_tenant(guid))
 
 
 async def change_tenant(
     operator: Operator, guid: TenantGuidInPath, change: TenantChange, services: AllServices
 ) -> TenantDetail:
-    """Change what is named; null unsets a limit. What a suspended tenant owns is hidden, and it may do nothing."""
+    """Change the given fields; null removes a limit. A suspended tenant can do nothing, and its images are hidden."""
     return tenant_detail(await services.tenants.change_tenant(guid, change, actor=operator.actor))
 
 
 async def delete_tenant(operator: Operator, guid: TenantGuidInPath, services: AllServices) -> None:
-    """Remove a tenant with its pictures, keys, users and tokens, for good. Its audit entries stay."""
+    """Delete a tenant permanently with its images, keys, users and tokens. Its audit entries remain."""
     await services.tenants.delete_tenant(guid, actor=operator.actor)
 
 
 async def issue_tenant_token(order: TokenOrder, operator: Operator, services: AllServices) -> TokenResponse:
-    """Issue an access token for a tenant, with no more scopes than the caller's and for no longer."""
+    """Issue an access token for a tenant, limited to the caller's scopes and expiry."""
     issued = await services.tokens.issue_for_tenant(order, grantor=grantor_of(operator))
     return issued.as_response()
 
@@ -69,7 +69,7 @@ async def list_audit_entries(
     query: Annotated[AuditQuery, Query()],
     services: AllServices,
 ) -> list[AuditEntry]:
-    """The audit log, newest first: who did what, to what, from where."""
+    """List the audit log, newest first: actor, action, target and address."""
     wanted = AuditFilter.model_validate(query.model_dump(include=set(AuditFilter.model_fields)))
     page = await services.audit.list_entries(wanted, limit=query.limit, cursor=query.cursor)
     link_to_next(request, response, page.next_cursor)
@@ -79,22 +79,22 @@ async def list_audit_entries(
 async def list_generations(
     _operator: Operator,
     services: AllServices,
-    status: Annotated[GenerationStatus, Query(description="`unknown`: what has to be resolved.")],
+    status: Annotated[GenerationStatus, Query(description="`unknown` lists the generations to resolve.")],
     limit: Limit = 20,
 ) -> list[UnresolvedGeneration]:
-    """The newest generations of all tenants in a status."""
+    """List the newest generations of all tenants with a status."""
     return await services.operations.list_generations(status, limit=limit)
 
 
 async def resolve_generation(
     operator: Operator, guid: GenerationGuidInPath, resolution: Resolution, services: AllServices
 ) -> UnresolvedGeneration:
-    """Say whether an unknown generation was bought; if not, its Idempotency-Key may be used again."""
+    """Record whether an unknown generation was paid for; if not, its Idempotency-Key can be used again."""
     return await services.operations.resolve_generation(guid, resolution, actor=operator.actor)
 
 
 def admin_router() -> APIRouter:
-    """The resources of operators."""
+    """Return the router for operators."""
     router = APIRouter(prefix="/admin", tags=[Tag.ADMINISTRATION], route_class=GuardedRoute)
     router.get("/tenant", responses=problems(401, 403, 429, 503))(list_tenants)
     router.post("/tenant", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_tenant)

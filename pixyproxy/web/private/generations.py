@@ -1,4 +1,4 @@
-"""Generations: orders for pictures that a client need not wait for, and what becomes of them."""
+"""Generations: orders that run without waiting clients, and their progress."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ from pixyproxy.web.protocol.server_sent_events import HEARTBEAT, Followers, even
 from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 LastEventId = Annotated[
-    str, Header(alias="Last-Event-ID", description="The last event that was seen; those after it are sent.")
+    str, Header(alias="Last-Event-ID", description="The id of the last event received; later events are sent.")
 ]
 
 
@@ -58,7 +58,7 @@ async def create_generation(
     public_url: PublicUrl,
     idempotency_key: IdempotencyKey = None,
 ) -> GenerationDetail:
-    """Order pictures; the generation tells what becomes of them."""
+    """Order pictures; poll the returned generation for its outcome."""
     limits.images.count_more(request, principal, prompt.n - 1)
     order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
     standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
@@ -71,7 +71,7 @@ async def create_generation(
 async def cancel_generation(
     guid: GenerationGuidInPath, principal: ImageManage, generation: Generator, editor: Editor
 ) -> None:
-    """Cancel an order that waits; erase one that is over, with its pictures."""
+    """Cancel a waiting generation, or delete a finished one with its images."""
     if not await generation.cancel(guid, tenant_id=principal.tenant_id):
         await editor.delete_generation(guid, principal=principal)
 
@@ -82,11 +82,11 @@ async def list_own_generations(
     principal: ImageRead,
     watcher: Watcher,
     public_url: PublicUrl,
-    status: Annotated[GenerationStatus | None, Query(description="Only those in this status.")] = None,
+    status: Annotated[GenerationStatus | None, Query(description="Return only generations with this status.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> list[GenerationDetail]:
-    """The tenant's generations, newest first."""
+    """List the tenant's generations, newest first."""
     wanted = GenerationFilter(status=status)
     page = await watcher.list_generations(wanted, tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
     link_to_next(request, response, page.next_cursor)
@@ -98,14 +98,14 @@ async def list_own_generations(
 
 @dataclass(frozen=True)
 class WatchedGenerations:
-    """What keeps a connection until something happens to a generation; so many of a tenant may."""
+    """Resources that hold a connection until a generation changes, with a limit per tenant."""
 
     followers: Followers
 
     async def get_generation(
         self, guid: GenerationGuidInPath, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, prefer: Prefer
     ) -> GenerationDetail:
-        """One generation of the tenant as it is now, or once it is over if that takes no longer than `Prefer: wait`."""
+        """Return a generation of the tenant now, or when it finishes if that is within `Prefer: wait` seconds."""
         if prefer.wait:
             with self.followers.one_of(principal.tenant_id), contextlib.suppress(TimeoutError, PixyProxyException):
                 await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
@@ -120,11 +120,11 @@ class WatchedGenerations:
         public_url: PublicUrl,
         last_event_id: LastEventId = "",
     ) -> Response:
-        """What happens to a generation, as events: `status`, `partial`, and `stored` or `failed` in the end."""
+        """Stream the events of a generation: `status`, `partial`, and finally `stored` or `failed`."""
         await watcher.standing(guid, tenant_id=principal.tenant_id)
         seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
         if seen >= FINAL_ID:
-            # There is nothing more to come, so that clients do not ask again and again (WHATWG HTML, 9.2.3).
+            # No more events will follow; 204 stops clients from reconnecting (WHATWG HTML, 9.2.3).
             return Response(status_code=HTTPStatus.NO_CONTENT)
         events = watcher.events(guid, tenant_id=principal.tenant_id, after=seen)
         return event_stream(_written(events, public_url), place=self.followers.one_of(principal.tenant_id))
@@ -132,7 +132,7 @@ class WatchedGenerations:
     async def follow_generations(
         self, principal: ImageRead, watcher: Watcher, public_url: PublicUrl, last_event_id: LastEventId = ""
     ) -> Response:
-        """All generations of the tenant that are not over, and what happens to any: `status`, `stored`, `failed`."""
+        """Stream the events of all unfinished generations of the tenant: `status`, `stored` and `failed`."""
         after = int(last_event_id) if re.fullmatch(r"[0-9]{1,10}", last_event_id) else None
         events = watcher.tenant_events(tenant_id=principal.tenant_id, after=after)
         return event_stream(_written(events, public_url), place=self.followers.one_of(principal.tenant_id))
@@ -142,7 +142,7 @@ async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> A
     async for each in events:
         if isinstance(each.what, Preview):
             data = {"guid": each.what.generation.guid, "index": each.what.index}
-            # It is gone as soon as the generation is over.
+            # The preview is deleted as soon as the generation finishes.
             with contextlib.suppress(FileNotFoundError):
                 async for piece in event_with_picture("partial", data, each.what.path, event_id=each.id):
                     yield piece
@@ -164,7 +164,7 @@ def _shown(standing: Standing, public_url: str) -> object:
 
 
 def generation_router(settings: Settings) -> APIRouter:
-    """The generation resource. A quarter of a process's connections may wait for what happens to one tenant's."""
+    """Return the generation router. One tenant's followers may hold a quarter of a process's connections."""
     router = APIRouter(tags=[Tag.GENERATION], route_class=GuardedRoute)
     watched = WatchedGenerations(Followers(most=max(1, settings.max_connections // 4)))
     router.post(
@@ -175,7 +175,7 @@ def generation_router(settings: Settings) -> APIRouter:
     router.get("/generation", responses=LIST_RESPONSES | problems(400, 401, 403, 414, 422, 429, 503))(
         list_own_generations
     )
-    # Before `/generation/{guid}`, which it looks like.
+    # Before `/generation/{guid}`, which also matches it.
     router.get(
         "/generation/events", response_class=Response, responses=ALL_EVENTS_RESPONSES | problems(401, 403, 429, 503)
     )(watched.follow_generations)

@@ -1,4 +1,4 @@
-"""Making and managing images: resources of a tenant."""
+"""Generate and manage a tenant's images."""
 
 from http import HTTPStatus
 
@@ -28,7 +28,7 @@ async def create_image(
     prefer: Prefer,
     idempotency_key: IdempotencyKey = None,
 ) -> ImageDetail | GenerationDetail:
-    """Make a picture from a prompt, keep it, and return its details; with `Prefer: respond-async` the generation."""
+    """Generate and store a picture, and return its details; with `Prefer: respond-async` return the generation."""
     order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
     if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -50,23 +50,23 @@ async def create_image(
 async def change_image(
     guid: ImageGuidInPath, change: ImageChange, principal: ImageManage, editor: Editor, public_url: PublicUrl
 ) -> ImageDetail:
-    """Change who sees an image of the tenant, or its filename."""
+    """Change the visibility or filename of an image of the tenant."""
     image = await editor.change_image(guid, change, principal=principal)
     return image_detail(image, public_url=public_url)
 
 
 async def delete_image(guid: ImageGuidInPath, principal: ImageManage, editor: Editor) -> None:
-    """Remove an image of the tenant and its picture for good, and with the last image of a generation its prompt."""
+    """Delete an image of the tenant permanently; the last image of a generation also deletes its prompt."""
     await editor.delete_image(guid, principal=principal)
 
 
 def private_image_router() -> APIRouter:
-    """The private image resource."""
+    """Return the router of the private image resource."""
     router = APIRouter(tags=[Tag.IMAGE], route_class=GuardedRoute)
     router.post(
         "/image",
         status_code=201,
-        # Each status has a model of its own.
+        # Each status has its own model.
         response_model=None,
         responses=CREATED_RESPONSES
         | ACCEPTED_RESPONSES

@@ -20,14 +20,14 @@ async def list_keys(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> list[ApiKeyDetail]:
-    """The tenant's API keys, oldest first, revoked ones too; never a secret."""
+    """List the tenant's API keys, oldest first, including revoked ones; secrets are never returned."""
     page = await services.api_keys.list_keys(tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
     link_to_next(request, response, page.next_cursor)
     return page.items
 
 
 async def create_key(order: NewApiKey, principal: KeyManage, services: AllServices) -> ApiKeyWithSecret:
-    """Make an API key that may do no more than the caller, and for no longer; `api_key` is shown only now."""
+    """Create an API key, limited to the caller's permissions and expiry; `api_key` is shown only once."""
     issued = await services.api_keys.issue_key(order, grantor=grantor_of(principal))
     return api_key_with_secret(issued)
 
@@ -35,18 +35,18 @@ async def create_key(order: NewApiKey, principal: KeyManage, services: AllServic
 async def rotate_key(
     principal: KeyManage, guid: KeyGuid, services: AllServices, rotation: Rotation | None = None
 ) -> ApiKeyWithSecret:
-    """Give a key a new secret, shown only now; the former goes on working for `grace_seconds`."""
+    """Give a key a new secret, shown only once; the old one stays valid for `grace_seconds`."""
     issued = await services.api_keys.rotate_key(guid, rotation or Rotation(), grantor=grantor_of(principal))
     return api_key_with_secret(issued)
 
 
 async def revoke_key(principal: KeyManage, guid: KeyGuid, services: AllServices) -> None:
-    """Make a key, and every token that it got, worthless within a second."""
+    """Revoke a key and every token issued to it, within a second."""
     await services.api_keys.revoke_key(guid, grantor=grantor_of(principal))
 
 
 def key_router() -> APIRouter:
-    """The key resource."""
+    """Return the router of the key resource."""
     router = APIRouter(prefix="/key", tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(list_keys)
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_key)

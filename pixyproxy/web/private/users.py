@@ -20,31 +20,31 @@ async def list_users(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> list[UserDetail]:
-    """The tenant's users, oldest first."""
+    """List the tenant's users, oldest first."""
     page = await services.users.list_users(tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
     link_to_next(request, response, page.next_cursor)
     return page.items
 
 
 async def create_user(order: NewUser, principal: UserManage, services: AllServices) -> UserDetail:
-    """Make a user, with a role that may do no more than the caller, whose credential must not be limited or expire."""
+    """Create a user with at most the caller's permissions; the caller's credential must not be limited or expire."""
     return await services.users.create_user(order, grantor=grantor_of(principal))
 
 
 async def change_user(
     principal: UserManage, guid: UserGuidInPath, change: UserChange, services: AllServices
 ) -> UserDetail:
-    """Change password, role or status; a new password ends every sign-in with the old one."""
+    """Change password, role or status; a new password ends every existing sign-in."""
     return await services.users.change_user(guid, change, grantor=grantor_of(principal))
 
 
 async def delete_user(principal: UserManage, guid: UserGuidInPath, services: AllServices) -> None:
-    """Remove a user; what they made stays the tenant's."""
+    """Delete a user; the images they generated stay with the tenant."""
     await services.users.delete_user(guid, grantor=grantor_of(principal))
 
 
 def user_router() -> APIRouter:
-    """The user resource."""
+    """Return the router of the user resource."""
     router = APIRouter(prefix="/user", tags=[Tag.IDENTITY], route_class=GuardedRoute)
     router.get("", responses=LIST_RESPONSES | problems(400, 401, 403, 422, 429, 503))(list_users)
     router.post("", status_code=201, responses=problems(400, 401, 403, 409, 413, 422, 429, 503))(create_user)

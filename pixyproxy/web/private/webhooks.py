@@ -12,14 +12,14 @@ from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 async def list_webhooks(principal: KeyManage, services: AllServices) -> list[WebhookDetail]:
-    """The tenant's webhooks, oldest first, disabled ones too; never a secret."""
+    """List the tenant's webhooks, oldest first, including disabled ones; secrets are never returned."""
     return await services.webhooks.list_webhooks(tenant_id=principal.tenant_id)
 
 
 async def create_webhook(order: NewWebhook, principal: KeyManage, services: AllServices) -> WebhookWithSecret:
-    """Have events posted to a URL, signed as Standard Webhooks says; `secret` is shown only now.
+    """Post events to a URL, signed according to Standard Webhooks; `secret` is shown only once.
 
-    The credential must not expire, since a webhook does not.
+    The caller's credential must not expire, because a webhook does not.
     """
     issued = await services.webhooks.create_webhook(order, grantor=grantor_of(principal))
     return _with_secret(issued)
@@ -28,18 +28,18 @@ async def create_webhook(order: NewWebhook, principal: KeyManage, services: AllS
 async def rotate_webhook(
     principal: KeyManage, guid: WebhookGuidInPath, services: AllServices, rotation: Rotation | None = None
 ) -> WebhookWithSecret:
-    """Give a webhook a new secret, shown only now; for `grace_seconds` the former signs as well."""
+    """Give a webhook a new secret, shown only once; the old one also signs for `grace_seconds`."""
     issued = await services.webhooks.rotate_webhook(guid, rotation or Rotation(), grantor=grantor_of(principal))
     return _with_secret(issued)
 
 
 async def delete_webhook(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> None:
-    """Remove a webhook, and what it was still to be told."""
+    """Delete a webhook and its pending deliveries."""
     await services.webhooks.delete_webhook(guid, grantor=grantor_of(principal))
 
 
 async def list_deliveries(principal: KeyManage, guid: WebhookGuidInPath, services: AllServices) -> list[DeliveryDetail]:
-    """The newest 100 deliveries to a webhook, newest first, of the last 30 days."""
+    """List the newest 100 deliveries to a webhook within the last 30 days, newest first."""
     return await services.webhooks.list_deliveries(guid, tenant_id=principal.tenant_id)
 
 
@@ -48,7 +48,7 @@ def _with_secret(issued: IssuedWebhook) -> WebhookWithSecret:
 
 
 def webhook_router() -> APIRouter:
-    """The webhook resource."""
+    """Return the router of the webhook resource."""
     router = APIRouter(prefix="/webhook", tags=[Tag.WEBHOOKS], route_class=GuardedRoute)
     read, changed = problems(401, 403, 404, 429, 503), problems(400, 401, 403, 404, 413, 422, 429, 503)
     router.get("", responses=problems(401, 403, 429, 503))(list_webhooks)

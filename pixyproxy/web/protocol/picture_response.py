@@ -1,4 +1,4 @@
-"""HTTP's part in serving a picture: validators, conditions, ranges and negotiation (RFC 9110)."""
+"""Serve a picture over HTTP: validators, conditions, ranges and content negotiation (RFC 9110)."""
 
 import json
 from datetime import UTC, datetime
@@ -16,9 +16,9 @@ from pixyproxy.web.protocol.base64_body import base64_length, with_pictures
 
 
 class PictureResponse(FileResponse):
-    """A picture file with ranges; what Starlette answers to a bad range in plain text, HTTP's way.
+    """A picture file with ranges, instead of Starlette's plain-text errors for bad ranges.
 
-    A range that cannot be read is ignored (RFC 9110 §14.2), and one outside of the picture is our 416.
+    A malformed range is ignored (RFC 9110 §14.2); one outside the picture raises 416.
     """
 
     chunk_size = 256 * 1024
@@ -44,10 +44,10 @@ class PictureResponse(FileResponse):
 
 
 def picture_headers(image: StoredImage) -> dict[str, str]:
-    """The headers of a picture, whole or not modified.
+    """Return the headers of a picture response, also for 304.
 
-    The bytes under a GUID never change, but who may see them does: so caches may keep a public picture, yet
-    have to ask each time. A picture runs no script, whatever a browser takes it for.
+    The bytes under a GUID never change but its visibility can, so caches may store a public picture but must revalidate
+    it. The content security policy stops scripts if a browser takes the picture for another type.
     """
     return {
         "ETag": f'"{image.sha256}"',
@@ -60,19 +60,19 @@ def picture_headers(image: StoredImage) -> dict[str, str]:
 
 
 def picture_as_json(picture: PictureFile, headers: dict[str, str]) -> Response:
-    """The picture in JSON with base64, encoded as it is sent; of its headers, those that hold for any form of it."""
+    """Return the picture as JSON with streamed base64, and only the headers that apply to every representation."""
     about = picture.image.model_dump(include={"guid", "filename", "media_type"})
     parts = (json.dumps(about).encode("ascii").removesuffix(b"}") + b', "content_base64": "', b'"}')
     length = sum(map(len, parts)) + base64_length(picture.status.st_size)
     kept = {name: headers[name] for name in ("Vary", "Cache-Control")} | {"Content-Length": str(length)}
     pieces = with_pictures(parts, [picture.path])
-    # What a client did not stay for would be left to the garbage collector, an open file with it.
+    # If the client disconnects, an unclosed generator would keep its file open until garbage collection.
     closing = BackgroundTask(pieces.aclose)
     return StreamingResponse(pieces, headers=kept, media_type="application/json", background=closing)
 
 
 def is_not_modified(request: Headers, picture: dict[str, str]) -> bool:
-    """Whether the client has this picture already: ``If-None-Match``, else ``If-Modified-Since`` (RFC 9110 §13)."""
+    """Return whether the client's copy is current: ``If-None-Match``, else ``If-Modified-Since`` (RFC 9110 §13)."""
     if (known := request.get("if-none-match")) is not None:
         tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
         return bool({"*", picture["ETag"]} & tags)
@@ -82,14 +82,14 @@ def is_not_modified(request: Headers, picture: dict[str, str]) -> bool:
 
 
 def prefers_json(accept: str, media_type: str) -> bool:
-    """Whether ``Accept`` puts JSON above the picture's own type (RFC 9110 §12.5.1)."""
+    """Return whether ``Accept`` prefers JSON to the picture's own type (RFC 9110 §12.5.1)."""
     qualities = dict(_quality(part) for part in accept.split(","))
     own = qualities.get(media_type, qualities.get("image/*", qualities.get("*/*", 0.0)))
     return qualities.get("application/json", 0.0) > own
 
 
 def _quality(part: str) -> tuple[str, float]:
-    """One media range of ``Accept`` and its weight; what cannot be read weighs nothing."""
+    """Return one media range of ``Accept`` and its weight; 0 if the weight is malformed."""
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     weight = next((value[2:] for value in parameters if value.startswith("q=")), "1")
     try:

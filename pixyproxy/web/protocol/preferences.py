@@ -1,4 +1,4 @@
-"""What a client would rather have: the ``Prefer`` header (RFC 7240)."""
+"""Client preferences: the ``Prefer`` header (RFC 7240)."""
 
 import re
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ LONGEST_WAIT_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Preferences:
-    """``respond_async``: an answer before the work is done will do. ``wait``: no longer than this, in seconds."""
+    """``respond_async``: respond before the work is done. ``wait``: respond after so many seconds at most."""
 
     respond_async: bool = False
     wait: int | None = None
 
     @property
     def applied(self) -> str:
-        """What an answer before the work is done says it did (RFC 7240 §3)."""
+        """The ``Preference-Applied`` value of a response before the work is done (RFC 7240 §3)."""
         return "respond-async" if self.respond_async else f"wait={self.wait}"
 
     @property
     def seconds(self) -> float | None:
-        """How long to wait for the work to be done; None: as long as it takes."""
+        """How long to wait for the work; None: until it is done."""
         return 0 if self.respond_async and self.wait is None else self.wait
 
 
 def read_preferences(header: str) -> Preferences:
-    """The preferences in a header; what is not known, or cannot be read, is ignored, as the standard says."""
+    """Return the preferences in a header; unknown or malformed ones are ignored, as the standard requires."""
     given = {match[1].lower(): (match[2] or "").strip() for match in map(PREFERENCE.match, header.split(",")) if match}
     wait = given.get("wait", "")
     return Preferences(
@@ -40,7 +40,7 @@ def read_preferences(header: str) -> Preferences:
 
 async def _preferences(
     prefer: Annotated[
-        str, Header(description="`respond-async`: an answer at once. `wait=SECONDS`: one after so long. (RFC 7240)")
+        str, Header(description="`respond-async` responds at once, `wait=SECONDS` after this time (RFC 7240).")
     ] = "",
 ) -> Preferences:
     return read_preferences(prefer)

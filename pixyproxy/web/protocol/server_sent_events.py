@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, "Server-sent events"), written as they are sent."""
+"""Server-sent events (WHATWG HTML, "Server-sent events"), formatted while they are sent."""
 
 import json
 from collections import Counter
@@ -18,15 +18,15 @@ from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.web.protocol.base64_body import base64_pieces
 
 HEARTBEAT = b": heartbeat\n\n"
-"""A comment, which clients ignore and proxies take for life."""
+"""A comment: clients ignore it, and proxies keep the connection open."""
 RETRY_SECONDS = "5"
 
 
 @dataclass(frozen=True)
 class Followers:
-    """How many requests of each tenant wait for what happens, ``most`` at one time, in one process.
+    """Counts the waiting requests of each tenant in one process, ``most`` at a time.
 
-    They cost nothing but a connection, so that one tenant could hold all there are.
+    They cost only a connection, so without this limit one tenant could hold all connections.
     """
 
     most: int
@@ -34,7 +34,7 @@ class Followers:
 
     @contextmanager
     def one_of(self, tenant_id: TenantId) -> Iterator[None]:
-        """Count a request for as long as the block lasts; it is 429 where there are too many."""
+        """Count a request inside the block. Raise 429 if the tenant has too many."""
         if self.counts[tenant_id] >= self.most:
             raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": RETRY_SECONDS})
         self.counts[tenant_id] += 1
@@ -45,18 +45,18 @@ class Followers:
 
 
 class EventStream(StreamingResponse):
-    """An answer of events, all of which is sent within ``place``; proxies are told not to hold them back."""
+    """A response of events, sent within ``place``; proxies must not buffer it."""
 
     def __init__(self, events: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
-        """Nothing is sent, and the place not taken, before the answer is."""
+        """Neither send anything nor enter ``place`` before the response is sent."""
         headers = {"X-Accel-Buffering": "no"}
-        # What a client did not stay for would be left to the garbage collector, an open file with it.
+        # If the client disconnects, an unclosed generator would keep its file open until garbage collection.
         closing = BackgroundTask(events.aclose)
         super().__init__(events, media_type="text/event-stream", headers=headers, background=closing)
         self.place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it, unless the client leaves before."""
+        """Send all events, unless the client disconnects."""
         with self.place:
             await super().__call__(scope, receive, send)
 
@@ -64,21 +64,21 @@ class EventStream(StreamingResponse):
 def event_stream(
     events: AsyncGenerator[bytes, None], *, place: AbstractContextManager[None] | None = None
 ) -> EventStream:
-    """An answer of events, which are sent within ``place``."""
+    """Return a response of events, which are sent within ``place``."""
     return EventStream(events, place or nullcontext())
 
 
 def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:  # noqa: ANN401  (any JSON)
-    """One event with JSON for its data."""
+    """Return one event with JSON data."""
     return _head(name, event_id) + json.dumps(data).encode("ascii") + b"\n\n"
 
 
 async def event_with_picture(
     name: str, data: dict[str, Any], picture: bytes | Path, *, event_id: int | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """One event whose data has a picture, or that of a file, as ``b64_json``, piece by piece.
+    """Yield one event, piece by piece, with a picture or the content of a file as ``b64_json``.
 
-    Raises ``FileNotFoundError`` before there is a word of it.
+    Raise ``FileNotFoundError`` before the first piece.
     """
     rest = json.dumps(data).encode("ascii").removeprefix(b"{")
     async with aclosing(base64_pieces(picture)) as pieces:

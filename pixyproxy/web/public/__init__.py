@@ -1,1 +1,1 @@
-"""Resources that anyone may ask; a credential widens what they show."""
+"""Resources open to anonymous callers; a credential widens what they show."""

@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether it can serve."""
+"""Liveness and readiness of this process."""
 
 from typing import Annotated, Literal
 
@@ -12,36 +12,36 @@ from pixyproxy.web.rate_limits.limits import PROBE
 
 
 class Health(FrozenModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(Health):
-    """The process can serve; where Redis is to count for all processes, ``limits`` tells whether it does."""
+    """The process can serve; ``limits`` says whether Redis counts the limits for all processes."""
 
     limits: Annotated[
         Literal["shared", "local"] | None,
-        Field(description="`shared` where Redis holds the limits, `local` while it is lost; null without Redis."),
+        Field(description="`shared` if Redis holds the limits, `local` while it is unavailable; null without Redis."),
     ] = None
 
 
 async def healthz() -> Health:
-    """The process is alive. Nothing else is asked, so no outage of another part shows here."""
+    """Confirm that the process is alive. Nothing else is checked, so outages of other components do not show."""
     return Health()
 
 
 async def readyz(services: AllServices, limits: Limits) -> Readiness:
-    """The database answers and pictures can be stored. Without Redis nothing is refused: limits hold per process.
+    """Confirm that the database responds and pictures can be stored. Without Redis, limits hold per process.
 
-    Answers within 2 s, whatever hangs.
+    Responds within 2 s, even if a component hangs.
     """
     await services.readiness.require_ready()
     return Readiness(limits=limits.counters.held)
 
 
 def health_router() -> APIRouter:
-    """The resources that a supervisor asks."""
+    """Return the router of the health checks."""
     router = APIRouter(tags=[Tag.HEALTH], dependencies=[PROBE])
     router.get("/healthz", responses=problems(429))(healthz)
     router.get("/readyz", responses=problems(429, 503, 507))(readyz)

@@ -1,4 +1,4 @@
-"""Images for everyone: lists, details, and the pictures themselves."""
+"""Public image resources: lists, details and pictures."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from pixyproxy.web.rate_limits.guarded_route import GuardedRoute
 
 
 class ImageQuery(ImageFilter):
-    """The query of a list: the filter, and which page of it."""
+    """The query of the image list: filter and page."""
 
     limit: Limit = 20
     cursor: Cursor = None
@@ -36,7 +36,7 @@ async def list_images(
     reader: Reader,
     public_url: PublicUrl,
 ) -> list[ImageDetail]:
-    """The newest images that the caller may see: public ones, and with a credential the tenant's own."""
+    """List the newest images visible to the caller: public ones, and the tenant's own with a credential."""
     wanted = ImageFilter.model_validate(query.model_dump(include=set(ImageFilter.model_fields)))
     page = await reader.list_images(
         wanted, viewer=viewer, limit=query.limit, cursor=query.cursor, address=client_address(request)
@@ -46,13 +46,13 @@ async def list_images(
 
 
 async def get_image(guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader, public_url: PublicUrl) -> ImageDetail:
-    """One image's details."""
+    """Return the details of an image."""
     image = await reader.require_image(guid, viewer=viewer)
     return image_detail(image, public_url=public_url)
 
 
 async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: AnyViewer, reader: Reader) -> Response:
-    """The picture, byte for byte as it was made; as JSON with base64 where `Accept` prefers `application/json`."""
+    """Return the unchanged bytes of a picture, or JSON with base64 if `Accept` prefers `application/json`."""
     picture = await reader.require_picture(guid, viewer=viewer)
     headers = picture_headers(picture.image)
     if prefers_json(request.headers.get("accept", "*/*"), picture.image.media_type):
@@ -63,7 +63,7 @@ async def get_image_content(request: Request, guid: ImageGuidInPath, viewer: Any
 
 
 def public_image_router() -> APIRouter:
-    """The public image resource."""
+    """Return the router of the public image resource."""
     router = APIRouter(tags=[Tag.IMAGE], route_class=GuardedRoute)
     router.get(
         "/image",

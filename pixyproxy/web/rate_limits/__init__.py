@@ -1,1 +1,1 @@
-"""Rate limits and other bounds: who is counted, where, and what a request may bring."""
+"""Rate limits and request bounds: owners, counters, and limits on JSON bodies."""

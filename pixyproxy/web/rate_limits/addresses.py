@@ -1,4 +1,4 @@
-"""Addresses of clients as limits count them."""
+"""Client addresses as owners of limits."""
 
 import functools
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -6,15 +6,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from starlette.requests import Request
 
 IPV6_PREFIX = 64
-"""What one customer of a provider has at the least (RFC 6177): a limit by single addresses would be none."""
+"""The smallest allocation of a provider's customer (RFC 6177): limits on single addresses would be useless."""
 UNKNOWN_ADDRESS = "unknown"
 
 
 @functools.lru_cache(maxsize=4096)
 def network_of(host: str) -> str:
-    """Return an IPv4 address as it is, and the /64 of an IPv6 one.
+    """Return an IPv4 address unchanged, or the /64 of an IPv6 address.
 
-    What is no address (a proxy may write ``unknown``) is one and the same client.
+    All invalid addresses (a proxy may send ``unknown``) count as one client.
     """
     address = parse_address(host)
     if address is None:
@@ -23,7 +23,7 @@ def network_of(host: str) -> str:
 
 
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in a text without its zone, an IPv6-mapped one as IPv4; None for any other text."""
+    """Return the address in a text, without zone, an IPv4-mapped IPv6 address as IPv4; None if invalid."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -32,9 +32,9 @@ def parse_address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def client_address(request: Request) -> str:
-    """Whom limits by address hold for: an IPv4 address, or the /64 of an IPv6 one.
+    """Return the owner of address limits: an IPv4 address, or the /64 of an IPv6 address.
 
-    From the connection alone, or what the server took for it from a proxy that it trusts. What is no address
-    (a proxy may write ``unknown``) is one and the same client.
+    It comes only from the connection, or from a trusted proxy through the server. All invalid addresses (a proxy may
+    send ``unknown``) count as one client.
     """
     return network_of(request.client.host if request.client else "")

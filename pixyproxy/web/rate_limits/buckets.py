@@ -1,4 +1,4 @@
-"""Buckets of rate limits, and the headers that say what is left of them."""
+"""Rate limit buckets and response headers."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SCOPE_KEY = "pixyproxy.rate_limits"
 
 
 class RemainingLimit(FrozenModel):
-    """What is left of a limit: the oldest request that counts no longer does so after ``reset_seconds``."""
+    """What is left of a limit; the oldest counted request expires after ``reset_seconds``."""
 
     policy: str
     limit: int
@@ -25,43 +25,43 @@ class RemainingLimit(FrozenModel):
 
 @dataclass(frozen=True)
 class Bucket:
-    """What a request counts in: the limit's name, its owner, and its size."""
+    """A counter for requests: the limit's name, owner and size."""
 
     policy: str
     owner: str
     size: RateLimitItem
 
     def remaining(self, stats: WindowStats) -> RemainingLimit:
-        """Return what is left."""
+        """Return what is left of the limit."""
         amount, window, left = self.size.amount, self.size.get_expiry(), stats.remaining
-        # Rounded up by a whole second: the oldest entry still counts at the very end of its window.
+        # Rounded up by a whole second: the oldest entry still counts at the end of its window.
         seconds = 0 if left >= amount > 0 else min(int(max(0.0, stats.reset_time - clock.seconds())) + 1, window)
         return RemainingLimit(policy=self.policy, limit=amount, remaining=max(0, left), reset_seconds=seconds)
 
 
 @dataclass
 class Counted:
-    """The buckets of one request, and what is left of them once it was counted."""
+    """The buckets of one request, and what was left of them after it was counted."""
 
     buckets: tuple[Bucket, ...]
     remaining: tuple[RemainingLimit, ...] = ()
 
     @property
     def headers(self) -> dict[str, str]:
-        """The fields of draft-ietf-httpapi-ratelimit-headers-10: each limit, and what is left of it."""
+        """The headers of draft-ietf-httpapi-ratelimit-headers-10: each limit, and what is left of it."""
         policies = [f'"{each.policy}";q={each.size.amount};w={each.size.get_expiry()}' for each in self.buckets]
         left = [f'"{each.policy}";r={each.remaining};t={each.reset_seconds}' for each in self.remaining]
         return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
 
     @property
     def retry_after_seconds(self) -> int:
-        """How long until every limit that is used up has room again, at least 1."""
+        """The seconds until every exhausted limit has room again, at least 1."""
         return max([1, *(each.reset_seconds for each in self.remaining if each.remaining == 0)])
 
 
 @dataclass(frozen=True)
 class RateLimitHeaders:
-    """Puts what is left on every answer to a request that was counted, whatever the answer is."""
+    """Add rate limit headers to every response to a counted request."""
 
     app: ASGIApp
 

@@ -1,4 +1,4 @@
-"""Where limits are counted: in Redis for all processes, or in this process without Redis and while it is away."""
+"""Counters of the limits: in Redis for all processes, or in this process without Redis or while it is unavailable."""
 
 import asyncio
 import logging
@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Question = Callable[[MovingWindowRateLimiter], Coroutine[Any, Any, Answer]]
-"""What to count or look up: any number of commands."""
+"""Commands that count or read, on the given limiter."""
 
 REDIS_SECONDS = 0.2
-"""How long Redis may take for a question, the connection included."""
+"""Timeout of all commands of a question, including the connection."""
 WAITS = 10
-"""In so many parts the time is waited for."""
+"""Number of parts that the timeout is divided into."""
 RETRY_SECONDS = 1.0
 QUESTIONS_AT_ONCE = 16
-"""How many connections are opened: a burst of requests must not spend its time on opening one for each."""
+"""Maximum number of connections: a burst of requests must not open one for each."""
 KEY_PREFIX = "pixyproxy"
 FAILURES = (StorageError, OSError)
 PROBE = RateLimitItemPerSecond(1)
@@ -38,13 +38,12 @@ PROBE = RateLimitItemPerSecond(1)
 class Counters:
     """Moving windows of ``limits.aio``.
 
-    After the first failure of Redis everything is counted in this process, until ``probe_forever`` finds Redis
-    back: no request waits for a server that is known to be away. Logs and errors never contain any part of the URL,
-    which has the password.
+    After the first Redis failure this process counts by itself until ``probe_forever`` succeeds, so that no request
+    waits for an unavailable server. Logs and errors never contain any part of the URL, because it has the password.
     """
 
     def __init__(self, redis_url: SecretStr | None) -> None:
-        """Raise ``ConfigurationException`` if the URL is invalid. Connections are opened when they are needed."""
+        """Raise ``ConfigurationException`` if the URL is invalid. Connections are opened on demand."""
         self._local = MovingWindowRateLimiter(AsyncProcessStorage())
         self._pool: ConnectionPool | None = None
         self._shared: MovingWindowRateLimiter | None = None
@@ -56,13 +55,13 @@ class Counters:
 
     @property
     def held(self) -> Literal["shared", "local"] | None:
-        """``shared`` if Redis counts, ``local`` while it is away, None if there is no Redis."""
+        """``shared`` if Redis counts, ``local`` while it is unavailable, None without Redis."""
         if self._shared is None:
             return None
         return "shared" if self._available else "local"
 
     async def ask(self, question: Question[Answer]) -> Answer:
-        """Return the answer of Redis, or of this process if Redis is away or takes too long."""
+        """Return the result from Redis, or from this process if Redis is unavailable or too slow."""
         if self._shared is not None and self._available:
             try:
                 return await _answer_in_time(self._ask_redis(question, self._shared))
@@ -71,7 +70,7 @@ class Counters:
         return await question(self._local)
 
     async def probe(self) -> None:
-        """Ask Redis, and log if it is lost or back. By a hit, since a full Redis still answers a PING."""
+        """Check Redis and log changes of its state. A hit is used because a full Redis still answers PING."""
         if self._shared is None:
             return
         try:
@@ -81,10 +80,10 @@ class Counters:
         else:
             if not self._available:
                 self._available = True
-                logger.info("Redis is back: limits hold for all processes")
+                logger.info("Redis is available again: limits are shared by all processes")
 
     async def probe_forever(self) -> None:
-        """Ask once a second for a Redis that is away, until cancelled."""
+        """Check an unavailable Redis once a second, until cancelled."""
         while self._shared is not None:
             await asyncio.sleep(RETRY_SECONDS)
             if not self._available:
@@ -103,12 +102,12 @@ class Counters:
         if self._available:
             self._available = False
             logger.warning(
-                "Redis is lost (%s): limits hold in this process alone", type(error.__cause__ or error).__name__
+                "Redis is unavailable (%s): limits hold for this process only", type(error.__cause__ or error).__name__
             )
 
 
 def _open_redis(url: SecretStr) -> "tuple[ConnectionPool, RedisStorage]":
-    # Only a server with Redis loads its client, which takes 60 ms and 6 MB.
+    # Imported only if Redis is configured: its client takes 60 ms and 6 MB to load.
     from redis.asyncio import ConnectionPool  # noqa: PLC0415
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -117,9 +116,9 @@ def _open_redis(url: SecretStr) -> "tuple[ConnectionPool, RedisStorage]":
     try:
         pool = ConnectionPool.from_url(
             url.get_secret_value(),
-            # A hit that is sent again counts twice.
+            # A hit that is retried would count twice.
             retry=Retry(NoBackoff(), 0),
-            # Opening a connection takes one question, not four.
+            # Opening a connection takes one round trip instead of four.
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
@@ -131,17 +130,17 @@ def _open_redis(url: SecretStr) -> "tuple[ConnectionPool, RedisStorage]":
             connection_pool=pool,  # type: ignore[arg-type]  # limits passes it on to redis-py
         )
     except (ValueError, TypeError, ConfigurationError):
-        message = "PIXYPROXY_REDIS_URL cannot be read. It looks like redis://user:password@host:6379/0."
-        # The message of the error has parts of the URL.
+        message = "PIXYPROXY_REDIS_URL is invalid. Use the form redis://user:password@host:6379/0."
+        # No cause: the error's message contains parts of the URL.
         raise ConfigurationException(message) from None
     return pool, storage
 
 
 async def _answer_in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
-    """Return the answer. Raise ``TimeoutError`` if it takes longer than ``REDIS_SECONDS``.
+    """Return the result. Raise ``TimeoutError`` if it takes longer than ``REDIS_SECONDS``.
 
-    Time in which the event loop stood still does not count, since the answer may have arrived unread: a wait that ends
-    late counts like one that ends in time. A busy process must not take Redis for lost, and count for itself.
+    Time in which the event loop was blocked does not count, because the result may have arrived unread: a wait that
+    ends late counts like one that ends on time. A busy process must not treat Redis as unavailable and count by itself.
     """
     answer = asyncio.create_task(question)
     try:

@@ -1,4 +1,4 @@
-"""Routes that recognize and count the caller before they look at anything else, and bound what a body may hold."""
+"""Routes that identify and count the caller before anything else, and limit the values in a JSON body."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -13,20 +13,20 @@ from starlette.requests import Request
 from pixyproxy.web.middleware.request_log import log_request
 
 MOST_MEMBERS = 100
-"""Of an object in a body."""
+"""Of each object in a body."""
 MOST_ITEMS = 1_000
-"""Of a list in a body."""
+"""Of each list in a body."""
 MOST_VALUES = 10_000
-"""Of a body, whatever they are in."""
+"""Of a body, including nested values."""
 MOST_BRACKETS = 50_000
-"""Of a body, those in its texts too. A megabyte of empty lists takes 0.3 s: garbage is collected as they are made."""
+"""Of a body, including those in strings. A megabyte of empty lists takes 0.3 s, due to garbage collection."""
 
 
 class BoundedRequest(Request):
-    """A request whose JSON has so few values that every one of them may be complained of."""
+    """A request whose JSON has few enough values for each to be reported as an error."""
 
     async def json(self) -> Any:  # noqa: ANN401  (any JSON)
-        """Return the body. Raise a 422 where it has too many values: pydantic reports each that is not acceptable."""
+        """Return the body. Raise a 422 if it has too many values, since pydantic reports each invalid one."""
         body = await self.body()
         if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
             raise HTTPException(HTTPStatus.BAD_REQUEST)
@@ -37,24 +37,24 @@ class BoundedRequest(Request):
 
 
 class Admission(ABC):
-    """A dependency of a route with a body that is called before the body is read, and again in its turn.
+    """A dependency that is called before the body of the request is read, and again as a normal dependency.
 
-    The second call must return the same and count nothing.
+    The second call must return the same result and count nothing.
     """
 
     @abstractmethod
     async def __call__(self, request: Request) -> object:
-        """Recognize and count who asks. Raise an exception to reject the request."""
+        """Identify and count the caller. Raise an exception to reject the request."""
 
 
 class GuardedRoute(APIRoute):
-    """A route that admits a request before anything else of it is looked at.
+    """A route that admits a request before it reads anything else of it.
 
     FastAPI (0.165) reads the body before it calls any dependency, and calls dependencies in the order of parameters.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, as FastAPI documents it for routes with a request class of their own."""
+        """Return the handler, as FastAPI documents it for custom request classes."""
         handle = super().get_route_handler()
         admissions = [each.call for each in self.dependant.dependencies if isinstance(each.call, Admission)]
 
@@ -70,7 +70,7 @@ class GuardedRoute(APIRoute):
 
 
 def _is_bounded(value: object) -> bool:
-    """Return whether JSON has no more members, items and values than a body may have."""
+    """Return whether a JSON value is within the limits on members, items and values."""
     left, pending = MOST_VALUES, [value]
     while pending:
         each = pending.pop()

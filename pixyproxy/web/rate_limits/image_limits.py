@@ -1,4 +1,4 @@
-"""Pictures per minute of a tenant and of a key: slowapi's limiter on the routes that call OpenAI.
+"""Pictures per minute of a tenant and of a key: slowapi's limiter on the routes that call the upstream.
 
 It counts in the memory of this process, as a cheap guard.
 """
@@ -20,14 +20,14 @@ TENANT, KEY = "generation", "generation-key"
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The limits of one application: a limiter that several applications share counts twice (slowapi 0.1.10)."""
+    """The limits of one application; slowapi (0.1.10) counts twice if applications share a limiter."""
 
     default_per_minute: int
     limiter: Limiter
     guard: Callable[[Request], Awaitable[None]]
 
     async def count_request(self, request: Request, principal: Principal) -> None:
-        """Count a request for pictures as one picture, once. Raise ``RateLimitExceeded`` if the limit is reached."""
+        """Count a request as one picture, once. Raise ``RateLimitExceeded`` if the limit is reached."""
         if SCOPE_KEY in request.scope:
             return
         counted = request.scope[SCOPE_KEY] = Counted(self._buckets(principal))
@@ -37,7 +37,7 @@ class ImageLimits:
             counted.remaining = self._measure(counted.buckets)
 
     def count_more(self, request: Request, principal: Principal, more: int) -> None:
-        """Count further pictures of the request, all or none. Raise ``ImageLimitException`` if too few are left."""
+        """Count more pictures of the request, all or none. Raise ``ImageLimitException`` if too few are left."""
         if more < 1:
             return
         buckets = self._buckets(principal)
@@ -59,7 +59,7 @@ class ImageLimits:
         return tuple(each.remaining(stats(each.size, each.owner, each.policy)) for each in buckets)
 
     def _buckets(self, principal: Principal) -> tuple[Bucket, ...]:
-        """Return the key's limit, if it has one, and the tenant's: a request that the key's refuses costs no other."""
+        """Return the key's bucket, if it is limited, then the tenant's, which the key's refusals do not use up."""
         amount = principal.tenant_images_per_minute
         tenant = _bucket(TENANT, self.default_per_minute if amount is None else amount, principal.tenant_guid)
         if principal.key_images_per_minute is None:
@@ -68,21 +68,21 @@ class ImageLimits:
 
 
 def create_image_limits(settings: Settings) -> ImageLimits:
-    """Return the limits of these settings."""
+    """Return the image limits for these settings."""
     limiter = Limiter(key_func=_owner_in(TENANT), strategy="moving-window", storage_uri="process:")
-    # slowapi reads RATELIMIT_ENABLED as well; here only PixyProxy's own settings decide.
+    # slowapi also reads RATELIMIT_ENABLED, but only PixyProxy's own settings may decide.
     limiter.enabled = True
 
     @limiter.shared_limit(_amount, scope=TENANT)
     @limiter.shared_limit(_amount, scope=KEY, key_func=_owner_in(KEY), exempt_when=_has_no_limited_key)
     async def guard(request: Request) -> None:
-        """Do nothing: slowapi's decorators have counted the request."""
+        """Do nothing: slowapi's decorators count the request."""
 
     return ImageLimits(settings.images_per_minute, limiter, guard)
 
 
 def _bucket(policy: str, per_minute: int, owner: str) -> Bucket:
-    """Return a bucket whose owner begins with the amount: slowapi asks for the amount by nothing but the owner."""
+    """Return a bucket whose owner starts with the amount, because slowapi derives the amount from the owner."""
     return Bucket(policy, f"{per_minute} {owner}", RateLimitItemPerMinute(per_minute))
 
 
@@ -92,7 +92,7 @@ def _amount(key: str) -> str:
 
 def _owner_in(policy: str) -> Callable[[Request], str]:
     def owner(request: Request) -> str:
-        """Return the owner of the bucket; slowapi also asks for that of a limit which the request is exempt from."""
+        """Return the owner of the bucket; slowapi asks even if the request is exempt from the limit."""
         buckets: tuple[Bucket, ...] = request.scope[SCOPE_KEY].buckets
         return next((each.owner for each in buckets if each.policy == policy), buckets[0].owner)
 

@@ -1,6 +1,6 @@
 """Rate limits: requests per tenant or address, pictures per tenant and key, and failed credentials.
 
-Dependencies count: the policies of ``auth.policies`` count requests by tenant, ``PROBE`` and ``SIGN_IN`` by address.
+Dependencies count requests: the policies of ``auth.policies`` by tenant, ``PROBE`` and ``SIGN_IN`` by address.
 All routes of a class share their buckets.
 """
 
@@ -24,9 +24,9 @@ from pixyproxy.web.rate_limits.counters import Counters
 from pixyproxy.web.rate_limits.guarded_route import Admission
 from pixyproxy.web.rate_limits.image_limits import ImageLimits, create_image_limits
 
-TOO_MANY_REFUSALS = "This credential was refused too often. Wait as long as `Retry-After` says, and use another."
+TOO_MANY_REFUSALS = "This credential was refused too often. Wait for `Retry-After` seconds and use another."
 REFUSALS_PER_MINUTE = 120
-"""How often a subject may be refused for a missing scope; each refusal is a row of the audit log."""
+"""How often a subject may be refused for a missing scope; each refusal adds an audit log row."""
 
 RequestClass = Literal["read", "change", "sign-in", "probe"]
 
@@ -40,7 +40,7 @@ class RateLimits:
     images: ImageLimits
 
     async def count(self, request: Request, policy: RequestClass, caller: Principal | None = None) -> None:
-        """Count a request of the caller's tenant, else of its address, once. Raise a 429 if the limit is reached."""
+        """Count a request once, for the caller's tenant or else its address. Raise a 429 if the limit is reached."""
         if SCOPE_KEY in request.scope:
             return
         owner = f"address:{client_address(request)}" if caller is None else f"tenant:{caller.tenant_guid}"
@@ -53,16 +53,16 @@ class RateLimits:
             raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, headers=headers)
 
     async def refuse_guessing(self, address: str, name: str | None) -> None:
-        """Raise ``TooManyFailuresException`` if the address or the name has no failure left; count nothing."""
+        """Raise ``TooManyFailuresException`` if the address or name has no failures left; count nothing."""
         _refuse(await self.counters.ask(partial(_measure, self._failure_buckets(address, name))))
 
     async def is_used_up(self, address: str) -> bool:
-        """Return whether the address has no failure left; count nothing."""
+        """Return whether the address has no failures left; count nothing."""
         (by_address,) = await self.counters.ask(partial(_measure, self._failure_buckets(address, None)))
         return by_address.remaining == 0
 
     async def note_failure(self, address: str, name: str | None, *, cost: int = 1) -> None:
-        """Count a wrong credential, as ``cost`` failures of the address and one of the name."""
+        """Count a wrong credential as ``cost`` failures of the address and one of the name."""
         by_address, *by_name = self._failure_buckets(address, name)
 
         async def count(limiter: MovingWindowRateLimiter) -> None:
@@ -73,7 +73,7 @@ class RateLimits:
         await self.counters.ask(count)
 
     async def note_refusal(self, subject: str) -> None:
-        """Count a refusal for a missing scope. Raise ``TooManyFailuresException`` if there were too many."""
+        """Count a refusal for a missing scope. Raise ``TooManyFailuresException`` if there are too many."""
         bucket = Bucket("refusals", digest(subject), RateLimitItemPerMinute(REFUSALS_PER_MINUTE))
         has_room, remaining = await self.counters.ask(partial(_hit_and_measure, bucket))
         if not has_room:
@@ -91,7 +91,7 @@ class RateLimits:
         by_address = Bucket("failures", f"address:{address}", size)
         if name is None:
             return (by_address,)
-        # A client chose the name, of any length.
+        # Hashed because clients choose names of any length.
         return by_address, Bucket(
             "failures-of-name", digest(name), RateLimitItemPerMinute(self.settings.failures_per_name)
         )
@@ -111,11 +111,11 @@ class AddressLimit(Admission):
 
 SIGN_IN = Depends(AddressLimit("sign-in"))
 PROBE = Depends(AddressLimit("probe"))
-"""For what has nothing of a tenant: as many as reads."""
+"""For routes without a tenant; the limit is that of reads."""
 
 
 def create_rate_limits(settings: Settings) -> RateLimits:
-    """Return the limits of these settings. Raise ``ConfigurationException`` if the URL of Redis is invalid."""
+    """Return the limits for these settings. Raise ``ConfigurationException`` if the Redis URL is invalid."""
     return RateLimits(settings, Counters(settings.redis_url), create_image_limits(settings))
 
 
@@ -132,7 +132,7 @@ async def _measure(buckets: tuple[Bucket, ...], limiter: MovingWindowRateLimiter
 
 
 async def _spend(bucket: Bucket, cost: int, limiter: MovingWindowRateLimiter) -> None:
-    """Count ``cost``, or what there is room for."""
+    """Count ``cost``, or as much as there is room for."""
     if not await limiter.hit(bucket.size, bucket.owner, bucket.policy, cost=cost):
         (left,) = await _measure((bucket,), limiter)
         if left.remaining:

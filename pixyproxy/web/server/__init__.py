@@ -1,1 +1,1 @@
-"""The process around the application: uvicorn, connections, background loops and shutdown."""
+"""The server process: uvicorn, connections, background loops and shutdown."""

@@ -1,4 +1,4 @@
-"""Background loops: while one of them is missing, a process does not keep its promises."""
+"""Background loops: a process cannot keep its guarantees without all of them."""
 
 import asyncio
 import contextlib
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running_loops(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run the loops until the block is left; one that fails ends the others and stops the process.
+    """Run the loops while the block runs; if one fails, cancel the others and stop the process.
 
-    The process is told to stop as an operator would tell it (SIGTERM), so that what is under way is finished first.
-    What the loop failed with is raised where the block is left, so the process does not end with status 0.
+    The process gets SIGTERM, so that running work is finished first. The loop's exception is raised at the end of the
+    block, so that the process exits with a non-zero status.
     """
     running = asyncio.create_task(_run(loops))
     running.add_done_callback(_stop_process)
@@ -36,5 +36,5 @@ async def _run(loops: tuple[Coroutine[Any, Any, None], ...]) -> None:
 
 def _stop_process(running: asyncio.Task[None]) -> None:
     if not running.cancelled() and (failure := running.exception()) is not None:
-        logger.critical("a background loop has failed: this process stops", exc_info=failure)
+        logger.critical("a background loop failed: stopping this process", exc_info=failure)
         signal.raise_signal(signal.SIGTERM)

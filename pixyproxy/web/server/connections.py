@@ -1,7 +1,7 @@
-"""Connections of clients: how long they may stall, how many one address may hold, and what is kept for ``/healthz``.
+"""Client connections: stall deadlines, limits per address, and spare connections for ``/healthz``.
 
-uvicorn (0.54) closes a connection that is idle between two requests. It waits for ever for a first request, the rest of
-a head, the rest of a body, and a client that does not read.
+uvicorn (0.54) closes connections that are idle between requests. It waits forever for a first request, the rest of
+a head or body, and a client that does not read.
 """
 
 import logging
@@ -30,42 +30,42 @@ from pixyproxy.web.rate_limits.addresses import network_of, parse_address
 logger = logging.getLogger(__name__)
 
 SPARE_CONNECTION = "pixyproxy.spare_connection"
-"""In the ``state`` of a request's scope: the connection is beyond a limit and is served ``/healthz`` alone."""
+"""In the ``state`` of a request's scope: the connection is over a limit and may only request ``/healthz``."""
 SHARE = 4
-"""One address may hold one connection in so many."""
+"""One address may hold one in this many connections."""
 TCP_INFO_BYTES_ACKED = slice(120, 128)
 """``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (4.1): bytes that the peer has acknowledged."""
 LINGER_NOT = struct.pack("ii", 1, 0)
 """``struct linger``: on, for 0 s."""
 TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-NOT_HTTP = ("malformed_request", "This is no request of HTTP/1.1 (RFC 9112). Mend the client.")
+NOT_HTTP = ("malformed_request", "The request is not valid HTTP/1.1 (RFC 9112). Correct the client.")
 
 
 class Debt(Enum):
-    """What a client has yet to do before the server can go on."""
+    """What the client must do before the server can continue."""
 
     HEAD = "send a request"
     BODY = "send the rest of a body"
-    DISCARDED = "send the rest of what was refused"
-    READING = "read what was sent"
+    DISCARDED = "send the rest of a refused request"
+    READING = "read the response"
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """When a client that stalls loses its connection.
+    """Deadlines for clients that stall.
 
-    A connection is checked every ``check_seconds``, and closed if the client owes the same thing at two checks in a row
-    and has meanwhile moved fewer than ``bytes_per_second``. So a client has one to two times ``check_seconds``.
-    A head must be complete by then, and so must a body that nobody reads.
+    A connection is checked every ``check_seconds``, and closed if the client owes the same thing at two consecutive
+    checks and has moved fewer than ``bytes_per_second`` between them. So a client has one to two times
+    ``check_seconds``. A head must be complete by then, and so must a body that is discarded.
     """
 
     check_seconds: float = 15
     spare_seconds: float = 3
-    """A connection beyond a limit is closed after so long unless its request is being answered."""
+    """A connection over a limit is closed after this time unless its request is in progress."""
     bytes_per_second: int = 1024
 
     def least_bytes(self, debt: Debt) -> float:
-        """Return how much has to move between two checks."""
+        """Return the minimum number of bytes between two checks."""
         if debt in {Debt.BODY, Debt.READING}:
             return self.check_seconds * self.bytes_per_second
         return math.inf
@@ -73,11 +73,11 @@ class Deadlines:
 
 @dataclass
 class Connections:
-    """The connections of one process; ``most`` of them in all, and a quarter of those of one address.
+    """The connections of one process: ``most`` in total, and a quarter of that for one address.
 
-    Addresses are counted as limits count them: IPv6 by /64. Behind a proxy everyone has one address, so ``trusted``
-    networks have no share. Connections beyond a limit are spare: they may ask for ``/healthz``. There are
-    ``most_spare`` of them, and the oldest makes way for another.
+    IPv6 addresses count by /64, as for rate limits. Clients behind a proxy share its address, so the per-address limit
+    does not apply to ``trusted`` networks. Connections over a limit are spare: they may only request ``/healthz``.
+    There are at most ``most_spare`` of them; a new one replaces the oldest.
     """
 
     most: int
@@ -89,7 +89,7 @@ class Connections:
     spare: dict["BoundedProtocol", None] = field(default_factory=dict)
 
     def __call__(self, **of_uvicorn: Any) -> "BoundedProtocol":  # noqa: ANN401  (uvicorn's own arguments)
-        """Return the protocol for a new connection, as uvicorn asks for it."""
+        """Return the protocol for a new connection; called by uvicorn."""
         return BoundedProtocol(self, **of_uvicorn)
 
     def admit(self, connection: "BoundedProtocol", host: str | None) -> bool:
@@ -107,7 +107,7 @@ class Connections:
         return False
 
     def release(self, connection: "BoundedProtocol") -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         self.spare.pop(connection, None)
         network = self.held.pop(connection, None)
         if network is not None:
@@ -121,19 +121,19 @@ class Connections:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol, with deadlines for the client and an account of all connections."""
+    """uvicorn's protocol with client deadlines and connection counts."""
 
     def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:  # noqa: ANN401  (uvicorn's own arguments)
         super().__init__(**of_uvicorn)
         self.account = connections
         self.is_spare = False
         self.is_discarding = False
-        """The client was answered for good; what it still sends is read and forgotten."""
+        """The client got its last response; further input is discarded."""
         self.received_bytes = 0
         self.last_check: tuple[Debt | None, object, int] = (None, None, 0)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
-        """Count the connection, and check it from now on."""
+        """Count the connection and start to check it."""
         super().connection_made(transport)
         self.is_spare = not self.account.admit(self, self.client[0] if self.client else None)
         if self.is_spare:
@@ -141,31 +141,31 @@ class BoundedProtocol(H11Protocol):
         self.check_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Remove the connection."""
         self.check_timer.cancel()
         self.account.release(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what arrives."""
+        """Count received bytes."""
         self.received_bytes += len(data)
         if not self.is_discarding:
             super().data_received(data)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, which it has logged)
-        """Answer what is not HTTP with problem JSON, under a request id that the log has too."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's message, which it has logged)
+        """Respond to invalid HTTP with problem JSON and a request id that is also logged."""
         if self.cycle is not None:
-            # Whoever works on a request whose body cannot be read stops here.
+            # Stop the request whose body is malformed.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            # An answer that has begun cannot be taken back.
+            # A started response cannot be replaced.
             self.transport.close()
             return
         request_id = request_ids.new()
         token = current_request_id.set(request_id)
         problem = self._problem(sys.exception())
-        logger.warning("answered %d %s", problem.status, problem.code)
+        logger.warning("responded with %d %s", problem.status, problem.code)
         answer = problem_response(problem)
         current_request_id.reset(token)
         own = [
@@ -183,12 +183,12 @@ class BoundedProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        # Closed at once, with more arriving, the connection would be reset, and the answer perhaps never read.
+        # Closing with unread input would reset the connection, and the client might not get the response.
         self.transport.write_eof()
         self.is_discarding = True
 
     def _problem(self, error: BaseException | None) -> Problem:
-        """Return what to answer where h11 could not read a request."""
+        """Return the problem for a request that h11 could not parse."""
         if not isinstance(error, h11.RemoteProtocolError) or error.error_status_hint != TOO_LARGE:
             return Problem(HTTPStatus.BAD_REQUEST, *NOT_HTTP, {}, {})
         head, _ = self.conn.trailing_data
@@ -197,13 +197,13 @@ class BoundedProtocol(H11Protocol):
         return Problem(status, *FRAMEWORK_CODES[status], {}, {})
 
     def check_later(self) -> None:
-        """Check the connection when its time has come."""
+        """Schedule the next check."""
         deadlines = self.account.deadlines
         seconds = deadlines.spare_seconds if self.is_spare else deadlines.check_seconds
         self.check_timer = self.loop.call_later(seconds, self.check)
 
     def check(self) -> None:
-        """Close the connection of a client that stalls."""
+        """Close the connection if the client stalls."""
         debt = self._debt()
         moved = self._acknowledged_bytes() if debt is Debt.READING else self.received_bytes
         before = self.last_check
@@ -220,7 +220,7 @@ class BoundedProtocol(H11Protocol):
             self.check_later()
 
     def _debt(self) -> Debt | None:
-        """Return what the client has to do, or None where it is the server's turn."""
+        """Return what the client must do, or None if it is the server's turn."""
         if self.transport.get_write_buffer_size():
             return Debt.READING
         if self.is_discarding:
@@ -235,19 +235,19 @@ class BoundedProtocol(H11Protocol):
         return None
 
     def _is_kept_alive(self) -> bool:
-        """Return whether the connection may be idle: between two requests, for as long as uvicorn's timer runs."""
+        """Return whether the connection is idle between two requests, within uvicorn's keep-alive timer."""
         head_begun = bool(self.conn.trailing_data[0])
         return self.cycle is not None and not head_begun and self.timeout_keep_alive_task is not None
 
     def _forget_what_is_unread(self) -> None:
-        """Have the kernel reset the connection: it would hold megabytes for minutes, and offer them to the client."""
+        """Make the kernel reset the connection instead of holding megabytes for minutes and offering them."""
         connection = self.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
 
     def _acknowledged_bytes(self) -> int:
-        """Return how many bytes the client has acknowledged, or where Linux does not say, what is left as a negative.
+        """Return the bytes the client has acknowledged, or the unsent bytes as a negative number without TCP_INFO.
 
-        The kernel frees its own buffer in steps of up to a megabyte, which a slow client takes minutes for.
+        The kernel frees its buffer in steps of up to a megabyte, which take a slow client minutes.
         """
         connection = self.transport.get_extra_info("socket")
         try:

@@ -1,4 +1,4 @@
-"""When the process was told to stop."""
+"""Detect when the process is asked to stop."""
 
 import math
 import signal
@@ -13,11 +13,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_noticed(stopping: Callable[[], object]) -> Iterator[Callable[[], float]]:
-    """A function that tells how many seconds ago the process was told to stop; ``stopping`` is called at that moment.
+    """Yield a function that returns the seconds since the stop signal; call ``stopping`` when it arrives.
 
-    The HTTP server has handlers of its own, which tell nobody, and waits for open connections before the application
-    hears of it; what it spent on that is not to be spent again. Outside of the main thread signals are not heard of:
-    it was infinitely long ago.
+    The HTTP server's own signal handlers wait for open connections before they notify the application; that time is
+    part of the shutdown time. Outside of the main thread signals cannot be handled, and the function returns infinity.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: math.inf

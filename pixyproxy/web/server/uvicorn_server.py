@@ -20,26 +20,26 @@ from pixyproxy.web.server.worker import create_worker_app, create_worker_protoco
 
 logger = logging.getLogger(__name__)
 
-ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  (they are recognized, not listened on)
+ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
 MOST_HEAD_BYTES = 64 * 1024
-"""Of a request line and headers that are not complete yet."""
+"""Of an incomplete request line and headers."""
 FILES_OF_CONNECTION = 2
-"""The client's, and the upstream's for a request that waits for it."""
+"""The client's connection, and the upstream's for its request."""
 OTHER_FILES = 768
-"""Databases, pictures, logs, and spare connections."""
+"""Databases, pictures, logs and spare connections."""
 
 
 def server_config(
     settings: Settings, *, host: str, port: int, workers: int = 1, executes: bool = True
 ) -> uvicorn.Config:
-    """How uvicorn runs PixyProxy at a port that is known.
+    """Return uvicorn's configuration for a known port.
 
-    ``h11`` bounds headers, where httptools took 8 MB (uvicorn 0.54), and ``BoundedProtocol`` bounds how long clients
-    may stall. Several workers make application and connections each for itself. What a client writes of its own
-    address is believed of nobody but ``trusted_proxies``, of whom the last one that is none of them counts.
+    ``h11`` limits headers, where httptools accepted 8 MB (uvicorn 0.54), and ``BoundedProtocol`` limits how long
+    clients may stall. Each of several workers creates its own application and connections. Forwarded addresses are
+    only accepted from ``trusted_proxies``; the last address that is not a trusted proxy counts.
     """
     url = local_url(host, port)
-    # For uvicorn it is a class, which it calls for each connection.
+    # uvicorn expects a class and calls it for each connection.
     protocol: Any = connections_of(settings) if workers == 1 else create_worker_protocol
     return uvicorn.Config(
         create_app(settings, local_url=url, executes=executes)
@@ -63,26 +63,26 @@ def server_config(
 
 
 def connections_of(settings: Settings) -> Connections:
-    """Return what makes uvicorn's protocols, and counts the connections of this process."""
+    """Return the connections of this process, which create uvicorn's protocols."""
     most = _most_connections(settings.max_connections)
     return Connections(most, trusted=tuple(map(ip_network, settings.trusted_proxies)))
 
 
 def serve_http(settings: Settings, *, host: str, port: int, workers: int, executes: bool = True) -> None:
-    """Serve until a signal stops it; what is under way is finished first.
+    """Serve until a signal stops the process; running requests are finished first.
 
-    Exits with a status that is not 0 if the address cannot be used, or if the application has failed.
+    Exit with a non-zero status if the address cannot be bound or the application fails.
     """
     _allow_files(settings.max_connections)
     listening = uvicorn.Config("", host=host, port=port, log_config=None).bind_socket()
-    # asyncio does this for its own sockets only. Without it an answer in two pieces takes 40 ms: the second waits until
-    # the client acknowledges the first.
+    # asyncio only does this for its own sockets. Without it a response in two pieces takes 40 ms: the second waits
+    # until the client acknowledges the first.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = server_config(settings, host=host, port=listening.getsockname()[1], workers=workers, executes=executes)
     if workers > 1:
         Multiprocess(config, sockets=[listening]).run()
         return
-    # uvicorn raises the signal that stopped it once more when all is done; a stop that was asked for is no failure.
+    # uvicorn raises the stop signal again after shutdown; a requested stop is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):
@@ -92,14 +92,14 @@ def serve_http(settings: Settings, *, host: str, port: int, workers: int, execut
 
 
 def local_url(host: str, port: int) -> str:
-    """Return the URL of a server that listens there, as this machine reaches it."""
+    """Return the URL of a server bound to this host, as reachable from this machine."""
     if host in ANY_ADDRESS:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _allow_files(most_connections: int) -> None:
-    """Raise this process's limit of open files to what so many connections need, as far as it may."""
+    """Raise the limit on open files to what this many connections need, up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most_connections * FILES_OF_CONNECTION + OTHER_FILES
     if soft < wanted:
@@ -108,15 +108,15 @@ def _allow_files(most_connections: int) -> None:
 
 
 def _most_connections(wanted: int) -> int:
-    """Return as many connections as open files are allowed for, at most those wanted."""
+    """Return the wanted number of connections, or fewer if the limit on open files is too low."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     possible = max(1, (files - OTHER_FILES) // FILES_OF_CONNECTION)
     if possible < wanted:
-        logger.warning("%d open files are allowed: only %d connections are held (ulimit -n)", files, possible)
+        logger.warning("the limit of %d open files allows only %d connections; raise it (ulimit -n)", files, possible)
     return min(wanted, possible)
 
 
 def _as_connected(networks: tuple[str, ...]) -> list[str]:
-    """The networks, and those of IPv4 as a socket for both kinds of address shows them: ``::ffff:10.0.0.0/104``."""
+    """Return the networks, and IPv4 networks as a dual-stack socket shows them: ``::ffff:10.0.0.0/104``."""
     four = [network for network in map(ip_network, networks) if isinstance(network, IPv4Network)]
     return [*networks, *(f"::ffff:{network.network_address}/{96 + network.prefixlen}" for network in four)]

@@ -1,4 +1,4 @@
-"""What one of several worker processes serves. This module loads nothing else, so that a worker soon shows life."""
+"""The application of a worker process. This module imports nothing else, so that workers respond quickly."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def create_worker_app(local_url: str, *, executes: bool = True) -> "FastAPI":
-    """Return the application of a process that serves at ``local_url``, with settings of its own from the environment.
+    """Return the application of a process that serves at ``local_url``, with settings from its environment.
 
-    The supervisor takes a process for dead that does not answer within 5 s of its start (uvicorn 0.54); it answers as
-    soon as it knows this function, and the modules below take longer to load than that on a busy machine.
+    The supervisor takes a process for dead if it does not respond within 5 s of its start (uvicorn 0.54). It responds
+    once this function is loaded; on a busy machine the modules below take longer than that to load.
     """
     from pixyproxy.core.logs import configure_logging  # noqa: PLC0415  (see above)
     from pixyproxy.core.settings import Settings  # noqa: PLC0415  (likewise)

@@ -1,4 +1,4 @@
-"""While the audit log cannot be written, no act of administration happens and nobody gets a token."""
+"""If the audit log cannot be written, no administrator action takes effect and no token is issued."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,20 +26,20 @@ from tests.support.identity import (
 from tests.support.server import make_settings, serving
 
 UNOBSERVED = {"last_used_at"}
-"""Columns that a mere request may write, when it is no act at all."""
+"""Columns that any request may write."""
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A server whose audit log is gone, and what was made on it before."""
+    """A server whose audit log is missing, and resources created before."""
 
     url: str
     http: httpx2.Client
     known: dict[str, str]
 
     def rows(self) -> Rows:
-        """Everything that the database holds."""
+        """Return the whole content of the database."""
         with opened_engine(self.url) as engine, engine.connect() as connection:
             inspector, found = inspect(connection), {}
             for table in inspector.get_table_names():
@@ -53,7 +53,7 @@ class Broken:
 def broken(
     request: pytest.FixtureRequest, databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broken]:
-    """A server on a database of its own, from which the table of audit entries is taken away."""
+    """Yield a server on its own database without the audit log table."""
     url = databases.new(request.param)
     settings = make_settings(tmp_path_factory.mktemp("broken"), database_url=url)
     with ExitStack() as stack:
@@ -108,7 +108,7 @@ ACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_an_act_that_cannot_be_written_down_does_not_happen(act: str, broken: Broken) -> None:
+def test_action_without_audit_entry_has_no_effect(act: str, broken: Broken) -> None:
     method, path, options = ACTS[act]
     filled: dict[str, Any] = {
         name: {key: value.format(**broken.known) if isinstance(value, str) else value for key, value in given.items()}
@@ -126,7 +126,7 @@ def test_an_act_that_cannot_be_written_down_does_not_happen(act: str, broken: Br
     assert broken.rows() == before
 
 
-def test_what_is_no_act_still_works(broken: Broken) -> None:
+def test_other_requests_still_work(broken: Broken) -> None:
     for credential in ("secret", "access_token", "client_token"):
         assert broken.http.get("/me", headers=bearer(broken.known[credential])).status_code == 200
     for path in ("/key", "/user", "/admin/tenant", "/readyz", "/image"):

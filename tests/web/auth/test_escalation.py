@@ -1,4 +1,4 @@
-"""Nobody gets more than they have: by a field too many in a body, or by one that is allowed."""
+"""Privilege escalation, through undeclared or allowed fields of a body, is rejected."""
 
 from typing import Any
 
@@ -34,11 +34,11 @@ ASSIGNED: Json = {
     "subject": ABSENT_GUID,
     "created_at": "2026-11-21T00:00:00Z",
 }
-"""What would be worth assigning, in bodies that do not declare it."""
+"""Fields worth assigning, in bodies that do not declare them."""
 
 
 def json_bodies(document: Json) -> dict[str, Json]:
-    """Route → the schema of its JSON body, for every route that takes one; but for ``/v1``, which passes fields on."""
+    """Return route → schema of its JSON body, except for ``/v1``, which passes fields on."""
     found = {}
     for path, methods in document["paths"].items():
         if path.startswith("/v1/"):
@@ -51,7 +51,7 @@ def json_bodies(document: Json) -> dict[str, Json]:
 
 
 def resolved(schema: Json, document: Json) -> Json:
-    """The object that a reference, or a choice between it and null, stands for."""
+    """Return the object schema behind a reference, or behind a choice between it and null."""
     reference: str = (schema.get("anyOf") or [schema])[0]["$ref"]
     found: Any = document["components"]["schemas"][reference.rpartition("/")[2]]
     return dict(found)
@@ -59,14 +59,12 @@ def resolved(schema: Json, document: Json) -> Json:
 
 @pytest.fixture(scope="session")
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Json]:
-    """Every JSON body of the OpenAPI document."""
+    """Return the JSON bodies of the OpenAPI document."""
     return json_bodies(create_app(make_settings(tmp_path_factory.mktemp("document"))).openapi())
 
 
 @pytest.mark.parametrize("field", ASSIGNED)
-def test_a_field_that_a_body_does_not_declare_is_refused(
-    field: str, owner: TenantClient, bodies: dict[str, Json]
-) -> None:
+def test_undeclared_field_is_rejected(field: str, owner: TenantClient, bodies: dict[str, Json]) -> None:
     routes = [route for route, schema in bodies.items() if field not in schema["properties"]]
     assert len(routes) >= 7
     for route in routes:
@@ -78,7 +76,7 @@ def test_a_field_that_a_body_does_not_declare_is_refused(
         )
 
 
-def test_the_bodies_are_those_that_we_know(bodies: dict[str, Json]) -> None:
+def test_all_bodies_are_known(bodies: dict[str, Json]) -> None:
     assert sorted(bodies) == [
         "PATCH /admin/tenant/{guid}",
         "PATCH /image/{guid}",
@@ -97,7 +95,7 @@ def test_the_bodies_are_those_that_we_know(bodies: dict[str, Json]) -> None:
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.KEY_MANAGE}))
-def test_no_key_may_do_more_than_the_key_that_makes_it(scope: Scope, owner: TenantClient) -> None:
+def test_key_cannot_create_key_with_more_scopes(scope: Scope, owner: TenantClient) -> None:
     others = EVERY_SCOPE - {scope} | {Scope.KEY_MANAGE}
     maker = make_key(owner.http, *others)
     before = owner.http.get("/key").json()
@@ -107,7 +105,7 @@ def test_no_key_may_do_more_than_the_key_that_makes_it(scope: Scope, owner: Tena
     assert [key["guid"] for key in owner.http.get("/key").json()] == [key["guid"] for key in before]
 
 
-def test_a_key_may_make_one_that_may_do_as_much(owner: TenantClient) -> None:
+def test_key_can_create_key_with_equal_scopes(owner: TenantClient) -> None:
     scopes = [Scope.IMAGE_READ, Scope.KEY_MANAGE]
     maker = make_key(owner.http, *scopes)
     answer = owner.http.post("/key", json={"name": "alike", "scopes": scopes}, headers=bearer(maker["api_key"]))
@@ -115,7 +113,7 @@ def test_a_key_may_make_one_that_may_do_as_much(owner: TenantClient) -> None:
 
 
 @pytest.mark.parametrize("credential", ["key", "user"])
-def test_a_tenant_admin_makes_no_operator(credential: str, owner: TenantClient) -> None:
+def test_tenant_admin_cannot_create_operator(credential: str, owner: TenantClient) -> None:
     headers = tenant_admin(owner.http, credential)
     before = owner.http.get("/user").json()
     order = {"username": f"{credential}-{owner.guid}", "password": PASSWORD, "role": "operator"}
@@ -130,7 +128,7 @@ def test_a_tenant_admin_makes_no_operator(credential: str, owner: TenantClient) 
 
 @pytest.mark.parametrize("credential", ["key", "user"])
 @pytest.mark.parametrize("change", [{"password": "a password of mine"}, {"role": "viewer"}, {"status": "disabled"}, {}])
-def test_a_tenant_admin_touches_no_operator(change: Json, credential: str, owner: TenantClient) -> None:
+def test_tenant_admin_cannot_change_operator(change: Json, credential: str, owner: TenantClient) -> None:
     operator = make_user(owner.http, Role.OPERATOR)
     before = owner.http.get("/user").json()
     headers = tenant_admin(owner.http, credential)
@@ -143,7 +141,7 @@ def test_a_tenant_admin_touches_no_operator(change: Json, credential: str, owner
 
 
 @pytest.mark.parametrize("credential", ["key", "user"])
-def test_a_tenant_admin_gets_no_administrators_key(credential: str, owner: TenantClient) -> None:
+def test_tenant_admin_cannot_get_administrator_key(credential: str, owner: TenantClient) -> None:
     administrators = make_key(owner.http, *EVERY_SCOPE)
     headers = tenant_admin(owner.http, credential)
     path = f"/key/{administrators['guid']}"
@@ -154,7 +152,7 @@ def test_a_tenant_admin_gets_no_administrators_key(credential: str, owner: Tenan
     assert owner.http.get("/admin/tenant", headers=bearer(administrators["api_key"])).status_code == 200
 
 
-def test_a_narrowed_token_grants_only_what_is_left_of_it(owner: TenantClient) -> None:
+def test_narrowed_token_grants_only_its_own_scopes(owner: TenantClient) -> None:
     admin = make_user(owner.http, Role.TENANT_ADMIN)
     narrow = bearer(sign_in(owner.http, admin, scope="key:manage")["access_token"])
     answer = owner.http.post("/key", json={"name": "default scopes"}, headers=narrow)
@@ -164,7 +162,7 @@ def test_a_narrowed_token_grants_only_what_is_left_of_it(owner: TenantClient) ->
 
 
 def tenant_admin(owner: httpx2.Client, credential: str) -> dict[str, str]:
-    """The header of a tenant_admin, as a user or by a key that may do the same."""
+    """Return the header of a tenant_admin user, or of a key with the same permissions."""
     if credential == "user":
         return bearer(sign_in(owner, make_user(owner, Role.TENANT_ADMIN))["access_token"])
     return bearer(make_key(owner, *Role.TENANT_ADMIN.scopes)["api_key"])

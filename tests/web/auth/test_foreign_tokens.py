@@ -1,4 +1,4 @@
-"""Tokens of a trusted OpenID Connect issuer, over HTTP: whose they are, and what they may do."""
+"""Tokens of a trusted OpenID Connect issuer over HTTP: tenants and permissions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +16,14 @@ from tests.support.server import ACTOR, RunningServer, make_settings, serving
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[FakeIssuer]:
-    """The issuer that the server trusts."""
+    """Yield the issuer that the server trusts."""
     with FakeIssuer() as issuer:
         yield issuer
 
 
 @pytest.fixture(scope="module")
 def relying(tmp_path_factory: pytest.TempPathFactory, issuer: FakeIssuer) -> Iterator[RunningServer]:
-    """A server that trusts the issuer, whose tokens name their tenant in ``org``."""
+    """Yield a server that trusts the issuer, whose tokens name their tenant in ``org``."""
     trusted = TrustedIssuer(issuer=issuer.url, audience=AUDIENCE, tenant_claim="org")
     folder: Path = tmp_path_factory.mktemp("relying")
     with serving(make_settings(folder, trusted_issuers=(trusted,))) as server:
@@ -31,7 +31,7 @@ def relying(tmp_path_factory: pytest.TempPathFactory, issuer: FakeIssuer) -> Ite
         yield server
 
 
-def test_a_token_acts_for_the_tenant_that_it_names(relying: RunningServer, issuer: FakeIssuer) -> None:
+def test_token_acts_for_its_named_tenant(relying: RunningServer, issuer: FakeIssuer) -> None:
     token = issuer.sign(org="acme", scope="image:read image:generate unknown:scope")
     with relying.client() as client:
         me = client.get("/me", headers=bearer(token)).json()
@@ -42,14 +42,14 @@ def test_a_token_acts_for_the_tenant_that_it_names(relying: RunningServer, issue
     assert made.status_code == 201
 
 
-def test_no_foreign_token_administers(relying: RunningServer, issuer: FakeIssuer) -> None:
+def test_foreign_token_cannot_administer(relying: RunningServer, issuer: FakeIssuer) -> None:
     token = issuer.sign(org="acme", scope=" ".join(Scope))
     with relying.client() as client:
         assert_problem(client.get("/admin/tenant", headers=bearer(token)), 403, "scope_missing")
         assert_problem(client.get("/user", headers=bearer(token)), 403, "scope_missing")
 
 
-def test_what_the_issuer_did_not_sign_for_us_is_refused(relying: RunningServer, issuer: FakeIssuer) -> None:
+def test_token_not_issued_for_this_server_is_rejected(relying: RunningServer, issuer: FakeIssuer) -> None:
     forged = [
         issuer.sign(org="nobody", scope="image:read"),
         issuer.sign(scope="image:read"),
@@ -64,7 +64,7 @@ def test_what_the_issuer_did_not_sign_for_us_is_refused(relying: RunningServer, 
             assert_problem(client.get("/me", headers=bearer(token)), 401, "credential_invalid")
 
 
-def test_a_suspended_tenant_is_told_so(relying: RunningServer, issuer: FakeIssuer) -> None:
+def test_suspended_tenant_gets_its_own_error(relying: RunningServer, issuer: FakeIssuer) -> None:
     tenant = relying.call(lambda services: services.tenants.create_tenant(NewTenant(name="late payer"), actor=ACTOR))
     change = TenantChange(status=TenantStatus.SUSPENDED)
     relying.call(lambda services: services.tenants.change_tenant(tenant.guid, change, actor=ACTOR))
@@ -73,7 +73,7 @@ def test_a_suspended_tenant_is_told_so(relying: RunningServer, issuer: FakeIssue
     assert_problem(answer, 403, "tenant_suspended")
 
 
-def test_an_issuer_that_was_never_reached_is_503_until_it_is(tmp_path: Path) -> None:
+def test_unreachable_issuer_returns_503_until_reached(tmp_path: Path) -> None:
     with FakeIssuer() as issuer:
         issuer.fail()
         trusted = TrustedIssuer(issuer=issuer.url, audience=AUDIENCE, tenant="acme")

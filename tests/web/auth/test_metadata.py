@@ -1,4 +1,4 @@
-"""The well-known documents: true to the server, cacheable, and without a private part."""
+"""The well-known documents: accurate, cacheable, and without private keys."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ METADATA = "/.well-known/oauth-authorization-server"
 KEYS = "/.well-known/jwks.json"
 
 
-def test_the_issuer_is_where_the_server_listens(anonymous: httpx2.Client, server: RunningServer) -> None:
+def test_issuer_is_server_address(anonymous: httpx2.Client, server: RunningServer) -> None:
     found = anonymous.get(METADATA, headers={"Host": "evil.example.com"}).json()
     assert found["issuer"] == server.url
 
 
-def test_the_metadata_names_endpoints_that_are_there(anonymous: httpx2.Client) -> None:
+def test_metadata_endpoints_exist(anonymous: httpx2.Client) -> None:
     answer = anonymous.get(METADATA)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.headers["cache-control"] == "private, max-age=300"
@@ -28,7 +28,7 @@ def test_the_metadata_names_endpoints_that_are_there(anonymous: httpx2.Client) -
         assert anonymous.get(found[name]).status_code == 200, name
 
 
-def test_the_metadata_tells_what_the_server_can(anonymous: httpx2.Client) -> None:
+def test_metadata_lists_server_capabilities(anonymous: httpx2.Client) -> None:
     found = anonymous.get(METADATA).json()
     assert found["grant_types_supported"] == ["client_credentials", "password", "refresh_token"]
     assert found["scopes_supported"] == list(Scope)
@@ -36,7 +36,7 @@ def test_the_metadata_tells_what_the_server_can(anonymous: httpx2.Client) -> Non
     assert "none" not in found["introspection_endpoint_auth_methods_supported"]
 
 
-def test_the_public_url_is_the_issuer(tmp_path: Path) -> None:
+def test_public_url_is_issuer(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, public_url="https://pictures.example.com/")
     with serving(settings) as server, server.client() as http:
         found = http.get(METADATA).json()
@@ -44,7 +44,7 @@ def test_the_public_url_is_the_issuer(tmp_path: Path) -> None:
     assert found["jwks_uri"] == "https://pictures.example.com/.well-known/jwks.json"
 
 
-def test_the_keys_have_no_private_part(anonymous: httpx2.Client) -> None:
+def test_published_keys_have_no_private_part(anonymous: httpx2.Client) -> None:
     answer = anonymous.get(KEYS)
     assert answer.headers["cache-control"] == "public, max-age=300"
     (key,) = answer.json()["keys"]
@@ -52,7 +52,7 @@ def test_the_keys_have_no_private_part(anonymous: httpx2.Client) -> None:
     assert (key["kty"], key["crv"], key["use"], key["alg"]) == ("EC", "P-256", "sig", "ES256")
 
 
-def test_a_rotation_publishes_the_next_key_beside_the_one_that_signs(tmp_path: Path) -> None:
+def test_rotation_publishes_next_key_beside_current_one(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     with serving(settings) as server, server.client() as http:
         (former,) = http.get(KEYS).json()["keys"]

@@ -1,4 +1,4 @@
-"""Two OAuth libraries that know nothing of this server: every grant, revocation, introspection, and the keys."""
+"""Two independent OAuth libraries: every grant, revocation, introspection and key verification."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ FIRST_PARTY = {"token_endpoint_auth_method": "none"}
 
 @pytest.fixture(autouse=True)
 def _plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the libraries talk to a server of the test, which has no certificate."""
+    """Allow the libraries to use the test server without a certificate."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
 
 
 @pytest.fixture
 def metadata(anonymous: httpx2.Client) -> Json:
-    """What a client discovers (RFC 8414)."""
+    """Return the metadata that a client discovers (RFC 8414)."""
     found: Json = anonymous.get("/.well-known/oauth-authorization-server").json()
     return found
 
@@ -43,13 +43,13 @@ def key(owner: TenantClient) -> Json:
 
 
 def subject_of(session: Any, server: RunningServer) -> str:  # noqa: ANN401  (two libraries' sessions)
-    """Who the session is to the server, on a route that needs its token."""
+    """Return the session's subject, from a route that requires its token."""
     answer = session.get(f"{server.url}/me", timeout=30)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["subject"])
 
 
-def test_authlib_signs_a_user_in_and_refreshes(account: Account, metadata: Json, server: RunningServer) -> None:
+def test_authlib_signs_user_in_and_refreshes(account: Account, metadata: Json, server: RunningServer) -> None:
     with AuthlibSession("studio", **FIRST_PARTY) as session:
         first = session.fetch_token(
             metadata["token_endpoint"], username=account.username, password=account.password, scope="image:read"
@@ -62,7 +62,7 @@ def test_authlib_signs_a_user_in_and_refreshes(account: Account, metadata: Json,
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_authlib_gets_a_token_for_a_key(method: str, key: Json, metadata: Json, server: RunningServer) -> None:
+def test_authlib_gets_token_for_key(method: str, key: Json, metadata: Json, server: RunningServer) -> None:
     assert method in metadata["token_endpoint_auth_methods_supported"]
     with AuthlibSession(
         key["key_id"], key["api_key"], token_endpoint_auth_method=method, scope="usage:read"
@@ -86,9 +86,7 @@ def test_authlib_introspects_and_revokes(account: Account, key: Json, metadata: 
         assert user.get(f"{server.url}/me", timeout=30).status_code == 401
 
 
-def test_requests_oauthlib_signs_a_user_in_and_refreshes(
-    account: Account, metadata: Json, server: RunningServer
-) -> None:
+def test_requests_oauthlib_signs_user_in_and_refreshes(account: Account, metadata: Json, server: RunningServer) -> None:
     with OAuth2Session(client=LegacyApplicationClient(client_id="studio")) as session:
         first = session.fetch_token(metadata["token_endpoint"], username=account.username, password=account.password)
         assert subject_of(session, server) == account.guid
@@ -98,7 +96,7 @@ def test_requests_oauthlib_signs_a_user_in_and_refreshes(
 
 
 @pytest.mark.parametrize("way", ["basic", "post"])
-def test_requests_oauthlib_gets_a_token_for_a_key(way: str, key: Json, metadata: Json, server: RunningServer) -> None:
+def test_requests_oauthlib_gets_token_for_key(way: str, key: Json, metadata: Json, server: RunningServer) -> None:
     with OAuth2Session(client=BackendApplicationClient(client_id=key["key_id"])) as session:
         if way == "basic":
             basic = HTTPBasicAuth(key["key_id"], key["api_key"])
@@ -108,9 +106,7 @@ def test_requests_oauthlib_gets_a_token_for_a_key(way: str, key: Json, metadata:
         assert subject_of(session, server) == key["guid"]
 
 
-def test_an_access_token_is_verified_with_what_the_metadata_names(
-    account: Account, metadata: Json, anonymous: httpx2.Client
-) -> None:
+def test_access_token_verifies_with_published_keys(account: Account, metadata: Json, anonymous: httpx2.Client) -> None:
     form = {**account.password_form, "client_id": "studio", "scope": "image:read"}
     text = anonymous.post(metadata["token_endpoint"], data=form).json()["access_token"]
     keys = KeySet.import_key_set(anonymous.get(metadata["jwks_uri"]).json())

@@ -1,4 +1,4 @@
-"""Credentials over HTTP: either header, the right scope, and at once worthless when revoked."""
+"""Credentials over HTTP: both headers, required scopes and immediate revocation."""
 
 import uuid
 
@@ -16,13 +16,13 @@ from tests.web.builders import make_image, tenant_with
 
 @pytest.mark.usefixtures("upstream")
 @pytest.mark.parametrize("form", ["X-API-Key: {key}", "Authorization: Bearer {key}", "authorization: bearer {key}"])
-def test_a_key_is_taken_from_either_header(form: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_key_is_accepted_in_either_header(form: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     name, _, value = form.format(key=tenant.api_key).partition(": ")
     answer = anonymous.post("/image", json={"prompt": "a fox"}, headers={name: value})
     assert answer.status_code == 201
 
 
-def test_a_good_key_in_one_header_does_not_excuse_a_bad_one_in_the_other(
+def test_valid_key_does_not_excuse_invalid_key_in_other_header(
     tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     headers = {"X-API-Key": tenant.api_key, "Authorization": "Bearer pxy_wrong"}
@@ -32,9 +32,7 @@ def test_a_good_key_in_one_header_does_not_excuse_a_bad_one_in_the_other(
 
 
 @pytest.mark.parametrize("sign_in", ["Basic YW5uOnNlY3JldA==", "basic", "Negotiate YII=", 'Digest username="ann"'])
-def test_the_sign_in_of_a_reverse_proxy_is_no_credential(
-    sign_in: str, tenant: TenantClient, anonymous: httpx2.Client
-) -> None:
+def test_reverse_proxy_sign_in_is_ignored(sign_in: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     proxied = {"Authorization": sign_in}
     assert anonymous.get("/image", headers=proxied).status_code == 200
     assert_problem(anonymous.get("/me", headers=proxied), 401, "credential_missing")
@@ -48,7 +46,7 @@ def test_the_sign_in_of_a_reverse_proxy_is_no_credential(
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.IMAGE_GENERATE}))
-def test_no_other_scope_allows_to_make_pictures(scope: Scope, server: RunningServer, upstream: FakeUpstream) -> None:
+def test_generating_requires_image_generate_scope(scope: Scope, server: RunningServer, upstream: FakeUpstream) -> None:
     caller = tenant_with(server, str(uuid.uuid4()), scope)
     with caller.http:
         answer = caller.http.post("/image", json={"prompt": "a fox"})
@@ -59,7 +57,7 @@ def test_no_other_scope_allows_to_make_pictures(scope: Scope, server: RunningSer
     assert upstream.requests == []
 
 
-def test_who_may_not_call_is_told_so_before_the_body_is_judged(anonymous: httpx2.Client, server: RunningServer) -> None:
+def test_missing_scope_is_reported_before_body_validation(anonymous: httpx2.Client, server: RunningServer) -> None:
     assert_problem(anonymous.post("/image", json={"nonsense": 1}), 401, "credential_missing")
     reader = tenant_with(server, str(uuid.uuid4()), Scope.IMAGE_READ)
     with reader.http:
@@ -67,7 +65,7 @@ def test_who_may_not_call_is_told_so_before_the_body_is_judged(anonymous: httpx2
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_revoked_key_is_worthless_at_once_on_an_open_connection(server: RunningServer) -> None:
+def test_revoked_key_is_rejected_at_once_on_open_connection(server: RunningServer) -> None:
     caller = server.new_tenant(str(uuid.uuid4()))
 
     async def revoke(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""What was revoked, in any way, is refused by every process within a second."""
+"""Every process rejects a revoked credential within a second, however it was revoked."""
 
 import time
 from collections.abc import Iterator
@@ -28,26 +28,26 @@ from tests.support.process import new_api_key, running_server
 from tests.support.server import make_settings
 
 PROMISED_SECONDS = 1
-"""This measures: a process that is asked later than this knows, however slow it is, for nothing tells it but time."""
+"""Measured: after this time every process rejects the credential, however slow it is; only time informs it."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two server processes on one database; ``first`` is where things are revoked, by an operator."""
+    """Two server processes on one database; an operator revokes credentials at ``first``."""
 
     settings: Settings
     first: httpx2.Client
     second: httpx2.Client
 
     def codes(self, credential: str) -> list[str]:
-        """What both say to a credential: the code of a refusal, or nothing."""
+        """Return both processes' error codes for a credential; empty if accepted."""
         answers = [http.get("/me", headers=bearer(credential)) for http in (self.first, self.second)]
         return [answer.json().get("code", "") for answer in answers]
 
 
 @pytest.fixture(scope="module")
 def pair(databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Two processes that have the database and the secret in common, and data folders of their own."""
+    """Two processes with a common database and secret, and separate data folders."""
     shared = {"database_url": databases.new("mysql"), "secret_key": "a secret that both processes have in common"}
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     settings = [make_settings(folder, **shared) for folder in folders]
@@ -61,11 +61,11 @@ def pair(databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def altered(credential: str) -> str:
-    """The credential with another character near its end, which still looks like one."""
+    """Return the credential with one character near its end changed, still well-formed."""
     return f"{credential[:-3]}{'A' if credential[-3] != 'A' else 'B'}{credential[-2:]}"
 
 
-def test_what_was_revoked_is_refused_by_every_process_within_a_second(pair: Pair) -> None:
+def test_revoked_credential_is_rejected_by_every_process_within_a_second(pair: Pair) -> None:
     http = pair.first
     revoked_key, its_key, rotated = (make_key(http, Scope.IMAGE_READ) for _ in range(3))
     disabled, deleted, renewed, revoked_user = (make_user(http) for _ in range(4))
@@ -103,13 +103,13 @@ def test_what_was_revoked_is_refused_by_every_process_within_a_second(pair: Pair
     assert pair.codes(answers[3].json()["api_key"]) == ["", ""]
 
 
-def test_a_key_that_expires_is_refused_by_every_process_from_then_on(pair: Pair) -> None:
+def test_expired_key_is_rejected_by_every_process(pair: Pair) -> None:
     token = order_token(pair.first, "operators", expires_in=1)
     time.sleep(2)
     assert pair.codes(token) == ["credential_invalid"] * 2
 
 
-def test_a_leaked_signing_key_is_worthless_to_every_process_within_a_second(pair: Pair, tmp_path: Path) -> None:
+def test_revoked_signing_key_is_rejected_by_every_process_within_a_second(pair: Pair, tmp_path: Path) -> None:
     user = make_user(pair.first, Role.TENANT_ADMIN)
     former = sign_in(pair.first, user)
     assert pair.codes(former["access_token"]) == ["", ""]

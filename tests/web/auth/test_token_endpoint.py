@@ -1,4 +1,4 @@
-"""The token endpoint by hand: every error of RFC 6749 §5.2, what clients get wrong, and what they get."""
+"""The token endpoint: every error of RFC 6749 §5.2, client mistakes, and issued tokens."""
 
 import uuid
 from pathlib import Path
@@ -27,24 +27,24 @@ from tests.web.auth.oauth import assert_oauth_error, basic, every_character_esca
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MARK = "zebra<script>\"'\\"
-"""What no answer may repeat."""
+"""Values that no response may repeat."""
 KEY_ID = "0" * 12
 
 
 @pytest.fixture
 def account(owner: TenantClient) -> Account:
-    """A member of the owner's tenant."""
+    """Return a member of the owner's tenant."""
     return make_user(owner.http)
 
 
 @pytest.fixture
 def key(owner: TenantClient) -> Json:
-    """A key of the owner's tenant for pictures."""
+    """Return a key of the owner's tenant for generating pictures."""
     return make_key(owner.http, Scope.IMAGE_READ, Scope.IMAGE_GENERATE)
 
 
 def refused(http: httpx2.Client, refresh_token: str) -> None:
-    """Assert that a refresh token is worthless."""
+    """Assert that a refresh token is rejected."""
     answer = http.post("/auth/token", data={"grant_type": "refresh_token", "refresh_token": refresh_token})
     assert_oauth_error(answer, 400, "invalid_grant")
 
@@ -82,7 +82,7 @@ def refused(http: httpx2.Client, refresh_token: str) -> None:
         ),
     ],
 )
-def test_an_error_has_the_standards_code_and_repeats_nothing(
+def test_error_has_standard_code_and_repeats_no_input(
     form: dict[str, str], status: int, error: str, anonymous: httpx2.Client
 ) -> None:
     answer = anonymous.post("/auth/token", data=form, headers=FORM)
@@ -90,7 +90,7 @@ def test_an_error_has_the_standards_code_and_repeats_nothing(
     assert "zebra" not in answer.text
 
 
-def test_an_unknown_user_is_not_told_from_a_wrong_password(account: Account, anonymous: httpx2.Client) -> None:
+def test_unknown_user_is_indistinguishable_from_wrong_password(account: Account, anonymous: httpx2.Client) -> None:
     wrong = {**account.password_form, "password": PASSWORD[:-1]}
     unknown = {**account.password_form, "username": str(uuid.uuid4())}
     answers = [
@@ -102,17 +102,17 @@ def test_an_unknown_user_is_not_told_from_a_wrong_password(account: Account, ano
 
 
 @pytest.mark.parametrize("scope", ["image:everything", "admin", "image:read image:MANAGE", "\x00", "image:read,image"])
-def test_a_scope_beyond_the_users_is_invalid(scope: str, account: Account, anonymous: httpx2.Client) -> None:
+def test_scope_beyond_users_scopes_is_invalid(scope: str, account: Account, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data={**account.password_form, "scope": scope})
     assert_oauth_error(answer, 400, "invalid_scope")
 
 
-def test_a_scope_beyond_the_keys_is_invalid(key: Json, anonymous: httpx2.Client) -> None:
+def test_scope_beyond_keys_scopes_is_invalid(key: Json, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data={**client_form(key), "scope": "image:manage"})
     assert_oauth_error(answer, 400, "invalid_scope")
 
 
-def test_password_sign_in_that_is_switched_off(tmp_path: Path) -> None:
+def test_password_sign_in_can_be_disabled(tmp_path: Path) -> None:
     with serving(make_settings(tmp_path, password_sign_in=False)) as server:
         owner = server.new_tenant("acme", scopes=EVERY_SCOPE)
         with owner.http:
@@ -122,7 +122,7 @@ def test_password_sign_in_that_is_switched_off(tmp_path: Path) -> None:
             assert "password" not in owner.http.get("/.well-known/oauth-authorization-server").text
 
 
-def test_a_successful_answer_has_the_standards_members(account: Account, anonymous: httpx2.Client) -> None:
+def test_success_response_has_standard_members(account: Account, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data=account.password_form)
     assert answer.status_code == 200
     assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
@@ -132,26 +132,26 @@ def test_a_successful_answer_has_the_standards_members(account: Account, anonymo
     assert set(tokens["scope"].split()) == ROLE_SCOPES[Role.MEMBER]
 
 
-def test_a_client_gets_no_refresh_token(key: Json, anonymous: httpx2.Client) -> None:
+def test_client_gets_no_refresh_token(key: Json, anonymous: httpx2.Client) -> None:
     tokens = get_tokens(anonymous, client_form(key))
     assert tokens.keys() == {"access_token", "token_type", "expires_in", "scope"}
     assert tokens["scope"] == "image:generate image:read"
 
 
-def test_a_username_is_taken_in_any_case(account: Account, anonymous: httpx2.Client) -> None:
+def test_username_is_case_insensitive(account: Account, anonymous: httpx2.Client) -> None:
     form = {**account.password_form, "username": account.username.upper()}
     assert anonymous.post("/auth/token", data=form).status_code == 200
 
 
 @pytest.mark.parametrize("escaped", [every_character_escaped, str, lambda text: text.replace("_", "%5f")])
-def test_basic_may_be_percent_encoded(escaped: object, key: Json, anonymous: httpx2.Client) -> None:
+def test_basic_credentials_may_be_percent_encoded(escaped: object, key: Json, anonymous: httpx2.Client) -> None:
     assert callable(escaped)
     header = raw_basic(f"{escaped(key['key_id'])}:{escaped(key['api_key'])}")
     answer = anonymous.post("/auth/token", data={"grant_type": "client_credentials"}, headers=header)
     assert answer.status_code == 200, answer.text
 
 
-def test_the_secret_may_be_the_whole_key_or_what_stands_behind_the_id(key: Json, anonymous: httpx2.Client) -> None:
+def test_client_secret_may_be_whole_key_or_its_secret_part(key: Json, anonymous: httpx2.Client) -> None:
     form = {**client_form(key), "client_secret": key["api_key"].split("_")[2]}
     assert anonymous.post("/auth/token", data=form).status_code == 200
 
@@ -168,19 +168,19 @@ def test_the_secret_may_be_the_whole_key_or_what_stands_behind_the_id(key: Json,
         {"Authorization": "Bearer nonsense"},
     ],
 )
-def test_a_header_that_names_no_client_is_refused(header: dict[str, str], anonymous: httpx2.Client) -> None:
+def test_header_without_valid_client_is_rejected(header: dict[str, str], anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data={"grant_type": "client_credentials"}, headers=header)
     assert_oauth_error(answer, 401, "invalid_client")
 
 
-def test_empty_basic_is_no_client(account: Account, anonymous: httpx2.Client) -> None:
+def test_empty_basic_credentials_are_ignored(account: Account, anonymous: httpx2.Client) -> None:
     empty = {"Authorization": "Basic Og=="}
     assert anonymous.post("/auth/token", data=account.password_form, headers=empty).status_code == 200
     answer = anonymous.post("/auth/token", data={"grant_type": "client_credentials"}, headers=empty)
     assert_oauth_error(answer, 401, "invalid_client")
 
 
-def test_a_client_authenticates_in_one_way(key: Json, anonymous: httpx2.Client) -> None:
+def test_two_client_authentication_methods_are_rejected(key: Json, anonymous: httpx2.Client) -> None:
     header = basic(key["key_id"], key["api_key"])
     answer = anonymous.post("/auth/token", data=client_form(key), headers=header)
     assert_oauth_error(answer, 400, "invalid_request")
@@ -191,14 +191,14 @@ def test_a_client_authenticates_in_one_way(key: Json, anonymous: httpx2.Client) 
 
 
 @pytest.mark.parametrize("name", ["scope", "grant_type", "client_id", "client_secret"])
-def test_a_repeated_parameter_is_refused(name: str, key: Json, anonymous: httpx2.Client) -> None:
+def test_repeated_parameter_is_rejected(name: str, key: Json, anonymous: httpx2.Client) -> None:
     pairs = [*client_form(key).items(), ("scope", "image:read")]
     pairs += [pair for pair in pairs if pair[0] == name]
     answer = anonymous.post("/auth/token", content=urlencode(pairs), headers=FORM)
     assert_oauth_error(answer, 400, "invalid_request")
 
 
-def test_an_unknown_parameter_is_ignored(key: Json, anonymous: httpx2.Client) -> None:
+def test_unknown_parameter_is_ignored(key: Json, anonymous: httpx2.Client) -> None:
     form = [*client_form(key).items(), ("tenant_id", "1"), ("resource", "https://a.example"), ("resource", "b")]
     assert anonymous.post("/auth/token", content=urlencode(form), headers=FORM).status_code == 200
 
@@ -207,7 +207,7 @@ def test_an_unknown_parameter_is_ignored(key: Json, anonymous: httpx2.Client) ->
 @pytest.mark.parametrize(
     "media_type", ["text/plain", "application/json", "application/xml", "multipart/form-data", "nonsense", ""]
 )
-def test_a_body_of_another_kind_is_no_form(
+def test_body_of_other_content_type_is_rejected(
     path: str, media_type: str, account: Account, owner: TenantClient, anonymous: httpx2.Client
 ) -> None:
     body = urlencode({**account.password_form, "token": "nothing"})
@@ -215,19 +215,19 @@ def test_a_body_of_another_kind_is_no_form(
     assert_oauth_error(anonymous.post(path, content=body, headers=headers), 400, "invalid_request")
 
 
-def test_json_is_no_form(account: Account, anonymous: httpx2.Client) -> None:
+def test_json_body_is_rejected(account: Account, anonymous: httpx2.Client) -> None:
     assert_oauth_error(anonymous.post("/auth/token", json=account.password_form), 400, "invalid_request")
 
 
 @pytest.mark.parametrize("name", ["username", "password", "grant_type", "client_id", "client_secret", "scope"])
-def test_a_file_is_no_parameter(name: str, account: Account, anonymous: httpx2.Client) -> None:
+def test_file_as_parameter_is_rejected(name: str, account: Account, anonymous: httpx2.Client) -> None:
     fields = {other: value for other, value in account.password_form.items() if other != name}
     answer = anonymous.post("/auth/token", data=fields, files={name: ("a.txt", b"zebra" * 100)})
     assert_oauth_error(answer, 400, "invalid_request")
     assert "zebra" not in answer.text
 
 
-def test_a_body_of_20_mb_is_too_large(anonymous: httpx2.Client) -> None:
+def test_body_of_20_mb_is_too_large(anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", content=b"password=" + b"a" * 20_000_000, headers=FORM)
     assert_oauth_error(answer, 413, "invalid_request")
 
@@ -251,33 +251,33 @@ REFUSALS = {
         ("scope", "refresh_token"),
     ],
 )
-def test_odd_bytes_are_refused_and_break_nothing(name: str, value: str, grant: str, anonymous: httpx2.Client) -> None:
+def test_unusual_bytes_are_rejected(name: str, value: str, grant: str, anonymous: httpx2.Client) -> None:
     fields = dict.fromkeys(("username", "password", "refresh_token"), "a") | {name: value}
     body = f"grant_type={grant}&" + "&".join(f"{field}={text}" for field, text in fields.items())
     answer = anonymous.post("/auth/token", content=body, headers=FORM)
     assert_oauth_error(answer, *REFUSALS[grant])
 
 
-def test_the_token_endpoint_takes_post_alone(anonymous: httpx2.Client) -> None:
+def test_token_endpoint_accepts_only_post(anonymous: httpx2.Client) -> None:
     for method in ("GET", "PUT", "DELETE"):
         answer = anonymous.request(method, "/auth/token?grant_type=password")
         assert_oauth_error(answer, 405, "invalid_request")
         assert answer.headers["allow"] == "POST"
 
 
-def test_a_credential_in_the_query_is_not_looked_at(key: Json, anonymous: httpx2.Client) -> None:
+def test_credential_in_query_is_ignored(key: Json, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", params=client_form(key))
     assert_oauth_error(answer, 400, "invalid_request")
 
 
-def test_a_narrowed_token_does_no_more(account: Account, anonymous: httpx2.Client) -> None:
+def test_narrowed_token_lacks_other_scopes(account: Account, anonymous: httpx2.Client) -> None:
     tokens = sign_in(anonymous, account, scope="image:read")
     assert tokens["scope"] == "image:read"
     answer = anonymous.post("/image", json={"prompt": "a fox"}, headers=bearer(tokens["access_token"]))
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
 
 
-def test_a_refresh_narrows_the_access_token_alone(account: Account, anonymous: httpx2.Client) -> None:
+def test_refresh_narrows_only_access_token(account: Account, anonymous: httpx2.Client) -> None:
     first = sign_in(anonymous, account, scope="image:read image:generate")
     form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
     more = anonymous.post("/auth/token", data={**form, "scope": "image:manage"})
@@ -288,9 +288,7 @@ def test_a_refresh_narrows_the_access_token_alone(account: Account, anonymous: h
     assert third["scope"] == "image:generate image:read"
 
 
-def test_a_refresh_token_works_once_and_its_reuse_ends_the_sign_in(
-    account: Account, owner: TenantClient, anonymous: httpx2.Client
-) -> None:
+def test_reused_refresh_token_ends_sign_in(account: Account, owner: TenantClient, anonymous: httpx2.Client) -> None:
     first, untouched = sign_in(anonymous, account), sign_in(anonymous, account)
     form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
     second = get_tokens(anonymous, form)
@@ -304,7 +302,7 @@ def test_a_refresh_token_works_once_and_its_reuse_ends_the_sign_in(
     assert reused["tenant_guid"] == owner.guid
 
 
-def test_a_refresh_token_of_a_client_is_not_anothers(account: Account, anonymous: httpx2.Client) -> None:
+def test_refresh_token_is_rejected_for_another_client(account: Account, anonymous: httpx2.Client) -> None:
     tokens = sign_in(anonymous, account, client_id="studio")
     form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     answer = anonymous.post("/auth/token", data={**form, "client_id": "other"})
@@ -312,7 +310,7 @@ def test_a_refresh_token_of_a_client_is_not_anothers(account: Account, anonymous
     assert anonymous.post("/auth/token", data={**form, "client_id": "studio"}).status_code == 200
 
 
-def test_a_refresh_token_of_a_client_with_a_secret_needs_the_secret(
+def test_refresh_token_of_confidential_client_requires_secret(
     account: Account, key: Json, anonymous: httpx2.Client
 ) -> None:
     header = basic(key["key_id"], key["api_key"])
@@ -325,9 +323,7 @@ def test_a_refresh_token_of_a_client_with_a_secret_needs_the_secret(
 
 
 @pytest.mark.parametrize("client_id", ["a" * 255, "' OR 1=1 --"])
-def test_an_odd_name_of_a_client_gives_tokens_that_work(
-    client_id: str, account: Account, anonymous: httpx2.Client
-) -> None:
+def test_unusual_client_id_gets_working_tokens(client_id: str, account: Account, anonymous: httpx2.Client) -> None:
     issued = anonymous.post("/auth/token", data=account.password_form, headers=basic(client_id, "")).json()
     assert anonymous.get("/me", headers=bearer(issued["access_token"])).status_code == 200
     form = {"grant_type": "refresh_token", "refresh_token": issued["refresh_token"]}
@@ -335,12 +331,12 @@ def test_an_odd_name_of_a_client_gives_tokens_that_work(
 
 
 @pytest.mark.parametrize("client_id", ["stüdio 🦊", "a\x00b", "a\nb", "\u2028", "a" * 256])
-def test_an_impossible_name_of_a_client_is_refused(client_id: str, account: Account, anonymous: httpx2.Client) -> None:
+def test_invalid_client_id_is_rejected(client_id: str, account: Account, anonymous: httpx2.Client) -> None:
     answer = anonymous.post("/auth/token", data=account.password_form, headers=basic(client_id, ""))
     assert_oauth_error(answer, 401, "invalid_client")
 
 
-def test_a_token_that_was_revoked_is_worthless(account: Account, anonymous: httpx2.Client) -> None:
+def test_revoked_token_is_rejected(account: Account, anonymous: httpx2.Client) -> None:
     token = sign_in(anonymous, account)["access_token"]
     answer = anonymous.post("/auth/revoke", data={"token": token})
     assert (answer.status_code, answer.content, answer.headers["cache-control"]) == (200, b"", "no-store")
@@ -348,7 +344,7 @@ def test_a_token_that_was_revoked_is_worthless(account: Account, anonymous: http
     assert anonymous.post("/auth/revoke", data={"token": token}).status_code == 200
 
 
-def test_a_revoked_refresh_token_takes_the_sign_in_with_it(account: Account, anonymous: httpx2.Client) -> None:
+def test_revoking_refresh_token_ends_sign_in(account: Account, anonymous: httpx2.Client) -> None:
     tokens = sign_in(anonymous, account)
     form = {"token": tokens["refresh_token"], "token_type_hint": "access_token"}
     assert anonymous.post("/auth/revoke", data=form).status_code == 200
@@ -356,7 +352,7 @@ def test_a_revoked_refresh_token_takes_the_sign_in_with_it(account: Account, ano
     assert anonymous.get("/me", headers=bearer(tokens["access_token"])).status_code == 401
 
 
-def test_a_client_cannot_revoke_another_tenants_tokens(
+def test_client_cannot_revoke_tokens_of_another_tenant(
     account: Account, stranger: TenantClient, anonymous: httpx2.Client
 ) -> None:
     tokens = sign_in(anonymous, account)
@@ -368,7 +364,7 @@ def test_a_client_cannot_revoke_another_tenants_tokens(
     get_tokens(anonymous, {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]})
 
 
-def test_a_wrong_client_revokes_nothing(account: Account, key: Json, anonymous: httpx2.Client) -> None:
+def test_invalid_client_revokes_nothing(account: Account, key: Json, anonymous: httpx2.Client) -> None:
     token = sign_in(anonymous, account)["access_token"]
     header = basic(key["key_id"], key["api_key"][:-1])
     assert_oauth_error(anonymous.post("/auth/revoke", data={"token": token}, headers=header), 401, "invalid_client")
@@ -376,12 +372,12 @@ def test_a_wrong_client_revokes_nothing(account: Account, key: Json, anonymous: 
 
 
 @pytest.mark.parametrize("path", ["/auth/revoke", "/auth/introspect"])
-def test_a_token_has_to_be_named(path: str, owner: TenantClient) -> None:
+def test_token_parameter_is_required(path: str, owner: TenantClient) -> None:
     for form in ({}, {"token": ""}, {"token": "a" * 10_001}):
         assert_oauth_error(owner.http.post(path, data=form, headers=FORM), 400, "invalid_request")
 
 
-def test_introspection_tells_a_client_of_the_same_tenant_what_a_token_is(
+def test_introspection_describes_token_to_client_of_same_tenant(
     account: Account, owner: TenantClient, key: Json, anonymous: httpx2.Client
 ) -> None:
     tokens = sign_in(anonymous, account, scope="image:read", client_id="studio")
@@ -401,7 +397,7 @@ def test_introspection_tells_a_client_of_the_same_tenant_what_a_token_is(
         assert told == {"active": False}
 
 
-def test_introspection_tells_another_tenant_nothing(
+def test_introspection_reveals_nothing_to_another_tenant(
     account: Account, stranger: TenantClient, anonymous: httpx2.Client
 ) -> None:
     tokens = sign_in(anonymous, account)
@@ -410,7 +406,7 @@ def test_introspection_tells_another_tenant_nothing(
         assert (answer.status_code, answer.json()) == (200, {"active": False})
 
 
-def test_introspection_needs_a_credential(account: Account, anonymous: httpx2.Client) -> None:
+def test_introspection_requires_credential(account: Account, anonymous: httpx2.Client) -> None:
     form = {"token": sign_in(anonymous, account)["access_token"]}
     assert_oauth_error(anonymous.post("/auth/introspect", data=form), 401, "invalid_client")
     assert_oauth_error(anonymous.post("/auth/introspect", data={**form, "client_id": "a"}), 401, "invalid_client")
@@ -419,7 +415,7 @@ def test_introspection_needs_a_credential(account: Account, anonymous: httpx2.Cl
     assert answer.headers["www-authenticate"].startswith("Bearer ")
 
 
-def test_no_secret_is_in_the_log(tmp_path: Path) -> None:
+def test_log_contains_no_secret(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, log_level="DEBUG")
     secrets = [new_api_key(settings, scopes=EVERY_SCOPE), PASSWORD]
     with running_server(settings, tmp_path) as server, server.client(secrets[0]) as http:

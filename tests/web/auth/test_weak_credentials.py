@@ -1,4 +1,4 @@
-"""What a limited or expiring credential makes is limited and expires with it, by every route that makes credentials."""
+"""Resources created with a limited or expiring credential have its limits and expiry, on every route."""
 
 import base64
 import json
@@ -34,13 +34,13 @@ from tests.support.server import UNLIMITED, RunningServer, make_settings, servin
 from tests.web.test_auth_matrix import make_webhook
 
 SECRETS = {"api_key", "secret", "access_token"}
-"""What answers call the credentials that they show."""
+"""The names of credentials in responses."""
 ALL = " ".join(sorted(Scope))
 
 
 @dataclass(frozen=True)
 class Credential:
-    """An API key or a token that may do everything; ``client`` is the form that it gets tokens with, if it can."""
+    """An API key or token with every scope; ``client`` is the form for its token requests, if possible."""
 
     text: str
     expires_at: datetime | None = None
@@ -56,17 +56,17 @@ class Place:
     operator: httpx2.Client
 
     def ask(self, credential: Credential, path: str, body: Json, *, method: str = "POST") -> httpx2.Response:
-        """Return the answer to a request with this credential."""
+        """Return the response to a request with this credential."""
         return self.operator.request(method, path, json=body, headers=bearer(credential.text))
 
     def new_key(self, **order: object) -> Credential:
-        """A key with every scope, and what the order says beside them."""
+        """Issue a key with every scope and these options."""
         key = make_key(self.operator, *EVERY_SCOPE, **order)
         expires_at = None if key["expires_at"] is None else datetime.fromisoformat(key["expires_at"])
         return Credential(key["api_key"], expires_at, client_form(key))
 
     def token_of(self, key: Credential) -> Credential:
-        """A token that a key gets."""
+        """Return a token of a key."""
         assert key.client is not None
         return Credential(get_tokens(self.operator, key.client)["access_token"], key.expires_at)
 
@@ -149,7 +149,7 @@ LIMITED: dict[Weak, tuple[list[str] | None, int | None]] = {
     key_limited_in_number: (None, 5),
     token_of_limited_key: (["cheap"], None),
 }
-"""Credentials with limits: their models, and their pictures a minute."""
+"""Credentials with limits on models or on pictures per minute."""
 EXPIRING: list[Weak] = [
     *(expiring_key, token_of_expiring_key, former_secret, token_of_former_secret, operators_token, foreign_token)
 ]
@@ -174,7 +174,7 @@ def set_password(place: Place, credential: Credential) -> httpx2.Response:
 
 
 def create_webhook(place: Place, credential: Credential) -> httpx2.Response:
-    # There may not be many.
+    # The number of webhooks is limited.
     for webhook in place.operator.get("/webhook").json():
         place.operator.delete(f"/webhook/{webhook['guid']}")
     return place.ask(credential, "/webhook", {"url": "https://93.184.216.34/hook"})
@@ -208,18 +208,18 @@ BOUNDED = [
     *product(["POST /admin/token"], [weak for weak in EXPIRING if weak is not operators_token]),
     *product(["POST /auth/token"], [expiring_key, former_secret]),
 ]
-"""Who makes what expires as they do. What a token of ``POST /admin/token`` makes would survive its revocation."""
+"""Created credentials expire with their creator. Those of ``POST /admin/token`` tokens would survive revocation."""
 UNAFFECTED = [
     *product(["POST /webhook", "POST /webhook/{guid}/rotate"], LIMITED),
     *product(["POST /auth/token"], [weak for weak in LIMITED if weak is not token_of_limited_key]),
 ]
-"""Webhooks make no pictures, and a key's token has the limits of the key."""
+"""Webhooks generate no pictures, and a key's token has the key's limits."""
 INHERITING = [*product(["POST /key"], LIMITED)]
 NO_CLIENT = [
     *product(["POST /auth/token"], [token_of_limited_key, token_of_expiring_key, token_of_former_secret]),
     *product(["POST /auth/token"], [operators_token, foreign_token]),
 ]
-"""Tokens get no tokens."""
+"""Tokens cannot request tokens."""
 REFUSED = [
     pair
     for pair in product(ATTEMPTS, [*LIMITED, *EXPIRING])
@@ -232,12 +232,12 @@ def named(value: str | Weak) -> str:
 
 
 @pytest.mark.parametrize(("route", "weak"), REFUSED, ids=named)
-def test_nothing_is_made_that_exceeds_or_outlives_its_maker(route: str, weak: Weak, place: Place) -> None:
+def test_weak_credential_cannot_create_stronger_one(route: str, weak: Weak, place: Place) -> None:
     assert_problem(ATTEMPTS[route](place, weak(place)), 422, "grant_exceeds_caller")
 
 
 @pytest.mark.parametrize(("route", "weak"), BOUNDED, ids=named)
-def test_what_is_made_expires_with_its_maker(route: str, weak: Weak, place: Place) -> None:
+def test_created_credential_expires_with_its_creator(route: str, weak: Weak, place: Place) -> None:
     credential = weak(place)
     made = ATTEMPTS[route](place, credential).json()
     token, expires_at = made.get("access_token"), made.get("expires_at")
@@ -247,36 +247,36 @@ def test_what_is_made_expires_with_its_maker(route: str, weak: Weak, place: Plac
 
 
 @pytest.mark.parametrize("weak", LIMITED, ids=named)
-def test_a_key_that_is_made_has_the_limits_of_its_maker(weak: Weak, place: Place) -> None:
+def test_created_key_has_limits_of_its_creator(weak: Weak, place: Place) -> None:
     made = issue_key(place, weak(place)).json()
     assert (made["allowed_models"], made["images_per_minute"]) == LIMITED[weak]
 
 
 @pytest.mark.parametrize(("route", "weak"), UNAFFECTED, ids=named)
-def test_limits_on_pictures_bound_nothing_else(route: str, weak: Weak, place: Place) -> None:
+def test_picture_limits_do_not_restrict_other_actions(route: str, weak: Weak, place: Place) -> None:
     assert ATTEMPTS[route](place, weak(place)).is_success
 
 
 @pytest.mark.parametrize("route", sorted(ATTEMPTS.keys() - {"POST /auth/token"}))
 @pytest.mark.parametrize("strong", STRONG, ids=named)
-def test_a_credential_without_limits_makes_what_it_likes(route: str, strong: Weak, place: Place) -> None:
+def test_unlimited_credential_creates_unlimited_ones(route: str, strong: Weak, place: Place) -> None:
     assert ATTEMPTS[route](place, strong(place)).is_success
 
 
 @pytest.mark.parametrize("weak", [*LIMITED, *EXPIRING], ids=named)
-def test_a_weak_credential_takes_away_what_others_have(weak: Weak, place: Place) -> None:
+def test_weak_credential_can_revoke_stronger_ones(weak: Weak, place: Place) -> None:
     user, credential = make_user(place.operator), weak(place)
     disabled = place.ask(credential, f"/user/{user.guid}", {"status": "disabled"}, method="PATCH")
     assert disabled.json()["status"] == "disabled"
 
 
-def test_a_key_that_expires_revokes_one_that_does_not(place: Place) -> None:
+def test_expiring_key_can_revoke_permanent_key(place: Place) -> None:
     leaked = make_key(place.operator, *EVERY_SCOPE)
     revoked = place.operator.delete(f"/key/{leaked['guid']}", headers=bearer(expiring_key(place).text))
     assert revoked.status_code == 204
 
 
-def test_a_token_is_given_no_scope_that_its_operator_lacks(place: Place) -> None:
+def test_tenant_token_has_no_scope_its_operator_lacks(place: Place) -> None:
     key = make_key(place.operator, Scope.ADMIN, Scope.IMAGE_READ)
     narrow = Credential(key["api_key"])
     for scope, status in (("image:read", 201), ("admin", 201), ("key:manage", 422), (None, 422)):
@@ -284,7 +284,7 @@ def test_a_token_is_given_no_scope_that_its_operator_lacks(place: Place) -> None
         assert place.ask(narrow, "/admin/token", body).status_code == status
 
 
-def test_every_route_that_makes_a_credential_is_attempted(tmp_path: Path) -> None:
+def test_every_credential_creating_route_is_covered(tmp_path: Path) -> None:
     document = create_app(make_settings(tmp_path)).openapi()
     making = {
         f"{method.upper()} {path}"
@@ -297,7 +297,7 @@ def test_every_route_that_makes_a_credential_is_attempted(tmp_path: Path) -> Non
 
 
 def members(body: Json, document: Json) -> set[str]:
-    """Return the names in the JSON of a request or an answer of the document."""
+    """Return the field names in the JSON of a request or response of the document."""
     schema: Any = body.get("content", {}).get("application/json", {}).get("schema", {})
     name = str(schema.get("$ref", "")).rpartition("/")[2]
     return set(document["components"]["schemas"].get(name, {}).get("properties", {}))

@@ -1,4 +1,4 @@
-"""The table of errors: what is sent, and the status and code that it gets.
+"""The error table: requests, and their expected status and code.
 
 ``python -m tests.web.errors.error_table`` prints it.
 """
@@ -36,13 +36,13 @@ IMAGE_METHODS = "DELETE, GET, HEAD, PATCH"
 
 @dataclass(frozen=True)
 class Situation:
-    """A server and a tenant of one's own; what else a case needs is made through the services when it asks."""
+    """A server and a tenant; everything else is created through the services on demand."""
 
     server: RunningServer
     tenant: TenantClient
 
     def issue(self, *scopes: Scope, **order: object) -> IssuedApiKey:
-        """One more key of the tenant, with these scopes or every one."""
+        """Issue another key of the tenant with these scopes, or with all."""
         new = NewApiKey.model_validate({"name": "one more", "scopes": scopes or frozenset(Scope)} | order)
 
         async def issue(services: Services) -> IssuedApiKey:
@@ -52,7 +52,7 @@ class Situation:
         return self.server.call(issue)
 
     def revoked(self) -> IssuedApiKey:
-        """A key of the tenant that was revoked."""
+        """Return a revoked key of the tenant."""
         issued = self.issue()
 
         async def revoke(services: Services) -> None:
@@ -63,7 +63,7 @@ class Situation:
         return issued
 
     def expired(self) -> IssuedApiKey:
-        """A key of the tenant that expired: it is given a past, which nobody can ask for."""
+        """Return an expired key of the tenant; its expiry is set in the database, because the API rejects it."""
         issued = self.issue()
 
         async def expire(services: Services) -> None:
@@ -75,12 +75,12 @@ class Situation:
         return issued
 
     def change_tenant(self, **change: object) -> None:
-        """Change the tenant, as an operator would."""
+        """Change the tenant as an operator."""
         wanted = TenantChange.model_validate(change)
         self.server.call(lambda services: services.tenants.change_tenant(self.tenant.guid, wanted, actor=ACTOR))
 
     def with_user(self) -> "Situation":
-        """The same, with a user of the tenant whose name is its GUID."""
+        """Return this situation with a user of the tenant whose name is its GUID."""
         order = NewUser(username=self.tenant.guid, password=SecretStr("correct horse battery"), role=Role.OPERATOR)
 
         async def create(services: Services) -> None:
@@ -91,7 +91,7 @@ class Situation:
         return self
 
     def user_guid(self) -> str:
-        """The GUID of the tenant's only user."""
+        """Return the GUID of the tenant's only user."""
 
         async def find(services: Services) -> str:
             owner = await services.tenants.require_tenant(self.tenant.guid)
@@ -101,7 +101,7 @@ class Situation:
         return self.server.call(find)
 
     def failed_generation(self) -> str:
-        """The GUID of a generation of the tenant whose outcome is known."""
+        """Return the GUID of a generation of the tenant with a known outcome."""
 
         async def claim(services: Services) -> str:
             owner = await services.tenants.require_tenant(self.tenant.guid)
@@ -111,55 +111,55 @@ class Situation:
 
         return self.server.call(claim)
 
-    def send(self, method: str, path: str, *scopes: Scope, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
-        """A request with one more key of the tenant, which carries these scopes or every one."""
+    def send(self, method: str, path: str, *scopes: Scope, **request: Any) -> httpx2.Response:  # noqa: ANN401  (the client's arguments)
+        """Send a request with another key of the tenant, with these scopes or all."""
         return self.send_with(self.issue(*scopes), method, path, **request)
 
-    def send_with(self, issued: IssuedApiKey, method: str, path: str, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
-        """A request with this key."""
+    def send_with(self, issued: IssuedApiKey, method: str, path: str, **request: Any) -> httpx2.Response:  # noqa: ANN401  (the client's arguments)
+        """Send a request with this key."""
         with self.server.client(issued.api_key.get_secret_value()) as client:
             return client.request(method, path, **request)
 
     def post_with(self, issued: IssuedApiKey) -> httpx2.Response:
-        """POST /image with this key."""
+        """POST to /image with this key."""
         return self.post_as(_bearer(issued.api_key.get_secret_value()))
 
     def post_after(self, *, order: dict[str, str] | None = None, **change: object) -> httpx2.Response:
-        """POST /image after the tenant was changed so; it is as before in the end."""
+        """POST to /image while the tenant has this change."""
         self.change_tenant(**change)
         try:
             return self.post(json={"prompt": "a fox", **(order or {})})
         finally:
             self.change_tenant(status="active", monthly_budget_usd=None, allowed_models=None)
 
-    def post(self, **request: Any) -> httpx2.Response:  # noqa: ANN401  (whatever the client takes)
-        """POST /image with the tenant's key unless the headers have another."""
+    def post(self, **request: Any) -> httpx2.Response:  # noqa: ANN401  (the client's arguments)
+        """POST to /image with the tenant's key unless the headers have another."""
         return self.tenant.http.post("/image", **request)
 
     def post_as(self, headers: dict[str, str]) -> httpx2.Response:
-        """POST /image with these credentials and no others."""
+        """POST to /image with only these credentials."""
         with self.server.client() as client:
             return client.post("/image", json={"prompt": "a fox"}, headers=headers)
 
     def get_anonymously(self, path: str) -> httpx2.Response:
-        """GET without any credential."""
+        """Send a GET without credentials."""
         with self.server.client() as client:
             return client.get(path)
 
     def post_text(self, body: str | bytes, **headers: str) -> httpx2.Response:
-        """POST /image with this very body, said to be JSON."""
+        """POST exactly this body to /image as JSON."""
         content = body if isinstance(body, bytes) else body.encode()
         return self.post(content=content, headers=JSON | headers)
 
     def raw(self, method: str, target: str) -> httpx2.Response:
-        """A request whose target no client tidies up, with the tenant's key."""
+        """Send a request with exactly this target and the tenant's key."""
         headers = {"Authorization": f"Bearer {self.tenant.api_key}"}
         return exchange(self.server.url, request_bytes(method, target, headers=headers))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table, and the headers that the answer must have."""
+    """One row of the table, and the required response headers."""
 
     name: str
     send: Callable[[Situation], httpx2.Response]
@@ -168,18 +168,18 @@ class Case:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """The name of the test that is made of it."""
+        """Return the name of the parametrized test."""
         return self.name.replace(" ", "-")
 
 
 def chunked(size: int) -> Iterator[bytes]:
-    """A body of JSON white space that does not say how long it is."""
+    """Yield a body of JSON white space without Content-Length."""
     for _ in range(-(-size // len(CHUNK))):
         yield CHUNK
 
 
 def mistyped(api_key: str) -> str:
-    """A key with one wrong character in its secret."""
+    """Return a key with one wrong character in its secret."""
     return api_key[:30] + ("A" if api_key[30] != "A" else "B") + api_key[31:]
 
 
@@ -207,11 +207,11 @@ CREDENTIALS = [
     Case("empty X-API-Key", lambda s: s.post_as({"X-API-Key": ""}), 401, "credential_invalid"),
     Case("wrong X-API-Key", lambda s: s.post_as({"X-API-Key": "pxy_x"}), 401, "credential_invalid"),
     Case(
-        "good key in Basic auth", lambda s: s.post_as({"Authorization": f"Basic {s.tenant.api_key}"}), 401,
+        "valid key in Basic auth", lambda s: s.post_as({"Authorization": f"Basic {s.tenant.api_key}"}), 401,
         "credential_missing", CHALLENGE,
     ),
     Case(
-        "good key in a scheme that nobody knows", lambda s: s.post_as({"Authorization": f"Token {s.tenant.api_key}"}),
+        "valid key in an unknown scheme", lambda s: s.post_as({"Authorization": f"Token {s.tenant.api_key}"}),
         401, "credential_invalid", INVALID_TOKEN,
     ),
     Case("a key of 9 KB", lambda s: s.post_as(_bearer("pxy_" + "A" * 9_000)), 401, "credential_invalid"),
@@ -237,13 +237,13 @@ BODIES = [
     Case("lone surrogate", lambda s: s.post_text(r'{"prompt": "a \ud800 b"}'), *INVALID),
     Case("lone surrogate in a field's name", lambda s: s.post_text(r'{"prompt": "a", "\udfff": 1}'), *INVALID),
     Case("size 0x0", lambda s: s.post(json={"prompt": "a", "size": "0x0"}), *INVALID),
-    Case("SVG asked for", lambda s: s.post(json={"prompt": "a", "output_format": "svg"}), *INVALID),
+    Case("SVG requested", lambda s: s.post(json={"prompt": "a", "output_format": "svg"}), *INVALID),
     Case("compression 101", lambda s: s.post(json={"prompt": "a", "output_compression": 101}), *INVALID),
     Case("malformed JSON", lambda s: s.post_text('{"prompt": "a"'), *MALFORMED),
-    Case("JSON with a comma too many", lambda s: s.post_text('{"prompt": "a",}'), *MALFORMED),
+    Case("JSON with a trailing comma", lambda s: s.post_text('{"prompt": "a",}'), *MALFORMED),
     Case("a list", lambda s: s.post_text('["a"]'), *INVALID),
     Case("null", lambda s: s.post_text("null"), *INVALID),
-    Case("no UTF-8", lambda s: s.post_text(b'{"prompt": "\xff\xfe"}'), *UNREADABLE),
+    Case("not UTF-8", lambda s: s.post_text(b'{"prompt": "\xff\xfe"}'), *UNREADABLE),
     Case("UTF-16", lambda s: s.post_text('{"prompt": "a"'.encode("utf-16")), *MALFORMED),
     Case("100,000 opening brackets", lambda s: s.post_text("[" * 100_000), *UNREADABLE),
     Case("a 5,000-digit number", lambda s: s.post_text('{"prompt": "a", "n": ' + "9" * 5_000 + "}"), *UNREADABLE),
@@ -278,7 +278,7 @@ PATHS = [
     Case("GUID with NUL", lambda s: s.raw("GET", f"/image/{ABSENT_GUID}%00"), *NO_IMAGE),
     Case("GUID of full-width digits", lambda s: s.raw("GET", "/image/" + "%EF%BC%90" * 36), *NO_IMAGE),
     Case("a GUID of 20,000 characters", lambda s: s.raw("GET", "/image/" + "a" * 20_000), *NO_IMAGE),
-    Case("no UTF-8 for a GUID", lambda s: s.raw("GET", "/image/%FF%FE"), *NO_IMAGE),
+    Case("GUID that is not UTF-8", lambda s: s.raw("GET", "/image/%FF%FE"), *NO_IMAGE),
     Case("/image/..", lambda s: s.raw("GET", "/image/.."), *NO_IMAGE),
     Case("/image/../../etc/passwd", lambda s: s.raw("GET", "/image/../../etc/passwd"), *NO_ROUTE),
     Case("/image/%2e%2e%2fsecret_key", lambda s: s.raw("GET", "/image/%2e%2e%2fsecret_key"), *NO_ROUTE),
@@ -313,33 +313,33 @@ NEW_USER = {"username": "carl", "password": "correct horse battery"}
 
 TENANCY = [
     Case("suspended tenant", lambda s: s.post_after(status="suspended"), 403, "tenant_suspended"),
-    Case("model that the key may not use", lambda s: s.post_with(s.issue(allowed_models=["another"])), 403,
+    Case("model not allowed for the key", lambda s: s.post_with(s.issue(allowed_models=["another"])), 403,
          "model_not_allowed"),
-    Case("model that the tenant may not use", lambda s: s.post_after(allowed_models=["another"]), 403,
+    Case("model not allowed for the tenant", lambda s: s.post_after(allowed_models=["another"]), 403,
          "model_not_allowed"),
     Case("a budget and no price", lambda s: s.post_after(order={"model": "unpriced"}, monthly_budget_usd=10), 402,
          "budget_unpriced"),
     Case("a budget that is too small", lambda s: s.post_after(monthly_budget_usd=0.000001), 402, "budget_exceeded"),
-    Case("a budget of nothing", lambda s: s.post_after(monthly_budget_usd=0), 402, "budget_exceeded"),
+    Case("a budget of zero", lambda s: s.post_after(monthly_budget_usd=0), 402, "budget_exceeded"),
     Case("usage without the scope", lambda s: s.send("GET", "/usage", Scope.IMAGE_READ), *FORBIDDEN,
          (("www-authenticate", LACKS_SCOPE.format("usage:read")),)),
-    Case("usage since no date", lambda s: s.send("GET", "/usage?since=yesterday"), *INVALID),
+    Case("usage since an invalid date", lambda s: s.send("GET", "/usage?since=yesterday"), *INVALID),
     Case("/me without a key", lambda s: s.get_anonymously("/me"), 401, "credential_missing", CHALLENGE),
 ]  # fmt: skip
 
 KEYS = [
     Case("keys without the scope", lambda s: s.send("GET", "/key", USER_MANAGE), *FORBIDDEN,
          (("www-authenticate", LACKS_SCOPE.format("key:manage")),)),
-    Case("a key that may do more than its maker", lambda s: s.send(
+    Case("a key with more scopes than its creator", lambda s: s.send(
         "POST", "/key", KEY_MANAGE, json={"name": "k", "scopes": ["key:manage", "admin"]}), *TOO_MUCH),
-    Case("the default scopes from one who lacks them", lambda s: s.send("POST", "/key", KEY_MANAGE, json={"name": "k"}),
+    Case("default scopes that the creator lacks", lambda s: s.send("POST", "/key", KEY_MANAGE, json={"name": "k"}),
          *TOO_MUCH),
     Case("a key without a name", lambda s: s.send("POST", "/key", json={}), *INVALID),
     Case("a key without scopes", lambda s: s.send("POST", "/key", json={"name": "k", "scopes": []}), *INVALID),
     Case("a key of an unknown scope", lambda s: s.send("POST", "/key", json={"name": "k", "scopes": ["all"]}),
          *INVALID),
     Case("a key with a line end in its name", lambda s: s.send("POST", "/key", json={"name": "a\nb"}), *INVALID),
-    Case("a key that expired before it was made", lambda s: s.send(
+    Case("a key that expires in the past", lambda s: s.send(
         "POST", "/key", json={"name": "k", "expires_at": "2026-01-01T00:00:00Z"}), *INVALID),
     Case("a key that expires without a zone", lambda s: s.send(
         "POST", "/key", json={"name": "k", "expires_at": "2099-01-01T00:00:00"}), *INVALID),
@@ -352,9 +352,9 @@ KEYS = [
          "api_key_revoked"),
     Case("rotation of an expired key", lambda s: s.send("POST", f"/key/{s.expired().detail.guid}/rotate"), 409,
          "api_key_revoked"),
-    Case("rotation of a key that may do more", lambda s: s.send(
+    Case("rotation of a key with more scopes", lambda s: s.send(
         "POST", f"/key/{s.issue().detail.guid}/rotate", KEY_MANAGE), *FORBIDDEN),
-    Case("DELETE of a key that may do more", lambda s: s.send("DELETE", f"/key/{s.issue().detail.guid}", KEY_MANAGE),
+    Case("DELETE of a key with more scopes", lambda s: s.send("DELETE", f"/key/{s.issue().detail.guid}", KEY_MANAGE),
          *FORBIDDEN),
     Case("a grace of a year", lambda s: s.send(
         "POST", f"/key/{s.issue().detail.guid}/rotate", json={"grace_seconds": 31_536_000}), *INVALID),
@@ -363,38 +363,38 @@ KEYS = [
 USERS = [
     Case("users without the scope", lambda s: s.send("GET", "/user", KEY_MANAGE), *FORBIDDEN,
          (("www-authenticate", LACKS_SCOPE.format("user:manage")),)),
-    Case("a role above the maker's", lambda s: s.send("POST", "/user", USER_MANAGE, json=NEW_USER), *TOO_MUCH),
+    Case("a role above the creator's", lambda s: s.send("POST", "/user", USER_MANAGE, json=NEW_USER), *TOO_MUCH),
     Case("an unknown role", lambda s: s.send("POST", "/user", json=NEW_USER | {"role": "root"}), *INVALID),
     Case("a password of 11 characters", lambda s: s.send("POST", "/user", json=NEW_USER | {"password": "x" * 11}),
          *INVALID),
-    Case("a password that is no text", lambda s: s.send(
+    Case("a password of lone surrogates", lambda s: s.send(
         "POST", "/user", content=b'{"username": "carl", "password": "%s"}' % (rb"\ud800" * 12), headers=JSON),
          *INVALID),
     Case("a user name with a space", lambda s: s.send("POST", "/user", json=NEW_USER | {"username": "a b"}), *INVALID),
     Case("a user name that is taken", lambda s: s.with_user().send(
         "POST", "/user", json=NEW_USER | {"username": s.tenant.guid.upper()}), 409, "user_exists"),
     Case("PATCH of an unknown user", lambda s: s.send("PATCH", f"/user/{ABSENT_GUID}", json={}), *NO_USER),
-    Case("PATCH of a user who may do more", lambda s: s.with_user().send(
+    Case("PATCH of a user with more permissions", lambda s: s.with_user().send(
         "PATCH", f"/user/{s.user_guid()}", USER_MANAGE, json={"password": "another long password"}), *FORBIDDEN),
     Case("DELETE of an unknown user", lambda s: s.send("DELETE", f"/user/{ABSENT_GUID}"), *NO_USER),
     Case("DELETE of a user by name", lambda s: s.send("DELETE", "/user/carl"), *NO_USER),
-    Case("DELETE of a user who may do more", lambda s: s.with_user().send(
+    Case("DELETE of a user with more permissions", lambda s: s.with_user().send(
         "DELETE", f"/user/{s.user_guid()}", USER_MANAGE), *FORBIDDEN),
 ]  # fmt: skip
 
 ADMINISTRATION = [
-    Case("tenants for who is no operator", lambda s: s.send("GET", "/admin/tenant", *(set(Scope) - {Scope.ADMIN})),
+    Case("tenants without the operator scope", lambda s: s.send("GET", "/admin/tenant", *(set(Scope) - {Scope.ADMIN})),
          *FORBIDDEN, (("www-authenticate", LACKS_SCOPE.format("admin")),)),
-    Case("the audit log for who is no operator", lambda s: s.send("GET", "/admin/audit", KEY_MANAGE), *FORBIDDEN),
+    Case("the audit log without the operator scope", lambda s: s.send("GET", "/admin/audit", KEY_MANAGE), *FORBIDDEN),
     Case("GET of an unknown tenant", lambda s: s.send("GET", f"/admin/tenant/{ABSENT_GUID}"), *NO_TENANT),
     Case("PATCH of an unknown tenant", lambda s: s.send("PATCH", f"/admin/tenant/{ABSENT_GUID}", json={}), *NO_TENANT),
     Case("DELETE of an unknown tenant", lambda s: s.send("DELETE", f"/admin/tenant/{ABSENT_GUID}"), *NO_TENANT),
     Case("a tenant without a name", lambda s: s.send("POST", "/admin/tenant", json={}), *INVALID),
     Case("a tenant that is being deleted", lambda s: s.send(
         "POST", "/admin/tenant", json={"name": "a", "status": "deleting"}), *INVALID),
-    Case("a budget below nothing", lambda s: s.send(
+    Case("a negative budget", lambda s: s.send(
         "POST", "/admin/tenant", json={"name": "a", "monthly_budget_usd": -1}), *INVALID),
-    Case("a budget of more than millionths", lambda s: s.send(
+    Case("a budget with too many decimals", lambda s: s.send(
         "POST", "/admin/tenant", json={"name": "a", "monthly_budget_usd": "0.0000001"}), *INVALID),
     Case("a tenant's name that is taken", lambda s: s.send(
         "POST", "/admin/tenant", json={"name": s.send("GET", f"/admin/tenant/{s.tenant.guid}").json()["name"]}), 409,
@@ -408,23 +408,23 @@ ADMINISTRATION = [
         "POST", "/admin/token", json={"tenant": s.tenant.guid, "scope": "all"}), *INVALID),
     Case("a token that lives too long", lambda s: s.send(
         "POST", "/admin/token", json={"tenant": s.tenant.guid, "expires_in": 86_401}), *INVALID),
-    Case("a cursor of the audit log that is none", lambda s: s.send("GET", "/admin/audit?cursor=x"), 400,
+    Case("an invalid cursor of the audit log", lambda s: s.send("GET", "/admin/audit?cursor=x"), 400,
          "invalid_cursor"),
-    Case("the audit log since no time", lambda s: s.send("GET", "/admin/audit?since=yesterday"), *INVALID),
+    Case("the audit log since an invalid time", lambda s: s.send("GET", "/admin/audit?since=yesterday"), *INVALID),
     Case("generations without a status", lambda s: s.send("GET", "/admin/generation"), *INVALID),
     Case("resolving an unknown generation", lambda s: s.send(
         "POST", f"/admin/generation/{ABSENT_GUID}/resolve", json={"bought": True}), *NO_GENERATION),
-    Case("resolving what is no GUID", lambda s: s.send("POST", "/admin/generation/1/resolve", json={"bought": True}),
+    Case("resolving an invalid GUID", lambda s: s.send("POST", "/admin/generation/1/resolve", json={"bought": True}),
          *NO_GENERATION),
-    Case("resolving what is known", lambda s: s.send(
+    Case("resolving a known outcome", lambda s: s.send(
         "POST", f"/admin/generation/{s.failed_generation()}/resolve", json={"bought": True}), 409,
          "generation_resolved"),
-    Case("a resolution that says nothing", lambda s: s.send(
+    Case("an empty resolution", lambda s: s.send(
         "POST", f"/admin/generation/{ABSENT_GUID}/resolve", json={}), *INVALID),
 ]  # fmt: skip
 
 HOOK = {"url": "https://93.184.216.34/"}
-"""By its address, so that no name server is asked."""
+"""An IP address, which avoids name lookups."""
 NO_WEBHOOK = (404, "webhook_not_found")
 
 GENERATIONS = [
@@ -435,10 +435,10 @@ GENERATIONS = [
     Case("11 pictures", lambda s: s.send("POST", "/generation", json={"prompt": "a", "n": 11}), *INVALID),
     Case("a text for n", lambda s: s.send("POST", "/generation", json={"prompt": "a", "n": "2"}), *INVALID),
     Case("4 previews", lambda s: s.send("POST", "/generation", json={"prompt": "a", "partial_images": 4}), *INVALID),
-    Case("n of a picture that is waited for", lambda s: s.post(json={"prompt": "a", "n": 2}), *INVALID),
+    Case("n in POST /image", lambda s: s.post(json={"prompt": "a", "n": 2}), *INVALID),
     Case("an unknown status", lambda s: s.send("GET", "/generation?status=lost"), *INVALID),
     Case("a page of 101 generations", lambda s: s.send("GET", "/generation?limit=101"), *INVALID),
-    Case("a cursor of generations that is none", lambda s: s.send("GET", "/generation?cursor=x"), 400,
+    Case("an invalid cursor of generations", lambda s: s.send("GET", "/generation?cursor=x"), 400,
          "invalid_cursor"),
     Case("an unknown generation", lambda s: s.send("GET", f"/generation/{ABSENT_GUID}"), *NO_GENERATION),
     Case("a number for a generation", lambda s: s.send("GET", "/generation/1"), *NO_GENERATION),
@@ -458,14 +458,14 @@ WEBHOOKS = [
     Case("a webhook without a URL", lambda s: s.send("POST", "/webhook", json={}), *INVALID),
     Case("a webhook of an unknown event", lambda s: s.send("POST", "/webhook", json=HOOK | {"events": ["all"]}),
          *INVALID),
-    Case("a webhook into this machine", lambda s: s.send("POST", "/webhook", json={"url": "https://127.0.0.1/"}), 422,
+    Case("a webhook to this machine", lambda s: s.send("POST", "/webhook", json={"url": "https://127.0.0.1/"}), 422,
          "webhook_target_refused"),
     Case("a webhook by http", lambda s: s.send("POST", "/webhook", json={"url": "http://93.184.216.34/"}), 422,
          "webhook_target_refused"),
     Case("rotation of an unknown webhook", lambda s: s.send("POST", f"/webhook/{ABSENT_GUID}/rotate"), *NO_WEBHOOK),
     Case("deliveries to an unknown webhook", lambda s: s.send("GET", f"/webhook/{ABSENT_GUID}/delivery"), *NO_WEBHOOK),
     Case("DELETE of an unknown webhook", lambda s: s.send("DELETE", f"/webhook/{ABSENT_GUID}"), *NO_WEBHOOK),
-    Case("DELETE of what is no webhook", lambda s: s.send("DELETE", "/webhook/1"), *NO_WEBHOOK),
+    Case("DELETE of an invalid webhook GUID", lambda s: s.send("DELETE", "/webhook/1"), *NO_WEBHOOK),
 ]  # fmt: skip
 
 CASES = [*CREDENTIALS, *BODIES, *PATHS, *TENANCY, *KEYS, *USERS, *ADMINISTRATION, *GENERATIONS, *WEBHOOKS]
@@ -483,12 +483,12 @@ OPENAI_CASES = [
          "invalid_request"),
     Case("/v1 with 20 MB", lambda s: s.send("POST", GENERATIONS_PATH, content=b" " * TWENTY_MEGABYTES, headers=JSON),
          413, "body_too_large"),
-    Case("/v1 with a model that the key may not use", lambda s: s.send_with(
+    Case("/v1 with a model not allowed for the key", lambda s: s.send_with(
         s.issue(allowed_models=["another"]), "POST", GENERATIONS_PATH, json={"prompt": "a"}), 403,
          "model_not_allowed"),
     Case("an edit without a picture", lambda s: s.send("POST", EDITS_PATH, data={"prompt": "a"}), 400,
          "invalid_request"),
-    Case("an edit of what is no picture", lambda s: s.send(
+    Case("an edit of an invalid picture", lambda s: s.send(
         "POST", EDITS_PATH, data={"prompt": "a"}, files=NO_PICTURE_FILE), 400, "invalid_input_picture"),
     Case("an edit of an unknown image", lambda s: s.send(
         "POST", EDITS_PATH, data={"prompt": "a", "image_guid": ABSENT_GUID}), 400, "invalid_input_picture"),
@@ -499,7 +499,7 @@ OPENAI_CASES = [
 
 
 def markdown() -> str:
-    """The table, as the tests prove it."""
+    """Return the table as the tests verify it."""
     rows: list[tuple[str, int, str]] = [(case.name, case.status, case.code) for case in CASES + OPENAI_CASES]
     rows += [(f"upstream: {fault.name}", fault.status, fault.code) for fault in FAULTS]
     lines = [f"| {name.replace('|', chr(92) + '|')} | {status} | {code} |" for name, status, code in rows]

@@ -1,4 +1,4 @@
-"""Every bad input gets its problem JSON, stores nothing, and buys nothing that it should not."""
+"""Every invalid input gets its error, stores nothing, and buys nothing unintended."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from tests.web.errors.error_table import CASES, OPENAI_CASES, Case, Situation
 from tests.web.upstream_faults import ANSWERED, FAULTS, MAYBE_PAID, Fault
 
 SECRETS = ("sk-fake", "Traceback", "sqlalchemy", str(Path(__file__).parent), "pxy_")
-"""What stands in no answer: the upstream's key, code, paths, credentials."""
+"""Texts that no response may contain: the upstream's key, code, paths, credentials."""
 
 
 def files_of(server: RunningServer) -> set[Path]:
-    """Every file of the store."""
+    """Return every file of the store."""
     return set(server.settings.images.glob("[!.]*/*"))
 
 
 @contextmanager
 def storing_nothing(server: RunningServer, tenant: TenantClient) -> Iterator[None]:
-    """The tenant has no image, and no file came to be, after the block."""
+    """Assert that the block adds no image to the tenant and no file to the store."""
     before = files_of(server)
     yield
     assert tenant.http.get("/image", params={"mine": "true"}).json() == []
@@ -35,13 +35,13 @@ def storing_nothing(server: RunningServer, tenant: TenantClient) -> Iterator[Non
 
 @pytest.fixture
 def situation(server: RunningServer, tenant: TenantClient) -> Situation:
-    """The server and the tenant."""
+    """Return the server with the tenant."""
     return Situation(server=server, tenant=tenant)
 
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_bad_request_gets_its_problem(case: Case, situation: Situation, upstream: FakeUpstream) -> None:
+def test_bad_request_gets_its_problem(case: Case, situation: Situation, upstream: FakeUpstream) -> None:
     with storing_nothing(situation.server, situation.tenant):
         answer = case.send(situation)
     problem = assert_problem(answer, case.status, case.code)
@@ -52,9 +52,7 @@ def test_a_bad_request_gets_its_problem(case: Case, situation: Situation, upstre
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)
 @pytest.mark.parametrize("case", OPENAI_CASES, ids=str)
-def test_a_bad_request_of_an_openai_client_gets_its_error(
-    case: Case, situation: Situation, upstream: FakeUpstream
-) -> None:
+def test_bad_openai_request_gets_its_error(case: Case, situation: Situation, upstream: FakeUpstream) -> None:
     with storing_nothing(situation.server, situation.tenant):
         answer = case.send(situation)
     error = assert_openai_error(answer, case.status, case.code)
@@ -68,10 +66,10 @@ def test_a_bad_request_of_an_openai_client_gets_its_error(
     [("impatient" if fault.slow else "sqlite", fault) for fault in FAULTS],
     indirect=["server"],
     ids=str,
-    # Or pytest would take both for the test's own, and start a server for each fault.
+    # Otherwise pytest would request both fixtures and start a server for each fault.
     scope="session",
 )
-def test_an_upstream_that_misbehaves_is_asked_once_and_nothing_is_stored(
+def test_faulty_upstream_is_called_once_and_nothing_is_stored(
     fault: Fault, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(fault.behaviour)
@@ -88,7 +86,7 @@ QUICK = [fault for fault in FAULTS if not fault.slow]
 
 
 def order_again(fault: Fault, tenant: TenantClient, upstream: FakeUpstream) -> httpx2.Response:
-    """Return the answer to an order that is repeated with its key after the upstream's fault."""
+    """Repeat an order with its key after the upstream's fault, and return the response."""
     upstream.behave_once(fault.behaviour)
     headers = {"Idempotency-Key": "order-4711"}
     tenant.http.post("/image", json={"prompt": "a red fox"}, headers=headers)
@@ -96,7 +94,7 @@ def order_again(fault: Fault, tenant: TenantClient, upstream: FakeUpstream) -> h
 
 
 @pytest.mark.parametrize("fault", [fault for fault in QUICK if fault.code in MAYBE_PAID], ids=str)
-def test_after_silence_of_the_upstream_the_same_key_buys_nothing(
+def test_same_key_buys_nothing_after_silent_upstream(
     fault: Fault, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     assert_problem(order_again(fault, tenant, upstream), 409, "generation_unknown")
@@ -104,7 +102,7 @@ def test_after_silence_of_the_upstream_the_same_key_buys_nothing(
 
 
 @pytest.mark.parametrize("fault", [fault for fault in QUICK if fault.code in ANSWERED], ids=str)
-def test_after_an_answer_without_a_picture_the_same_key_gets_the_same_problem(
+def test_same_key_repeats_problem_after_response_without_picture(
     fault: Fault, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     assert_problem(order_again(fault, tenant, upstream), fault.status, fault.code)
@@ -112,16 +110,14 @@ def test_after_an_answer_without_a_picture_the_same_key_gets_the_same_problem(
 
 
 @pytest.mark.parametrize("fault", [fault for fault in QUICK if fault.code not in MAYBE_PAID | ANSWERED], ids=str)
-def test_after_a_refusal_of_the_upstream_the_same_key_buys(
-    fault: Fault, tenant: TenantClient, upstream: FakeUpstream
-) -> None:
+def test_same_key_buys_after_upstream_refusal(fault: Fault, tenant: TenantClient, upstream: FakeUpstream) -> None:
     again = order_again(fault, tenant, upstream)
     assert again.status_code == 201
     assert "idempotency-replayed" not in again.headers
     assert len(upstream.requests) == 2
 
 
-def test_an_upstream_that_takes_no_connection_is_told_apart(tmp_path: Path) -> None:
+def test_unreachable_upstream_has_its_own_error(tmp_path: Path) -> None:
     with refusing_base_url() as url:
         settings = make_settings(tmp_path, openai_api_key="sk-x", openai_base_url=url)
         with serving(settings) as server, server.new_tenant("t").http as client:
@@ -132,7 +128,7 @@ def test_an_upstream_that_takes_no_connection_is_told_apart(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_flood_from_the_upstream_is_cut_off(announced: bool, tmp_path: Path) -> None:  # noqa: FBT001  (pytest's way)
+def test_excessive_upstream_response_is_aborted(announced: bool, tmp_path: Path) -> None:  # noqa: FBT001  (pytest's way)
     with FakeUpstream() as upstream:
         settings = make_settings(tmp_path, max_picture_bytes=1_000_000, **upstream_settings(upstream))
         with serving(settings) as server:
@@ -146,7 +142,7 @@ def test_a_flood_from_the_upstream_is_cut_off(announced: bool, tmp_path: Path) -
                 assert make_image(tenant)["width"] == 1024
 
 
-def test_a_rate_limit_is_of_one_tenant(tmp_path: Path) -> None:
+def test_rate_limit_applies_to_one_tenant(tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         settings = make_settings(tmp_path, images_per_minute=2, **upstream_settings(upstream))
         with serving(settings) as server:
@@ -158,5 +154,5 @@ def test_a_rate_limit_is_of_one_tenant(tmp_path: Path) -> None:
                 assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
                 assert len(upstream.requests) == 2
                 make_image(other)
-                # Reading is not limited by what making costs.
+                # Reads have a separate limit.
                 assert tenant.http.get("/image", params={"mine": "true"}).status_code == httpx2.codes.OK

@@ -1,4 +1,4 @@
-"""What nobody foresaw: a 500 that says nothing, and a log that says everything, in one line."""
+"""Unexpected exceptions: a 500 without details, and a single log line with all details."""
 
 import io
 import logging
@@ -19,26 +19,26 @@ SECRET = "what only the log may say"
 
 
 class UnforeseenError(Exception):
-    """Nobody knows this class."""
+    """An exception class without a handler."""
 
 
 class UnmappedException(PixyProxyException):
-    """One of ours that someone forgot to give a status."""
+    """A core exception without a status in the table."""
 
 
 async def explode() -> None:
-    """Raise what no handler knows."""
+    """Raise an exception that no handler knows."""
     message = f"{SECRET}\r\n2026-11-21 09:15:02,123 INFO forged"
     raise UnforeseenError(message)
 
 
 async def forget() -> None:
-    """Raise what the table of statuses does not have."""
+    """Raise an exception that the status table lacks."""
     raise UnmappedException(SECRET)
 
 
 async def break_off() -> StreamingResponse:
-    """Raise when the answer has begun."""
+    """Raise after the response has started."""
 
     async def begin() -> AsyncIterator[bytes]:
         yield b"begun"
@@ -49,7 +49,7 @@ async def break_off() -> StreamingResponse:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What the application logs, in the format of a server."""
+    """Yield the application's log in the format of a server."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter())
@@ -65,7 +65,7 @@ def log() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def exploding(tmp_path: Path, log: io.StringIO) -> Iterator[TestClient]:
-    """A client of an application with routes that fail."""
+    """Yield a client of an application with failing routes."""
     app = create_app(make_settings(tmp_path))
     app.get("/explode")(explode)
     app.get("/forget")(forget)
@@ -77,14 +77,14 @@ def exploding(tmp_path: Path, log: io.StringIO) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", ["/explode", "/forget"])
-def test_the_unforeseen_is_a_problem_that_tells_nothing(path: str, exploding: TestClient) -> None:
+def test_unexpected_error_is_a_problem_without_details(path: str, exploding: TestClient) -> None:
     answer = exploding.get(path)
     assert_problem(answer, 500, "internal_error")
     assert SECRET not in answer.text
     assert "Exception" not in answer.text
 
 
-def test_the_unforeseen_is_logged_with_its_traceback_in_one_line(exploding: TestClient, log: io.StringIO) -> None:
+def test_unexpected_error_is_logged_with_traceback_in_one_line(exploding: TestClient, log: io.StringIO) -> None:
     request_id = exploding.get("/explode").json()["request_id"]
     start, failure, end = log.getvalue().splitlines()
     assert start.endswith("REQUEST START")
@@ -96,15 +96,15 @@ def test_the_unforeseen_is_logged_with_its_traceback_in_one_line(exploding: Test
     assert SECRET in failure
 
 
-def test_an_answer_that_breaks_off_is_logged_and_ended(exploding: TestClient, log: io.StringIO) -> None:
+def test_aborted_response_is_logged_and_ended(exploding: TestClient, log: io.StringIO) -> None:
     exploding.get("/break-off")
     lines = log.getvalue().splitlines()
     assert [line.rpartition("] ")[2] for line in (lines[0], lines[-1])] == ["REQUEST START", "REQUEST END"]
     assert len(lines) == 3
-    assert "an answer broke off" in lines[1]
+    assert "the response was aborted by an unexpected error" in lines[1]
     assert "UnforeseenError" in lines[1]
 
 
-def test_the_server_goes_on_after_the_unforeseen(exploding: TestClient) -> None:
+def test_server_continues_after_unexpected_error(exploding: TestClient) -> None:
     exploding.get("/explode")
     assert exploding.get("/healthz").json() == {"status": "ok"}

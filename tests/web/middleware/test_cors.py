@@ -1,4 +1,4 @@
-"""Scripts of other origins: what every one may read, what those that are configured may do, and what none may."""
+"""Cross-origin scripts: what all may read, what configured origins may do, and what none may do."""
 
 import uuid
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ TOLD = {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Link", 
 
 
 class _EmptyPage(BaseHTTPRequestHandler):
-    """Answers every GET with a page that holds nothing."""
+    """Respond to every GET with an empty page."""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -37,12 +37,12 @@ class _EmptyPage(BaseHTTPRequestHandler):
         self.wfile.write(b"<!doctype html><link rel=icon href=data:,><title>another site</title>")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def another_site() -> Iterator[str]:
-    """The origin of a web site of its own."""
+    """Yield the origin of another web site."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _EmptyPage) as site:
         Thread(target=site.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{site.server_port}"
@@ -51,7 +51,7 @@ def another_site() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def friend() -> Iterator[str]:
-    """The origin of a site that the server allows."""
+    """Yield the origin of a site that the server allows."""
     with another_site() as origin:
         yield origin
 
@@ -60,7 +60,7 @@ def friend() -> Iterator[str]:
 def open_server(
     tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream, friend: str
 ) -> Iterator[RunningServer]:
-    """A server that allows the friend's scripts to use the whole API."""
+    """Yield a server that allows scripts of ``friend`` to use the whole API."""
     settings = make_settings(
         tmp_path_factory.mktemp("cors"),
         cors_origins=f"https://app.example.com, {friend}",
@@ -73,14 +73,14 @@ def open_server(
 
 @pytest.fixture
 def member(open_server: RunningServer) -> Iterator[TenantClient]:
-    """A tenant of that server."""
+    """Yield a tenant of that server."""
     member = open_server.new_tenant(f"tenant {uuid.uuid4()}")
     with member.http:
         yield member
 
 
 def preflight(client: httpx2.Client, path: str, origin: str, method: str, *headers: str) -> httpx2.Response:
-    """What a browser asks before it sends a request that is not simple."""
+    """Send the preflight request of a browser for a request that is not simple."""
     asked = {"Origin": origin, "Access-Control-Request-Method": method}
     if headers:
         asked["Access-Control-Request-Headers"] = ",".join(headers)
@@ -88,7 +88,7 @@ def preflight(client: httpx2.Client, path: str, origin: str, method: str, *heade
 
 
 @pytest.mark.parametrize("path", PUBLIC)
-def test_what_is_public_is_readable_from_anywhere_also_out_of_a_cache(path: str, open_server: RunningServer) -> None:
+def test_public_resources_are_readable_from_any_origin_and_from_caches(path: str, open_server: RunningServer) -> None:
     with open_server.client() as anonymous:
         for headers in ({}, ELSEWHERE):
             answer = anonymous.get(path, headers=headers)
@@ -109,7 +109,7 @@ def test_what_is_public_is_readable_from_anywhere_also_out_of_a_cache(path: str,
         ("/key", "GET", "authorization"),
     ],
 )
-def test_no_other_origin_may_use_a_credential(
+def test_other_origins_cannot_use_credentials(
     path: str, method: str, header: str, open_server: RunningServer, friend: str
 ) -> None:
     with open_server.client() as anonymous:
@@ -135,7 +135,7 @@ def test_no_other_origin_may_use_a_credential(
         ("POST /image", {"prompt": "x" * 1_100_000}, 413),
     ],
 )
-def test_an_allowed_origin_reads_every_answer(
+def test_allowed_origin_reads_every_response(
     asked: str, body: object, status: int, member: TenantClient, friend: str
 ) -> None:
     method, path = asked.split()
@@ -150,7 +150,7 @@ async def _explode() -> None:
     raise ZeroDivisionError
 
 
-def test_what_nobody_foresaw_is_readable_too(tmp_path: Path) -> None:
+def test_allowed_origin_reads_unexpected_errors(tmp_path: Path) -> None:
     app = create_app(make_settings(tmp_path, cors_origins="*"))
     app.get("/explode")(_explode)
     with TestClient(app) as client:
@@ -159,7 +159,7 @@ def test_what_nobody_foresaw_is_readable_too(tmp_path: Path) -> None:
     assert "X-Request-ID" in answer.headers[EXPOSE]
 
 
-def test_without_the_setting_only_what_is_public_is_readable(tmp_path: Path) -> None:
+def test_only_public_resources_are_readable_without_setting(tmp_path: Path) -> None:
     with TestClient(create_app(make_settings(tmp_path))) as client:
         answers = [client.get("/me", headers=ELSEWHERE), preflight(client, "/me", ELSEWHERE["Origin"], "GET")]
         public = client.get("/image", headers=ELSEWHERE)
@@ -186,13 +186,13 @@ DRAW = """async (url) => {
 }"""
 
 
-def fetch(page: Page, url: str, **options: object) -> Any:  # noqa: ANN401  (of the browser)
-    """What ``fetch`` of a page gives: status, headers and text, or None where the browser refuses."""
+def fetch(page: Page, url: str, **options: object) -> Any:  # noqa: ANN401  (the browser's result)
+    """Return the status, headers and text of a page's ``fetch``, or None if the browser refuses."""
     return page.evaluate(FETCH, [url, options])
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_script_of_an_allowed_site_uses_everything(
+def test_script_of_allowed_site_uses_whole_api(
     browser: Browser, open_server: RunningServer, member: TenantClient, friend: str
 ) -> None:
     authorization = {"Authorization": f"Bearer {member.api_key}", "Content-Type": "application/json"}
@@ -212,7 +212,7 @@ def test_a_script_of_an_allowed_site_uses_everything(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_script_of_any_site_reads_and_draws_public_pictures_alone(
+def test_script_of_any_site_reads_and_draws_only_public_pictures(
     browser: Browser, open_server: RunningServer, member: TenantClient
 ) -> None:
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A request that is refused costs bounded work and gets a short answer, whatever there is too much of."""
+"""Oversized requests cost bounded work and get a short response."""
 
 import functools
 import json
@@ -19,32 +19,32 @@ from tests.web.envelope import assert_error
 from tests.web.test_auth_matrix import ROUTES, Access
 
 SHORT = 4_000
-"""Bytes of an answer, whatever was sent."""
+"""Maximum bytes of a response, whatever was sent."""
 MEGABYTE = 1_000_000
 JSON_TYPE, FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
 MEMBERS = json.dumps(dict.fromkeys(map(str, range(80_000)), 0)).encode()
 MISFITS = json.dumps(["?"] * 140_000)
-"""A list of which every item is wrong wherever it stands."""
+"""A list whose items are all invalid for every field."""
 
 Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on SQLite, which sees nothing of what is refused; pictures are drawn offline."""
+    """Yield a server on SQLite, which rejected requests never reach; pictures are drawn offline."""
     with serving(make_settings(tmp_path_factory.mktemp("bounds"), **UNLIMITED)) as running:
         yield running
 
 
 @functools.cache
 def documented() -> Json:
-    """The OpenAPI document, as it is kept."""
+    """Return the stored OpenAPI document."""
     kept: Json = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
     return kept
 
 
 def routes_with(media_type: str) -> list[str]:
-    """Every route that takes a body of this type."""
+    """Return every route that accepts a body of this type."""
     return [
         f"{method.upper()} {path}"
         for path, operations in documented()["paths"].items()
@@ -54,7 +54,7 @@ def routes_with(media_type: str) -> list[str]:
 
 
 def lists() -> Iterator[tuple[str, str]]:
-    """Every route and the name of each list that its body may have."""
+    """Yield every route and the name of each list in its body."""
     kept = documented()
     for route in routes_with(JSON_TYPE):
         method, path = route.split()
@@ -65,31 +65,31 @@ def lists() -> Iterator[tuple[str, str]]:
 
 
 def send(client: httpx2.Client, route: str, content: bytes, media_type: str = JSON_TYPE) -> httpx2.Response:
-    """The answer to a body."""
+    """Send a body and return the response."""
     method, path = route.replace("{guid}", ABSENT_GUID).split()
     return client.request(method, path, content=content, headers={"Content-Type": media_type})
 
 
 def assert_refused_shortly(answer: httpx2.Response) -> None:
-    """The answer says what is wrong, in the dialect of its path, and lists no more than 20 errors."""
+    """Assert that the response describes the error in the format of its path, with at most 20 errors."""
     assert len(answer.content) < SHORT
     path = answer.request.url.path
     error = assert_error(answer, 400 if path.startswith("/v1/") else 422, "invalid_request", path=path)
     assert len(error.get("errors", [])) <= 20
 
 
-def test_the_walks_walk() -> None:
+def test_route_and_list_walks_are_complete() -> None:
     assert len(routes_with(JSON_TYPE)) >= 13
     assert {name for _, name in lists()} == {"scopes", "events", "allowed_models"}
 
 
 @pytest.mark.parametrize("route", routes_with(JSON_TYPE))
-def test_a_body_may_have_100_members(route: str, owner: TenantClient) -> None:
+def test_body_with_too_many_members_is_rejected(route: str, owner: TenantClient) -> None:
     assert_refused_shortly(send(owner.http, route, MEMBERS))
 
 
 @pytest.mark.parametrize(("route", "name"), list(lists()))
-def test_a_list_may_have_1000_items_and_the_first_misfit_ends_it(route: str, name: str, owner: TenantClient) -> None:
+def test_list_with_too_many_or_invalid_items_gets_short_error(route: str, name: str, owner: TenantClient) -> None:
     assert_refused_shortly(send(owner.http, route, b'{"%b": %b}' % (name.encode(), MISFITS.encode())))
     some = json.dumps({name: [f"? {number}" for number in range(1_000)]}).encode()
     assert_refused_shortly(send(owner.http, route, some))
@@ -106,21 +106,21 @@ def test_a_list_may_have_1000_items_and_the_first_misfit_ends_it(route: str, nam
     ids=["values", "members of a member", "bodies", "items"],
 )
 @pytest.mark.parametrize("route", ["POST /image", "POST /v1/images/generations"])
-def test_values_are_counted_wherever_they_stand(route: str, body: str, owner: TenantClient) -> None:
+def test_nested_values_are_counted(route: str, body: str, owner: TenantClient) -> None:
     assert_refused_shortly(send(owner.http, route, body.encode()))
 
 
-def test_a_body_of_nothing_but_brackets_is_not_parsed(owner: TenantClient) -> None:
+def test_body_of_only_brackets_is_not_parsed(owner: TenantClient) -> None:
     answer = send(owner.http, "POST /image", b"[" + b"[]," * 300_000 + b"[]]")
     assert_problem(answer, 400, "malformed_body")
 
 
-def test_of_many_errors_20_are_listed(owner: TenantClient) -> None:
+def test_at_most_20_errors_are_listed(owner: TenantClient) -> None:
     body = json.dumps({"prompt": "a", **dict.fromkeys(map(str, range(90)), 0)}).encode()
     assert len(send(owner.http, "POST /image", body).json()["errors"]) == 20
 
 
-def test_unknown_parameters_of_a_reasonable_number_are_passed_on(owner: TenantClient) -> None:
+def test_reasonable_number_of_unknown_parameters_is_passed_on(owner: TenantClient) -> None:
     body = json.dumps({"prompt": "a", "points": [1] * 1_000, **dict.fromkeys(map(str, range(90)), 0)}).encode()
     assert send(owner.http, "POST /v1/images/generations", body).status_code == 200
 
@@ -137,7 +137,9 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("route", routes_with(FORM_TYPE))
-def test_a_form_has_few_fields_and_no_files(route: str, form: tuple[str, bytes], server: RunningServer) -> None:
+def test_form_with_too_many_fields_or_files_is_rejected(
+    route: str, form: tuple[str, bytes], server: RunningServer
+) -> None:
     media_type, content = form
     with server.client() as anonymous:
         answer = send(anonymous, route, content, media_type)
@@ -152,7 +154,7 @@ def test_a_form_has_few_fields_and_no_files(route: str, form: tuple[str, bytes],
     ids=["13,000 parameters", "101 empty ones", "a long one"],
 )
 @pytest.mark.parametrize("path", ["/image", "/generation", "/v1/models", "/admin/audit", "/healthz", "/nowhere"])
-def test_a_query_string_is_bounded(path: str, query: str, server: RunningServer) -> None:
+def test_oversized_query_string_is_rejected(path: str, query: str, server: RunningServer) -> None:
     answer = exchange(server.url, request_bytes("GET", f"{path}?{query}"))
     assert len(answer.content) < SHORT
     assert_error(answer, 414, "query_too_long", path=path)
@@ -167,7 +169,7 @@ def test_a_query_string_is_bounded(path: str, query: str, server: RunningServer)
     ],
     ids=["101 headers", "a long Accept", "a long credential"],
 )
-def test_headers_are_bounded(headers: dict[str, str], server: RunningServer) -> None:
+def test_oversized_headers_are_rejected(headers: dict[str, str], server: RunningServer) -> None:
     assert_problem(exchange(server.url, request_bytes("GET", "/image", headers=headers)), 431, "headers_too_large")
 
 
@@ -179,7 +181,7 @@ PRIVATE = [
 
 
 def announce(server: RunningServer, route: str, headers: dict[str, str]) -> httpx2.Response:
-    """The answer to a request of whose body of a megabyte not a byte is sent."""
+    """Announce a body of a megabyte, send none of it, and return the response."""
     method, path = route.replace("{guid}", ABSENT_GUID).split()
     lines = {"Content-Type": JSON_TYPE, "Content-Length": str(MEGABYTE), **headers}
     with connected(server.url) as connection:
@@ -188,7 +190,7 @@ def announce(server: RunningServer, route: str, headers: dict[str, str]) -> http
 
 
 @pytest.mark.parametrize("route", PRIVATE)
-def test_the_body_of_an_anonymous_request_is_not_read(route: str, server: RunningServer) -> None:
+def test_body_of_anonymous_request_is_not_read(route: str, server: RunningServer) -> None:
     answer = announce(server, route, {})
     assert answer.status_code == 401
     assert "credential_missing" in answer.text
@@ -196,15 +198,13 @@ def test_the_body_of_an_anonymous_request_is_not_read(route: str, server: Runnin
 
 
 @pytest.mark.parametrize("route", PRIVATE)
-def test_the_body_of_a_request_without_the_scope_is_not_read(
-    route: str, server: RunningServer, owner: TenantClient
-) -> None:
+def test_body_of_request_without_scope_is_not_read(route: str, server: RunningServer, owner: TenantClient) -> None:
     (other, *_) = set(Scope) - {ROUTES[route]}
     key = make_key(owner.http, other)["api_key"]
     assert announce(server, route, bearer(key)).status_code == 403
 
 
-def test_the_body_of_a_request_beyond_its_limit_is_not_read_nor_the_malformed_free(
+def test_body_of_rate_limited_request_is_not_read_and_malformed_requests_count(
     tmp_path: Path,
 ) -> None:
     limits = UNLIMITED | {"images_per_minute": 2, "sign_ins_per_minute": 1}
@@ -219,7 +219,7 @@ def test_the_body_of_a_request_beyond_its_limit_is_not_read_nor_the_malformed_fr
             assert announce(small, "POST /auth/token", {"Content-Type": FORM_TYPE}).status_code == 429
 
 
-def test_anonymous_requests_for_what_is_private_are_limited(tmp_path: Path) -> None:
+def test_anonymous_requests_for_private_resources_are_limited(tmp_path: Path) -> None:
     with serving(make_settings(tmp_path, **(UNLIMITED | {"reads_per_second": 1}))) as small, small.client() as client:
         answers = [client.post("/image", json={}) for _ in range(50)]
     assert {answer.status_code for answer in answers} == {401, 429}

@@ -1,4 +1,4 @@
-"""The request log of a real server process: two lines a request, whatever becomes of it, and no secret in them."""
+"""The request log of a real server process: two lines per request, without secrets."""
 
 import contextlib
 import json
@@ -39,22 +39,22 @@ Send = Callable[[ServerProcess, httpx2.Client], object]
 
 
 def post(prompt: str, **options: str) -> Send:
-    """A request for a picture."""
+    """Return a request for a picture."""
     return lambda _server, client: client.post("/image", json={"prompt": prompt, **options})
 
 
 def get(target: str) -> Send:
-    """A request for a path."""
+    """Return a request for a path."""
     return lambda _server, client: client.get(target)
 
 
 def cut(request: bytes, *, after: int | None = None) -> Send:
-    """A request of which only the beginning is sent, before the hang-up."""
+    """Return a request that disconnects after its first part."""
     return lambda server, _client: abandon(server.url, request[:after])
 
 
 def requests_of(api_key: str, rng: random.Random) -> list[tuple[str | None, Send]]:
-    """1,000 requests, each with the endpoint that the log must name; None where no request comes to be."""
+    """Return 1,000 requests, each with the endpoint expected in the log; None for incomplete requests."""
     headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
     order = request_bytes("POST", "/image", headers=headers, body=b'{"prompt": "a zebra that nobody waits for"}')
     bad = {"Authorization": "Bearer pxy_bad"}
@@ -104,18 +104,18 @@ def send_all(server: ServerProcess, api_key: str, listed: list[tuple[str | None,
 
 
 def quiet_position(server: ServerProcess) -> int:
-    """The length of the log once all requests in it have ended: an END may come after the client has its answer."""
+    """Return the length of the log when all its requests have ended: END may follow the client's response."""
 
     def ended() -> bool:
         log = server.log.read_bytes()
         return log.count(b"REQUEST START") == log.count(b"REQUEST END") > 0
 
-    wait_until(ended, what="the end of the request that found the server up")
+    wait_until(ended, what="the end of the request that checked the server")
     return server.log.stat().st_size
 
 
 def logged_since(server: ServerProcess, start: int) -> str:
-    """The log since a position, once every request in it has come to its end."""
+    """Return the log since a position, when all its requests have ended."""
 
     def ended() -> bool:
         text = server.log.read_bytes()[start:].decode()
@@ -129,17 +129,17 @@ def logged_since(server: ServerProcess, start: int) -> str:
 
 
 def unfinished(text: str) -> list[str]:
-    """The START lines of requests without END."""
+    """Return the START lines of requests without END."""
     ended = {line.split()[3] for line in text.splitlines() if line.endswith("REQUEST END")}
     return [line for line in text.splitlines() if line.endswith("REQUEST START") and line.split()[3] not in ended]
 
 
 def process_settings(folder: Path, upstream: FakeUpstream, **overrides: object) -> Settings:
-    """Settings of a server that asks the fake upstream, without a limit to speak of."""
+    """Return settings of a server that calls the fake upstream, with effectively no limits."""
     return make_settings(folder, images_per_minute=100_000, **upstream_settings(upstream), **overrides)
 
 
-def test_every_request_has_its_two_lines_and_no_line_has_a_secret(tmp_path: Path) -> None:
+def test_every_request_has_two_log_lines_without_secrets(tmp_path: Path) -> None:
     with FakeUpstream(delay=0.05) as upstream:
         settings = process_settings(tmp_path, upstream)
         api_key = new_api_key(settings)
@@ -195,7 +195,7 @@ def test_json_lines_have_the_same_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("upstream")
-def test_an_answer_names_its_request(anonymous: httpx2.Client) -> None:
+def test_response_has_request_id(anonymous: httpx2.Client) -> None:
     ids = [anonymous.get("/healthz", headers={"X-Request-ID": "mine"}).headers["x-request-id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+-\d{8}T\d{6}\.\d{6}-\d+", request_id) for request_id in ids)

@@ -1,4 +1,4 @@
-"""What every answer says to caches and browsers, whatever made it."""
+"""Caching and browser headers of every response."""
 
 import httpx2
 import pytest
@@ -24,7 +24,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("route", [*ROUTES, *OTHERS])
-def test_no_answer_is_kept_by_a_cache_that_was_not_allowed_to(route: str, anonymous: httpx2.Client) -> None:
+def test_responses_are_not_cached_unless_allowed(route: str, anonymous: httpx2.Client) -> None:
     method, path = route.replace("{guid}", ABSENT_GUID).replace("{model}", "gpt-image-2").split()
     answer = anonymous.request(method, path, data=OAUTH_FORMS.get(route))
     assert answer.headers["cache-control"] == KEPT.get(route, "no-store")

@@ -1,4 +1,4 @@
-"""Below a path of a reverse proxy: all URLs begin with it, whether the proxy passes it on or removes it."""
+"""A path prefix of a reverse proxy: all URLs start with it, whether or not the proxy removes it."""
 
 from collections.abc import Iterator
 from urllib.parse import urljoin
@@ -21,7 +21,7 @@ PASSED_ON, REMOVED = PREFIX, ""
 
 @pytest.fixture(scope="module")
 def below(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """A server whose public URL has a path."""
+    """Yield a server whose public URL has a path."""
     settings = make_settings(
         tmp_path_factory.mktemp("below"),
         public_url=f"{PUBLIC_URL}/",
@@ -35,7 +35,7 @@ def below(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstre
 
 @pytest.fixture(scope="module", params=[PASSED_ON, REMOVED], ids=["passed on", "removed"])
 def tenant(request: pytest.FixtureRequest, below: RunningServer) -> Iterator[TenantClient]:
-    """A tenant whose client stands for a proxy: it sends what the proxy would."""
+    """Yield a tenant whose client sends what the proxy would send."""
     made = below.new_tenant(f"tenant {request.param}")
     made.http.base_url = httpx2.URL(f"{below.url}{request.param}")
     with made.http:
@@ -43,7 +43,7 @@ def tenant(request: pytest.FixtureRequest, below: RunningServer) -> Iterator[Ten
 
 
 @pytest.mark.usefixtures("upstream")
-def test_every_url_begins_with_the_path(tenant: TenantClient) -> None:
+def test_every_url_starts_with_the_prefix(tenant: TenantClient) -> None:
     made = tenant.http.post("/image", json={"prompt": "a fox"})
     detail = made.json()
     assert made.headers["location"] == f"{PREFIX}/image/{detail['guid']}"
@@ -58,16 +58,16 @@ def test_every_url_begins_with_the_path(tenant: TenantClient) -> None:
     assert tenant.http.get(f"/image/{detail['guid']}/content").status_code == 200
 
 
-def test_metadata_and_issuer_have_the_path(tenant: TenantClient, below: RunningServer) -> None:
+def test_metadata_and_issuer_have_the_prefix(tenant: TenantClient, below: RunningServer) -> None:
     found = tenant.http.get("/.well-known/oauth-authorization-server").json()
     assert found["issuer"] == PUBLIC_URL
     assert found["token_endpoint"] == f"{PUBLIC_URL}/auth/token"
     with below.client() as anonymous:
-        # RFC 8414 §3.1: where an issuer with a path is looked up.
+        # RFC 8414 §3.1: the metadata URL of an issuer with a path.
         assert anonymous.get(f"/.well-known/oauth-authorization-server{PREFIX}").json() == found
 
 
-def test_the_openapi_document_names_the_path(tenant: TenantClient) -> None:
+def test_openapi_document_has_the_prefix(tenant: TenantClient) -> None:
     document = tenant.http.get("/openapi.json").json()
     assert [server["url"] for server in document["servers"]] == [PREFIX, PUBLIC_URL]
     schemes = document["components"]["securitySchemes"].values()
@@ -76,7 +76,7 @@ def test_the_openapi_document_names_the_path(tenant: TenantClient) -> None:
     assert "/image" in document["paths"]
 
 
-def test_what_depends_on_the_path_knows_it_without_the_prefix(tenant: TenantClient) -> None:
+def test_path_specific_rules_ignore_the_prefix(tenant: TenantClient) -> None:
     assert_openai_error(tenant.http.get("/v1/nothing"), 404, "route_not_found")
     assert tenant.http.post("/auth/token", data={}).json()["error"] == "invalid_request"
     assert_problem(tenant.http.post("/image", content=b" " * 3000), 413, "body_too_large")
@@ -85,7 +85,7 @@ def test_what_depends_on_the_path_knows_it_without_the_prefix(tenant: TenantClie
     assert tenant.http.get("/image").headers["access-control-allow-origin"] == "*"
 
 
-def test_the_bare_path_leads_to_the_page(below: RunningServer) -> None:
+def test_prefix_without_slash_redirects_to_the_page(below: RunningServer) -> None:
     with below.client() as anonymous:
         answer = anonymous.get(f"{PREFIX}?prompt=a+fox")
         assert (answer.status_code, answer.headers["location"]) == (307, f"{PREFIX}/?prompt=a+fox")
@@ -95,7 +95,7 @@ def test_the_bare_path_leads_to_the_page(below: RunningServer) -> None:
 
 @pytest.mark.usefixtures("upstream")
 @pytest.mark.parametrize("tenant", [PASSED_ON], indirect=True)
-def test_the_pages_work_below_the_path(tenant: TenantClient, below: RunningServer, browser: Browser) -> None:
+def test_pages_work_under_the_prefix(tenant: TenantClient, below: RunningServer, browser: Browser) -> None:
     make_image(tenant, "a fox below a path")
     with visiting(browser, below.url) as visit:
         visit.page.goto(f"{PREFIX}/")

@@ -1,1 +1,1 @@
-"""The OpenAI-compatible surface, as the official SDK sees it."""
+"""The OpenAI-compatible API, tested with the official SDK."""

@@ -1,4 +1,4 @@
-"""The SDK in both of its forms, with a tenant's key."""
+"""The SDK's two clients, with a tenant's key."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from tests.web.openai.sdk import FORMS, Sdk, connected
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
-    """Which of the SDK's clients."""
+    """Return which of the SDK's clients to use."""
     return str(request.param)
 
 
 @pytest.fixture
 def sdk(form: str, server: RunningServer, tenant: TenantClient) -> Iterator[Sdk]:
-    """The SDK with its defaults and the tenant's key; what it asks reaches ``upstream``."""
+    """Yield the SDK with its defaults and the tenant's key; its requests reach ``upstream``."""
     with connected(server.url, tenant.api_key, form=form) as sdk:
         yield sdk

@@ -1,4 +1,4 @@
-"""The official SDK against a server, synchronous and asynchronous in the same words."""
+"""The official SDK's synchronous and asynchronous clients behind one interface."""
 
 import asyncio
 import base64
@@ -13,37 +13,37 @@ from openai import AsyncOpenAI, OpenAI
 FORMS = ("sync", "async")
 
 Call = Callable[[Any], Any]
-"""What is asked of a client, be it ``OpenAI`` or ``AsyncOpenAI``: ``lambda client: client.images.generate(…)``."""
+"""A call on ``OpenAI`` or ``AsyncOpenAI``: ``lambda client: client.images.generate(…)``."""
 
 
 @dataclass(frozen=True)
 class Sdk:
-    """A client of either form; ``ask`` and ``follow`` hide which. The runner is the asynchronous one's."""
+    """Either client; ``ask`` and ``follow`` hide the difference. The asynchronous one uses the runner."""
 
     client: OpenAI | AsyncOpenAI
     runner: asyncio.Runner | None = None
 
-    def ask(self, call: Call) -> Any:  # noqa: ANN401  (whatever the SDK returns)
-        """What a call gives in the end."""
+    def ask(self, call: Call) -> Any:  # noqa: ANN401  (the SDK's result)
+        """Return the result of a call."""
         given = call(self.client)
         return self._await(given) if inspect.isawaitable(given) else given
 
     def generate(self, prompt: str = "a red fox", **parameters: object) -> Any:  # noqa: ANN401  (likewise)
-        """What ``images.generate`` gives."""
+        """Return the result of ``images.generate``."""
         return self.ask(lambda client: client.images.generate(prompt=prompt, **parameters))
 
     def edit(self, image: object, prompt: str = "a red fox", **parameters: object) -> Any:  # noqa: ANN401  (likewise)
-        """What ``images.edit`` gives."""
+        """Return the result of ``images.edit``."""
         return self.ask(lambda client: client.images.edit(image=image, prompt=prompt, **parameters))
 
     def follow(self, call: Call) -> list[Any]:
-        """Every event of a stream."""
+        """Return every event of a stream."""
         if self.runner is None:
             return list(call(self.client))
         return self.runner.run(_events(call, self.client))
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         given = self.client.close()
         if inspect.isawaitable(given):
             self._await(given)
@@ -55,7 +55,7 @@ class Sdk:
 
 @contextmanager
 def connected(url: str, api_key: str, *, form: str = "sync", **options: Any) -> Iterator[Sdk]:  # noqa: ANN401
-    """The SDK with its defaults, its own retries among them, but for ``options``."""
+    """Yield the SDK with its defaults, including its own retries, except for ``options``."""
     options = {"base_url": f"{url}/v1", "api_key": api_key, **options}
     if form == "sync":
         sdk = Sdk(OpenAI(**options))
@@ -72,12 +72,12 @@ def connected(url: str, api_key: str, *, form: str = "sync", **options: Any) -> 
             sdk.close()
 
 
-def picture_of(item: Any) -> bytes:  # noqa: ANN401  (an image of an answer, or an event)
-    """The picture in it."""
+def picture_of(item: Any) -> bytes:  # noqa: ANN401  (an image of a response, or an event)
+    """Return the decoded picture."""
     return base64.b64decode(item.b64_json, validate=True)
 
 
-async def _result(given: Any) -> Any:  # noqa: ANN401  (whatever the SDK returns)
+async def _result(given: Any) -> Any:  # noqa: ANN401  (the SDK's result)
     return await given
 
 

@@ -1,4 +1,4 @@
-"""``images.edit`` of the SDK: pictures, masks, and earlier pictures by their GUIDs."""
+"""``images.edit`` of the SDK: pictures, masks, and existing images by GUID."""
 
 import base64
 import io
@@ -23,11 +23,11 @@ def files_of(upstream: FakeUpstream) -> list[tuple[str, str, bytes]]:
 
 
 def by_guid(sdk: Sdk, *guids: str, **parameters: object) -> object:
-    """An edit of earlier pictures alone; the SDK insists on ``image``, which may be a list of nothing."""
+    """Edit only existing images; the SDK requires ``image``, which may be an empty list."""
     return sdk.edit([], extra_body={"image_guid": list(guids), **parameters})
 
 
-def test_a_picture_reaches_the_upstream_as_it_is(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_input_picture_reaches_upstream_unchanged(sdk: Sdk, upstream: FakeUpstream) -> None:
     answer = sdk.edit(FOX, "with a hat", size="1024x1536", quality="low", input_fidelity="high", model="gpt-image-1.5")
     assert upstream.requests[0].path == EDITS_PATH
     assert files_of(upstream) == [("image", "image/png", FOX)]
@@ -42,13 +42,13 @@ def test_a_picture_reaches_the_upstream_as_it_is(sdk: Sdk, upstream: FakeUpstrea
     assert answer.usage.input_tokens_details.image_tokens > 0
 
 
-def test_several_pictures_keep_their_order(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_input_pictures_keep_their_order(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.edit([("one.png", FOX, "image/png"), io.BytesIO(DOG), FOX], n=2)
     assert [content for _, _, content in files_of(upstream)] == [FOX, DOG, FOX]
     assert upstream.requests[0].body["n"] == 2
 
 
-def test_a_large_picture_needs_no_folder_of_the_systems(
+def test_large_input_does_not_use_system_temp_folder(
     sdk: Sdk, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
@@ -57,12 +57,12 @@ def test_a_large_picture_needs_no_folder_of_the_systems(
     assert [content for _, _, content in files_of(upstream)] == [picture] * 2
 
 
-def test_a_mask_comes_along(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_mask_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.edit(FOX, mask=MASK)
     assert sorted(files_of(upstream)) == [("image", "image/png", FOX), ("mask", "image/png", MASK)]
 
 
-def test_an_earlier_picture_is_named_by_its_guid(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_existing_image_is_edited_by_guid(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.picture = FOX
     first = sdk.generate(extra_body={"visibility": "private"}).data[0].guid
     upstream.picture = None
@@ -71,14 +71,14 @@ def test_an_earlier_picture_is_named_by_its_guid(sdk: Sdk, upstream: FakeUpstrea
     assert second.data[0].guid != first  # type: ignore[attr-defined]
 
 
-def test_files_and_guids_may_be_mixed(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_files_and_guids_can_be_mixed(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.picture = FOX
     guid = sdk.generate().data[0].guid
     sdk.edit(DOG, extra_body={"image_guid": guid})
     assert sorted(content for _, _, content in files_of(upstream)) == sorted([DOG, FOX])
 
 
-def test_another_tenants_picture_is_as_absent_as_none(
+def test_image_of_another_tenant_looks_absent(
     sdk: Sdk, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     other = server.new_tenant(f"another than {tenant.guid}")
@@ -95,7 +95,7 @@ def test_another_tenants_picture_is_as_absent_as_none(
     assert upstream.requests == []
 
 
-def test_an_edit_is_streamed(sdk: Sdk) -> None:
+def test_edit_can_be_streamed(sdk: Sdk) -> None:
     events = sdk.follow(
         lambda client: client.images.edit(image=FOX, prompt="a hat", stream=True, partial_images=2, output_format="png")
     )
@@ -103,29 +103,27 @@ def test_an_edit_is_streamed(sdk: Sdk) -> None:
     assert picture_of(events[-1]).startswith(b"\x89PNG")
 
 
-def test_an_edit_gives_urls(sdk: Sdk, tenant: TenantClient) -> None:
+def test_edit_returns_urls(sdk: Sdk, tenant: TenantClient) -> None:
     url = sdk.edit(FOX, response_format="url").data[0].url
     assert tenant.http.get(url).headers["content-type"] == "image/png"
 
 
 @pytest.mark.parametrize("image", [b"Example data", b"", pictures.svg()], ids=["text", "nothing", "svg"])
-def test_what_is_no_picture_is_refused_before_anything_is_bought(
-    image: bytes, sdk: Sdk, upstream: FakeUpstream
-) -> None:
+def test_invalid_picture_is_rejected_before_upstream_call(image: bytes, sdk: Sdk, upstream: FakeUpstream) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         sdk.edit(image)
     assert raised.value.code == "invalid_input_picture"
     assert upstream.requests == []
 
 
-def test_an_edit_without_any_picture_is_refused(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_edit_without_picture_is_rejected(sdk: Sdk, upstream: FakeUpstream) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         sdk.edit([])
     assert raised.value.param == "image"
     assert upstream.requests == []
 
 
-def test_unknown_fields_reach_the_upstream_and_lists_stay_lists(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_unknown_fields_and_lists_reach_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(Verbatim(body=b'{"created":1,"data":[{"b64_json":"%b"}]}' % base64.b64encode(FOX)))
     sdk.edit(FOX, extra_body={"tags": ["ü", "b"], "svg": {"model": "gpt-9"}, "new": "1"})
     sent = upstream.requests[0].raw.decode("utf-8", "replace")
@@ -133,7 +131,7 @@ def test_unknown_fields_reach_the_upstream_and_lists_stay_lists(sdk: Sdk, upstre
 
 
 @pytest.mark.parametrize(("field", "most"), [("image_guid", 16), ("image_guid[]", 16), ("mask", 1), ("markup", 1)])
-def test_more_pictures_than_the_upstream_takes_are_refused_as_guids_too(
+def test_too_many_pictures_or_guids_are_rejected(
     field: str, most: int, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     fields = {"prompt": "a fox", field: [ABSENT_GUID] * most}
@@ -146,7 +144,7 @@ def test_more_pictures_than_the_upstream_takes_are_refused_as_guids_too(
     assert upstream.requests == []
 
 
-def test_a_guid_that_names_nothing_is_blamed_on_its_field(tenant: TenantClient) -> None:
+def test_unknown_guid_is_reported_with_its_field(tenant: TenantClient) -> None:
     fields = {"prompt": "a fox", "mask": ABSENT_GUID}
     answer = tenant.http.post("/v1/images/edits", data=fields, files={"image": FOX})
     assert answer.status_code == 400
@@ -159,7 +157,7 @@ def test_a_guid_that_names_nothing_is_blamed_on_its_field(tenant: TenantClient) 
     [{"new": "x" * (MOST_FIELD_BYTES + 1)}, {"tags[]": ["x"] * MOST_FIELDS}],
     ids=["too long", "too many"],
 )
-def test_fields_that_would_fill_the_memory_are_refused(
+def test_oversized_form_fields_are_rejected(
     fields: dict[str, str | list[str]], tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     data = {"prompt": "a fox", **fields}
@@ -168,7 +166,7 @@ def test_fields_that_would_fill_the_memory_are_refused(
     assert upstream.requests == []
 
 
-def test_the_longest_prompt_is_not_too_long_for_a_field(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_longest_prompt_fits_in_a_field(tenant: TenantClient, upstream: FakeUpstream) -> None:
     prompt = "🦊" * 32_000
     answer = tenant.http.post("/v1/images/edits", data={"prompt": prompt}, files={"image": FOX})
     assert answer.status_code == 200
@@ -178,7 +176,7 @@ def test_the_longest_prompt_is_not_too_long_for_a_field(tenant: TenantClient, up
 @pytest.mark.parametrize(
     "content", [b'{"prompt": "a fox", "images": [{"file_id": "x"}]}', b""], ids=["JSON", "nothing"]
 )
-def test_what_is_no_form_is_told_to_be_one(content: bytes, tenant: TenantClient) -> None:
+def test_body_other_than_form_is_rejected(content: bytes, tenant: TenantClient) -> None:
     headers = {"Content-Type": "application/json"} if content else {}
     answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
     assert answer.status_code == 400
@@ -186,7 +184,7 @@ def test_what_is_no_form_is_told_to_be_one(content: bytes, tenant: TenantClient)
     assert "multipart/form-data" in answer.json()["error"]["message"]
 
 
-def test_a_form_that_cannot_be_read_is_not_told_to_be_json(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_malformed_form_gets_form_specific_message(tenant: TenantClient, upstream: FakeUpstream) -> None:
     fields = {f"field {number}": "x" for number in range(MOST_FIELDS + 1)}
     crowded = tenant.http.post("/v1/images/edits", data=fields, files={"image": FOX})
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -198,7 +196,7 @@ def test_a_form_that_cannot_be_read_is_not_told_to_be_json(tenant: TenantClient,
     assert not upstream.requests
 
 
-def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_unknown_file_field_is_rejected(tenant: TenantClient, upstream: FakeUpstream) -> None:
     answer = tenant.http.post("/v1/images/edits", data={"prompt": "a fox"}, files={"image": FOX, "reference": FOX})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "reference"
@@ -206,7 +204,7 @@ def test_a_file_that_is_not_known_is_refused(tenant: TenantClient, upstream: Fak
 
 
 def edit_of(*parts: bytes) -> tuple[bytes, dict[str, str]]:
-    """The body of a form whose parts stand as they are, and its type."""
+    """Return the body of a form with exactly these parts, and its headers."""
     body = b"".join(b"--limit\r\nContent-Disposition: form-data; %b\r\n" % part for part in parts)
     return body + b"--limit--\r\n", {"Content-Type": "multipart/form-data; boundary=limit"}
 
@@ -224,7 +222,9 @@ PROMPT = b'name="prompt"\r\n\r\na fox'
     ],
     ids=["aiohttp and urllib3 1", ".NET", "spaces and capitals", "PHP"],
 )
-def test_a_file_is_taken_however_its_part_is_headed(head: bytes, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_file_is_accepted_with_any_client_part_header(
+    head: bytes, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
     content, headers = edit_of(PROMPT, head + b"\r\nContent-Type: image/png\r\n\r\n" + FOX)
     answer = tenant.http.post("/v1/images/edits", content=content, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -232,7 +232,7 @@ def test_a_file_is_taken_however_its_part_is_headed(head: bytes, tenant: TenantC
 
 
 @pytest.mark.parametrize("name", ["mask", "mask[]", "mask[0]"])
-def test_a_mask_is_taken_as_a_list_too(name: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_mask_is_accepted_as_list(name: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
     files = [("image[]", FOX), (name, MASK)]
     assert tenant.http.post("/v1/images/edits", data={"prompt": "a fox"}, files=files).status_code == 200
     assert sorted(files_of(upstream)) == [("image", "image/png", FOX), ("mask", "image/png", MASK)]
@@ -242,14 +242,14 @@ def test_a_mask_is_taken_as_a_list_too(name: str, tenant: TenantClient, upstream
     ("flag", "is_stream"),
     [("True", True), ("true", True), ("1", True), ("False", False), ("false", False), ("0", False), ("", False)],
 )
-def test_a_stream_is_asked_for_in_every_languages_spelling(flag: str, is_stream: bool, tenant: TenantClient) -> None:  # noqa: FBT001  (what is expected)
+def test_stream_flag_accepts_common_spellings(flag: str, is_stream: bool, tenant: TenantClient) -> None:  # noqa: FBT001  (the expected value)
     form = {"prompt": "a fox", "stream": flag}
     answer = tenant.http.post("/v1/images/edits", data=form, files={"image": FOX})
     assert answer.status_code == 200
     assert (answer.headers["content-type"].partition(";")[0] == "text/event-stream") is is_stream
 
 
-def test_fields_that_nobody_filled_in_are_absent(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_empty_form_fields_are_ignored(tenant: TenantClient, upstream: FakeUpstream) -> None:
     optional = ("model", "n", "size", "quality", "response_format", "partial_images", "visibility", "filename", "mask")
     empty = [b'name="%b"\r\n\r\n' % name.encode() for name in (*optional, "image_guid[]", "user", "tags[]")]
     unselected = b'name="mask"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n'

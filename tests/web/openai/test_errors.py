@@ -1,4 +1,4 @@
-"""Every class of error that the SDK has, and what it says."""
+"""Every error class of the SDK, and its message."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -39,14 +39,14 @@ def refusal(sdk: Sdk, **parameters: object) -> openai.APIStatusError:
     return error
 
 
-def test_a_wrong_key_is_an_authentication_error(form: str, server: RunningServer) -> None:
+def test_wrong_key_is_authentication_error(form: str, server: RunningServer) -> None:
     with connected(server.url, "pxy_wrong", form=form) as sdk:
         error = refusal(sdk)
     assert isinstance(error, openai.AuthenticationError)
     assert (error.code, error.type) == ("credential_invalid", "authentication_error")
 
 
-def test_a_key_without_the_scope_is_denied(form: str, server: RunningServer, tenant: TenantClient) -> None:
+def test_key_without_scope_is_permission_error(form: str, server: RunningServer, tenant: TenantClient) -> None:
     reader = tenant_with(server, f"reader of {tenant.guid}", Scope.IMAGE_READ)
     with reader.http, connected(server.url, reader.api_key, form=form) as sdk:
         error = refusal(sdk)
@@ -54,18 +54,16 @@ def test_a_key_without_the_scope_is_denied(form: str, server: RunningServer, ten
     assert (error.code, error.type) == ("scope_missing", "permission_error")
 
 
-def test_an_unknown_route_is_not_found(sdk: Sdk) -> None:
+def test_unknown_route_is_not_found(sdk: Sdk) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         sdk.ask(lambda client: client.chat.completions.create(model="gpt-9", messages=[]))
     assert raised.value.code == "route_not_found"
 
 
-def test_a_base_url_without_v1_is_told_where_the_surface_is(
-    form: str, server: RunningServer, tenant: TenantClient
-) -> None:
+def test_base_url_without_v1_gets_helpful_error(form: str, server: RunningServer, tenant: TenantClient) -> None:
     with connected(server.url, tenant.api_key, form=form, base_url=server.url) as sdk:
         for ask in (lambda client: client.images.generate(prompt="a fox"), lambda client: client.models.list()):
-            with pytest.raises(openai.NotFoundError, match="below /v1"):
+            with pytest.raises(openai.NotFoundError, match="under /v1"):
                 sdk.ask(ask)
 
 
@@ -86,7 +84,7 @@ def test_a_base_url_without_v1_is_told_where_the_surface_is(
     ],
     ids=repr,
 )
-def test_what_is_not_acceptable_is_a_bad_request_that_names_it(
+def test_invalid_parameter_is_named_in_bad_request(
     parameters: dict[str, object], param: str, sdk: Sdk, upstream: FakeUpstream
 ) -> None:
     error = refusal(sdk, **parameters)
@@ -109,7 +107,7 @@ def test_what_is_not_acceptable_is_a_bad_request_that_names_it(
     ids=["NaN", "infinity", "a lone surrogate", "one in a name", "deep", "very deep", "long"],
 )
 @pytest.mark.parametrize("header", [{}, {"x-stainless-retry-count": "0"}], ids=["by hand", "as the SDK"])
-def test_what_no_upstream_could_read_is_refused(
+def test_unserializable_parameters_are_rejected(
     extra: bytes, header: dict[str, str], tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     body = b'{"prompt": "a red fox", ' + extra[1:]
@@ -126,9 +124,7 @@ def test_what_no_upstream_could_read_is_refused(
     [(MODERATED, "moderation_blocked"), (POLICY_VIOLATION, "content_policy_violation"), (NOT_FOUND, "model_not_found")],
     ids=["moderated", "policy", "no such model"],
 )
-def test_what_the_upstream_refuses_keeps_its_code(
-    behaviour: object, code: str, sdk: Sdk, upstream: FakeUpstream
-) -> None:
+def test_upstream_refusal_keeps_its_code(behaviour: object, code: str, sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(behaviour)  # type: ignore[arg-type]  # every refusal is a behaviour
     error = refusal(sdk)
     assert isinstance(error, openai.BadRequestError)
@@ -136,7 +132,7 @@ def test_what_the_upstream_refuses_keeps_its_code(
     assert len(upstream.ledger) == 1
 
 
-def test_an_order_whose_outcome_is_unknown_conflicts(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_order_with_unknown_outcome_conflicts(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave_once(CUT)
     assert refusal(sdk, extra_headers=ORDER).status_code == 502
     error = refusal(sdk, extra_headers=ORDER)
@@ -145,7 +141,7 @@ def test_an_order_whose_outcome_is_unknown_conflicts(sdk: Sdk, upstream: FakeUps
     assert len(upstream.ledger) == 1
 
 
-def test_a_key_of_another_order_is_unprocessable(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_idempotency_key_of_another_order_is_unprocessable(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(extra_headers=ORDER)
     error = refusal(sdk, prompt="a dog", extra_headers=ORDER)
     assert isinstance(error, openai.UnprocessableEntityError)
@@ -153,7 +149,7 @@ def test_a_key_of_another_order_is_unprocessable(sdk: Sdk, upstream: FakeUpstrea
     assert len(upstream.ledger) == 1
 
 
-def test_a_rate_limit_is_one_that_the_sdk_waits_for(
+def test_rate_limit_error_lets_sdk_retry(
     form: str, owner: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     key = make_key(owner.http, Scope.IMAGE_GENERATE, images_per_minute=1)
@@ -167,7 +163,7 @@ def test_a_rate_limit_is_one_that_the_sdk_waits_for(
     assert len(upstream.ledger) == 1
 
 
-def test_a_tenant_that_is_out_of_money_has_no_quota(
+def test_exhausted_budget_is_insufficient_quota(
     form: str, owner: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     poor = make_tenant(owner.http, monthly_budget_usd=0.000001)
@@ -190,7 +186,7 @@ def test_a_tenant_that_is_out_of_money_has_no_quota(
     ],
     ids=["500", "our key is wrong", "HTML", "cut"],
 )
-def test_the_sdk_never_buys_twice_by_itself(
+def test_sdk_does_not_retry_uncertain_outcomes(
     behaviour: object, status: int, code: str, sdk: Sdk, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)  # type: ignore[arg-type]  # every fault is a behaviour
@@ -198,13 +194,13 @@ def test_the_sdk_never_buys_twice_by_itself(
 
 
 @with_short_upstream_timeout
-def test_the_sdk_does_not_buy_again_after_silence(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_sdk_does_not_retry_after_silent_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     assert_bought_no_more(sdk, upstream, status=504, code="upstream_timeout")
 
 
 def assert_bought_no_more(sdk: Sdk, upstream: FakeUpstream, *, status: int, code: str) -> None:
-    """An order gets this error, after one request to the upstream."""
+    """Assert that an order gets this error after one upstream call."""
     error = refusal(sdk)
     assert isinstance(error, openai.InternalServerError)
     assert (error.status_code, error.code, error.type) == (status, code, "server_error")
@@ -212,19 +208,21 @@ def assert_bought_no_more(sdk: Sdk, upstream: FakeUpstream, *, status: int, code
     assert len(upstream.requests) == 1
 
 
-def test_a_busy_upstream_is_asked_again_by_the_sdk_itself(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_sdk_retries_busy_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
     busy = Refusal(status=429, message="Busy.", code="rate_limit_exceeded", retry_after=1)
     upstream.behave_once(busy)
     assert sdk.generate().data
     assert [line.bought for line in upstream.ledger] == [False, True]
 
 
-def test_nothing_is_told_of_what_was_sent(sdk: Sdk) -> None:
+def test_error_does_not_repeat_input(sdk: Sdk) -> None:
     error = refusal(sdk, prompt="my secret " * 4000)
     assert "secret" not in json.dumps(error.body)
 
 
-def test_equal_orders_at_once_are_several(server: RunningServer, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_concurrent_equal_orders_are_separate(
+    server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+) -> None:
     with connected(server.url, tenant.api_key) as sdk, ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: sdk.generate(), range(4)))
     assert len({answer.generation for answer in answers}) == 4

@@ -13,12 +13,12 @@ from tests.web.openai.sdk import Sdk, picture_of
 pytestmark = pytest.mark.usefixtures("upstream")
 
 
-def test_the_picture_is_the_upstreams_byte_for_byte(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_picture_is_identical_to_upstreams(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.picture = pictures.png(64, 48, seed=7)
     assert picture_of(sdk.generate().data[0]) == upstream.picture
 
 
-def test_what_the_upstream_says_of_it_is_passed_on(sdk: Sdk) -> None:
+def test_upstream_response_members_are_passed_on(sdk: Sdk) -> None:
     answer = sdk.generate(size="1536x1024", quality="low", output_format="webp", background="transparent")
     assert (answer.size, answer.quality, answer.output_format) == ("1536x1024", "low", "webp")
     assert answer.background == "transparent"
@@ -27,7 +27,7 @@ def test_what_the_upstream_says_of_it_is_passed_on(sdk: Sdk) -> None:
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
 
 
-def test_the_answer_names_the_generation_and_its_images(sdk: Sdk, tenant: TenantClient) -> None:
+def test_response_has_generation_and_image_guids(sdk: Sdk, tenant: TenantClient) -> None:
     answer = sdk.generate(n=3)
     generation = tenant.http.get(f"/generation/{answer.generation}").json()
     assert [image["guid"] for image in generation["images"]] == [item.guid for item in answer.data]
@@ -42,12 +42,12 @@ def test_urls_are_permanent(sdk: Sdk, upstream: FakeUpstream, server: RunningSer
     assert [tenant.http.get(item.url).content for item in answer.data] == [upstream.picture] * 2
 
 
-def test_the_upstream_never_hears_of_urls(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_response_format_is_not_sent_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(response_format="url")
     assert "response_format" not in upstream.requests[0].body
 
 
-def test_a_revised_prompt_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_revised_prompt_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None:
     item = json.dumps({"revised_prompt": "a very red fox 🦊", "b64_json": "iVBORw0KGgo="}).encode()
     upstream.behave(Verbatim(body=b'{"created":1,"data":[%b]}' % item.replace(b"iVBORw0KGgo=", _encoded_png())))
     answer = sdk.generate()
@@ -56,7 +56,7 @@ def test_a_revised_prompt_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None
 
 
 @pytest.mark.parametrize("response_format", ["url", "b64_json"])
-def test_a_revised_prompt_stays_with_its_picture_when_another_is_deleted(
+def test_revised_prompt_stays_with_its_picture_after_deletion_of_another(
     response_format: str, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     items = [{"revised_prompt": each, "b64_json": _encoded_png().decode()} for each in ("first", "second")]
@@ -74,7 +74,7 @@ def test_a_revised_prompt_stays_with_its_picture_when_another_is_deleted(
     assert ask() == [second]
 
 
-def test_an_order_reaches_the_upstream_with_the_defaults_added(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_order_reaches_upstream_with_defaults(sdk: Sdk, upstream: FakeUpstream) -> None:
     sdk.generate(moderation="low", safety_identifier="user-1", user="user-2", output_compression=80,
                  output_format="jpeg", quality="max", n=2)  # fmt: skip
     sent = upstream.requests[0]
@@ -93,28 +93,28 @@ def test_an_order_reaches_the_upstream_with_the_defaults_added(sdk: Sdk, upstrea
     }
 
 
-def test_unknown_parameters_reach_the_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_unknown_parameters_reach_upstream(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(Verbatim(body=b'{"created":1,"data":[{"b64_json":"%b"}]}' % _encoded_png()))
     new = {"svg": {"model": "gpt-9", "reasoning": [{"effort": 0.5}, None]}, "von Müller": "ü🦊", "flag": False}
     sdk.generate(extra_body=new)
     assert {name: value for name, value in upstream.requests[0].body.items() if name in new} == new
 
 
-def test_visibility_and_filename_are_our_own(sdk: Sdk, upstream: FakeUpstream, tenant: TenantClient) -> None:
+def test_visibility_and_filename_are_not_sent_upstream(sdk: Sdk, upstream: FakeUpstream, tenant: TenantClient) -> None:
     answer = sdk.generate(extra_body={"visibility": "private", "filename": "fox.png"})
     detail = tenant.http.get(f"/image/{answer.data[0].guid}").json()
     assert (detail["visibility"], detail["filename"]) == ("private", "fox.png")
     assert upstream.requests[0].body.keys() == {"prompt", "model", "quality", "size"}
 
 
-def test_the_same_idempotency_key_gives_the_same_pictures(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_same_idempotency_key_returns_same_pictures(sdk: Sdk, upstream: FakeUpstream) -> None:
     first, second = (sdk.generate(n=2, extra_headers={"Idempotency-Key": "order-1"}) for _ in range(2))
     assert [item.guid for item in first.data] == [item.guid for item in second.data]
     assert [item.b64_json for item in first.data] == [item.b64_json for item in second.data]
     assert len(upstream.ledger) == 1
 
 
-def test_an_answer_announces_its_length(tenant: TenantClient) -> None:
+def test_response_has_content_length(tenant: TenantClient) -> None:
     answer = tenant.http.post("/v1/images/generations", json={"prompt": "a red fox", "n": 2})
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert answer.headers["content-type"] == "application/json"

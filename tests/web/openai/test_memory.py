@@ -1,4 +1,4 @@
-"""A picture is never whole in memory on its way to the client."""
+"""A picture sent to the client is never fully in memory."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ MOST_GROWTH_BYTES = 3_000_000
 
 
 def resident_bytes(server: ServerProcess) -> int:
-    """The most memory that the process ever had at one time."""
+    """Return the peak memory of the process."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def test_a_picture_of_60_mb_takes_little_memory(tmp_path: Path) -> None:
+def test_picture_of_60_mb_takes_little_memory(tmp_path: Path) -> None:
     picture = pictures.noise_png(PICTURE_BYTES)
     with FakeUpstream() as upstream:
         settings = make_settings(tmp_path, **UNLIMITED, **upstream_settings(upstream))
@@ -36,7 +36,7 @@ def test_a_picture_of_60_mb_takes_little_memory(tmp_path: Path) -> None:
                 assert answer.headers["content-type"] == "application/json"
                 return len(answer.content)
 
-            # Small ones first, so that what is loaded once is; then the large one, received and answered.
+            # Small pictures first, to load everything needed; then the large one, received and sent.
             for number in range(3):
                 ask(f"small-{number}")
                 read_as_json()

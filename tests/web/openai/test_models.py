@@ -1,4 +1,4 @@
-"""The models that the SDK lists, and what happens to those that are not there."""
+"""Model listing with the SDK, and unknown models."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("upstream")
 def one_model(
     tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream
 ) -> Iterator[tuple[RunningServer, TenantClient]]:
-    """A server whose one upstream serves one model, and a tenant of it."""
+    """Yield a server whose upstream serves one model, and a tenant."""
     only = {
         "name": "only",
         "base_url": session_upstream.base_url,
@@ -34,31 +34,31 @@ def one_model(
             yield server, tenant
 
 
-def test_the_upstreams_models_are_listed(sdk: Sdk) -> None:
+def test_upstream_models_are_listed(sdk: Sdk) -> None:
     page = sdk.ask(lambda client: client.models.list())
     assert {model.id for model in page.data} == set(MODELS)
     assert {(model.object, model.owned_by) for model in page.data} == {("model", "pixyproxy")}
     assert all(isinstance(model.created, int) for model in page.data)
 
 
-def test_one_model_is_found_by_its_name(sdk: Sdk) -> None:
+def test_model_is_found_by_name(sdk: Sdk) -> None:
     assert sdk.ask(lambda client: client.models.retrieve("gpt-image-2")).id == "gpt-image-2"
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini", "a/b", "../image", "%2e%2e", "ü🦊"])
-def test_a_model_that_is_not_there_is_not_found(name: str, sdk: Sdk) -> None:
+def test_unknown_model_is_not_found(name: str, sdk: Sdk) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         sdk.ask(lambda client: client.models.retrieve(name))
     assert raised.value.code == "model_not_found"
 
 
-def test_no_model_can_be_deleted(sdk: Sdk) -> None:
+def test_models_cannot_be_deleted(sdk: Sdk) -> None:
     with pytest.raises(openai.APIStatusError) as raised:
         sdk.ask(lambda client: client.models.delete("gpt-image-2"))
     assert (raised.value.status_code, raised.value.code) == (405, "method_not_allowed")
 
 
-def test_only_models_that_a_key_may_use_are_listed(owner: TenantClient, server: RunningServer) -> None:
+def test_only_allowed_models_are_listed(owner: TenantClient, server: RunningServer) -> None:
     key = make_key(owner.http, Scope.IMAGE_GENERATE, allowed_models=["gpt-image-2"])
     with connected(server.url, key["api_key"]) as sdk:
         assert [model.id for model in sdk.ask(lambda client: client.models.list())] == ["gpt-image-2"]
@@ -69,7 +69,7 @@ def test_only_models_that_a_key_may_use_are_listed(owner: TenantClient, server: 
     assert raised.value.code == "model_not_allowed"
 
 
-def test_a_model_that_no_upstream_serves_is_not_found(
+def test_order_for_unserved_model_is_not_found(
     form: str, one_model: tuple[RunningServer, TenantClient], upstream: FakeUpstream
 ) -> None:
     server, tenant = one_model

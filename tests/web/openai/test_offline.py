@@ -1,4 +1,4 @@
-"""Without any key the offline generator serves the same surface."""
+"""The offline generator serves the same API without an upstream key."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.web.openai.sdk import FORMS, Sdk, connected, picture_of
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, TenantClient]]:
-    """A server without a key, and a tenant of it."""
+    """Yield a server without an upstream key, and a tenant."""
     with serving(make_settings(tmp_path_factory.mktemp("offline"), **UNLIMITED)) as server:
         tenant = server.new_tenant("offline")
         with tenant.http:
@@ -21,7 +21,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningS
 
 @pytest.fixture(params=FORMS)
 def sdk(request: pytest.FixtureRequest, offline: tuple[RunningServer, TenantClient]) -> Iterator[Sdk]:
-    """The SDK at that server."""
+    """Yield the SDK for that server."""
     server, tenant = offline
     with connected(server.url, tenant.api_key, form=request.param) as sdk:
         yield sdk
@@ -54,11 +54,11 @@ def test_urls_are_permanent(sdk: Sdk, offline: tuple[RunningServer, TenantClient
     assert offline[1].http.get(url).headers["content-type"] == "image/png"
 
 
-def test_its_model_is_listed(sdk: Sdk) -> None:
+def test_offline_model_is_listed(sdk: Sdk) -> None:
     assert [model.id for model in sdk.ask(lambda client: client.models.list()).data] == ["offline-sketch"]
 
 
-def test_what_it_does_not_know_is_a_bad_request(sdk: Sdk) -> None:
+def test_unsupported_parameter_is_bad_request(sdk: Sdk) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         sdk.generate(size="huge")
     assert (raised.value.code, raised.value.param) == ("invalid_value", "size")

@@ -1,8 +1,8 @@
-"""What the SDK's own tests ask of a server (openai-python, tests/api_resources: test_images.py and test_models.py).
+"""The SDK's own tests (openai-python, tests/api_resources: test_images.py and test_models.py), against PixyProxy.
 
-They call every method in four ways: with the required parameters, with all, with the raw response, and with a response
-that is read by oneself. The same is done here, with real pictures: theirs are the text "Example data", which no server
-that looks at pictures could take. What cannot be done here either is answered with an error that the SDK knows.
+They call every method in four ways: with required parameters, with all, with the raw response, and with a streamed raw
+response. These tests do the same with real pictures, because the SDK's "Example data" is not a picture. Unsupported
+calls must return an error that the SDK knows.
 """
 
 from collections.abc import Callable
@@ -43,15 +43,15 @@ def raw(resource: Any, method: str, arguments: dict[str, Any]) -> Any:  # noqa: 
 
 @pytest.mark.parametrize(("method", "arguments"), CALLS, ids=NAMES)
 @pytest.mark.parametrize("strict", [False, True], ids=["loose", "strict"])
-def test_an_answer_is_of_its_type(method: str, arguments: dict[str, Any], strict: bool, sdk: Sdk) -> None:  # noqa: FBT001
+def test_response_has_its_type(method: str, arguments: dict[str, Any], strict: bool, sdk: Sdk) -> None:  # noqa: FBT001
     client = sdk.client.with_options()
-    client._strict_response_validation = strict  # noqa: SLF001  (the SDK's own fixture sets it when it is made)
+    client._strict_response_validation = strict  # noqa: SLF001  (the SDK's own fixture sets it at creation)
     given = sdk.ask(lambda _: getattr(client.images, method)(**arguments))
     assert ImagesResponse.model_validate(given.model_dump(), strict=True).data
 
 
 @pytest.mark.parametrize(("method", "arguments"), CALLS, ids=NAMES)
-def test_a_raw_response_is_closed_and_can_be_parsed(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
+def test_raw_response_is_closed_and_can_be_parsed(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
     response = sdk.ask(lambda client: raw(client.images, method, arguments))
     assert response.is_closed
     assert response.http_request.headers["x-stainless-lang"] == "python"
@@ -59,19 +59,19 @@ def test_a_raw_response_is_closed_and_can_be_parsed(method: str, arguments: dict
 
 
 @pytest.mark.parametrize(("method", "arguments"), CALLS, ids=NAMES)
-def test_a_stream_may_be_closed_at_once(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
+def test_stream_can_be_closed_at_once(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
     stream = sdk.ask(lambda client: getattr(client.images, method)(**arguments, stream=True))
     sdk.ask(lambda _: stream.response.close() if sdk.runner is None else stream.response.aclose())
     assert stream.response.is_closed
 
 
 @pytest.mark.parametrize(("method", "arguments"), CALLS, ids=NAMES)
-def test_a_response_that_is_read_by_oneself_can_be_parsed(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
+def test_streamed_raw_response_can_be_parsed(method: str, arguments: dict[str, Any], sdk: Sdk) -> None:
     assert isinstance(read_by_oneself(sdk, lambda client: client.images, method, arguments), ImagesResponse)
 
 
-def test_style_is_passed_on_like_any_parameter(sdk: Sdk, upstream: FakeUpstream) -> None:
-    # The fake refuses what the GPT image models do not know, as the real API does.
+def test_style_is_passed_on(sdk: Sdk, upstream: FakeUpstream) -> None:
+    # Like the real API, the fake rejects parameters that the GPT image models do not support.
     upstream.behave(_Anything())
     assert sdk.generate(style="vivid", quality="hd").data
     assert upstream.requests[0].body["style"] == "vivid"
@@ -88,14 +88,14 @@ def test_models_are_listed_and_found(method: str, arguments: dict[str, Any], kin
     assert read_by_oneself(sdk, lambda client: client.models, method, arguments)
 
 
-def test_a_variation_is_no_route_here(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_variations_are_not_supported(sdk: Sdk, upstream: FakeUpstream) -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"), pytest.raises(openai.NotFoundError) as raised:
         sdk.ask(lambda client: client.images.create_variation(image=FOX))
     assert raised.value.code == "route_not_found"
     assert upstream.requests == []
 
 
-def read_by_oneself(sdk: Sdk, resource: Callable[[Any], Any], method: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  (what the method gives)
+def read_by_oneself(sdk: Sdk, resource: Callable[[Any], Any], method: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401  (the method's result)
     opened = getattr(resource(sdk.client).with_streaming_response, method)(**arguments)
     if sdk.runner is not None:
         return sdk.runner.run(_read(opened))
@@ -115,7 +115,7 @@ async def _read(opened: Any) -> Any:  # noqa: ANN401  (likewise)
 
 
 class _Anything(Normal):
-    """An upstream that takes any parameter."""
+    """An upstream that accepts any parameter."""
 
     async def answer(self, exchange: Any) -> None:  # noqa: ANN401  (the fake's own type is not exported)
         await exchange.deliver(exchange.buy(FOX))

@@ -1,4 +1,4 @@
-"""Requests that clients send again without an Idempotency-Key are bought once, whichever surface they use."""
+"""Requests repeated without an Idempotency-Key are bought once, on every API."""
 
 import json
 import socket
@@ -28,26 +28,26 @@ pytestmark = pytest.mark.usefixtures("upstream")
 OPENAI_PATH = "/v1/images/generations"
 PROMPT = {"prompt": "a red fox"}
 PATIENCE = 2.0
-"""Seconds that a client waits for an answer; the upstream takes longer, and the server knows the order by then."""
+"""A client's timeout in seconds; the upstream takes longer, and the server has the order by then."""
 UNKNOWN_CODES = {"upstream_timeout", "generation_unknown"}
-"""What a retry gets of an order that becomes unknown: why, if it waited for that, and otherwise that it did."""
+"""The error codes of a retry of an order that becomes unknown: the cause if it waited, else that it is unknown."""
 SAYS_SO = {"x-stainless-retry-count": "1"}
 FIRST_TIME = {"x-stainless-retry-count": "0"}
 
 
 @dataclass(frozen=True)
 class RefuseLate(Behaviour):
-    """No answer before the release, and a refusal then."""
+    """Wait for the release, then refuse."""
 
     async def answer(self, exchange: Exchange) -> None:
-        """Wait, and refuse."""
+        """Wait, then refuse."""
         await exchange.wait_for_release()
         await MODERATED.answer(exchange)
 
 
 @dataclass
 class Orders:
-    """The orders of one tenant: lost ones, and requests that may repeat them."""
+    """The orders of one tenant: lost orders, and requests that may repeat them."""
 
     server: RunningServer
     tenant: TenantClient
@@ -55,17 +55,17 @@ class Orders:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
 
     def send(self, headers: dict[str, str] | None = None, *, path: str = OPENAI_PATH) -> str:
-        """Return the generation of an order that gets its picture."""
+        """Send an order, and return its generation after it has succeeded."""
         answer = self.tenant.http.post(path, json=PROMPT, headers=headers or {})
         assert answer.is_success, answer.text
         return generation_of(answer)
 
     def send_aside(self, headers: dict[str, str] | None = None, *, path: str = OPENAI_PATH) -> "Future[str]":
-        """Send an order without waiting for its answer."""
+        """Send an order without waiting for its response."""
         return self.pool.submit(self.send, headers, path=path)
 
     def lose(self, *, path: str = OPENAI_PATH, behaviour: Behaviour = HANG) -> str:
-        """Return an order whose client has hung up, which the server has noticed; the upstream hangs."""
+        """Return an order whose client has disconnected, with the loss recorded; the upstream hangs."""
         self.upstream.behave_once(behaviour)
         asked = len(self.upstream.requests)
         connection = self.connect(path, {})
@@ -76,7 +76,7 @@ class Orders:
         return guid
 
     def hold(self) -> "Future[str]":
-        """Send an order whose client stays; the upstream hangs."""
+        """Send an order whose client stays connected; the upstream hangs."""
         self.upstream.behave_once(HANG)
         asked = len(self.upstream.requests)
         sent = self.send_aside()
@@ -84,7 +84,7 @@ class Orders:
         return sent
 
     def connect(self, path: str, headers: dict[str, str]) -> socket.socket:
-        """Send an order, and return the connection on which its answer comes."""
+        """Send an order, and return the connection of its response."""
         address = urlsplit(self.server.url)
         assert address.hostname is not None
         assert address.port is not None
@@ -106,7 +106,7 @@ class Orders:
         return [each["guid"] for each in self.tenant.http.get("/generation").json()]
 
     def wait_until(self, guid: str, holds: Callable[[Generation], bool]) -> None:
-        """Wait until something is so in the row of a generation."""
+        """Wait until a condition holds for a generation's row."""
 
         def look() -> bool:
             found = self.server.call(lambda services: services.database.read(lambda data: data.generations.find(guid)))
@@ -118,12 +118,12 @@ class Orders:
 
 @pytest.fixture
 def orders(server: RunningServer, tenant: TenantClient, upstream: FakeUpstream) -> Orders:
-    """The orders of this test's tenant."""
+    """Return the orders of this test's tenant."""
     return Orders(server, tenant, upstream)
 
 
 def generation_of(answer: httpx2.Response) -> str:
-    """Return the generation that an answer is about, from any surface."""
+    """Return the generation of a response from any API."""
     found: dict[str, Any] = answer.json()
     if "generation" in found:
         return str(found["generation"])
@@ -132,7 +132,7 @@ def generation_of(answer: httpx2.Response) -> str:
 
 @pytest.mark.parametrize("path", [OPENAI_PATH, "/image", "/generation"])
 @pytest.mark.parametrize("headers", [{}, FIRST_TIME, SAYS_SO], ids=["says nothing", "the first time", "says so"])
-def test_a_request_joins_the_order_whose_client_is_gone(
+def test_retry_joins_order_of_disconnected_client(
     headers: dict[str, str], path: str, orders: Orders, upstream: FakeUpstream
 ) -> None:
     lost = orders.lose(path=OPENAI_PATH)
@@ -145,7 +145,7 @@ def test_a_request_joins_the_order_whose_client_is_gone(
 
 
 @pytest.mark.parametrize("headers", [{}, SAYS_SO], ids=["says nothing", "says so"])
-def test_what_ended_meanwhile_is_not_bought_again(
+def test_retry_of_finished_lost_order_buys_nothing(
     headers: dict[str, str], orders: Orders, upstream: FakeUpstream
 ) -> None:
     lost = orders.lose()
@@ -155,7 +155,7 @@ def test_what_ended_meanwhile_is_not_bought_again(
     assert len(upstream.ledger) == 1
 
 
-def test_a_lost_picture_of_the_native_surface_is_told_to_be_a_repetition(
+def test_retry_on_native_api_is_marked_as_replayed(
     orders: Orders, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     lost = orders.lose(path="/image")
@@ -167,7 +167,7 @@ def test_a_lost_picture_of_the_native_surface_is_told_to_be_a_repetition(
     assert len(upstream.ledger) == 1
 
 
-def test_a_lost_order_that_is_not_waited_for_is_the_same_one(orders: Orders, upstream: FakeUpstream) -> None:
+def test_retry_of_lost_asynchronous_order_is_the_same_order(orders: Orders, upstream: FakeUpstream) -> None:
     async def hang_up(point: FaultPoint) -> None:
         if point is FaultPoint.CLAIMED:
             connection.close()
@@ -186,7 +186,7 @@ def test_a_lost_order_that_is_not_waited_for_is_the_same_one(orders: Orders, ups
     assert len(upstream.requests) == 1
 
 
-def test_a_client_that_waits_too_short_gets_what_it_paid_for(
+def test_sdk_retry_after_timeout_gets_the_picture(
     form: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.picture = pictures.png(64, 48, seed=3)
@@ -196,17 +196,15 @@ def test_a_client_that_waits_too_short_gets_what_it_paid_for(
     assert len(upstream.requests) == 1
 
 
-def test_an_edit_that_is_sent_again_is_the_same_one(
-    server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
-) -> None:
-    # Each sending has another boundary in its form.
+def test_repeated_edit_is_the_same_order(server: RunningServer, tenant: TenantClient, upstream: FakeUpstream) -> None:
+    # Each request has another boundary in its form.
     upstream.delay = PATIENCE + 0.5
     with connected(server.url, tenant.api_key, timeout=PATIENCE, max_retries=9) as sdk:
         assert sdk.edit([pictures.png(64, 48), pictures.jpeg(64, 48)], mask=pictures.transparent_png(64, 48)).data
     assert len(upstream.requests) == 1
 
 
-def test_an_edit_of_another_picture_is_another_order(
+def test_edit_of_another_picture_is_another_order(
     server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(HANG)
@@ -223,7 +221,7 @@ def test_an_edit_of_another_picture_is_another_order(
         assert other.result().data
 
 
-def test_an_answer_that_is_cut_is_fetched_again(orders: Orders, upstream: FakeUpstream) -> None:
+def test_interrupted_response_can_be_fetched_again(orders: Orders, upstream: FakeUpstream) -> None:
     upstream.picture = pictures.noise_png(8_000_000)
     connection = orders.connect(OPENAI_PATH, {})
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -235,7 +233,7 @@ def test_an_answer_that_is_cut_is_fetched_again(orders: Orders, upstream: FakeUp
     assert len(upstream.ledger) == 1
 
 
-def test_a_loss_that_is_noticed_late_is_waited_for(
+def test_retry_waits_for_late_notice_of_loss(
     orders: Orders, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "NOTICE_SECONDS", 30.0)
@@ -253,7 +251,7 @@ def test_a_loss_that_is_noticed_late_is_waited_for(
     assert len(upstream.requests) == 1
 
 
-def test_an_order_whose_client_is_still_there_is_not_repeated(orders: Orders, upstream: FakeUpstream) -> None:
+def test_order_of_connected_client_is_not_adopted(orders: Orders, upstream: FakeUpstream) -> None:
     first = orders.hold()
     second = orders.send()
     upstream.release()
@@ -261,8 +259,8 @@ def test_an_order_whose_client_is_still_there_is_not_repeated(orders: Orders, up
     assert len(upstream.ledger) == 2
 
 
-def test_a_request_that_says_so_needs_no_notice(orders: Orders, upstream: FakeUpstream) -> None:
-    # As behind a proxy that keeps the connection of a client that is gone.
+def test_declared_retry_needs_no_notice_of_loss(orders: Orders, upstream: FakeUpstream) -> None:
+    # Like behind a proxy that keeps the connection of a disconnected client.
     first = orders.hold()
     again = orders.send_aside(SAYS_SO)
     orders.wait_until(orders.guids()[0], lambda generation: generation.adopted_at is not None)
@@ -271,7 +269,7 @@ def test_a_request_that_says_so_needs_no_notice(orders: Orders, upstream: FakeUp
     assert len(upstream.requests) == 1
 
 
-def test_requests_that_say_so_share_out_the_open_orders(orders: Orders, upstream: FakeUpstream) -> None:
+def test_declared_retries_adopt_different_open_orders(orders: Orders, upstream: FakeUpstream) -> None:
     first, second = orders.hold(), orders.hold()
     newest, oldest = orders.guids()
     repeated = []
@@ -284,7 +282,7 @@ def test_requests_that_say_so_share_out_the_open_orders(orders: Orders, upstream
     assert len(upstream.requests) == 2
 
 
-def test_a_lost_order_is_taken_by_one_alone(orders: Orders, upstream: FakeUpstream) -> None:
+def test_lost_order_is_adopted_by_one_request(orders: Orders, upstream: FakeUpstream) -> None:
     lost = orders.lose()
     taken = [orders.send_aside() for _ in range(2)]
     upstream.wait_for_requests(2)
@@ -294,7 +292,7 @@ def test_a_lost_order_is_taken_by_one_alone(orders: Orders, upstream: FakeUpstre
     assert len(upstream.ledger) == 2
 
 
-def test_a_repetition_may_be_lost_too(orders: Orders, upstream: FakeUpstream) -> None:
+def test_lost_retry_can_be_adopted_again(orders: Orders, upstream: FakeUpstream) -> None:
     lost = orders.lose()
     connection = orders.connect(OPENAI_PATH, {})
     orders.wait_until(lost, lambda generation: generation.adopted_at is not None)
@@ -305,18 +303,18 @@ def test_a_repetition_may_be_lost_too(orders: Orders, upstream: FakeUpstream) ->
     assert len(upstream.requests) == 1
 
 
-def test_a_loss_is_recognized_for_so_long(
+def test_lost_order_is_not_adopted_after_window(
     orders: Orders, upstream: FakeUpstream, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = orders.lose()
     upstream.release()
     orders.wait_until(lost, lambda generation: generation.status.is_final)
-    # Past the dataclass, which is frozen.
+    # Bypasses the frozen dataclass.
     monkeypatch.setitem(vars(server.services.generation), "retry_window_seconds", 0.001)
     assert orders.send() != lost
 
 
-def test_nothing_is_recognized_where_the_window_is_0(
+def test_window_of_0_disables_retries(
     orders: Orders, upstream: FakeUpstream, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(vars(server.services.generation), "retry_window_seconds", 0)
@@ -325,22 +323,20 @@ def test_nothing_is_recognized_where_the_window_is_0(
     upstream.release()
 
 
-def test_an_order_that_was_answered_is_not_repeated(orders: Orders, upstream: FakeUpstream) -> None:
+def test_delivered_order_is_not_adopted(orders: Orders, upstream: FakeUpstream) -> None:
     assert orders.send() != orders.send(FIRST_TIME)
     assert len(upstream.ledger) == 2
 
 
-def test_an_order_that_was_answered_just_now_is_repeated_once_by_one_that_says_so(
-    orders: Orders, upstream: FakeUpstream
-) -> None:
-    # Its answer may have been cut where nobody here could see it.
+def test_declared_retry_adopts_just_delivered_order_once(orders: Orders, upstream: FakeUpstream) -> None:
+    # Its response may have been interrupted beyond this server.
     first = orders.send()
     assert orders.send(SAYS_SO) == first
     assert orders.send(SAYS_SO) != first
     assert len(upstream.ledger) == 2
 
 
-def test_an_order_that_was_answered_long_ago_is_not_repeated(
+def test_order_delivered_long_ago_is_not_adopted(
     orders: Orders, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "RECENTLY_SECONDS", -1.0)
@@ -348,7 +344,7 @@ def test_an_order_that_was_answered_long_ago_is_not_repeated(
     assert len(upstream.ledger) == 2
 
 
-def test_an_order_that_was_refused_is_tried_anew(orders: Orders, upstream: FakeUpstream) -> None:
+def test_refused_order_is_tried_again(orders: Orders, upstream: FakeUpstream) -> None:
     upstream.behave_once(RATE_LIMITED)
     refused = orders.tenant.http.post(OPENAI_PATH, json=PROMPT, headers=FIRST_TIME)
     assert refused.status_code == 429
@@ -356,7 +352,7 @@ def test_an_order_that_was_refused_is_tried_anew(orders: Orders, upstream: FakeU
     assert len(upstream.requests) == 2
 
 
-def test_a_lost_order_that_was_refused_answers_with_its_error(
+def test_retry_of_lost_refused_order_gets_its_error(
     orders: Orders, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     lost = orders.lose(behaviour=RefuseLate())
@@ -369,7 +365,7 @@ def test_a_lost_order_that_was_refused_answers_with_its_error(
 
 
 @pytest.mark.parametrize("of", ["the same tenant", "another tenant"])
-def test_another_caller_gets_nothing_of_it(
+def test_another_caller_does_not_adopt_lost_order(
     of: str, orders: Orders, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     other = second_key(server, tenant) if of == "the same tenant" else server.new_tenant(f"other than {tenant.guid}")
@@ -380,7 +376,7 @@ def test_another_caller_gets_nothing_of_it(
     assert len(upstream.requests) == 2
 
 
-def test_another_content_is_another_order(orders: Orders, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_different_content_is_another_order(orders: Orders, tenant: TenantClient, upstream: FakeUpstream) -> None:
     orders.lose()
     answer = tenant.http.post(OPENAI_PATH, json=PROMPT | {"size": "512x512"}, headers=SAYS_SO)
     assert answer.status_code == 200
@@ -388,7 +384,7 @@ def test_another_content_is_another_order(orders: Orders, tenant: TenantClient, 
     assert len(upstream.requests) == 2
 
 
-def test_an_idempotency_key_goes_first(orders: Orders, upstream: FakeUpstream) -> None:
+def test_idempotency_key_takes_precedence(orders: Orders, upstream: FakeUpstream) -> None:
     lost = orders.lose()
     headers = SAYS_SO | {"Idempotency-Key": "order-1"}
     assert lost != orders.send(headers) == orders.send(headers)
@@ -397,7 +393,7 @@ def test_an_idempotency_key_goes_first(orders: Orders, upstream: FakeUpstream) -
 
 
 @with_short_upstream_timeout
-def test_what_nobody_can_know_is_not_bought_again(
+def test_order_with_unknown_outcome_is_not_bought_again(
     form: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(HANG)
@@ -411,7 +407,7 @@ def test_what_nobody_can_know_is_not_bought_again(
 
 
 @pytest.mark.parametrize("headers", [{}, FIRST_TIME, SAYS_SO], ids=["says nothing", "the first time", "says so"])
-def test_an_unknown_order_answers_every_request(
+def test_every_retry_of_unknown_order_gets_its_error(
     headers: dict[str, str], tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave_once(CUT)
@@ -426,7 +422,7 @@ def test_an_unknown_order_answers_every_request(
     assert len(upstream.ledger) == 2
 
 
-def test_a_paid_picture_that_cannot_be_kept_is_not_bought_again(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_paid_picture_that_cannot_be_stored_is_not_bought_again(sdk: Sdk, upstream: FakeUpstream) -> None:
     async def fill_the_disk(point: FaultPoint) -> None:
         if point is FaultPoint.ANSWERED:
             raise ImageStorageException
@@ -443,7 +439,7 @@ def test_a_paid_picture_that_cannot_be_kept_is_not_bought_again(sdk: Sdk, upstre
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "Multipart/Form-Data"])
-def test_a_form_of_any_kind_may_be_sent_again(content_type: str, tenant: TenantClient) -> None:
+def test_repeated_form_of_any_type_is_recognized(content_type: str, tenant: TenantClient) -> None:
     body = b"prompt=a+fox&image_guid=" + ABSENT_GUID.encode()
     if content_type == "Multipart/Form-Data":
         content_type += "; boundary=x"

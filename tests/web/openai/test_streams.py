@@ -1,4 +1,4 @@
-"""Streams of the SDK: previews as they come, the pictures, and what goes wrong in between."""
+"""Streams of the SDK: previews, pictures and errors."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def streamed(sdk: Sdk, **parameters: object) -> list[Any]:
     return sdk.follow(lambda client: client.images.generate(prompt="a red fox", stream=True, **parameters))
 
 
-def test_previews_come_in_order_and_the_picture_last(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_previews_arrive_in_order_before_the_picture(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.picture = pictures.png(64, 48, seed=9)
     *partials, completed = streamed(sdk, partial_images=2)
     assert [(event.type, event.partial_image_index) for event in partials] == [(PARTIAL, 0), (PARTIAL, 1)]
@@ -35,7 +35,7 @@ def test_previews_come_in_order_and_the_picture_last(sdk: Sdk, upstream: FakeUps
     assert upstream.requests[0].body["stream"] is True
 
 
-def test_events_have_all_that_their_types_promise(sdk: Sdk) -> None:
+def test_events_have_all_members_of_their_types(sdk: Sdk) -> None:
     *partials, completed = streamed(sdk, partial_images=1, size="1024x1536", quality="low", output_format="webp")
     for event in (*partials, completed):
         assert (event.size, event.quality, event.output_format) == ("1024x1536", "low", "webp")
@@ -45,13 +45,13 @@ def test_events_have_all_that_their_types_promise(sdk: Sdk) -> None:
     assert completed.usage.total_tokens == completed.usage.input_tokens + completed.usage.output_tokens
 
 
-def test_a_completed_event_names_the_image_and_its_generation(sdk: Sdk, tenant: TenantClient) -> None:
+def test_completed_event_has_image_and_generation_guids(sdk: Sdk, tenant: TenantClient) -> None:
     completed = streamed(sdk)[-1]
     found = tenant.http.get(f"/generation/{completed.generation}").json()
     assert [image["guid"] for image in found["images"]] == [completed.guid]
 
 
-def test_without_previews_the_upstream_is_not_asked_for_a_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_upstream_is_not_streamed_without_previews(sdk: Sdk, upstream: FakeUpstream) -> None:
     assert [event.type for event in streamed(sdk)] == [COMPLETED]
     assert "stream" not in upstream.requests[0].body
 
@@ -63,17 +63,17 @@ def test_several_pictures_are_several_events(sdk: Sdk) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_the_usages_of_all_events_together_are_that_of_the_order(n: int, sdk: Sdk) -> None:
+def test_usage_of_all_events_is_usage_of_order(n: int, sdk: Sdk) -> None:
     usages = [event.to_dict().get("usage") for event in streamed(sdk, n=n)]
     assert usages == [None] * (n - 1) + [sdk.generate(n=n).usage.to_dict()]
 
 
-def test_false_is_no_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_stream_false_returns_json(sdk: Sdk, upstream: FakeUpstream) -> None:
     assert sdk.generate(stream=False, partial_images=2).data[0].b64_json
     assert "partial_images" not in upstream.requests[0].body
 
 
-def test_what_is_refused_before_anything_came_has_its_status(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_error_before_first_event_has_its_status(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(MODERATED)
     with pytest.raises(openai.BadRequestError) as raised:
         streamed(sdk, partial_images=1)
@@ -85,21 +85,19 @@ def test_what_is_refused_before_anything_came_has_its_status(sdk: Sdk, upstream:
     [(STREAM_ERROR, "upstream_failed"), (STREAM_CUT, "upstream_silent")],
     ids=["an error", "a cut"],
 )
-def test_what_fails_after_a_preview_is_an_error_of_the_stream(
-    behaviour: object, code: str, sdk: Sdk, upstream: FakeUpstream
-) -> None:
+def test_error_after_preview_is_stream_error(behaviour: object, code: str, sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(behaviour)  # type: ignore[arg-type]  # every behaviour of streams is one
     assert_stream_fails(sdk, upstream, code=code)
 
 
 @with_short_upstream_timeout
-def test_silence_after_a_preview_is_an_error_of_the_stream(sdk: Sdk, upstream: FakeUpstream) -> None:
+def test_silence_after_preview_is_stream_error(sdk: Sdk, upstream: FakeUpstream) -> None:
     upstream.behave(STREAM_HANG)
     assert_stream_fails(sdk, upstream, code="upstream_timeout")
 
 
 def assert_stream_fails(sdk: Sdk, upstream: FakeUpstream, *, code: str) -> None:
-    """A stream that had begun ends in this error, after one request to the upstream."""
+    """Assert that a started stream ends in this error after one upstream call."""
     with pytest.raises(openai.APIError) as raised:
         streamed(sdk, partial_images=1)
     assert not isinstance(raised.value, openai.APIStatusError | openai.APIConnectionError)
@@ -107,7 +105,7 @@ def assert_stream_fails(sdk: Sdk, upstream: FakeUpstream, *, code: str) -> None:
     assert len(upstream.ledger) == 1
 
 
-def test_a_stream_may_be_left_and_its_picture_is_kept(sdk: Sdk, upstream: FakeUpstream, tenant: TenantClient) -> None:
+def test_picture_of_abandoned_stream_is_stored(sdk: Sdk, upstream: FakeUpstream, tenant: TenantClient) -> None:
     stream = sdk.ask(lambda client: client.images.generate(prompt="a red fox", stream=True, partial_images=1))
     sdk.ask(lambda _: stream.close())
     upstream.wait_for_requests(1)

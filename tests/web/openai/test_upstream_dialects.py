@@ -1,4 +1,4 @@
-"""Upstreams that answer in a dialect of their own: the picture is kept, or the right party is told."""
+"""Upstreams with their own dialects: the picture is stored, or the right party gets the error."""
 
 import base64
 import io
@@ -32,29 +32,29 @@ from tests.web.openai.sdk import Sdk, connected, picture_of
 
 ON_SQLITE = pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 PASSED_ON = {"credit": OUT_OF_CREDIT, "quota": QUOTA_EXHAUSTED, "address": NO_SUCH_URL}
-"""Refusals after which another upstream is asked, by the model of an order that gets them."""
+"""Refusals after which another upstream is called, by the model of the order."""
 MODELS = [*PASSED_ON, "content", "busy"]
 NOT_STORABLE = {"svg"}
-"""Formats of the SDK's types that are refused, since no picture in them is stored."""
+"""Formats of the SDK's types that are rejected, because no picture in them can be stored."""
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A server and its two upstreams, which both serve all models; a pause for one model holds for no other."""
+    """A server with two upstreams, both serving all models; a pause applies to one model only."""
 
     server: RunningServer
     first: FakeUpstream
     second: FakeUpstream
 
     def orders(self, model: str) -> int:
-        """How many orders of a model were sent to both."""
+        """Return how many orders for a model were sent to both."""
         asked = [*self.first.requests, *self.second.requests]
         return sum(request.body.get("model") == model for request in asked)
 
 
 @pytest.fixture
 def client(server: RunningServer, tenant: TenantClient) -> Iterator[Sdk]:
-    """The SDK without retries of its own; what it asks reaches ``upstream``."""
+    """Yield the SDK without its own retries; its requests reach ``upstream``."""
     with connected(server.url, tenant.api_key, max_retries=0) as sdk:
         yield sdk
 
@@ -74,7 +74,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Pair]:
 
 @pytest.fixture
 def paired(pair: _Pair) -> Iterator[Sdk]:
-    """The SDK without retries of its own, which asks the pair."""
+    """Yield the SDK without its own retries, for the server with two upstreams."""
     tenant = pair.server.new_tenant(f"tenant {uuid.uuid4()}")
     with tenant.http, connected(pair.server.url, tenant.api_key, max_retries=0) as sdk:
         yield sdk
@@ -83,7 +83,7 @@ def paired(pair: _Pair) -> Iterator[Sdk]:
 @ON_SQLITE
 @pytest.mark.parametrize("behaviour", [LINKED, RESPELLED], ids=["URLs", "another spelling"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_picture_is_kept_in_whatever_form_it_comes(
+def test_picture_is_stored_from_any_response_form(
     behaviour: Behaviour, count: int, tenant: TenantClient, client: Sdk, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)
@@ -96,7 +96,7 @@ def test_a_picture_is_kept_in_whatever_form_it_comes(
 
 
 @pytest.mark.parametrize("model", PASSED_ON)
-def test_what_the_operator_can_mend_is_asked_of_the_next_upstream(model: str, pair: _Pair, paired: Sdk) -> None:
+def test_configuration_error_moves_order_to_next_upstream(model: str, pair: _Pair, paired: Sdk) -> None:
     pair.first.behave_for(model, PASSED_ON[model])
     for _ in range(2):
         assert paired.generate(f"a fox for {model}", model=model).data
@@ -105,7 +105,7 @@ def test_what_the_operator_can_mend_is_asked_of_the_next_upstream(model: str, pa
     assert pair.orders(model) == 3
 
 
-def test_a_refused_prompt_is_asked_of_one_upstream_and_turns_nobody_away(pair: _Pair, paired: Sdk) -> None:
+def test_refused_prompt_is_sent_to_one_upstream_without_pausing_it(pair: _Pair, paired: Sdk) -> None:
     for fake in (pair.first, pair.second):
         fake.behave_for("forbidden", FORBIDDEN_CONTENT)
     for _ in range(6):
@@ -116,7 +116,7 @@ def test_a_refused_prompt_is_asked_of_one_upstream_and_turns_nobody_away(pair: _
     assert [line.model for line in pair.second.ledger].count("content") == 3
 
 
-def test_a_limit_of_all_upstreams_is_a_rate_limit_error_with_their_time(pair: _Pair, paired: Sdk) -> None:
+def test_rate_limit_of_all_upstreams_returns_their_retry_after(pair: _Pair, paired: Sdk) -> None:
     for fake in (pair.first, pair.second):
         fake.behave_for("busy", RATE_LIMITED)
     with pytest.raises(openai.RateLimitError) as caught:
@@ -137,7 +137,7 @@ def test_a_limit_of_all_upstreams_is_a_rate_limit_error_with_their_time(pair: _P
     ],
     ids=["credit", "quota", "address"],
 )
-def test_what_only_the_operator_can_mend_is_not_said_to_be_the_clients_fault(
+def test_configuration_error_is_not_blamed_on_client(
     behaviour: Behaviour, status: int, code: str, client: Sdk, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)
@@ -150,7 +150,7 @@ def test_what_only_the_operator_can_mend_is_not_said_to_be_the_clients_fault(
 
 
 @ON_SQLITE
-def test_a_picture_that_cannot_be_stored_is_paid_for_and_not_bought_again(
+def test_unstorable_picture_is_charged_and_not_bought_again(
     tenant: TenantClient, client: Sdk, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(SVG_AS_PNG)
@@ -166,20 +166,20 @@ def test_a_picture_that_cannot_be_stored_is_paid_for_and_not_bought_again(
 
 
 def _formats_of_the_sdk() -> set[str]:
-    """Every value that the SDK types for ``output_format``."""
+    """Return every value that the SDK types for ``output_format``."""
     hints = [get_type_hints(kind)["output_format"] for kind in (ImageGenerateParamsBase, ImageEditParamsBase)]
     return {value for hint in hints for literal in get_args(hint) for value in get_args(literal)}
 
 
-def test_every_format_that_the_sdk_knows_is_either_stored_or_refused() -> None:
-    """A new one fails here, and not when a customer has paid for it."""
+def test_every_sdk_format_is_stored_or_rejected() -> None:
+    """A new format must fail here, not after a customer has paid for it."""
     assert _formats_of_the_sdk() == {*get_args(PictureFormat), *NOT_STORABLE}
     assert {f"image/{name}" for name in get_args(PictureFormat)} == set(get_args(MediaType))
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("output_format", get_args(PictureFormat))
-def test_a_format_that_is_stored_comes_back(output_format: str, client: Sdk, upstream: FakeUpstream) -> None:
+def test_supported_format_is_returned(output_format: str, client: Sdk, upstream: FakeUpstream) -> None:
     answer = client.generate(output_format=output_format)
     assert answer.output_format == output_format
     assert Image.open(io.BytesIO(picture_of(answer.data[0]))).format == output_format.upper()
@@ -193,7 +193,7 @@ def test_a_format_that_is_stored_comes_back(output_format: str, client: Sdk, ups
     ids=str,
 )
 @pytest.mark.parametrize("operation", ["generate", "edit"])
-def test_what_could_not_be_stored_is_refused_before_it_is_bought(
+def test_unstorable_format_is_rejected_before_upstream_call(
     operation: str, parameters: dict[str, Any], client: Sdk, upstream: FakeUpstream
 ) -> None:
     inputs = {"image": pictures.png(8, 8)} if operation == "edit" else {}

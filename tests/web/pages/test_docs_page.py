@@ -1,4 +1,4 @@
-"""The pages in a real browser, as people use them: both ways to sign in at /docs, its examples, and the gallery."""
+"""The pages in a real browser: both ways to sign in at /docs, its examples, and the gallery."""
 
 import json
 import uuid
@@ -16,7 +16,7 @@ from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
 
-# What a database has no part in is tested over one.
+# Independent of the database, so one is enough.
 
 BEARER = "Bearer (http, Bearer)"
 SIGN_IN = "SignIn (OAuth2, password)"
@@ -24,7 +24,7 @@ SIGN_IN = "SignIn (OAuth2, password)"
 
 @pytest.fixture
 def visit(browser: Browser, server: RunningServer) -> Iterator[Visit]:
-    """A visit in which nothing goes wrong but what the test takes out of ``refusals``."""
+    """Yield a visit that fails on any complaint, except those that the test removes."""
     with visiting(browser, server.url) as visit:
         yield visit
         visit.settle()
@@ -35,7 +35,7 @@ def visit(browser: Browser, server: RunningServer) -> Iterator[Visit]:
 
 @dataclass(frozen=True)
 class DocsPage:
-    """Swagger UI by what people see of it."""
+    """Swagger UI, through its visible elements."""
 
     page: Page
 
@@ -44,18 +44,18 @@ class DocsPage:
         self.page.locator(".close-modal").click()
 
     def open_scheme(self, title: str) -> Locator:
-        """Press the page's own Authorize button, and return the scheme's part of the dialog."""
+        """Press the page's Authorize button, and return the scheme's part of the dialog."""
         self.page.locator(".scheme-container").get_by_text("Authorize").click()
         return self.page.locator(".auth-container", has=self.page.get_by_role("heading", name=title))
 
     def authorize(self, scheme: Locator, values: dict[str, str]) -> None:
-        """Fill the fields that have these labels, and press the scheme's Authorize button."""
+        """Fill the fields with these labels, and press the scheme's Authorize button."""
         for label, value in values.items():
             scheme.locator(f'label:text-is("{label}:") + section input').fill(value)
         scheme.get_by_text("Authorize", exact=True).click()
 
     def sign_in(self, title: str, values: dict[str, str]) -> None:
-        """Authorize with success."""
+        """Authorize successfully."""
         scheme = self.open_scheme(title)
         self.authorize(scheme, values)
         expect(scheme.get_by_text("Logout")).to_be_visible()
@@ -74,14 +74,14 @@ class DocsPage:
         return operation
 
     def execute(self, operation: Locator) -> tuple[int, Json]:
-        """Press Execute, and return the status and the body that the page shows."""
+        """Press Execute, and return the displayed status and body."""
         operation.get_by_text("Execute", exact=True).click()
         answer = operation.locator(".live-responses-table tr.response")
         body: Json = json.loads(answer.locator(".highlight-code code").first.inner_text())
         return int(answer.locator(".response-col_status").inner_text().split()[0]), body
 
     def me(self) -> tuple[int, Json]:
-        """What ``GET /me`` answers now."""
+        """Return the response to ``GET /me``."""
         operation = self.page.locator('.opblock[id$="-get_me"]')
         again = operation.get_by_text("Clear", exact=True)
         if again.count():
@@ -93,14 +93,14 @@ class DocsPage:
 
 @pytest.fixture
 def docs(visit: Visit) -> DocsPage:
-    """The open documentation."""
+    """Return the open documentation."""
     visit.page.goto("/docs")
     return DocsPage(visit.page)
 
 
 @pytest.fixture
 def member(owner: TenantClient) -> Account:
-    """A user of the owner's tenant."""
+    """Return a user of the owner's tenant."""
     return make_user(owner.http)
 
 
@@ -111,7 +111,7 @@ def assert_can_sign_out(docs: DocsPage, visit: Visit, title: str) -> None:
     visit.refusals.subtract([(401, "/me")])
 
 
-def test_an_api_key_signs_in_and_the_examples_make_and_edit_a_picture(
+def test_api_key_authorizes_examples_that_generate_and_edit(
     docs: DocsPage, visit: Visit, owner: TenantClient, upstream: FakeUpstream
 ) -> None:
     docs.sign_in(BEARER, {"Value": owner.api_key})
@@ -129,14 +129,12 @@ def test_an_api_key_signs_in_and_the_examples_make_and_edit_a_picture(
     assert upstream.requests[1].prompt == "the same, at night under a full moon"
 
     assert_can_sign_out(docs, visit, BEARER)
-    # Swagger UI looks for a component for each item of a list of files, and does without.
+    # Swagger UI searches for a component for the items of a list of files, and continues without it.
     assert set(visit.complaints) == {"Could not find component: JsonSchema_string_binary"}
     visit.complaints.clear()
 
 
-def test_a_user_signs_in_with_the_scopes_that_are_ticked(
-    docs: DocsPage, visit: Visit, owner: TenantClient, member: Account
-) -> None:
+def test_user_signs_in_with_selected_scopes(docs: DocsPage, visit: Visit, owner: TenantClient, member: Account) -> None:
     wrong = {**member.password_form, "password": "wrong"}
     told = owner.http.post("/auth/token", data=wrong).json()
     scheme = docs.open_scheme(SIGN_IN)
@@ -156,7 +154,7 @@ def test_a_user_signs_in_with_the_scopes_that_are_ticked(
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_a_page_loads_nothing_from_elsewhere_and_a_visit_tells_of_it(path: str, visit: Visit) -> None:
+def test_page_blocks_other_hosts_and_visit_reports_it(path: str, visit: Visit) -> None:
     visit.page.goto(path)
     visit.page.evaluate("""new Promise((blocked) => {
         const picture = Object.assign(new Image(), { onerror: blocked, src: "https://elsewhere.invalid/picture.png" });
@@ -168,7 +166,7 @@ def test_a_page_loads_nothing_from_elsewhere_and_a_visit_tells_of_it(path: str, 
     visit.requests.remove("https://elsewhere.invalid/picture.png")
 
 
-def test_the_gallery_shows_a_new_public_picture_and_no_private_one(
+def test_gallery_shows_new_public_but_no_private_pictures(
     visit: Visit, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     public, private = f"a public fox {uuid.uuid4()}", f"a private fox {uuid.uuid4()}"
@@ -183,7 +181,7 @@ def test_the_gallery_shows_a_new_public_picture_and_no_private_one(
     assert visit.page.get_by_text(private).count() == 0
 
 
-def test_the_gallery_finds_public_pictures_alone(visit: Visit, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_gallery_search_finds_only_public_pictures(visit: Visit, tenant: TenantClient, upstream: FakeUpstream) -> None:
     word = f"fox{uuid.uuid4().hex}"
     make_image(tenant, f"a private {word}", visibility="private")
     make_image(tenant, "another", visibility="public")

@@ -1,4 +1,4 @@
-"""What a caller is told of itself: who it is, and what its tenant has used."""
+"""The caller's own identity and its tenant's usage."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ from tests.web.builders import make_image
 pytestmark = on_both_databases
 
 
-def test_me_tells_who_the_credential_is(owner: TenantClient) -> None:
+def test_me_describes_credential(owner: TenantClient) -> None:
     account = make_user(owner.http, Role.VIEWER)
     me = owner.http.get("/me", headers=bearer(sign_in(owner.http, account)["access_token"])).json()
     assert me.keys() == {"tenant", "subject", "subject_type", "scopes", "allowed_models", "limits", "budget"}
@@ -25,7 +25,7 @@ def test_me_tells_who_the_credential_is(owner: TenantClient) -> None:
     assert (me["subject"], me["subject_type"], me["allowed_models"]) == (key["guid"], "key", None)
 
 
-def test_models_are_those_that_both_key_and_tenant_allow(owner: TenantClient) -> None:
+def test_allowed_models_are_those_of_both_key_and_tenant(owner: TenantClient) -> None:
     tenant = make_tenant(owner.http, allowed_models=["a", "b"])
     token = order_token(owner.http, tenant["guid"], scope="key:manage image:read")
     key = owner.http.post(
@@ -36,7 +36,7 @@ def test_models_are_those_that_both_key_and_tenant_allow(owner: TenantClient) ->
 
 
 @pytest.mark.usefixtures("upstream")
-def test_usage_counts_the_tenants_own_pictures(owner: TenantClient, stranger: TenantClient) -> None:
+def test_usage_counts_only_tenants_own_pictures(owner: TenantClient, stranger: TenantClient) -> None:
     for _ in range(2):
         make_image(owner)
     make_image(stranger)
@@ -55,16 +55,16 @@ def test_usage_counts_the_tenants_own_pictures(owner: TenantClient, stranger: Te
         {"until": "2026-02-30"},
     ],
 )
-def test_a_period_that_makes_no_sense_is_refused(period: dict[str, str], owner: TenantClient) -> None:
+def test_invalid_period_is_rejected(period: dict[str, str], owner: TenantClient) -> None:
     assert_problem(owner.http.get("/usage", params=period), 422, "invalid_request")
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_period_that_ends_before_it_begins_holds_nothing(owner: TenantClient) -> None:
+def test_period_ending_before_its_start_is_empty(owner: TenantClient) -> None:
     make_image(owner)
     assert owner.http.get("/usage", params={"since": "2099-02-02", "until": "2020-02-01"}).json() == []
 
 
 @pytest.mark.parametrize("period", [{"until": "0001-01-01"}, {"since": "9999-12-31"}, {"until": "9999-12-31"}])
-def test_the_ends_of_the_calendar_break_nothing(period: dict[str, str], owner: TenantClient) -> None:
+def test_first_and_last_calendar_days_are_accepted(period: dict[str, str], owner: TenantClient) -> None:
     assert owner.http.get("/usage", params=period).status_code == 200

@@ -1,4 +1,4 @@
-"""Administration over HTTP: tenants, tokens for them, the audit log, and outcomes that nobody knows."""
+"""Administration over HTTP: tenants, their tokens, the audit log, and unknown outcomes."""
 
 import hashlib
 import uuid
@@ -26,7 +26,7 @@ DETAIL = {
 }
 
 
-def test_a_tenant_is_made_with_every_field(owner: TenantClient) -> None:
+def test_tenant_is_created_with_every_field(owner: TenantClient) -> None:
     order = {
         "name": f"Größe 🦊 \u200fعرب {uuid.uuid4()}",
         "status": "suspended",
@@ -60,11 +60,11 @@ def test_a_tenant_is_made_with_every_field(owner: TenantClient) -> None:
         {"name": "a", "allowed_models": [""]},
     ],
 )
-def test_an_order_that_makes_no_sense_makes_no_tenant(order: Json, owner: TenantClient) -> None:
+def test_invalid_tenant_is_rejected(order: Json, owner: TenantClient) -> None:
     assert_problem(owner.http.post("/admin/tenant", json=order), 422, "invalid_request")
 
 
-def test_a_change_sets_what_is_named_and_null_unsets(owner: TenantClient) -> None:
+def test_change_sets_given_fields_and_null_removes_limits(owner: TenantClient) -> None:
     limits = {"images_per_minute": 3, "monthly_budget_usd": 12.5, "allowed_models": ["a", "b"]}
     tenant = make_tenant(owner.http, default_visibility="private", **limits)
     path = f"/admin/tenant/{tenant['guid']}"
@@ -80,7 +80,7 @@ def test_a_change_sets_what_is_named_and_null_unsets(owner: TenantClient) -> Non
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_suspended_tenant_is_hidden_and_may_do_nothing_until_it_is_active_again(
+def test_suspended_tenant_is_hidden_and_blocked_until_reactivated(
     owner: TenantClient, stranger: TenantClient, anonymous: httpx2.Client
 ) -> None:
     picture = make_image(stranger, visibility="public")
@@ -98,7 +98,7 @@ def test_a_suspended_tenant_is_hidden_and_may_do_nothing_until_it_is_active_agai
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_deleted_tenant_is_gone_with_its_pictures(
+def test_deleted_tenant_is_removed_with_its_pictures(
     owner: TenantClient, stranger: TenantClient, anonymous: httpx2.Client, server: RunningServer
 ) -> None:
     picture = make_image(stranger)
@@ -123,20 +123,20 @@ def test_a_deleted_tenant_is_gone_with_its_pictures(
     assert "tenant.created" in actions
 
 
-def test_operators_do_not_shut_themselves_out(owner: TenantClient) -> None:
+def test_operator_cannot_suspend_or_delete_own_tenant(owner: TenantClient) -> None:
     path = f"/admin/tenant/{owner.guid}"
     assert_problem(owner.http.delete(path), 409, "tenant_own")
     assert_problem(owner.http.patch(path, json={"status": "suspended"}), 409, "tenant_own")
     assert owner.http.get("/me").status_code == 200
 
 
-def test_a_tenant_that_is_not_there(owner: TenantClient) -> None:
+def test_unknown_tenant_is_not_found(owner: TenantClient) -> None:
     for name in (ABSENT_GUID, "nonsense"):
         assert_problem(owner.http.get(f"/admin/tenant/{name}"), 404, "tenant_not_found")
     assert_problem(owner.http.post("/admin/token", json={"tenant": ABSENT_GUID}), 404, "tenant_not_found")
 
 
-def test_a_token_for_a_tenant_acts_for_it_and_no_longer_than_ordered(owner: TenantClient) -> None:
+def test_tenant_token_acts_for_tenant_until_requested_expiry(owner: TenantClient) -> None:
     tenant = make_tenant(owner.http)
     order = {"tenant": tenant["name"], "scope": "image:read usage:read", "expires_in": 60}
     answer = owner.http.post("/admin/token", json=order)
@@ -153,7 +153,7 @@ def test_a_token_for_a_tenant_acts_for_it_and_no_longer_than_ordered(owner: Tena
         assert_problem(answer, 422, "invalid_request")
 
 
-def test_the_audit_log_is_listed_page_by_page_newest_first(owner: TenantClient) -> None:
+def test_audit_log_is_paged_newest_first(owner: TenantClient) -> None:
     tenant = make_tenant(owner.http)
     for number in range(4):
         owner.http.patch(f"/admin/tenant/{tenant['guid']}", json={"images_per_minute": number + 1})
@@ -168,7 +168,7 @@ def test_the_audit_log_is_listed_page_by_page_newest_first(owner: TenantClient) 
     assert_problem(owner.http.get("/admin/audit", params=stolen), 400, "invalid_cursor")
 
 
-def test_an_audit_entry_tells_who_what_where_and_follows_the_one_before(owner: TenantClient) -> None:
+def test_audit_entry_has_actor_action_and_address_and_follows_previous(owner: TenantClient) -> None:
     answer = owner.http.post("/admin/tenant", json={"name": f"audited {uuid.uuid4()}"})
     (entry,) = audit_entries(owner.http, target=answer.json()["guid"])
     me = owner.http.get("/me").json()
@@ -180,7 +180,7 @@ def test_an_audit_entry_tells_who_what_where_and_follows_the_one_before(owner: T
     assert len(entry["entry_sha256"]) == hashlib.sha256().digest_size * 2
 
 
-def test_the_audit_log_is_filtered_by_time(owner: TenantClient) -> None:
+def test_audit_log_is_filtered_by_time(owner: TenantClient) -> None:
     tenant = make_tenant(owner.http)
     hour = timedelta(hours=1)
     for bound, sign, count in (("since", -1, 1), ("since", 1, 0), ("until", 1, 1), ("until", -1, 0)):
@@ -192,7 +192,7 @@ def test_the_audit_log_is_filtered_by_time(owner: TenantClient) -> None:
 
 @pytest.fixture
 def unknown(server: RunningServer, owner: TenantClient) -> str:
-    """A generation of the owner's tenant whose outcome nobody knows."""
+    """Return a generation of the owner's tenant with an unknown outcome."""
 
     async def claim(services: Services) -> str:
         tenant = await services.tenants.require_tenant(owner.guid)
@@ -211,7 +211,7 @@ def unknown(server: RunningServer, owner: TenantClient) -> str:
 
 
 @pytest.mark.parametrize("bought", [True, False])
-def test_an_unknown_outcome_is_resolved_once(bought: bool, unknown: str, owner: TenantClient) -> None:  # noqa: FBT001
+def test_unknown_outcome_is_resolved_once(bought: bool, unknown: str, owner: TenantClient) -> None:  # noqa: FBT001
     listed = owner.http.get("/admin/generation", params={"status": "unknown", "limit": "100"}).json()
     assert {generation["guid"]: generation["tenant"] for generation in listed}[unknown] == owner.guid
     path = f"/admin/generation/{unknown}/resolve"
@@ -226,7 +226,7 @@ def test_an_unknown_outcome_is_resolved_once(bought: bool, unknown: str, owner: 
     assert (entry["action"], entry["details"]) == ("generation.resolved", {"bought": str(bought).lower()})
 
 
-def test_a_generation_that_is_not_there_is_not_resolved(owner: TenantClient) -> None:
+def test_unknown_guid_is_not_resolved(owner: TenantClient) -> None:
     assert owner.http.get("/me").json()["scopes"] == sorted(EVERY_SCOPE)
     answer = owner.http.post(f"/admin/generation/{ABSENT_GUID}/resolve", json={"bought": True})
     assert_problem(answer, 404, "generation_not_found")

@@ -24,14 +24,14 @@ from tests.web.streams import ReceivedEvent, following, following_all
 
 
 def order(tenant: TenantClient, prompt: str, **options: object) -> str:
-    """Return a generation that was just taken in."""
+    """Order a picture and return its generation."""
     answer = tenant.http.post("/generation", json={"prompt": prompt, **options})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["guid"])
 
 
 def shown(tenant: TenantClient, guid: str) -> dict[str, Any]:
-    """Return a generation as it is now."""
+    """Return the current state of a generation."""
     found: dict[str, Any] = tenant.http.get(f"/generation/{guid}").json()
     return found
 
@@ -40,17 +40,17 @@ def shown(tenant: TenantClient, guid: str) -> dict[str, Any]:
 def connected(
     server: RunningServer, tenant: TenantClient, *, last_event_id: str | None = None
 ) -> Iterator[Iterator[ReceivedEvent]]:
-    """The events of all of the tenant's generations, on a connection of their own."""
+    """Yield the events of all of the tenant's generations, on a separate connection."""
     with server.client(tenant.api_key) as client, following_all(client, last_event_id=last_event_id) as events:
         yield events
 
 
 def told(events: Iterator[ReceivedEvent], count: int) -> list[tuple[str, str]]:
-    """Return the names of the next events and the generations that they are about."""
+    """Return the names of the next events, and their generations."""
     return [(each.name, each.data["guid"]) for each in islice(events, count)]
 
 
-def test_a_stream_tells_what_is_open_and_each_change(
+def test_stream_reports_open_generations_and_each_change(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     over = make_image(tenant)
@@ -69,21 +69,19 @@ def test_a_stream_tells_what_is_open_and_each_change(
     assert over["guid"] not in str(ends)
 
 
-def test_what_is_refused_at_once_is_told_too(
-    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
-) -> None:
+def test_stream_reports_immediate_refusal(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     open_order = order(tenant, "open")
     with connected(server, tenant) as events:
         assert told(events, 1) == [("status", open_order)]
         upstream.behave(MODERATED)
         refused = order(tenant, "refused")
-        # Whether it is seen before it ends is a matter of chance.
+        # Its status event before the refusal depends on timing.
         end = next(each for each in events if each.name == "failed")
     assert (end.name, end.data["guid"], end.data["error"]["code"]) == ("failed", refused, "prompt_refused")
 
 
-def test_who_comes_back_is_told_what_ended_meanwhile(
+def test_reconnecting_client_gets_missed_outcomes(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(HANG)
@@ -104,7 +102,7 @@ def test_who_comes_back_is_told_what_ended_meanwhile(
 
 
 @pytest.mark.parametrize("last_event_id", ["nonsense", "9999999999", "-1", "9" * 5000])
-def test_any_last_event_id_is_taken(
+def test_any_last_event_id_is_accepted(
     last_event_id: str, tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(HANG)
@@ -113,7 +111,7 @@ def test_any_last_event_id_is_taken(
         assert told(events, 1) == [("status", guid)]
 
 
-def test_another_tenants_are_not_told(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
+def test_stream_excludes_other_tenants(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
     other = server.new_tenant(f"other than {tenant.guid}")
     upstream.behave(HANG)
     with other.http, connected(server, other) as events:
@@ -122,16 +120,16 @@ def test_another_tenants_are_not_told(tenant: TenantClient, server: RunningServe
         assert told(events, 1) == [("status", own)]
 
 
-def test_a_quiet_stream_shows_that_it_lives(
+def test_idle_stream_sends_heartbeats(
     tenant: TenantClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Past the dataclass, which is frozen.
+    # Bypasses the frozen dataclass.
     monkeypatch.setitem(vars(server.services.watcher), "heartbeat_seconds", 0.2)
     with connected(server, tenant) as events:
         assert [each.name for each in islice(events, 2)] == [":", ":"]
 
 
-def test_all_streams_of_a_tenant_have_one_bound(tmp_path: Path, upstream: FakeUpstream) -> None:
+def test_streams_of_a_tenant_share_one_limit(tmp_path: Path, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     limits = UNLIMITED | {"max_connections": 4, "trusted_proxies": "127.0.0.1"}
     with serving(make_settings(tmp_path, **limits, **upstream_settings(upstream))) as server:

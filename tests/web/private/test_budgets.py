@@ -1,4 +1,4 @@
-"""Budgets: what is reserved and charged, exact to the micro-dollar, however many ask at once."""
+"""Budgets: reservations and charges, exact to the micro-dollar under concurrency."""
 
 import json
 import uuid
@@ -22,13 +22,13 @@ from tests.web.builders import make_image
 
 Json = dict[str, Any]
 PRICE = 33_333
-"""Micro-dollars for a picture: a number that shows every rounding."""
+"""Micro-dollars per picture: a number that reveals any rounding."""
 MILLION = 1_000_000
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[FakeUpstream]:
-    """The upstream of this module's server."""
+    """Yield the upstream of this module's server."""
     with FakeUpstream() as fake:
         yield fake
 
@@ -40,7 +40,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     own: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """A server that knows the price of its model by the picture."""
+    """Yield a server that knows its model's price per picture."""
     folder = tmp_path_factory.mktemp(str(request.param))
     settings = make_settings(
         folder,
@@ -56,7 +56,7 @@ def server(
 
 @pytest.fixture
 def upstream(own: FakeUpstream) -> Iterator[FakeUpstream]:
-    """The upstream, which takes every model; nothing hangs in the end."""
+    """Yield the upstream, which accepts every model; nothing hangs at the end."""
     own.reset()
     own.picture = png(64, 64)
     yield own
@@ -65,28 +65,28 @@ def upstream(own: FakeUpstream) -> Iterator[FakeUpstream]:
 
 @pytest.fixture(scope="module")
 def operator(server: RunningServer) -> Iterator[TenantClient]:
-    """Who gives budgets."""
+    """Yield the operator, who sets budgets."""
     operator = server.new_tenant("operator", scopes=EVERY_SCOPE)
     with operator.http:
         yield operator
 
 
 def price_file(folder: Path) -> Path:
-    """A file with one price."""
+    """Write a file with one price."""
     path = folder / "prices.json"
     path.write_text(json.dumps({"models": {"flat": {"per_picture": PRICE / MILLION}}}))
     return path
 
 
 def tenant_with_budget(server: RunningServer, operator: TenantClient, micro_usd: int) -> httpx2.Client:
-    """A client of a new tenant that may spend so much."""
+    """Return a client of a new tenant with this budget."""
     tenant = make_tenant(operator.http, monthly_budget_usd=micro_usd / MILLION)
     scope = "image:read image:generate image:manage usage:read"
     return server.client(order_token(operator.http, tenant["guid"], scope=scope))
 
 
 def budget_of(client: httpx2.Client) -> dict[str, int | None]:
-    """Limit, spent, reserved and left as ``/me`` tells them, in micro-dollars."""
+    """Return limit, spent, reserved and remaining amounts from ``/me``, in micro-dollars."""
     told = client.get("/me").json()["budget"]
     return {
         name: None if told[f"{name}_usd"] is None else in_micro_usd(told[f"{name}_usd"])
@@ -95,19 +95,19 @@ def budget_of(client: httpx2.Client) -> dict[str, int | None]:
 
 
 def in_micro_usd(usd: float) -> int:
-    """Whole micro-dollars; what is shown must be no fraction of one."""
+    """Return whole micro-dollars; assert that the amount has no fraction of one."""
     exact = usd * MILLION
     assert exact == pytest.approx(round(exact), abs=1e-6)
     return round(exact)
 
 
 def post(client: httpx2.Client, *, key: str | None = None, **options: object) -> httpx2.Response:
-    """The answer to an order."""
+    """Send an order and return the response."""
     headers = {} if key is None else {"Idempotency-Key": key}
     return client.post("/image", json={"prompt": "a fox", **options}, headers=headers)
 
 
-def test_hundreds_at_once_buy_what_the_budget_is_for_and_no_more(
+def test_concurrent_orders_do_not_exceed_budget(
     server: RunningServer, operator: TenantClient, upstream: FakeUpstream
 ) -> None:
     orders, affordable = scaled(150, 500), scaled(30, 100)
@@ -133,7 +133,7 @@ def test_hundreds_at_once_buy_what_the_budget_is_for_and_no_more(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_what_a_budget_is_just_enough_for_is_made(server: RunningServer, operator: TenantClient) -> None:
+def test_order_that_exactly_uses_budget_is_accepted(server: RunningServer, operator: TenantClient) -> None:
     with tenant_with_budget(server, operator, 2 * PRICE) as client:
         assert [post(client).status_code for _ in range(3)] == [201, 201, 402]
         assert budget_of(client)["left"] == 0
@@ -141,7 +141,7 @@ def test_what_a_budget_is_just_enough_for_is_made(server: RunningServer, operato
         assert in_micro_usd(first["cost_usd"]) == in_micro_usd(second["cost_usd"]) == PRICE
 
 
-def test_an_order_of_several_needs_room_for_all(
+def test_order_of_several_pictures_reserves_all(
     server: RunningServer, operator: TenantClient, upstream: FakeUpstream
 ) -> None:
     with tenant_with_budget(server, operator, 5 * PRICE) as client:
@@ -153,7 +153,7 @@ def test_an_order_of_several_needs_room_for_all(
     assert [line.n for line in upstream.ledger] == [3]
 
 
-def test_what_is_under_way_is_held(server: RunningServer, operator: TenantClient, upstream: FakeUpstream) -> None:
+def test_running_order_stays_reserved(server: RunningServer, operator: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     with tenant_with_budget(server, operator, 3 * PRICE) as client:
         taken = client.post("/generation", json={"prompt": "a fox", "n": 2})
@@ -164,19 +164,19 @@ def test_what_is_under_way_is_held(server: RunningServer, operator: TenantClient
         assert budget_of(client) == {"limit": 3 * PRICE, "spent": 2 * PRICE, "reserved": 0, "left": PRICE}
 
 
-def test_without_a_price_nothing_is_bought_on_a_budget(
+def test_unpriced_model_is_rejected_with_budget(
     server: RunningServer, operator: TenantClient, upstream: FakeUpstream
 ) -> None:
     with tenant_with_budget(server, operator, 100 * MILLION) as client:
         assert_problem(post(client, model="unpriced", key="k"), 402, "budget_unpriced")
         assert upstream.ledger == []
         assert client.get("/generation").json() == []
-        # Nothing was claimed, so the key is free.
+        # Nothing was claimed, so the key can be used.
         assert post(client, key="k").status_code == 201
 
 
 @pytest.mark.usefixtures("upstream")
-def test_without_a_budget_a_price_need_not_be_known(server: RunningServer) -> None:
+def test_unpriced_model_is_accepted_without_budget(server: RunningServer) -> None:
     tenant = server.new_tenant(f"no budget {uuid.uuid4()}", scopes=EVERY_SCOPE)
     with tenant.http:
         make_image(tenant, model="unpriced")
@@ -189,7 +189,7 @@ def test_without_a_budget_a_price_need_not_be_known(server: RunningServer) -> No
 @pytest.mark.parametrize(
     ("behaviour", "status"), [(MODERATED, 400), (SERVER_ERROR, 502), (HTML, 502)], ids=["refused", "failed", "HTML"]
 )
-def test_what_gives_no_picture_costs_nothing(
+def test_failed_order_costs_nothing(
     behaviour: Behaviour, status: int, server: RunningServer, operator: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave_once(behaviour)
@@ -200,12 +200,12 @@ def test_what_gives_no_picture_costs_nothing(
 
 
 RESOLVED = {True: (PRICE, (409, "generation_unknown")), False: (0, (201, None))}
-"""What is spent, and what a repetition gets, by whether an operator says that the picture was bought."""
+"""The amount spent, and a retry's response, by the operator's resolution."""
 
 
 @pytest.mark.parametrize("bought", RESOLVED)
-def test_what_nobody_knows_is_held_until_an_operator_says_how_it_was(
-    bought: bool,  # noqa: FBT001  (pytest's way)
+def test_unknown_outcome_stays_reserved_until_resolved(
+    bought: bool,  # noqa: FBT001  (a pytest parameter)
     server: RunningServer,
     operator: TenantClient,
     upstream: FakeUpstream,
@@ -231,13 +231,13 @@ def test_what_nobody_knows_is_held_until_an_operator_says_how_it_was(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_budget_that_is_changed_counts_at_once(server: RunningServer, operator: TenantClient) -> None:
+def test_changed_budget_applies_at_once(server: RunningServer, operator: TenantClient) -> None:
     tenant = server.new_tenant(f"changed {uuid.uuid4()}", scopes=EVERY_SCOPE)
     with tenant.http:
         make_image(tenant)
         path = f"/admin/tenant/{tenant.guid}"
         assert operator.http.patch(path, json={"monthly_budget_usd": 0}).status_code == 200
-        # What was spent before there was a budget counts as well.
+        # Includes spending from before the budget was set.
         assert budget_of(tenant.http) == {"limit": 0, "spent": PRICE, "reserved": 0, "left": 0}
         assert_problem(post(tenant.http), 402, "budget_exceeded")
         assert operator.http.patch(path, json={"monthly_budget_usd": None}).status_code == 200

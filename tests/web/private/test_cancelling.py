@@ -1,4 +1,4 @@
-"""``DELETE /generation/{guid}``: cancels what waits, erases what is over."""
+"""``DELETE /generation/{guid}``: cancels waiting generations, deletes finished ones."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ UNDER_WAY = {"accepted", "calling"}
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """A server whose upstream takes one order at once."""
+    """Yield a server whose upstream accepts one order at a time."""
     only = {
         "name": "only",
         "base_url": session_upstream.base_url,
@@ -47,7 +47,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory, session_upstream: FakeUpstr
 
 @pytest.fixture
 def tenant(narrow: RunningServer, upstream: FakeUpstream, request: pytest.FixtureRequest) -> Iterator[TenantClient]:
-    """A tenant whose first order is at the upstream, and hangs there."""
+    """Yield a tenant whose first order hangs at the upstream."""
     tenant = narrow.new_tenant(request.node.name, scopes=EVERY_SCOPE)
     with tenant.http:
         upstream.behave_once(HANG)
@@ -59,7 +59,7 @@ def tenant(narrow: RunningServer, upstream: FakeUpstream, request: pytest.Fixtur
 
 
 def order(tenant: TenantClient, *, key: str | None = None, **options: object) -> str:
-    """Return a generation that was just taken in."""
+    """Order a picture and return its generation."""
     headers = {} if key is None else {"Idempotency-Key": key}
     answer = tenant.http.post("/generation", json={"prompt": "a red fox", **options}, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -73,13 +73,13 @@ def listed(tenant: TenantClient) -> list[dict[str, Any]]:
 
 
 def shown(tenant: TenantClient, guid: str) -> dict[str, Any]:
-    """Return a generation as it is now."""
+    """Return the current state of a generation."""
     found: dict[str, Any] = tenant.http.get(f"/generation/{guid}").json()
     return found
 
 
 def waiting_one(tenant: TenantClient) -> str:
-    """Return the tenant's order that waits, once there is one."""
+    """Wait until an order of the tenant waits in the queue, and return it."""
     found: list[str] = []
 
     def look() -> bool:
@@ -90,7 +90,7 @@ def waiting_one(tenant: TenantClient) -> str:
     return found[0]
 
 
-def test_an_order_that_waits_is_cancelled(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_waiting_order_is_cancelled(tenant: TenantClient, upstream: FakeUpstream) -> None:
     waiting = order(tenant)
     assert (shown(tenant, waiting)["status"], shown(tenant, waiting)["position"]) == ("accepted", 1)
     answer = tenant.http.delete(f"/generation/{waiting}")
@@ -104,14 +104,14 @@ def test_an_order_that_waits_is_cancelled(tenant: TenantClient, upstream: FakeUp
     assert [line.prompt for line in upstream.ledger] == ["at the upstream", "another"]
 
 
-def test_what_comes_behind_moves_up(tenant: TenantClient) -> None:
+def test_later_orders_move_up(tenant: TenantClient) -> None:
     first, second = (order(tenant, prompt=prompt) for prompt in ("one", "two"))
     assert shown(tenant, second)["position"] == 2
     assert tenant.http.delete(f"/generation/{first}").status_code == 204
     assert shown(tenant, second)["position"] == 1
 
 
-def test_what_was_reserved_is_released_and_the_key_is_free(tenant: TenantClient, narrow: RunningServer) -> None:
+def test_cancelling_releases_reservation_and_key(tenant: TenantClient, narrow: RunningServer) -> None:
     change = TenantChange(monthly_budget_usd=0.25)
     narrow.call(lambda services: services.tenants.change_tenant(tenant.guid, change, actor=ACTOR))
     options: dict[str, Any] = {"size": "1024x1024", "quality": "high", "model": "gpt-image-1"}
@@ -124,14 +124,14 @@ def test_what_was_reserved_is_released_and_the_key_is_free(tenant: TenantClient,
     assert order(tenant, key="k", **options) != waiting
 
 
-def test_what_is_at_an_upstream_is_not_cancelled(tenant: TenantClient) -> None:
+def test_order_at_upstream_is_not_cancelled(tenant: TenantClient) -> None:
     (calling,) = tenant.http.get("/generation?status=calling").json()
     refused = tenant.http.delete(f"/generation/{calling['guid']}")
     assert assert_problem(refused, 409, "generation_in_flight")["generation"] == calling["guid"]
     assert shown(tenant, calling["guid"])["status"] == "calling"
 
 
-def test_what_is_over_is_erased_with_its_pictures(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_finished_generation_is_deleted_with_its_pictures(tenant: TenantClient, upstream: FakeUpstream) -> None:
     waiting = order(tenant, n=2)
     upstream.release()
     over = tenant.http.get(f"/generation/{waiting}", headers={"Prefer": "wait=30"}).json()
@@ -145,14 +145,14 @@ def test_what_is_over_is_erased_with_its_pictures(tenant: TenantClient, upstream
     assert tenant.http.delete(f"/generation/{waiting}").status_code == 204
 
 
-def test_what_was_cancelled_is_erased_by_the_next_deletion(tenant: TenantClient) -> None:
+def test_cancelled_generation_is_deleted_by_next_delete(tenant: TenantClient) -> None:
     waiting = order(tenant)
     for prompt in ("a red fox", ""):
         assert tenant.http.delete(f"/generation/{waiting}").status_code == 204
         assert (shown(tenant, waiting)["status"], shown(tenant, waiting)["prompt"]) == ("cancelled", prompt)
 
 
-def test_another_tenants_order_is_as_absent(tenant: TenantClient, narrow: RunningServer) -> None:
+def test_order_of_another_tenant_looks_absent(tenant: TenantClient, narrow: RunningServer) -> None:
     waiting = order(tenant)
     other = narrow.new_tenant(f"other than {tenant.guid}")
     with other.http:
@@ -162,7 +162,7 @@ def test_another_tenants_order_is_as_absent(tenant: TenantClient, narrow: Runnin
     assert shown(tenant, waiting)["status"] == "accepted"
 
 
-def test_an_order_is_cancelled_only_with_the_scope(tenant: TenantClient, narrow: RunningServer) -> None:
+def test_cancelling_requires_scope(tenant: TenantClient, narrow: RunningServer) -> None:
     maker = tenant_with(narrow, f"maker of {tenant.guid}", Scope.IMAGE_GENERATE, Scope.IMAGE_READ)
     with maker.http:
         waiting = order(maker)
@@ -175,7 +175,9 @@ def test_cancelling_counts_as_a_change(tenant: TenantClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/image", "/v1/images/generations"])
-def test_who_waits_for_a_cancelled_order_is_told(path: str, tenant: TenantClient, narrow: RunningServer) -> None:
+def test_waiting_client_gets_error_when_order_is_cancelled(
+    path: str, tenant: TenantClient, narrow: RunningServer
+) -> None:
     with ThreadPoolExecutor(1) as pool, narrow.client(tenant.api_key) as client:
         sent = pool.submit(client.post, path, json={"prompt": "a fox that waits"})
         waiting = waiting_one(tenant)
@@ -185,7 +187,7 @@ def test_who_waits_for_a_cancelled_order_is_told(path: str, tenant: TenantClient
     assert "generation_cancelled" in answer.text
 
 
-def test_webhooks_are_told(tenant: TenantClient) -> None:
+def test_webhooks_are_notified_of_cancelling(tenant: TenantClient) -> None:
     with WebhookReceiver() as receiver:
         assert tenant.http.post("/webhook", json={"url": receiver.url()}).status_code == 201
         waiting = order(tenant)
@@ -197,7 +199,7 @@ def test_webhooks_are_told(tenant: TenantClient) -> None:
     assert told["data"]["error"] == "generation_cancelled"
 
 
-def test_events_end_with_the_cancelling(tenant: TenantClient, narrow: RunningServer) -> None:
+def test_event_stream_ends_when_order_is_cancelled(tenant: TenantClient, narrow: RunningServer) -> None:
     waiting = order(tenant)
     with narrow.client(tenant.api_key) as client, following(client, waiting) as events:
         assert next(events).data["status"] == "accepted"

@@ -1,4 +1,4 @@
-"""PATCH /image/{guid}: a tenant changes its own image, nobody else's, and nothing that is not theirs to set."""
+"""PATCH /image/{guid}: a tenant changes only the changeable fields of its own images."""
 
 import uuid
 
@@ -27,7 +27,7 @@ NOT_TO_BE_SET = {
 }
 
 
-def test_a_change_of_one_field_leaves_the_others(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_change_of_one_field_keeps_others(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     made = make_image(tenant, filename="fox.png", visibility="public")
     renamed = tenant.http.patch(f"/image/{made['guid']}", json={"filename": "dawn ü.png"})
     assert renamed.status_code == 200
@@ -36,7 +36,7 @@ def test_a_change_of_one_field_leaves_the_others(tenant: TenantClient, anonymous
     assert anonymous.get(f"/image/{made['guid']}").json() == expected
 
 
-def test_private_and_back_to_public(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_visibility_changes_to_private_and_back(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant, visibility='public')['guid']}"
     assert tenant.http.patch(path, json={"visibility": "private"}).json()["visibility"] == "private"
     assert anonymous.get(path).status_code == 404
@@ -52,7 +52,7 @@ def test_an_empty_change_changes_nothing(tenant: TenantClient) -> None:
 
 @pytest.mark.parametrize("visibility", ["public", "private"])
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_another_tenants_image_is_as_an_absent_one(
+def test_image_of_another_tenant_looks_absent(
     method: str, visibility: str, tenant: TenantClient, server: RunningServer
 ) -> None:
     made = make_image(tenant, visibility=visibility)
@@ -68,7 +68,7 @@ def test_another_tenants_image_is_as_an_absent_one(
 
 
 @pytest.mark.parametrize("name", NOT_TO_BE_SET)
-def test_a_change_sets_nothing_but_what_may_change(name: str, tenant: TenantClient) -> None:
+def test_change_rejects_fixed_fields(name: str, tenant: TenantClient) -> None:
     made = make_image(tenant)
     body = {"filename": "x.png", name: NOT_TO_BE_SET[name]}
     problem = assert_problem(tenant.http.patch(f"/image/{made['guid']}", json=body), 422, "invalid_request")
@@ -79,7 +79,7 @@ def test_a_change_sets_nothing_but_what_may_change(name: str, tenant: TenantClie
 
 
 @pytest.mark.parametrize("name", sorted(NOT_TO_BE_SET.keys() - {"prompt"}))
-def test_an_order_sets_nothing_but_its_options(name: str, tenant: TenantClient) -> None:
+def test_order_rejects_fixed_fields(name: str, tenant: TenantClient) -> None:
     answer = tenant.http.post("/image", json={"prompt": "a fox", name: NOT_TO_BE_SET[name]})
     problem = assert_problem(answer, 422, "invalid_request")
     assert problem["errors"][0]["loc"] == ["body", name]
@@ -89,14 +89,14 @@ def test_an_order_sets_nothing_but_its_options(name: str, tenant: TenantClient) 
 @pytest.mark.parametrize(
     "body", [{"visibility": "secret"}, {"visibility": 1}, {"filename": 5}, {"filename": "a/b"}, [], "x", 5, True]
 )
-def test_a_change_that_makes_no_sense_is_refused(body: object, tenant: TenantClient) -> None:
+def test_invalid_change_is_rejected(body: object, tenant: TenantClient) -> None:
     made = make_image(tenant)
     assert_problem(tenant.http.patch(f"/image/{made['guid']}", json=body), 422, "invalid_request")
     assert tenant.http.get(f"/image/{made['guid']}").json() == made
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_managing_needs_its_scope(method: str, server: RunningServer) -> None:
+def test_managing_requires_scope(method: str, server: RunningServer) -> None:
     owner = tenant_with(server, str(uuid.uuid4()), Scope.IMAGE_READ, Scope.IMAGE_GENERATE)
     with owner.http:
         path = f"/image/{make_image(owner)['guid']}"
@@ -109,7 +109,7 @@ def test_managing_needs_its_scope(method: str, server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_managing_needs_a_credential(method: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_managing_requires_credential(method: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant)['guid']}"
     assert_problem(anonymous.request(method, path), 401, "credential_missing")
     assert anonymous.get(path).status_code == 200

@@ -1,4 +1,4 @@
-"""POST /image: a prompt becomes a picture that stays."""
+"""POST /image: generate and store a picture."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from tests.support.server import TenantClient
 from tests.support.upstream import FakeUpstream
 
 
-def test_a_prompt_becomes_a_picture_served_byte_for_byte(
+def test_generated_picture_is_served_byte_for_byte(
     tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(300_000)
@@ -31,12 +31,12 @@ def test_a_prompt_becomes_a_picture_served_byte_for_byte(
 
 
 @pytest.mark.parametrize("option", [{"n": 2}, {"stream": True}, {"partial_images": 1}], ids=str)
-def test_who_wants_several_pictures_is_told_where(
+def test_order_of_several_pictures_gets_helpful_error(
     option: dict[str, object], tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     problem = assert_problem(tenant.http.post("/image", json={"prompt": "a fox", **option}), 422, "invalid_request")
     assert [error["loc"] for error in problem["errors"]] == [["body", *option]]
-    assert "POST /generation," in problem["detail"]
+    assert "POST /generation " in problem["detail"]
     assert "/v1/images/generations" in problem["detail"]
     mistyped = assert_problem(tenant.http.post("/image", json={"promt": "a fox"}), 422, "invalid_request")
     assert "/generation" not in mistyped["detail"]

@@ -1,4 +1,4 @@
-"""Orders that are not waited for, and every way to see what becomes of them."""
+"""Asynchronous orders, and every way to follow their progress."""
 
 import base64
 import io
@@ -52,7 +52,7 @@ MEMBERS = {
 
 @dataclass(frozen=True)
 class HangBeforeTheLast(StreamBehaviour):
-    """Every partial picture at once, and nothing more before the release."""
+    """Send every partial picture at once, and nothing more before the release."""
 
     async def stream(self, exchange: Exchange) -> None:
         """Send, wait, send the rest."""
@@ -67,14 +67,14 @@ class HangBeforeTheLast(StreamBehaviour):
 
 @pytest.fixture
 def other(server: RunningServer) -> Iterator[TenantClient]:
-    """Another tenant."""
+    """Yield another tenant."""
     other = server.new_tenant(f"other {uuid.uuid4()}")
     with other.http:
         yield other
 
 
 def order(tenant: TenantClient, *, key: str | None = None, **options: object) -> Json:
-    """A generation that was just taken in."""
+    """Order pictures and return the generation."""
     headers = {} if key is None else {"Idempotency-Key": key}
     answer = tenant.http.post("/generation", json={"prompt": "a red fox", **options}, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -84,26 +84,26 @@ def order(tenant: TenantClient, *, key: str | None = None, **options: object) ->
 
 
 def finished(tenant: TenantClient, guid: str) -> Json:
-    """A generation once it is over."""
+    """Wait until a generation finishes, and return it."""
     found: Json = tenant.http.get(f"/generation/{guid}", headers={"Prefer": "wait=25"}).json()
     assert found["status"] not in UNDER_WAY
     return found
 
 
 def picture_in(data: Json) -> Image.Image:
-    """The picture in an event."""
+    """Return the picture in an event."""
     picture = Image.open(io.BytesIO(base64.b64decode(data["b64_json"], validate=True)))
     picture.load()
     return picture
 
 
 def own_images(tenant: TenantClient) -> list[Json]:
-    """The tenant's pictures, newest first."""
+    """Return the tenant's images, newest first."""
     listed: list[Json] = tenant.http.get("/image", params={"mine": "true"}).json()
     return listed
 
 
-def test_an_order_is_taken_in_and_its_pictures_come_later(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_order_is_accepted_and_completed_later(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     taken = order(tenant, n=2, size="512x512")
     assert taken.keys() == MEMBERS
@@ -123,7 +123,7 @@ def test_an_order_is_taken_in_and_its_pictures_come_later(tenant: TenantClient, 
     assert [(line.n, line.bought) for line in upstream.ledger] == [(2, True)]
 
 
-def test_a_generation_is_found_by_the_key_of_its_order(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_idempotency_key_returns_same_generation(tenant: TenantClient, upstream: FakeUpstream) -> None:
     taken = order(tenant, key="k", n=2)
     again = tenant.http.post("/generation", json={"prompt": "a red fox", "n": 2}, headers={"Idempotency-Key": "k"})
     assert (again.status_code, again.json()["guid"]) == (202, taken["guid"])
@@ -143,7 +143,7 @@ def test_a_generation_is_found_by_the_key_of_its_order(tenant: TenantClient, ups
         (CUT, "unknown", "upstream_silent", None),
     ],
 )
-def test_a_generation_tells_why_there_is_no_picture(  # noqa: PLR0913, PLR0917  (one row of a table)
+def test_failed_generation_has_its_error(  # noqa: PLR0913, PLR0917  (one row of a table)
     behaviour: Behaviour, status: str, code: str, cost: int | None, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)
@@ -155,7 +155,7 @@ def test_a_generation_tells_why_there_is_no_picture(  # noqa: PLR0913, PLR0917  
 
 
 @pytest.mark.usefixtures("upstream")
-def test_generations_are_listed_newest_first_page_by_page(tenant: TenantClient) -> None:
+def test_generations_are_paged_newest_first(tenant: TenantClient) -> None:
     made = [finished(tenant, order(tenant, prompt=f"fox {number}")["guid"]) for number in range(5)]
     assert tenant.http.get("/generation").json() == made[::-1]
     pages: list[list[str]] = []
@@ -167,7 +167,7 @@ def test_generations_are_listed_newest_first_page_by_page(tenant: TenantClient) 
     assert pages == [["fox 4", "fox 3"], ["fox 2", "fox 1"], ["fox 0"]]
 
 
-def test_generations_are_listed_by_their_status(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_generations_are_filtered_by_status(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave_once(MODERATED)
     refused = finished(tenant, order(tenant)["guid"])
     stored = [finished(tenant, order(tenant)["guid"]) for _ in range(2)]
@@ -183,14 +183,14 @@ def test_generations_are_listed_by_their_status(tenant: TenantClient, upstream: 
 
 
 @pytest.mark.usefixtures("upstream")
-def test_pictures_made_in_one_go_are_generations_too(tenant: TenantClient) -> None:
+def test_synchronous_images_are_listed_as_generations(tenant: TenantClient) -> None:
     image = make_image(tenant)
     (generation,) = tenant.http.get("/generation").json()
     assert (generation["status"], generation["images"]) == ("stored", [image])
 
 
 @pytest.mark.usefixtures("upstream")
-def test_another_tenants_generation_is_as_absent(tenant: TenantClient, other: TenantClient) -> None:
+def test_generation_of_another_tenant_looks_absent(tenant: TenantClient, other: TenantClient) -> None:
     guid = order(tenant)["guid"]
     for path in ("/generation/{}", "/generation/{}/events"):
         theirs, absent = (other.http.get(path.format(each)) for each in (guid, ABSENT_GUID))
@@ -201,14 +201,14 @@ def test_another_tenants_generation_is_as_absent(tenant: TenantClient, other: Te
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_deleted_picture_is_not_in_its_generation_any_more(tenant: TenantClient) -> None:
+def test_deleted_image_is_removed_from_its_generation(tenant: TenantClient) -> None:
     found = finished(tenant, order(tenant, n=2)["guid"])
     first, second = found["images"]
     assert tenant.http.delete(f"/image/{first['guid']}").status_code == 204
     assert tenant.http.get(f"/generation/{found['guid']}").json()["images"] == [second]
 
 
-def test_whoever_waits_is_told_after_the_time_that_they_name(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_get_responds_after_preferred_wait(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     guid = order(tenant)["guid"]
     found = tenant.http.get(f"/generation/{guid}", headers={"Prefer": "wait=1"})
@@ -230,7 +230,7 @@ def test_head_does_not_wait_for_events(tenant: TenantClient, upstream: FakeUpstr
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "respond-async, wait=1", 'RESPOND-ASYNC; foo="bar", wait=0'])
-def test_a_picture_may_be_left_to_be_made(prefer: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_create_image_can_respond_asynchronously(prefer: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     answer = tenant.http.post("/image", json={"prompt": "a fox"}, headers={"Prefer": prefer})
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
@@ -245,13 +245,13 @@ def test_a_picture_may_be_left_to_be_made(prefer: str, tenant: TenantClient, ups
 
 @pytest.mark.usefixtures("upstream")
 @pytest.mark.parametrize("prefer", ["", "wait=25", "respond-async, wait=25", "wait=never", "handling=lenient"])
-def test_a_picture_that_is_made_in_time_is_the_answer(prefer: str, tenant: TenantClient) -> None:
+def test_picture_within_preferred_wait_is_returned(prefer: str, tenant: TenantClient) -> None:
     answer = tenant.http.post("/image", json={"prompt": "a fox"}, headers={"Prefer": prefer})
     assert (answer.status_code, answer.json()) == (201, own_images(tenant)[0])
     assert answer.headers["location"] == f"/image/{answer.json()['guid']}"
 
 
-def test_a_picture_that_is_not_made_in_time_is_made_nevertheless(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_picture_after_preferred_wait_is_still_generated(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     answer = tenant.http.post("/image", json={"prompt": "a fox"}, headers={"Prefer": "wait=1"})
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
@@ -262,7 +262,7 @@ def test_a_picture_that_is_not_made_in_time_is_made_nevertheless(tenant: TenantC
     assert len(upstream.ledger) == 1
 
 
-def test_events_tell_the_whole_way_of_a_generation(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_events_cover_whole_generation(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HangBeforeTheLast())
     guid = order(tenant, partial_images=2)["guid"]
     with following(tenant.http, guid) as events:
@@ -287,7 +287,7 @@ def test_events_tell_the_whole_way_of_a_generation(tenant: TenantClient, upstrea
         (STREAM_CUT, "unknown", "upstream_silent"),
     ],
 )
-def test_the_last_event_tells_what_went_wrong(
+def test_final_event_has_the_error(
     behaviour: Behaviour, status: str, code: str, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(behaviour)
@@ -297,9 +297,9 @@ def test_the_last_event_tells_what_went_wrong(
     assert end.data["images"] == []
 
 
-def test_a_tenant_may_only_hold_a_quarter_of_the_connections(upstream: FakeUpstream, tmp_path: Path) -> None:
+def test_tenant_may_hold_only_a_quarter_of_connections(upstream: FakeUpstream, tmp_path: Path) -> None:
     upstream.behave(HANG)
-    # What one address may hold is another matter.
+    # The limit per address is tested elsewhere.
     limits = UNLIMITED | {"max_connections": 8, "trusted_proxies": "127.0.0.1"}
     settings = make_settings(tmp_path, **limits, **upstream_settings(upstream))
     with serving(settings) as server, ExitStack() as stack:
@@ -316,7 +316,7 @@ def test_a_tenant_may_only_hold_a_quarter_of_the_connections(upstream: FakeUpstr
                 assert int(refused.headers["retry-after"]) > 0
             assert tenant.http.get(path).status_code == 200
             next(followed.enter_context(following(other.http, order(other)["guid"])))
-        # Those who left are counted no more.
+        # Disconnected followers no longer count.
         wait_until(lambda: tenant.http.get(path, headers={"Prefer": "wait=1"}).status_code == 200)
         upstream.wait_for_requests(2)
         upstream.release()
@@ -324,7 +324,7 @@ def test_a_tenant_may_only_hold_a_quarter_of_the_connections(upstream: FakeUpstr
 
 
 @pytest.mark.usefixtures("upstream")
-def test_events_of_what_is_over_are_its_end_alone(tenant: TenantClient) -> None:
+def test_events_of_finished_generation_are_only_the_final_one(tenant: TenantClient) -> None:
     found = finished(tenant, order(tenant, partial_images=3)["guid"])
     for last_event_id in (None, "2", "nonsense", "-1", "9" * 5000):
         (end,) = followed_to_the_end(tenant.http, found["guid"], last_event_id=last_event_id)
@@ -333,7 +333,7 @@ def test_events_of_what_is_over_are_its_end_alone(tenant: TenantClient) -> None:
     assert (nothing_more.status_code, nothing_more.content) == (204, b"")
 
 
-def test_whoever_comes_back_is_not_told_again(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_reconnecting_client_gets_no_event_twice(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(HangBeforeTheLast())
     guid = order(tenant, partial_images=2)["guid"]
     with following(tenant.http, guid) as events:
@@ -345,9 +345,7 @@ def test_whoever_comes_back_is_not_told_again(tenant: TenantClient, upstream: Fa
         assert [event.id for event in events] == ["100"]
 
 
-def test_everyone_who_watches_sees_the_same(
-    tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
-) -> None:
+def test_all_followers_get_the_same_events(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
     upstream.behave(HangBeforeTheLast())
     guid = order(tenant, partial_images=1)["guid"]
     with ExitStack() as stack:
@@ -363,10 +361,10 @@ def test_everyone_who_watches_sees_the_same(
     assert len(upstream.ledger) == 1
 
 
-def test_a_quiet_stream_shows_that_it_lives(
+def test_idle_stream_sends_heartbeats(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Past the dataclass, which is frozen.
+    # Bypasses the frozen dataclass.
     monkeypatch.setitem(vars(server.services.watcher), "heartbeat_seconds", 0.2)
     upstream.behave(HANG)
     with following(tenant.http, order(tenant)["guid"]) as events:
@@ -375,7 +373,7 @@ def test_a_quiet_stream_shows_that_it_lives(
         assert [event.name for event in events if event.name != ":"] == ["stored"]
 
 
-def test_one_job_is_the_same_however_it_is_looked_at(
+def test_generation_is_the_same_on_every_resource(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(STREAM_HANG)
@@ -395,7 +393,7 @@ def test_one_job_is_the_same_however_it_is_looked_at(
     assert len(upstream.ledger) == 1
 
 
-def test_one_order_is_one_job_by_either_resource(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_same_key_on_both_resources_is_one_generation(tenant: TenantClient, upstream: FakeUpstream) -> None:
     headers, body = {"Idempotency-Key": "one"}, {"prompt": "a red fox"}
     upstream.behave(HANG)
     first = tenant.http.post("/image", json=body, headers={**headers, "Prefer": "respond-async"}).json()
@@ -410,7 +408,7 @@ def test_one_order_is_one_job_by_either_resource(tenant: TenantClient, upstream:
     assert len(upstream.ledger) == 1
 
 
-def test_what_is_left_is_told_with_all_pictures_counted(
+def test_rate_limit_headers_count_all_pictures(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     change = TenantChange(images_per_minute=10)
@@ -422,7 +420,7 @@ def test_what_is_left_is_told_with_all_pictures_counted(
 
 
 @pytest.mark.parametrize("path", ["/image", "/v1/images/generations"])
-def test_an_order_is_executed_though_nobody_waits_for_it_any_more(
+def test_order_is_executed_after_client_disconnects(
     path: str, tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(HANG)
@@ -437,7 +435,7 @@ def test_an_order_is_executed_though_nobody_waits_for_it_any_more(
     assert len(upstream.ledger) == 1
 
 
-def test_a_stream_that_is_left_in_the_middle_stops_nothing(
+def test_disconnect_during_stream_does_not_stop_generation(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.behave(STREAM_HANG)
@@ -451,7 +449,7 @@ def test_a_stream_that_is_left_in_the_middle_stops_nothing(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_picture_stays_whose_answer_nobody_read_to_its_end(tenant: TenantClient, server: RunningServer) -> None:
+def test_picture_of_unread_response_is_kept(tenant: TenantClient, server: RunningServer) -> None:
     with (
         server.client(tenant.api_key) as client,
         client.stream("POST", "/v1/images/generations", json={"prompt": "a red fox"}) as answer,
@@ -460,7 +458,7 @@ def test_a_picture_stays_whose_answer_nobody_read_to_its_end(tenant: TenantClien
     assert len(own_images(tenant)) == 1
 
 
-def test_a_watcher_who_leaves_stops_nothing(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_disconnecting_follower_does_not_stop_generation(tenant: TenantClient, upstream: FakeUpstream) -> None:
     upstream.behave(STREAM_HANG)
     guid = order(tenant, partial_images=1)["guid"]
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Idempotency-Key: one logical request buys one picture, however often and however fast it is sent."""
+"""Idempotency-Key: one logical request buys one picture, however often it is sent."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,11 +16,11 @@ pytestmark = on_both_databases
 
 
 def order(client: httpx2.Client, prompt: str = "a fox", key: str = "order-4711", **options: object) -> httpx2.Response:
-    """The answer to a POST under a key."""
+    """Send a POST with a key and return the response."""
     return client.post("/image", json={"prompt": prompt, **options}, headers={"Idempotency-Key": key})
 
 
-def test_a_repetition_gets_the_same_picture_and_says_so(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_repeated_request_gets_same_picture_and_is_marked(tenant: TenantClient, upstream: FakeUpstream) -> None:
     first, again = order(tenant.http), order(tenant.http)
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.json() == first.json()
@@ -30,7 +30,7 @@ def test_a_repetition_gets_the_same_picture_and_says_so(tenant: TenantClient, up
     assert len(upstream.requests) == 1
 
 
-def test_fifty_at_once_buy_one_picture_and_all_get_it(
+def test_fifty_concurrent_requests_buy_one_picture(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.delay = 0.3
@@ -49,7 +49,7 @@ def test_fifty_at_once_buy_one_picture_and_all_get_it(
     assert order(tenant.http).headers["idempotency-replayed"] == "true"
 
 
-def test_fifty_at_once_get_one_refusal_each(
+def test_fifty_concurrent_requests_get_same_refusal(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.delay = 0.3
@@ -68,7 +68,7 @@ def test_fifty_at_once_get_one_refusal_each(
 
 
 @pytest.mark.parametrize("change", [{"prompt": "a dog"}, {"size": "512x512"}, {"visibility": "private"}], ids=str)
-def test_the_same_key_with_another_order_is_refused(
+def test_same_key_with_another_order_is_rejected(
     change: dict[str, str], tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     assert order(tenant.http).status_code == 201
@@ -76,7 +76,7 @@ def test_the_same_key_with_another_order_is_refused(
     assert len(upstream.requests) == 1
 
 
-def test_another_order_is_refused_while_the_first_is_under_way(
+def test_same_key_with_another_order_is_rejected_while_first_runs(
     tenant: TenantClient, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.delay = 0.5
@@ -93,7 +93,7 @@ def test_another_order_is_refused_while_the_first_is_under_way(
     assert len(upstream.requests) == 1
 
 
-def test_keys_of_two_tenants_do_not_meet(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
+def test_keys_are_separate_per_tenant(tenant: TenantClient, server: RunningServer, upstream: FakeUpstream) -> None:
     other = server.new_tenant(f"other of {tenant.guid}")
     with other.http:
         mine, theirs = order(tenant.http), order(other.http)
@@ -102,25 +102,25 @@ def test_keys_of_two_tenants_do_not_meet(tenant: TenantClient, server: RunningSe
     assert len(upstream.requests) == 2
 
 
-def test_keys_that_differ_in_case_are_two(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_keys_are_case_sensitive(tenant: TenantClient, upstream: FakeUpstream) -> None:
     assert order(tenant.http, key="order-a").json() != order(tenant.http, key="ORDER-A").json()
     assert len(upstream.requests) == 2
 
 
-def test_a_key_may_hold_every_visible_sign(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_key_may_have_every_visible_ascii_character(tenant: TenantClient, upstream: FakeUpstream) -> None:
     key = "".join(map(chr, range(0x21, 0x7F)))
     assert order(tenant.http, key=key).json() == order(tenant.http, key=key).json()
     assert len(upstream.requests) == 1
 
 
-def test_a_deleted_picture_is_not_made_again(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_deleted_picture_is_not_generated_again(tenant: TenantClient, upstream: FakeUpstream) -> None:
     guid = order(tenant.http).json()["guid"]
     assert tenant.http.delete(f"/image/{guid}").status_code == 204
     assert_problem(order(tenant.http), 409, "generation_deleted")
     assert len(upstream.requests) == 1
 
 
-def test_a_replay_shows_the_image_as_it_is_now(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_replay_returns_current_image(tenant: TenantClient, upstream: FakeUpstream) -> None:
     guid = order(tenant.http).json()["guid"]
     tenant.http.patch(f"/image/{guid}", json={"filename": "renamed.png"})
     assert order(tenant.http).json()["filename"] == "renamed.png"
@@ -128,7 +128,7 @@ def test_a_replay_shows_the_image_as_it_is_now(tenant: TenantClient, upstream: F
 
 
 @pytest.mark.parametrize("key", ["", "with a space", "x" * 256])
-def test_a_key_that_is_none_is_refused_in_words(key: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_invalid_key_is_rejected_with_its_rule(key: str, tenant: TenantClient, upstream: FakeUpstream) -> None:
     rule = "must be 1 to 255 visible ASCII characters"
     for path in ("/image", "/generation"):
         refused = tenant.http.post(path, json={"prompt": "a fox"}, headers={"Idempotency-Key": key})
@@ -142,6 +142,6 @@ def test_a_key_that_is_none_is_refused_in_words(key: str, tenant: TenantClient, 
     assert not upstream.requests
 
 
-def test_without_a_key_every_request_is_its_own(tenant: TenantClient, upstream: FakeUpstream) -> None:
+def test_requests_without_key_are_separate(tenant: TenantClient, upstream: FakeUpstream) -> None:
     assert make_image(tenant)["guid"] != make_image(tenant)["guid"]
     assert len(upstream.requests) == 2

@@ -17,7 +17,7 @@ LISTED = {
 }
 
 
-def test_a_new_key_is_shown_once_and_listed_without_its_secret(owner: TenantClient) -> None:
+def test_new_key_is_shown_once_and_listed_without_secret(owner: TenantClient) -> None:
     order: Json = {
         "name": " Ключ für 🦊 \u202ereversed\u202c ",
         "scopes": ["image:read", "image:generate"],
@@ -52,7 +52,7 @@ def test_keys_are_listed_in_pages(owner: TenantClient, stranger: TenantClient) -
     second = owner.http.get(following)
     assert [key["guid"] for page in (first, second) for key in page.json()] == guids
     assert (len(first.json()), next_of(second), next_of(owner.http.get("/key"))) == (4, None, None)
-    # A cursor is good for its own list of its own tenant.
+    # A cursor is only valid for its own list and tenant.
     query = following.partition("?")[2]
     assert_problem(owner.http.get(f"/user?{query}"), 400, "invalid_cursor")
     assert_problem(stranger.http.get(f"/key?{query}"), 400, "invalid_cursor")
@@ -76,12 +76,12 @@ def test_keys_are_listed_in_pages(owner: TenantClient, stranger: TenantClient) -
         {"name": "a", "allowed_models": []},
     ],
 )
-def test_an_order_that_makes_no_sense_makes_no_key(order: dict[str, object], owner: TenantClient) -> None:
+def test_invalid_key_order_is_rejected(order: dict[str, object], owner: TenantClient) -> None:
     assert_problem(owner.http.post("/key", json=order), 422, "invalid_request")
     assert len(owner.http.get("/key").json()) == 1
 
 
-def test_a_rotated_key_works_with_both_secrets_for_the_grace_period(owner: TenantClient) -> None:
+def test_rotated_key_accepts_both_secrets_during_grace_period(owner: TenantClient) -> None:
     key = make_key(owner.http, Scope.IMAGE_READ)
     answer = owner.http.post(f"/key/{key['guid']}/rotate")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -95,7 +95,7 @@ def test_a_rotated_key_works_with_both_secrets_for_the_grace_period(owner: Tenan
     assert [owner.http.get("/me", headers=bearer(secret)).status_code for secret in secrets] == [401, 200, 200]
 
 
-def test_a_rotation_without_grace_ends_the_former_secret_at_once(owner: TenantClient) -> None:
+def test_rotation_without_grace_revokes_old_secret_at_once(owner: TenantClient) -> None:
     key = make_key(owner.http, Scope.IMAGE_READ)
     owner.http.get("/me", headers=bearer(key["api_key"]))
     rotated = owner.http.post(f"/key/{key['guid']}/rotate", json={"grace_seconds": 0}).json()
@@ -104,13 +104,13 @@ def test_a_rotation_without_grace_ends_the_former_secret_at_once(owner: TenantCl
 
 
 @pytest.mark.parametrize("grace", [-1, 30 * 86_400 + 1, "60", True, 1.5])
-def test_a_grace_period_has_bounds(grace: object, owner: TenantClient) -> None:
+def test_grace_period_out_of_bounds_is_rejected(grace: object, owner: TenantClient) -> None:
     key = make_key(owner.http, Scope.IMAGE_READ)
     answer = owner.http.post(f"/key/{key['guid']}/rotate", json={"grace_seconds": grace})
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_a_revoked_key_stays_listed_and_is_not_rotated(owner: TenantClient) -> None:
+def test_revoked_key_stays_listed_and_cannot_be_rotated(owner: TenantClient) -> None:
     key = make_key(owner.http, Scope.IMAGE_READ)
     for _ in range(2):
         assert owner.http.delete(f"/key/{key['guid']}").status_code == 204
@@ -120,14 +120,14 @@ def test_a_revoked_key_stays_listed_and_is_not_rotated(owner: TenantClient) -> N
     assert_problem(owner.http.post(f"/key/{key['guid']}/rotate"), 409, "api_key_revoked")
 
 
-def test_what_is_no_guid_names_no_key(owner: TenantClient) -> None:
+def test_invalid_guid_is_not_found(owner: TenantClient) -> None:
     absent = owner.http.delete(f"/key/{ABSENT_GUID}")
     assert_problem(absent, 404, "api_key_not_found")
     for name in ("nonsense", "1", "%00", "' OR 1=1 --"):
         assert without_request_id(owner.http.delete(f"/key/{name}"))[1] == without_request_id(absent)[1]
 
 
-def test_every_act_on_a_key_is_written_down(owner: TenantClient) -> None:
+def test_every_key_action_is_audited(owner: TenantClient) -> None:
     key = make_key(owner.http, Scope.IMAGE_READ)
     owner.http.post(f"/key/{key['guid']}/rotate")
     owner.http.delete(f"/key/{key['guid']}")

@@ -1,4 +1,4 @@
-"""Two server processes over one MariaDB: whichever a client asks, it sees the same generations."""
+"""Two server processes over one MariaDB show every client the same generations."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 @dataclass(frozen=True)
 class Pair:
-    """A client of either process, with the key of one tenant."""
+    """Clients of both processes, with the key of one tenant."""
 
     one: httpx2.Client
     other: httpx2.Client
@@ -29,14 +29,14 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def upstream_of_pair() -> Iterator[FakeUpstream]:
-    """The upstream of both processes."""
+    """Yield the upstream of both processes."""
     with FakeUpstream() as fake:
         yield fake
 
 
 @pytest.fixture
 def upstream(upstream_of_pair: FakeUpstream) -> Iterator[FakeUpstream]:
-    """The upstream, behaving; nothing hangs in the end."""
+    """Yield the upstream with its default behaviour; nothing hangs at the end."""
     upstream_of_pair.reset()
     yield upstream_of_pair
     upstream_of_pair.reset()
@@ -46,13 +46,13 @@ def upstream(upstream_of_pair: FakeUpstream) -> Iterator[FakeUpstream]:
 def pair(
     tmp_path_factory: pytest.TempPathFactory, mysql_server: MySqlDatabases, upstream_of_pair: FakeUpstream
 ) -> Iterator[Pair]:
-    """Two processes."""
+    """Yield two processes."""
     folder = tmp_path_factory.mktemp("pair")
     url = mysql_server.create_database()
     settings = make_settings(
         folder,
         database_url=url,
-        # Else each would name itself in URLs.
+        # Otherwise each process would use its own address in URLs.
         public_url="https://pictures.example.com",
         **UNLIMITED,
         **upstream_settings(upstream_of_pair),
@@ -68,7 +68,7 @@ def pair(
     mysql_server.drop_database(url)
 
 
-def test_events_come_from_the_process_that_does_not_do_the_work(pair: Pair, upstream: FakeUpstream) -> None:
+def test_events_are_available_from_the_other_process(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(STREAM_HANG)
     taken = pair.one.post("/generation", json={"prompt": "a fox", "partial_images": 1}).json()
     with following(pair.other, taken["guid"]) as events, following(pair.one, taken["guid"]) as there:
@@ -85,7 +85,7 @@ def test_events_come_from_the_process_that_does_not_do_the_work(pair: Pair, upst
     assert pair.other.get(f"/generation/{taken['guid']}").json()["images"] == seen[-1].data["images"]
 
 
-def test_all_events_of_a_tenant_come_from_either_process(pair: Pair, upstream: FakeUpstream) -> None:
+def test_tenant_events_are_available_from_either_process(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     guids = [
         client.post("/generation", json={"prompt": prompt}).json()["guid"]
@@ -99,7 +99,7 @@ def test_all_events_of_a_tenant_come_from_either_process(pair: Pair, upstream: F
     assert ends == [{("stored", guid) for guid in guids}] * 2
 
 
-def test_whoever_comes_back_may_come_to_another_process(pair: Pair, upstream: FakeUpstream) -> None:
+def test_client_can_reconnect_to_another_process(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(STREAM_HANG)
     taken = pair.one.post("/generation", json={"prompt": "a fox", "partial_images": 1}).json()
     with following(pair.one, taken["guid"]) as events:
@@ -109,7 +109,7 @@ def test_whoever_comes_back_may_come_to_another_process(pair: Pair, upstream: Fa
         assert [event.name for event in events] == ["stored"]
 
 
-def test_one_waits_for_what_the_other_does(pair: Pair, upstream: FakeUpstream) -> None:
+def test_one_process_waits_for_order_of_the_other(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     headers = {"Idempotency-Key": "both"}
     taken = pair.one.post("/image", json={"prompt": "a fox"}, headers=headers | ASYNC).json()
@@ -128,7 +128,7 @@ def test_one_waits_for_what_the_other_does(pair: Pair, upstream: FakeUpstream) -
     assert len(upstream.ledger) == 1
 
 
-def test_one_tells_why_the_other_got_no_picture(pair: Pair, upstream: FakeUpstream) -> None:
+def test_one_process_returns_error_of_the_other(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(HTML)
     headers = {"Idempotency-Key": "refused"}
     answers = [client.post("/image", json={"prompt": "a fox"}, headers=headers) for client in (pair.one, pair.other)]
@@ -137,7 +137,7 @@ def test_one_tells_why_the_other_got_no_picture(pair: Pair, upstream: FakeUpstre
     assert len(upstream.ledger) == 1
 
 
-def test_a_key_that_both_get_at_once_buys_one_picture(pair: Pair, upstream: FakeUpstream) -> None:
+def test_same_key_at_both_processes_buys_one_picture(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.delay = 0.3
 
     def post(client: httpx2.Client) -> httpx2.Response:
@@ -151,7 +151,7 @@ def test_a_key_that_both_get_at_once_buys_one_picture(pair: Pair, upstream: Fake
     assert len(upstream.ledger) == 1
 
 
-def test_a_waiter_gives_up_when_it_said_that_it_would(pair: Pair, upstream: FakeUpstream) -> None:
+def test_wait_at_other_process_ends_after_preferred_time(pair: Pair, upstream: FakeUpstream) -> None:
     upstream.behave(HANG)
     headers = {"Idempotency-Key": "patience"}
     pair.one.post("/image", json={"prompt": "a fox"}, headers=headers | ASYNC)

@@ -18,12 +18,12 @@ NEW_PASSWORD = "passwörter haben 🦊 darin"
 
 
 def listed(owner: TenantClient, account: Account) -> Json:
-    """A user as the list shows it."""
+    """Return a user from the list."""
     users: list[Json] = owner.http.get("/user").json()
     return {user["guid"]: user for user in users}[account.guid]
 
 
-def test_a_user_is_made_and_listed_without_a_password(owner: TenantClient) -> None:
+def test_user_is_created_and_listed_without_password(owner: TenantClient) -> None:
     username = f"{uuid.uuid4()}@Example.ORG"
     made = owner.http.post("/user", json={"username": username, "password": NEW_PASSWORD})
     assert made.status_code == 201
@@ -52,7 +52,7 @@ def test_users_are_listed_in_pages(owner: TenantClient, stranger: TenantClient) 
     assert_problem(owner.http.get("/user", params={"limit": 101}), 422, "invalid_request")
 
 
-def test_a_username_is_taken_on_the_whole_server(owner: TenantClient, stranger: TenantClient) -> None:
+def test_username_is_unique_on_the_server(owner: TenantClient, stranger: TenantClient) -> None:
     account = make_user(owner.http)
     for http in (owner.http, stranger.http):
         order = {"username": account.username.upper(), "password": PASSWORD}
@@ -74,14 +74,14 @@ def test_a_username_is_taken_on_the_whole_server(owner: TenantClient, stranger: 
         {"username": "a", "password": PASSWORD, "role": "root"},
     ],
 )
-def test_an_order_that_makes_no_sense_makes_no_user(order: Json, owner: TenantClient) -> None:
+def test_invalid_user_is_rejected(order: Json, owner: TenantClient) -> None:
     answer = owner.http.post("/user", json=order)
     assert_problem(answer, 422, "invalid_request")
     assert order.get("password", "nothing") not in answer.text
     assert owner.http.get("/user").json() == []
 
 
-def test_a_new_role_counts_at_once_for_tokens_that_are_out(owner: TenantClient) -> None:
+def test_new_role_applies_at_once_to_issued_tokens(owner: TenantClient) -> None:
     account = make_user(owner.http, Role.TENANT_ADMIN)
     token = sign_in(owner.http, account)["access_token"]
     assert owner.http.get("/user", headers=bearer(token)).status_code == 200
@@ -90,7 +90,7 @@ def test_a_new_role_counts_at_once_for_tokens_that_are_out(owner: TenantClient) 
     assert_problem(owner.http.get("/user", headers=bearer(token)), 403, "scope_missing")
 
 
-def test_a_new_password_ends_every_sign_in_with_the_former(owner: TenantClient) -> None:
+def test_new_password_ends_existing_sign_ins(owner: TenantClient) -> None:
     account = make_user(owner.http)
     tokens = sign_in(owner.http, account)
     changed = owner.http.patch(f"/user/{account.guid}", json={"password": NEW_PASSWORD})
@@ -103,7 +103,7 @@ def test_a_new_password_ends_every_sign_in_with_the_former(owner: TenantClient) 
     sign_in(owner.http, Account(account.guid, account.username, NEW_PASSWORD))
 
 
-def test_a_disabled_user_comes_in_no_more_until_enabled(owner: TenantClient) -> None:
+def test_disabled_user_cannot_sign_in_until_enabled(owner: TenantClient) -> None:
     account = make_user(owner.http)
     token = sign_in(owner.http, account)["access_token"]
     assert owner.http.patch(f"/user/{account.guid}", json={"status": "disabled"}).json()["status"] == "disabled"
@@ -114,7 +114,7 @@ def test_a_disabled_user_comes_in_no_more_until_enabled(owner: TenantClient) -> 
     sign_in(owner.http, account)
 
 
-def test_a_deleted_user_is_gone_and_the_name_is_free(owner: TenantClient) -> None:
+def test_deleted_user_is_removed_and_name_is_available(owner: TenantClient) -> None:
     account = make_user(owner.http)
     token = sign_in(owner.http, account)["access_token"]
     assert owner.http.delete(f"/user/{account.guid}").status_code == 204
@@ -125,12 +125,12 @@ def test_a_deleted_user_is_gone_and_the_name_is_free(owner: TenantClient) -> Non
     assert again.json()["guid"] != account.guid
 
 
-def test_a_user_who_is_not_there_is_not_changed(owner: TenantClient) -> None:
+def test_unknown_user_is_not_changed(owner: TenantClient) -> None:
     for name in (ABSENT_GUID, "nonsense"):
         assert_problem(owner.http.patch(f"/user/{name}", json={}), 404, "user_not_found")
 
 
-def test_every_act_on_a_user_is_written_down(owner: TenantClient) -> None:
+def test_every_user_action_is_audited(owner: TenantClient) -> None:
     account = make_user(owner.http)
     sign_in(owner.http, account)
     owner.http.post("/auth/token", data={**account.password_form, "password": NEW_PASSWORD})

@@ -19,12 +19,12 @@ from tests.web.builders import ABSENT_GUID
 
 LISTED = {"guid", "url", "events", "created_at", "former_secret_until", "disabled_at"}
 URL = "https://93.184.216.34/hook"
-"""By its address, so that no name server is asked; nothing is posted here."""
+"""An IP address, which avoids name lookups; nothing is posted there."""
 
 
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server whose operator lets webhooks lead to receivers of the tests."""
+    """Yield a server whose operator allows webhooks to the tests' receivers."""
     with serving(make_settings(tmp_path_factory.mktemp("webhooks"), webhook_allowed_hosts="127.0.0.0/8")) as server:
         yield server
 
@@ -37,7 +37,7 @@ def _make(owner: TenantClient, **order: object) -> Json:
 
 
 def _tell(server: RunningServer, tenant_guid: str) -> None:
-    """Do what the end of a generation does."""
+    """Record an event as a finished generation does."""
 
     async def told(services: Services) -> None:
         tenant = await services.database.read(lambda data: data.tenants.get_by_guid(tenant_guid))
@@ -48,7 +48,7 @@ def _tell(server: RunningServer, tenant_guid: str) -> None:
     server.call(told)
 
 
-def test_a_new_webhook_is_shown_once_and_listed_without_its_secret(owner: TenantClient) -> None:
+def test_new_webhook_is_shown_once_and_listed_without_secret(owner: TenantClient) -> None:
     answer = owner.http.post("/webhook", json={"url": URL, "events": ["generation.failed"]})
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     made = answer.json()
@@ -59,7 +59,7 @@ def test_a_new_webhook_is_shown_once_and_listed_without_its_secret(owner: Tenant
     assert made["secret"][6:] not in listed.text
 
 
-def test_a_webhook_is_told_everything_unless_it_asks_for_less(owner: TenantClient) -> None:
+def test_webhook_gets_all_events_by_default(owner: TenantClient) -> None:
     assert _make(owner)["events"] == ["generation.failed", "generation.stored"]
 
 
@@ -76,7 +76,7 @@ def test_a_webhook_is_told_everything_unless_it_asks_for_less(owner: TenantClien
         {"url": URL, "secret": "mine"},
     ],
 )
-def test_an_order_that_makes_no_sense_makes_no_webhook(order: Json, owner: TenantClient) -> None:
+def test_invalid_webhook_is_rejected(order: Json, owner: TenantClient) -> None:
     assert_problem(owner.http.post("/webhook", json=order), 422, "invalid_request")
     assert owner.http.get("/webhook").json() == []
 
@@ -84,14 +84,14 @@ def test_an_order_that_makes_no_sense_makes_no_webhook(order: Json, owner: Tenan
 @pytest.mark.parametrize(
     "url", ["http://93.184.216.34/", "https://127.0.0.1/", "https://169.254.169.254/latest", "https://2130706433/"]
 )
-def test_a_target_that_must_not_be_called_is_refused_and_not_repeated(url: str, owner: TenantClient) -> None:
+def test_forbidden_target_is_rejected_and_not_repeated(url: str, owner: TenantClient) -> None:
     answer = owner.http.post("/webhook", json={"url": url})
     assert_problem(answer, 422, "webhook_target_refused")
     assert url not in answer.text
     assert owner.http.get("/webhook").json() == []
 
 
-def test_a_tenant_has_no_more_than_it_may(owner: TenantClient) -> None:
+def test_webhooks_per_tenant_are_limited(owner: TenantClient) -> None:
     for _ in range(MOST_WEBHOOKS):
         _make(owner)
     assert_problem(owner.http.post("/webhook", json={"url": URL}), 409, "webhook_limit")
@@ -100,7 +100,7 @@ def test_a_tenant_has_no_more_than_it_may(owner: TenantClient) -> None:
     _make(owner)
 
 
-def test_a_rotation_shows_a_new_secret_once(owner: TenantClient) -> None:
+def test_rotation_shows_new_secret_once(owner: TenantClient) -> None:
     made = _make(owner)
     answer = owner.http.post(f"/webhook/{made['guid'].upper()}/rotate")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -111,12 +111,12 @@ def test_a_rotation_shows_a_new_secret_once(owner: TenantClient) -> None:
 
 
 @pytest.mark.parametrize("grace", [-1, 30 * 86_400 + 1, "60", True, 1.5])
-def test_a_grace_period_has_bounds(grace: object, owner: TenantClient) -> None:
+def test_grace_period_out_of_bounds_is_rejected(grace: object, owner: TenantClient) -> None:
     answer = owner.http.post(f"/webhook/{_make(owner)['guid']}/rotate", json={"grace_seconds": grace})
     assert_problem(answer, 422, "invalid_request")
 
 
-def test_what_is_no_guid_and_what_is_anothers_name_no_webhook(owner: TenantClient, stranger: TenantClient) -> None:
+def test_invalid_and_foreign_guids_are_not_found(owner: TenantClient, stranger: TenantClient) -> None:
     absent = owner.http.delete(f"/webhook/{ABSENT_GUID}")
     assert_problem(absent, 404, "webhook_not_found")
     for name in ("nonsense", "1", "%00", "' OR 1=1 --", _make(stranger)["guid"]):
@@ -126,7 +126,7 @@ def test_what_is_no_guid_and_what_is_anothers_name_no_webhook(owner: TenantClien
     assert len(stranger.http.get("/webhook").json()) == 1
 
 
-def test_every_act_on_a_webhook_is_written_down(owner: TenantClient) -> None:
+def test_every_webhook_action_is_audited(owner: TenantClient) -> None:
     made = _make(owner)
     owner.http.post(f"/webhook/{made['guid']}/rotate")
     owner.http.delete(f"/webhook/{made['guid']}")
@@ -135,7 +135,7 @@ def test_every_act_on_a_webhook_is_written_down(owner: TenantClient) -> None:
     assert made["secret"][6:] not in str(entries)
 
 
-def test_a_server_tells_and_shows_what_came_of_it(open_server: RunningServer) -> None:
+def test_server_delivers_event_and_lists_delivery(open_server: RunningServer) -> None:
     owner = open_server.new_tenant(
         f"told {time.monotonic_ns()}", scopes=frozenset({Scope.KEY_MANAGE, Scope.IMAGE_READ})
     )

@@ -12,7 +12,7 @@ from pixyproxy.web.protocol.server_sent_events import event_with_picture
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, 2 * PIECE_BYTES + 5])
 @pytest.mark.anyio
-async def test_an_event_has_the_picture_of_a_file_or_of_memory(size: int, tmp_path: Path) -> None:
+async def test_event_has_picture_from_file_or_memory(size: int, tmp_path: Path) -> None:
     content = bytes(number % 251 for number in range(size))
     (tmp_path / "picture").write_bytes(content)
     for picture in (tmp_path / "picture", content):
@@ -25,6 +25,6 @@ async def test_an_event_has_the_picture_of_a_file_or_of_memory(size: int, tmp_pa
 
 
 @pytest.mark.anyio
-async def test_nothing_is_said_of_a_picture_that_is_gone(tmp_path: Path) -> None:
+async def test_missing_picture_raises_before_first_piece(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await anext(event_with_picture("partial", {}, tmp_path / "gone"))

@@ -1,4 +1,4 @@
-"""Conditional requests for a picture (RFC 9110 §13): whoever has it is told so, by a right validator alone."""
+"""Conditional requests for a picture (RFC 9110 §13): only a matching validator gets 304."""
 
 from email.utils import parsedate_to_datetime
 
@@ -8,12 +8,12 @@ import pytest
 from tests.support.server import TenantClient
 from tests.web.builders import make_image
 
-# What a database has no part in is tested over one.
+# Independent of the database, so one is enough.
 pytestmark = pytest.mark.usefixtures("upstream")
 
 
 @pytest.mark.parametrize("form", ["{etag}", "W/{etag}", '"other", {etag}', '"x",W/{etag} , "y"', "*"])
-def test_a_known_etag_gets_304(form: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_matching_etag_gets_304(form: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant)['guid']}/content"
     first = anonymous.get(path)
     answer = anonymous.get(path, headers={"If-None-Match": form.format(etag=first.headers["etag"])})
@@ -23,23 +23,23 @@ def test_a_known_etag_gets_304(form: str, tenant: TenantClient, anonymous: httpx
 
 
 @pytest.mark.parametrize("tag", ['"0000"', "0000", '""', 'W/"0000"', ",,,"])
-def test_another_etag_gets_the_picture(tag: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_different_etag_gets_picture(tag: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant)['guid']}/content"
-    # A right date does not help where the tag decides (RFC 9110 §13.1.3).
+    # The tag takes precedence over a matching date (RFC 9110 §13.1.3).
     date = anonymous.get(path).headers["last-modified"]
     answer = anonymous.get(path, headers={"If-None-Match": tag, "If-Modified-Since": date})
     assert answer.status_code == 200
     assert answer.content
 
 
-def test_last_modified_is_when_the_picture_was_made(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_last_modified_is_creation_time(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     made = make_image(tenant)
     modified = anonymous.get(f"/image/{made['guid']}/content").headers["last-modified"]
     assert modified.endswith(" GMT")
     assert parsedate_to_datetime(modified).strftime("%Y-%m-%dT%H:%M:%SZ") == made["created_at"]
 
 
-def test_an_unmodified_picture_gets_304_by_date(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_unmodified_picture_gets_304_by_date(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant)['guid']}/content"
     date = anonymous.get(path).headers["last-modified"]
     assert anonymous.get(path, headers={"If-Modified-Since": date}).status_code == 304
@@ -57,7 +57,7 @@ def test_an_unmodified_picture_gets_304_by_date(tenant: TenantClient, anonymous:
         "\x80\xff",
     ],
 )
-def test_an_old_or_unreadable_date_gets_the_picture(date: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_old_or_invalid_date_gets_picture(date: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     path = f"/image/{make_image(tenant)['guid']}/content"
     answer = anonymous.get(path, headers={b"If-Modified-Since": date.encode("latin-1")})
     assert answer.status_code == 200
@@ -74,7 +74,7 @@ def test_an_old_or_unreadable_date_gets_the_picture(date: str, tenant: TenantCli
     ],
     ids=str,
 )
-def test_no_cache_gives_the_answer_to_one_credential_to_another(
+def test_caches_keep_responses_separate_by_credential(
     headers: dict[str, str], status: int, visibility: str, tenant: TenantClient
 ) -> None:
     answer = tenant.http.get(f"/image/{make_image(tenant, visibility=visibility)['guid']}/content", headers=headers)

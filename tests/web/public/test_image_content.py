@@ -1,4 +1,4 @@
-"""GET, HEAD /image/{guid}/content: the bytes, what HTTP says about them, and JSON for whoever takes nothing else."""
+"""GET and HEAD of /image/{guid}/content: bytes, headers, and JSON on request."""
 
 import base64
 from email.message import Message
@@ -14,7 +14,7 @@ from tests.support.server import RunningServer, TenantClient
 from tests.support.upstream import FakeUpstream
 from tests.web.builders import make_image
 
-# What a database has no part in is tested over one; filenames in it, over both, in test_image_detail.
+# Independent of the database, so one is enough; test_image_detail tests filenames over both.
 
 NASTY_FILENAMES = [
     'say "cheese".png',
@@ -28,7 +28,7 @@ NASTY_FILENAMES = [
     "%s%n{0}.png",
 ]
 BIDI_CONTROLS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""Unicode's property ``Bidi_Control`` (PropList.txt): what reorders the letters around it."""
+"""Unicode's property ``Bidi_Control`` (PropList.txt): characters that reorder surrounding text."""
 REFUSED_FILENAMES = [
     "fox\r\nX-Evil: 1.png",
     "fox\n.png",
@@ -46,7 +46,7 @@ REFUSED_FILENAMES = [
 
 
 def filename_of(disposition: str) -> str:
-    """The filename in a Content-Disposition as the standard library's parser of headers understands it."""
+    """Return the filename in a Content-Disposition, as the standard library parses it."""
     message = Message()
     message["Content-Disposition"] = disposition
     found = message.get_param("filename", header="content-disposition")
@@ -54,7 +54,7 @@ def filename_of(disposition: str) -> str:
     return collapse_rfc2231_value(found)
 
 
-def test_the_bytes_are_the_upstreams_own(
+def test_bytes_are_identical_to_upstreams(
     tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(1_000_000, seed=3)
@@ -67,14 +67,14 @@ def test_the_bytes_are_the_upstreams_own(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_picture_runs_no_script_in_a_browser(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_picture_cannot_run_scripts(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     headers = anonymous.get(f"/image/{make_image(tenant)['guid']}/content").headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-security-policy"] == "default-src 'none'; sandbox"
 
 
 @pytest.mark.usefixtures("upstream")
-def test_head_tells_the_length_and_leaves_the_connection_usable(tenant: TenantClient, server: RunningServer) -> None:
+def test_head_has_length_and_keeps_connection_usable(tenant: TenantClient, server: RunningServer) -> None:
     made = make_image(tenant)
     path = f"/image/{made['guid']}/content"
     answers = []
@@ -89,7 +89,7 @@ def test_head_tells_the_length_and_leaves_the_connection_usable(tenant: TenantCl
 
 @pytest.mark.parametrize("filename", NASTY_FILENAMES, ids=lambda name: ascii(name)[:30])
 @pytest.mark.usefixtures("upstream")
-def test_a_nasty_filename_stays_one_well_formed_header(
+def test_malicious_filename_stays_one_valid_header(
     filename: str, tenant: TenantClient, anonymous: httpx2.Client
 ) -> None:
     made = make_image(tenant, filename=filename)
@@ -104,7 +104,7 @@ def test_a_nasty_filename_stays_one_well_formed_header(
 
 
 @pytest.mark.parametrize("filename", REFUSED_FILENAMES, ids=lambda name: ascii(name)[:30])
-def test_a_filename_that_is_a_path_or_breaks_or_reorders_lines_is_refused(
+def test_filename_with_path_or_control_characters_is_rejected(
     filename: str, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     answer = tenant.http.post("/image", json={"prompt": "a fox", "filename": filename})
@@ -126,7 +126,7 @@ def test_a_filename_that_is_a_path_or_breaks_or_reorders_lines_is_refused(
         ",;q=,;;",
     ],
 )
-def test_content_is_the_picture_unless_json_is_preferred(
+def test_content_is_picture_unless_json_is_preferred(
     accept: str, tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(2_000)
@@ -148,7 +148,7 @@ def test_content_is_the_picture_unless_json_is_preferred(
         "application/json, image/png;q=0, */*",
     ],
 )
-def test_content_is_json_where_that_is_preferred(
+def test_content_is_json_if_preferred(
     accept: str, tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(2_000)

@@ -1,4 +1,4 @@
-"""GET /image/{guid}: every field of ImageDetail, and the row that it comes from."""
+"""GET /image/{guid}: every field of ImageDetail, and the underlying row."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from tests.support.upstream import FakeUpstream
 from tests.web.builders import ABSENT_GUID, make_image
 
 SEED_COLUMNS = ("guid", "filename", "prompt", "created_at", "updated_at")
-"""Of the table in the documents, beside ``id``."""
+"""The columns of the documents' table, beside ``id``."""
 
 
-def test_every_field_tells_the_truth_about_the_picture(
+def test_every_field_describes_the_picture(
     tenant: TenantClient, anonymous: httpx2.Client, server: RunningServer, upstream: FakeUpstream
 ) -> None:
     upstream.picture = jpeg(640, 480)
@@ -44,9 +44,7 @@ def test_every_field_tells_the_truth_about_the_picture(
     }
 
 
-def test_the_answer_to_post_and_the_details_are_the_same(
-    tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream
-) -> None:
+def test_post_response_equals_details(tenant: TenantClient, anonymous: httpx2.Client, upstream: FakeUpstream) -> None:
     made = make_image(tenant, "the same", filename="fox.png")
     assert anonymous.get(f"/image/{made['guid']}").json() == made
     assert len(upstream.requests) == 1
@@ -56,7 +54,7 @@ def test_the_answer_to_post_and_the_details_are_the_same(
     ("draw", "media_type", "extension"),
     [(jpeg, "image/jpeg", ".jpg"), (webp, "image/webp", ".webp"), (gif, "image/gif", ".gif")],
 )
-def test_the_bytes_decide_what_a_picture_is_whatever_was_asked_for(
+def test_media_type_comes_from_bytes_not_from_order(
     draw: Callable[[int, int], bytes], media_type: str, extension: str, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.picture = draw(64, 32)
@@ -67,13 +65,13 @@ def test_the_bytes_decide_what_a_picture_is_whatever_was_asked_for(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_guid_in_capitals_names_the_same_image(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_guid_is_case_insensitive(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     made = make_image(tenant)
     assert anonymous.get(f"/image/{made['guid'].upper()}").json() == made
 
 
 @pytest.mark.usefixtures("upstream")
-def test_the_database_holds_the_documents_columns(tenant: TenantClient, server: RunningServer) -> None:
+def test_database_has_documented_columns(tenant: TenantClient, server: RunningServer) -> None:
     made = make_image(tenant, "Füchse 🦊 im Schnee", filename="füchse 🦊.png")
     url = make_url(server.settings.effective_database_url.get_secret_value())
     engine = create_engine(url.set(drivername="mysql+mysqlconnector") if url.drivername == "mysql" else url)
@@ -94,7 +92,7 @@ def test_the_database_holds_the_documents_columns(tenant: TenantClient, server: 
 
 
 @pytest.mark.usefixtures("upstream")
-def test_the_host_of_a_request_cannot_put_markup_into_a_content_url(
+def test_host_header_cannot_inject_markup_into_content_url(
     tenant: TenantClient, anonymous: httpx2.Client, server: RunningServer
 ) -> None:
     made = make_image(tenant)
@@ -102,5 +100,5 @@ def test_the_host_of_a_request_cannot_put_markup_into_a_content_url(
     assert answer.json()["content_url"] == f"{server.url}/image/{made['guid']}/content"
 
 
-def test_a_guid_that_no_image_has_is_not_found(anonymous: httpx2.Client) -> None:
+def test_unknown_guid_is_not_found(anonymous: httpx2.Client) -> None:
     assert_problem(anonymous.get(f"/image/{ABSENT_GUID}"), 404, "image_not_found")

@@ -1,4 +1,4 @@
-"""GET /image: order, filters, limits, and whose images."""
+"""GET /image: order, filters, limits and visibility."""
 
 import uuid
 
@@ -15,24 +15,24 @@ pytestmark = [pytest.mark.usefixtures("upstream"), on_both_databases]
 
 
 def unique() -> str:
-    """A word that no other test has in its prompts."""
+    """Return a word that no other prompt contains."""
     return uuid.uuid4().hex
 
 
 def listed(client: httpx2.Client, **query: object) -> list[str]:
-    """The prompts in a list."""
+    """Return the prompts in a list."""
     answer = client.get("/image", params={name: str(value) for name, value in query.items()})
     assert answer.status_code == 200, answer.text
     return [detail["prompt"] for detail in answer.json()]
 
 
-def test_images_come_newest_first_with_every_field(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_images_are_listed_newest_first_with_every_field(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     made = [make_image(tenant, f"{word} {number}") for number in range(3)]
     assert anonymous.get("/image", params={"prompt": word}).json() == made[::-1]
 
 
-def test_a_prompt_filter_wants_every_word_anywhere_in_any_case(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_prompt_filter_matches_all_words_in_any_order_and_case(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     make_image(tenant, f"{word} Ein FUCHS im Schnee, Äpfel")
     make_image(tenant, f"{word} Ein Hund im Schnee")
@@ -42,7 +42,7 @@ def test_a_prompt_filter_wants_every_word_anywhere_in_any_case(tenant: TenantCli
     assert listed(anonymous, prompt=f"{word} fuchs hund") == []
 
 
-def test_a_search_has_at_most_eight_words(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_search_is_limited_to_eight_words(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     make_image(tenant, f"{word} a b c d e f g")
     assert len(listed(anonymous, prompt=f"g f e d c b a {word}")) == 1
@@ -52,7 +52,7 @@ def test_a_search_has_at_most_eight_words(tenant: TenantClient, anonymous: httpx
     ]
 
 
-def test_a_list_cuts_long_prompts_and_says_so(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_list_truncates_long_prompts_and_marks_them(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     long = f"{word} " + "🦊é" * 234
     made = [make_image(tenant, long[:length]) for length in (500, 501)]
@@ -63,7 +63,7 @@ def test_a_list_cuts_long_prompts_and_says_so(tenant: TenantClient, anonymous: h
     assert anonymous.get(f"/image/{first['guid']}").json() == made[1]
 
 
-def test_a_filename_filter_wants_a_part_of_the_filename(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_filename_filter_matches_part_of_filename(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     make_image(tenant, "one", filename=f"Fox {word}.png")
     make_image(tenant, "two", filename=f"dog {word}.png")
@@ -72,14 +72,14 @@ def test_a_filename_filter_wants_a_part_of_the_filename(tenant: TenantClient, an
     assert listed(anonymous, filename=f"{word} fox") == []
 
 
-def test_a_guid_filter_finds_that_image_alone(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_guid_filter_finds_one_image(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     made = make_image(tenant)
     make_image(tenant)
     assert anonymous.get("/image", params={"guid": made["guid"].upper()}).json() == [made]
     assert anonymous.get("/image", params={"guid": ABSENT_GUID}).json() == []
 
 
-def test_filters_together_must_all_match(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_all_filters_must_match(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     made = make_image(tenant, f"{word} fox", filename=f"{word}.png")
     query = {"prompt": word, "filename": word, "guid": made["guid"]}
@@ -88,7 +88,9 @@ def test_filters_together_must_all_match(tenant: TenantClient, anonymous: httpx2
 
 
 @pytest.mark.parametrize("sign", ["%", "_", "\\", "'", '"', "!", "[a-z]", "--", ";", "\\%", "!%", "*", "?"])
-def test_a_filter_matches_signs_literally(sign: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_prompt_filter_matches_special_characters_literally(
+    sign: str, tenant: TenantClient, anonymous: httpx2.Client
+) -> None:
     word = unique()
     prompt = f"{word}{sign}{word}"
     make_image(tenant, prompt)
@@ -98,7 +100,7 @@ def test_a_filter_matches_signs_literally(sign: str, tenant: TenantClient, anony
     assert listed(anonymous, prompt=f"{word}{sign}") == [prompt]
 
 
-def test_a_filter_with_nul_does_not_end_there(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_filter_continues_after_nul(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     make_image(tenant, f"a {word}")
     answer = anonymous.get("/image", params={"prompt": f"{word}\0y"})
@@ -106,7 +108,9 @@ def test_a_filter_with_nul_does_not_end_there(tenant: TenantClient, anonymous: h
 
 
 @pytest.mark.parametrize("sign", ["%", "_", "'", "!", "*"])
-def test_a_filename_filter_matches_signs_literally(sign: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_filename_filter_matches_special_characters_literally(
+    sign: str, tenant: TenantClient, anonymous: httpx2.Client
+) -> None:
     word = unique()
     make_image(tenant, "literal", filename=f"{word}{sign}{word}.png")
     make_image(tenant, "other", filename=f"{word}x{word}.png")
@@ -115,19 +119,19 @@ def test_a_filename_filter_matches_signs_literally(sign: str, tenant: TenantClie
 
 @pytest.mark.parametrize("injection", ["' OR '1'='1", "'; DROP TABLE images; -- ", "\\' OR 1=1 -- ", "%' OR 1=1 #"])
 @pytest.mark.parametrize("name", ["prompt", "filename"])
-def test_an_injection_finds_nothing(name: str, injection: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_sql_injection_finds_nothing(name: str, injection: str, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     make_image(tenant)
     assert listed(anonymous, **{name: unique() + injection}) == []
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "101", "1000000000", "1e9", "ten", "", "9" * 5_000, "1.5"])
-def test_a_limit_out_of_bounds_is_refused(limit: str, anonymous: httpx2.Client) -> None:
+def test_limit_out_of_bounds_is_rejected(limit: str, anonymous: httpx2.Client) -> None:
     problem = assert_problem(anonymous.get("/image", params={"limit": limit}), 422, "invalid_request")
     assert problem["errors"][0]["loc"] == ["query", "limit"]
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_limit_is_kept(limit: int, tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_limit_is_applied(limit: int, tenant: TenantClient, anonymous: httpx2.Client) -> None:
     word = unique()
     for _ in range(4):
         make_image(tenant, word)
@@ -135,23 +139,23 @@ def test_a_limit_is_kept(limit: int, tenant: TenantClient, anonymous: httpx2.Cli
 
 
 @pytest.mark.parametrize("query", ["tenant_id=1", "offset=5", "visibility=private", "id=1", "Limit=5", "a[]=1"])
-def test_an_unknown_query_parameter_is_refused(query: str, anonymous: httpx2.Client) -> None:
+def test_unknown_query_parameter_is_rejected(query: str, anonymous: httpx2.Client) -> None:
     problem = assert_problem(anonymous.get(f"/image?{query}"), 422, "invalid_request")
     assert problem["errors"][0]["type"] == "extra_forbidden"
 
 
 @pytest.mark.parametrize("query", ["prompt=" + "a" * 1001, "filename=" + "a" * 256, "guid=1", "mine=perhaps"])
-def test_a_filter_that_no_image_could_match_is_refused(query: str, anonymous: httpx2.Client) -> None:
+def test_impossible_filter_is_rejected(query: str, anonymous: httpx2.Client) -> None:
     assert_problem(anonymous.get(f"/image?{query}"), 422, "invalid_request")
 
 
-def test_mine_needs_a_credential(anonymous: httpx2.Client) -> None:
+def test_mine_requires_credential(anonymous: httpx2.Client) -> None:
     answer = anonymous.get("/image", params={"mine": "true"})
     assert_problem(answer, 401, "credential_missing")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_mine_needs_the_scope_to_read(server: RunningServer) -> None:
+def test_mine_requires_read_scope(server: RunningServer) -> None:
     generator = tenant_with(server, unique(), Scope.IMAGE_GENERATE)
     with generator.http:
         answer = generator.http.get("/image", params={"mine": "true"})
@@ -160,7 +164,7 @@ def test_mine_needs_the_scope_to_read(server: RunningServer) -> None:
     assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
 
 
-def test_mine_lists_the_tenants_own_private_ones_too(tenant: TenantClient, server: RunningServer) -> None:
+def test_mine_includes_tenants_private_images(tenant: TenantClient, server: RunningServer) -> None:
     other = server.new_tenant(unique())
     with other.http:
         make_image(other, "another tenant's")
@@ -170,7 +174,7 @@ def test_mine_lists_the_tenants_own_private_ones_too(tenant: TenantClient, serve
         assert listed(other.http, mine="true") == ["another tenant's"]
 
 
-def test_a_list_shows_private_images_to_their_tenant_alone(
+def test_private_images_are_listed_only_for_their_tenant(
     tenant: TenantClient, server: RunningServer, anonymous: httpx2.Client
 ) -> None:
     word = unique()

@@ -1,4 +1,4 @@
-"""Who sees a private picture: its tenant. To everyone else it does not exist."""
+"""A private picture is visible only to its tenant; for others it does not exist."""
 
 import threading
 import uuid
@@ -22,11 +22,11 @@ SHOWN: dict[str, Callable[[httpx2.Response], object]] = {
     "GET": without_request_id,
     "HEAD": lambda answer: (answer.status_code, answer.content),
 }
-"""What an answer to a method says, without the request's id."""
+"""The response to a method, without the request id."""
 
 
 @pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/content"), ("HEAD", "/content")])
-def test_a_private_image_is_to_others_as_an_absent_one(
+def test_private_image_looks_absent_to_others(
     method: str, suffix: str, tenant: TenantClient, anonymous: httpx2.Client, server: RunningServer
 ) -> None:
     guid = make_image(tenant, visibility="private")["guid"]
@@ -47,7 +47,7 @@ def test_a_private_image_is_to_others_as_an_absent_one(
     [{"Range": "bytes=0-0"}, {"Range": "bytes=99999999-"}, {"If-None-Match": "*"}, {"Accept": "application/json"}],
     ids=str,
 )
-def test_no_header_gives_a_private_picture_away(
+def test_no_request_header_reveals_private_picture(
     headers: dict[str, str], tenant: TenantClient, anonymous: httpx2.Client
 ) -> None:
     guid = make_image(tenant, visibility="private")["guid"]
@@ -57,14 +57,14 @@ def test_no_header_gives_a_private_picture_away(
     assert without_request_id(private) == without_request_id(absent)
 
 
-def test_a_key_without_image_read_does_not_widen_what_is_seen(server: RunningServer) -> None:
+def test_key_without_image_read_sees_only_public_images(server: RunningServer) -> None:
     generator = tenant_with(server, str(uuid.uuid4()), Scope.IMAGE_GENERATE)
     with generator.http:
         guid = make_image(generator, visibility="private")["guid"]
         assert_problem(generator.http.get(f"/image/{guid}"), 404, "image_not_found")
 
 
-def test_a_wrong_key_is_never_served_as_nobody(tenant: TenantClient, anonymous: httpx2.Client) -> None:
+def test_wrong_key_is_not_served_as_anonymous(tenant: TenantClient, anonymous: httpx2.Client) -> None:
     guid = make_image(tenant, visibility="public")["guid"]
     for path in ("/image", f"/image/{guid}", f"/image/{guid}/content"):
         answer = anonymous.get(path, headers={"Authorization": "Bearer pxy_wrong"})
@@ -72,7 +72,7 @@ def test_a_wrong_key_is_never_served_as_nobody(tenant: TenantClient, anonymous: 
 
 
 @pytest.mark.parametrize("default", Visibility)
-def test_a_tenants_default_decides_where_a_request_does_not(
+def test_tenant_default_visibility_applies_if_request_has_none(
     default: Visibility, server: RunningServer, anonymous: httpx2.Client
 ) -> None:
     owner = server.new_tenant(str(uuid.uuid4()), visibility=default)
@@ -85,7 +85,7 @@ def test_a_tenants_default_decides_where_a_request_does_not(
             assert seen == (200 if wanted is Visibility.PUBLIC else 404)
 
 
-def test_no_anonymous_reader_gets_a_picture_once_it_is_acknowledged_private(
+def test_anonymous_readers_lose_picture_once_private_is_acknowledged(
     tenant: TenantClient, server: RunningServer
 ) -> None:
     guid = make_image(tenant, visibility="public")["guid"]

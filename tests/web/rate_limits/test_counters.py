@@ -1,4 +1,4 @@
-"""Where limits are counted: exact in this process and in Redis, and never an error when Redis goes away."""
+"""Counters: exact in this process and in Redis, and no errors while Redis is unavailable."""
 
 import asyncio
 import logging
@@ -22,14 +22,14 @@ LOGGER = "pixyproxy.web.rate_limits.counters"
 
 @pytest.fixture
 async def shared(redis: RedisServer) -> AsyncIterator[Counters]:
-    """Counters in a Redis of their own."""
+    """Yield counters in their own Redis."""
     counters = Counters(SecretStr(redis.url))
     yield counters
     await counters.close()
 
 
 async def hits(counters: Counters, key: str, limit: int, *, attempts: int = 100) -> int:
-    """Return how many of the attempts, all at once, there is room for in a minute."""
+    """Return how many of the concurrent attempts fit in a minute."""
 
     async def hit(limiter: MovingWindowRateLimiter) -> bool:
         return await limiter.hit(RateLimitItemPerMinute(limit), key)
@@ -38,20 +38,20 @@ async def hits(counters: Counters, key: str, limit: int, *, attempts: int = 100)
 
 
 async def until_held(counters: Counters, held: str) -> None:
-    """Wait until limits are held there, while Redis is probed as a server does."""
+    """Wait until limits are held there, while Redis is probed as in a server."""
     probing = asyncio.create_task(counters.probe_forever())
     await asyncio.to_thread(wait_until, lambda: counters.held == held, what=held)
     probing.cancel()
 
 
-def test_a_window_takes_as_many_as_it_has_room_for() -> None:
+def test_window_accepts_up_to_its_limit() -> None:
     storage = ProcessStorage()
     assert sum(storage.acquire_entry("a", 60, 60) for _ in range(100)) == 60
     assert sum(storage.acquire_entry("b", 1, 60) for _ in range(100)) == 1
     assert storage.get_moving_window("a", 60, 60)[1] == 60
 
 
-def test_a_cost_is_taken_whole_or_not_at_all() -> None:
+def test_cost_is_counted_whole_or_not_at_all() -> None:
     storage = ProcessStorage()
     assert storage.acquire_entry("a", 15, 60, amount=10)
     assert not storage.acquire_entry("a", 15, 60, amount=10)
@@ -59,7 +59,7 @@ def test_a_cost_is_taken_whole_or_not_at_all() -> None:
     assert not storage.acquire_entry("b", 15, 60, amount=16)
 
 
-def test_what_has_left_the_window_makes_room() -> None:
+def test_expired_entries_make_room() -> None:
     storage = ProcessStorage()
     assert storage.acquire_entry("a", 1, 1)
     oldest, count = storage.get_moving_window("a", 1, 1)
@@ -81,7 +81,7 @@ def test_idle_keys_are_removed() -> None:
 
 
 @pytest.mark.anyio
-async def test_without_redis_this_process_counts() -> None:
+async def test_process_counts_without_redis() -> None:
     counters = Counters(None)
     assert await hits(counters, "a", 60) == 60
     assert counters.held is None
@@ -91,7 +91,7 @@ async def test_without_redis_this_process_counts() -> None:
 
 
 @pytest.mark.anyio
-async def test_two_processes_share_a_bucket_in_redis(shared: Counters, redis: RedisServer) -> None:
+async def test_processes_share_bucket_in_redis(shared: Counters, redis: RedisServer) -> None:
     other = Counters(SecretStr(redis.url))
     taken = [await hits(random.choice((shared, other)), "a", 60, attempts=10) for _ in range(10)]
     assert sum(taken) == 60
@@ -100,7 +100,7 @@ async def test_two_processes_share_a_bucket_in_redis(shared: Counters, redis: Re
 
 
 @pytest.mark.anyio
-async def test_a_key_in_redis_expires(shared: Counters, redis: RedisServer) -> None:
+async def test_redis_key_expires(shared: Counters, redis: RedisServer) -> None:
     assert await hits(shared, "a", 60, attempts=1) == 1
     with redis.client() as client:
         keys = client.keys("*")
@@ -110,7 +110,7 @@ async def test_a_key_in_redis_expires(shared: Counters, redis: RedisServer) -> N
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("fault", ["killed", "frozen", "full"])
-async def test_limits_hold_here_while_redis_is_away(
+async def test_limits_hold_locally_while_redis_is_unavailable(
     fault: str, shared: Counters, redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -123,7 +123,7 @@ async def test_limits_hold_here_while_redis_is_away(
     begin()
     assert await hits(shared, "b", 60) == 60
     assert shared.held == "local"
-    # Nothing waits for a server that is known to be away, or a hundred hits would take a hundred times as long.
+    # No request waits for an unavailable server; otherwise a hundred hits would take a hundred times as long.
     began = time.monotonic()
     assert [await hits(shared, "b", 60, attempts=1) for _ in range(100)] == [0] * 100
     assert time.monotonic() - began < 100 * REDIS_SECONDS / 4
@@ -132,23 +132,23 @@ async def test_limits_hold_here_while_redis_is_away(
     assert await hits(shared, "c", 60) == 60
     records = [(each.levelname, each.message) for each in caplog.records if each.name == LOGGER]
     assert [level for level, _ in records] == ["WARNING", "INFO"]
-    assert "lost" in records[0][1]
+    assert "unavailable" in records[0][1]
     assert PASSWORD not in caplog.text
     assert "sesame" not in caplog.text
 
 
 def fill(redis: RedisServer, maximum: int) -> None:
-    """Let Redis refuse to write, in so many bytes; 0 takes it back."""
+    """Make Redis refuse writes above so many bytes; 0 removes the limit."""
     with redis.client() as client:
         client.config_set("maxmemory", maximum)
 
 
 @pytest.mark.anyio
-async def test_a_busy_process_does_not_take_redis_for_lost(shared: Counters) -> None:
+async def test_busy_process_keeps_using_redis(shared: Counters) -> None:
     async def stand_still() -> None:
         for _ in range(3):
             await asyncio.sleep(0)
-            time.sleep(2 * REDIS_SECONDS)  # noqa: ASYNC251  (as the event loop of a busy process does)
+            time.sleep(2 * REDIS_SECONDS)  # noqa: ASYNC251  (blocks the event loop like a busy process)
 
     assert await hits(shared, "a", 60, attempts=1) == 1
     counted, _ = await asyncio.gather(hits(shared, "a", 60), stand_still())
@@ -157,7 +157,7 @@ async def test_a_busy_process_does_not_take_redis_for_lost(shared: Counters) -> 
 
 
 @pytest.mark.anyio
-async def test_a_wrong_password_is_as_good_as_no_redis(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_redis_password_counts_as_unavailable(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     counters = Counters(SecretStr(redis.url.replace("sesame", "mustard")))
     assert await hits(counters, "a", 60) == 60
@@ -167,7 +167,7 @@ async def test_a_wrong_password_is_as_good_as_no_redis(redis: RedisServer, caplo
 
 
 @pytest.mark.anyio
-async def test_a_redis_that_was_never_there_stops_nothing(redis: RedisServer) -> None:
+async def test_unreachable_redis_does_not_stop_requests(redis: RedisServer) -> None:
     redis.kill()
     counters = Counters(SecretStr(redis.url))
     await counters.probe()
@@ -181,7 +181,7 @@ async def test_a_redis_that_was_never_there_stops_nothing(redis: RedisServer) ->
 @pytest.mark.parametrize(
     "url", ["redis://:pa/ss@host:6379", "redis://host:port", "redis://[secret", "rediss://h:99999999"]
 )
-def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+def test_invalid_redis_url_is_not_repeated_in_error(url: str) -> None:
     with pytest.raises(ConfigurationException, match="PIXYPROXY_REDIS_URL") as caught:
         Counters(SecretStr(url))
     assert url.removeprefix("redis://") not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Rate limits as clients meet them, and the guard against guessing."""
+"""Rate limits as seen by clients, and protection against guessing."""
 
 import re
 import time
@@ -43,25 +43,25 @@ SMALL = dict.fromkeys(("images_per_minute", "reads_per_second", "changes_per_min
 
 
 def limited_settings(folder: Path, **limits: object) -> Settings:
-    """Settings with these limits, and no others to speak of; pictures are drawn offline."""
+    """Return settings with these limits and effectively no others; pictures are drawn offline."""
     return make_settings(folder, **(UNLIMITED | limits))
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server that lets one request of each class through."""
+    """Yield a server that allows one request of each class."""
     with serving(limited_settings(tmp_path, **SMALL)) as running:
         yield running
 
 
 def routes(settings: Settings) -> list[tuple[str, str]]:
-    """Method and path of every route, whether or not it is in the OpenAPI document."""
+    """Return method and path of every route, including those outside the OpenAPI document."""
     allowed: dict[str, str] = create_app(settings).state.allowed_methods
     return [(method, path) for path, methods in allowed.items() for method in methods.split(", ")]
 
 
 def until_limited(client: httpx2.Client, method: str, path: str) -> httpx2.Response:
-    """Return the first 429 of a route, asked by malformed requests alone: those count as well."""
+    """Return the first 429 of a route; only malformed requests are sent, which count too."""
     target = re.sub(r"\{[\w:]+\}", "no-guid", path)
     for _ in range(50):
         form = {"x": "y"} if path.startswith("/auth/") else None
@@ -93,14 +93,14 @@ def test_every_route_is_limited(small: RunningServer) -> None:
     assert {answer.json()["code"] for answer in set(answers.values()) - heads - of_openai} == {"rate_limited"}
 
 
-def test_every_route_says_that_it_is_limited(tmp_path: Path) -> None:
+def test_every_route_documents_its_limit(tmp_path: Path) -> None:
     paths = create_app(make_settings(tmp_path)).openapi()["paths"]
     responses = {f"{method} {path}": each["responses"] for path, of in paths.items() for method, each in of.items()}
     assert "post /image" in responses
     assert [operation for operation, statuses in responses.items() if "429" not in statuses] == []
 
 
-def test_a_limit_of_sixty_lets_sixty_through(tmp_path: Path) -> None:
+def test_limit_of_sixty_allows_sixty(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, changes_per_minute=60)) as server:
         tenant = server.new_tenant("t")
         with tenant.http, ThreadPoolExecutor(8) as pool:
@@ -114,7 +114,7 @@ def test_a_limit_of_sixty_lets_sixty_through(tmp_path: Path) -> None:
         assert answer.headers["ratelimit-policy"] == '"change";q=60;w=60'
 
 
-def test_after_retry_after_the_request_passes(tmp_path: Path) -> None:
+def test_request_passes_after_retry_after(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, reads_per_second=2)) as server, server.client() as anonymous:
         answers = [anonymous.get("/image") for _ in range(10)]
         refused = [each for each in answers if each.status_code == 429]
@@ -131,19 +131,19 @@ def test_one_request_is_counted_once(tmp_path: Path) -> None:
             assert [left(answer) for answer in made] == [99, 98, 97]
             guid = made[0].json()["guid"]
             read = [left(tenant.http.request(method, f"/image/{guid}/content")) for method in ("GET", "HEAD")]
-            # The first may have left the window when the second comes; one that counted twice would leave 999,998.
+            # The first may expire before the second; a request counted twice would leave 999,998.
             assert read[0] == 999_999
             assert 999_998 <= read[1] <= 999_999
 
 
 def left(answer: httpx2.Response) -> int:
-    """What the first limit of an answer has left."""
+    """Return what the first limit of a response has left."""
     found = re.match(r'"[a-z-]+";r=(\d+)', answer.headers["ratelimit"])
     assert found is not None
     return int(found[1])
 
 
-def test_every_answer_of_a_limited_route_says_what_is_left(tmp_path: Path) -> None:
+def test_every_response_of_limited_route_has_remaining_limit(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path)) as server:
         tenant = server.new_tenant("t")
         with tenant.http:
@@ -167,7 +167,7 @@ def test_every_answer_of_a_limited_route_says_what_is_left(tmp_path: Path) -> No
     assert "ratelimit" not in bare.headers
 
 
-def test_a_key_has_a_limit_within_its_tenants(tmp_path: Path) -> None:
+def test_key_limit_applies_within_tenant_limit(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, images_per_minute=5)) as server:
         tenant = server.new_tenant("t")
         with tenant.http, second_key(server, tenant, images_per_minute=2).http as bounded:
@@ -175,14 +175,14 @@ def test_a_key_has_a_limit_within_its_tenants(tmp_path: Path) -> None:
             assert [each.status_code for each in made] == [201, 201, 429, 429, 429, 429]
             assert made[0].headers["ratelimit-policy"] == '"generation-key";q=2;w=60, "generation";q=5;w=60'
             assert re.fullmatch(r'"generation-key";r=0;t=\d+, "generation";r=3;t=\d+', made[-1].headers["ratelimit"]), (
-                "what the key's limit refuses costs the tenant nothing"
+                "a request that the key's limit refuses must not count for the tenant"
             )
             others = [tenant.http.post("/image", json={"prompt": "x"}).status_code for _ in range(4)]
             assert others == [201, 201, 201, 429]
             assert [each["remaining"] for each in bounded.get("/me").json()["limits"]] == [0, 0]
 
 
-def test_a_tenants_own_limit_takes_the_place_of_the_servers(tmp_path: Path) -> None:
+def test_tenant_limit_replaces_server_limit(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, images_per_minute=100)) as server:
         tenant = server.new_tenant("t")
         server.call(
@@ -192,7 +192,7 @@ def test_a_tenants_own_limit_takes_the_place_of_the_servers(tmp_path: Path) -> N
             clients = [tenant.http, second] * 3
             made = [client.post("/image", json={"prompt": "x"}).status_code for client in clients]
             assert made == [201, 201, 429, 429, 429, 429]
-            # Neither another body nor headers nor address make another bucket.
+            # A different body, header or address does not change the bucket.
             for headers in ({"X-Forwarded-For": "192.0.2.1"}, {"User-Agent": "other"}, {"Idempotency-Key": "k"}):
                 assert_problem(second.post("/image", json={"prompt": "y"}, headers=headers), 429, "rate_limited")
             assert tenant.http.get("/me").json()["limits"] == [
@@ -200,7 +200,7 @@ def test_a_tenants_own_limit_takes_the_place_of_the_servers(tmp_path: Path) -> N
             ]
 
 
-def test_asking_what_is_left_costs_nothing(tmp_path: Path) -> None:
+def test_reading_remaining_limit_is_not_counted(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, images_per_minute=7)) as server:
         tenant = server.new_tenant("t")
         with tenant.http:
@@ -209,7 +209,7 @@ def test_asking_what_is_left_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/generation", "/v1/images/generations", "/v1/images/edits"])
-def test_every_picture_of_an_order_is_counted_and_exactly_what_is_left_may_be_ordered(
+def test_every_picture_of_an_order_is_counted(
     path: str, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     change = TenantChange(images_per_minute=6)
@@ -222,7 +222,7 @@ def test_every_picture_of_an_order_is_counted_and_exactly_what_is_left_may_be_or
         return tenant.http.post(path, json=fields)
 
     answers = [order(n) for n in (3, 4, 2, 1)]
-    # A request that is refused counts as one.
+    # A refused request counts as one.
     assert [(each.is_success, left(each)) for each in answers] == [(True, 3), (False, 2), (True, 0), (False, 0)]
     for refused in (answers[1], answers[3]):
         assert refused.status_code == 429
@@ -230,7 +230,7 @@ def test_every_picture_of_an_order_is_counted_and_exactly_what_is_left_may_be_or
     wait_until(lambda: sorted(line.n for line in upstream.ledger) == [2, 3])
 
 
-def test_classes_and_callers_have_buckets_of_their_own(tmp_path: Path) -> None:
+def test_classes_and_callers_have_separate_buckets(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, reads_per_second=1, changes_per_minute=1)) as server:
         one, two = server.new_tenant("one"), server.new_tenant("two")
         with one.http, two.http, server.client() as anonymous:
@@ -242,8 +242,8 @@ def test_classes_and_callers_have_buckets_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("redis_too", scaled([True], [False, True]))
-def test_two_processes_with_one_redis_let_through_what_one_would(
-    redis_too: bool,  # noqa: FBT001  (pytest's way)
+def test_two_processes_with_one_redis_share_the_limit(
+    redis_too: bool,  # noqa: FBT001  (a pytest parameter)
     redis: RedisServer,
     tmp_path: Path,
 ) -> None:
@@ -252,7 +252,7 @@ def test_two_processes_with_one_redis_let_through_what_one_would(
     new_api_key(settings)
     with running_server(settings, tmp_path) as one, running_server(settings, tmp_path) as two:
         with one.client() as first, two.client() as second, ThreadPoolExecutor(8) as pool:
-            # A request that reaches no database: under load that may be too busy for one.
+            # A request without database access: the database may be too busy under load.
             statuses = Counter(pool.map(lambda client: signs_in(client, None), [first, second] * 30))
             assert first.get("/readyz").json()["limits"] == ("shared" if redis_too else None)
         assert "sesame" not in one.log.read_text() + two.log.read_text()
@@ -260,7 +260,7 @@ def test_two_processes_with_one_redis_let_through_what_one_would(
 
 
 def signs_in(client: httpx2.Client, forwarded: str | list[str] | None) -> int:
-    """The status of a request for a token that comes with this X-Forwarded-For."""
+    """Return the status of a token request with this X-Forwarded-For."""
     values = [forwarded] if isinstance(forwarded, str) else forwarded or []
     headers = [("X-Forwarded-For", value) for value in values]
     return client.post("/auth/token", data={"grant_type": "x"}, headers=headers).status_code
@@ -276,12 +276,12 @@ FORGED: list[str | list[str] | None] = [
 ]
 
 
-def test_a_forwarded_address_is_not_believed(tmp_path: Path) -> None:
+def test_untrusted_forwarded_address_is_ignored(tmp_path: Path) -> None:
     with serving(limited_settings(tmp_path, sign_ins_per_minute=1)) as server, server.client() as client:
         assert [signs_in(client, forged) for forged in FORGED] == [400, *[429] * (len(FORGED) - 1)]
 
 
-def test_the_last_address_that_no_trusted_proxy_has_counts(tmp_path: Path) -> None:
+def test_last_untrusted_forwarded_address_counts(tmp_path: Path) -> None:
     settings = limited_settings(
         tmp_path, sign_ins_per_minute=1, trusted_proxies="127.0.0.1,10.0.0.0/8,2001:db8:ff::/48"
     )
@@ -298,11 +298,11 @@ def test_the_last_address_that_no_trusted_proxy_has_counts(tmp_path: Path) -> No
         ("2001:db8::1", 400),
         ("[2001:db8::2]:4711", 429),
         ("2001:db8:0:1::1", 400),
-        # What is no address is one client, however it is written.
+        # All invalid addresses are one client.
         ("unknown", 400),
         ("_hidden", 429),
         ("192.0.2.99, <script>", 429),
-        # Without an address in it, it is the proxy that asks.
+        # Without an address, the proxy itself is the client.
         ("", 400),
         ("192.0.2.50,", 429),
     ]
@@ -311,15 +311,15 @@ def test_the_last_address_that_no_trusted_proxy_has_counts(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("trusted", scaled(["127.0.0.0/8"], ["", "192.0.2.0/24", "127.0.0.0/8"]))
-def test_worker_processes_believe_the_same_proxies(trusted: str, tmp_path: Path, redis: RedisServer) -> None:
+def test_worker_processes_trust_the_same_proxies(trusted: str, tmp_path: Path, redis: RedisServer) -> None:
     settings = limited_settings(tmp_path, sign_ins_per_minute=1, redis_url=SecretStr(redis.url))
     new_api_key(settings)
-    # The variable is uvicorn's own; ours alone decides.
+    # uvicorn's own variable must have no effect.
     environment = {"PIXYPROXY_TRUSTED_PROXIES": trusted, "FORWARDED_ALLOW_IPS": "*"}
     with running_server(settings, tmp_path, workers=2, environment=environment) as server:
         answers = []
         for number in range(20):
-            # Each connection may come to another worker.
+            # Each connection may reach another worker.
             with server.client() as client:
                 answers.append(signs_in(client, f"203.0.113.{number}, 198.51.100.{number % 2}"))
     assert answers.count(400) == (2 if trusted == "127.0.0.0/8" else 1)
@@ -340,15 +340,15 @@ def test_worker_processes_believe_the_same_proxies(trusted: str, tmp_path: Path,
         ("192.0.2.1\r\nforged", "unknown"),
     ],
 )
-def test_an_address_stands_for_one_client(host: str, bucket: str) -> None:
+def test_address_maps_to_its_client_network(host: str, bucket: str) -> None:
     assert client_address(Request({"type": "http", "client": (host, 4711)})) == bucket
 
 
-def test_a_connection_without_an_address_has_a_bucket_too() -> None:
+def test_connection_without_address_has_a_bucket() -> None:
     assert client_address(Request({"type": "http", "client": None})) == "unknown"
 
 
-def test_two_applications_count_for_themselves(tmp_path: Path) -> None:
+def test_applications_count_separately(tmp_path: Path) -> None:
     settings = limited_settings(tmp_path, sign_ins_per_minute=2)
     with serving(settings) as one, serving(settings) as two, one.client() as first, two.client() as second:
         assert [signs_in(client, None) for client in (first, second) * 3] == [400] * 4 + [429] * 2
@@ -356,7 +356,7 @@ def test_two_applications_count_for_themselves(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["memory", "redis"])
 async def limits(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RateLimits]:
-    """Limits of either kind, for which few failures are many."""
+    """Yield limits, in memory or Redis, that allow few failures."""
     settings = limited_settings(tmp_path, failures_per_address=20, failures_per_name=5)
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis")
@@ -367,7 +367,7 @@ async def limits(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 @pytest.mark.anyio
-async def test_failures_of_an_address_are_bounded(limits: RateLimits) -> None:
+async def test_failures_per_address_are_limited(limits: RateLimits) -> None:
     for number in range(20):
         await limits.refuse_guessing("192.0.2.1", f"key:{number}")
         await limits.note_failure("192.0.2.1", f"key:{number}")
@@ -380,10 +380,10 @@ async def test_failures_of_an_address_are_bounded(limits: RateLimits) -> None:
 
 
 @pytest.mark.anyio
-async def test_failures_of_a_name_are_bounded_over_all_addresses(limits: RateLimits) -> None:
+async def test_failures_per_name_are_limited_over_all_addresses(limits: RateLimits) -> None:
     for number in range(5):
         await limits.refuse_guessing(f"192.0.2.{number}", "user:ann")
-        # The cost is the address's alone.
+        # The cost applies only to the address.
         await limits.note_failure(f"192.0.2.{number}", "user:ann", cost=10)
     with pytest.raises(TooManyFailuresException):
         await limits.refuse_guessing("192.0.2.99", "user:ann")
@@ -392,7 +392,7 @@ async def test_failures_of_a_name_are_bounded_over_all_addresses(limits: RateLim
 
 
 @pytest.mark.anyio
-async def test_a_failure_that_costs_more_than_is_left_uses_it_up(limits: RateLimits) -> None:
+async def test_failure_costing_more_than_remaining_uses_limit_up(limits: RateLimits) -> None:
     for _ in range(15):
         await limits.note_failure("192.0.2.1", None)
     await limits.note_failure("192.0.2.1", None, cost=10)
@@ -404,12 +404,12 @@ async def test_a_failure_that_costs_more_than_is_left_uses_it_up(limits: RateLim
 
 
 @pytest.mark.anyio
-async def test_looking_uses_nothing_up(limits: RateLimits) -> None:
+async def test_checking_limits_is_not_counted(limits: RateLimits) -> None:
     for _ in range(4):
         await limits.note_failure("192.0.2.1", "user:ann")
     for _ in range(100):
         await limits.refuse_guessing("192.0.2.1", "user:ann")
-    # So the fifth failure is still the first one too many.
+    # The fifth failure is still the first to exceed the limit.
     await limits.note_failure("192.0.2.1", "user:ann")
     with pytest.raises(TooManyFailuresException):
         await limits.refuse_guessing("192.0.2.1", "user:ann")
@@ -426,7 +426,7 @@ async def test_any_name_has_a_bucket(name: str, limits: RateLimits) -> None:
 
 
 @pytest.mark.anyio
-async def test_refusals_of_a_subject_are_bounded(limits: RateLimits) -> None:
+async def test_refusals_per_subject_are_limited(limits: RateLimits) -> None:
     for _ in range(120):
         await limits.note_refusal("one")
     with pytest.raises(TooManyFailuresException) as refused:
@@ -436,7 +436,7 @@ async def test_refusals_of_a_subject_are_bounded(limits: RateLimits) -> None:
     await limits.note_refusal("two")
 
 
-def test_what_is_left_is_told_of_both_limits(tmp_path: Path) -> None:
+def test_me_has_remaining_amounts_of_both_limits(tmp_path: Path) -> None:
     principal = Principal(
         tenant_id=TenantId(1),
         tenant_guid=TenantGuid(ABSENT_GUID),

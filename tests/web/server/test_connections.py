@@ -1,4 +1,4 @@
-"""Clients that stall lose their connection, those that are slow or wait keep it, and ``/healthz`` always answers."""
+"""Stalled clients lose their connection, slow or waiting clients keep it, and ``/healthz`` always responds."""
 
 import hashlib
 import socket
@@ -23,7 +23,7 @@ from tests.web.builders import make_image
 from tests.web.envelope import assert_openai_error
 
 NEVER = Deadlines(check_seconds=3_600, spare_seconds=3_600)
-"""Of a server whose connections the test checks by itself: what it finds does not depend on how fast it is."""
+"""For a server whose connections the test checks itself, so that results do not depend on speed."""
 SOON = Deadlines(check_seconds=0.2, spare_seconds=0.2)
 PICTURE_BYTES = 4_000_000
 PIECE_BYTES = 256 * 1024
@@ -45,14 +45,14 @@ STALLED = {
 
 @pytest.fixture(scope="module")
 def large_upstream() -> Iterator[FakeUpstream]:
-    """An upstream that makes a large picture."""
+    """Yield an upstream that generates a large picture."""
     with FakeUpstream(picture=noise_png(PICTURE_BYTES)) as upstream:
         yield upstream
 
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory, large_upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """A server whose connections are checked by ``check`` alone."""
+    """Yield a server whose connections are only checked by ``check``."""
     settings = make_settings(tmp_path_factory.mktemp("checked"), **upstream_settings(large_upstream))
     with serving(settings) as server:
         server.connections.deadlines = NEVER
@@ -61,14 +61,14 @@ def checked(tmp_path_factory: pytest.TempPathFactory, large_upstream: FakeUpstre
 
 @pytest.fixture
 def owner(checked: RunningServer) -> Iterator[TenantClient]:
-    """A tenant that no other test knows."""
+    """Yield a new tenant."""
     owner = checked.new_tenant(f"tenant {uuid.uuid4()}")
     with owner.http:
         yield owner
 
 
-def within(server: RunningServer, look: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever it looks at)
-    """What is found within the server's event loop."""
+def within(server: RunningServer, look: Callable[[], Any]) -> Any:  # noqa: ANN401  (the result of ``look``)
+    """Evaluate a function within the server's event loop and return the result."""
 
     async def evaluate(_: Services) -> object:
         return look()
@@ -77,7 +77,7 @@ def within(server: RunningServer, look: Callable[[], Any]) -> Any:  # noqa: ANN4
 
 
 def wait_until(server: RunningServer, holds: Callable[[], object]) -> None:
-    """Return once a condition holds within the server's event loop."""
+    """Wait until a condition holds within the server's event loop."""
     deadline = time.monotonic() + 60
     while not within(server, holds):
         if time.monotonic() > deadline:
@@ -86,7 +86,7 @@ def wait_until(server: RunningServer, holds: Callable[[], object]) -> None:
 
 
 def held_by(server: RunningServer, connection: socket.socket) -> BoundedProtocol:
-    """The server's side of a connection."""
+    """Return the server's side of a connection."""
 
     def find() -> list[BoundedProtocol]:
         known = [*server.connections.held, *server.connections.spare]
@@ -98,39 +98,37 @@ def held_by(server: RunningServer, connection: socket.socket) -> BoundedProtocol
 
 
 def wait_for_bytes(server: RunningServer, connection: BoundedProtocol, count: int) -> None:
-    """Return once the server has received so many bytes."""
+    """Wait until the server has received so many bytes."""
     wait_until(server, lambda: connection.received_bytes >= count)
 
 
 def check(server: RunningServer, connection: BoundedProtocol) -> None:
-    """Check a connection, as its timer would."""
+    """Check a connection as its timer would."""
     within(server, connection.check)
 
 
 def is_held(server: RunningServer, connection: BoundedProtocol) -> bool:
-    """Whether the server has the connection still."""
+    """Return whether the server still has the connection."""
     return bool(within(server, lambda: connection in server.connections.held))
 
 
 FAREWELLS = {b"", b"HTTP/1.1 401 "}
-"""Nothing, or the answer to a request that was refused before the connection stalled."""
+"""Nothing, or the response to a request that was refused before the connection stalled."""
 
 
 def assert_closed(connection: socket.socket) -> None:
-    """The server has closed the connection without a word, but for an answer to what was refused."""
+    """Assert that the server closed the connection without a response, except to a refused request."""
     connection.settimeout(60)
     rest = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert rest[:13] in FAREWELLS
 
 
 @pytest.mark.parametrize("sent", STALLED.values(), ids=STALLED)
-def test_a_client_that_sends_no_more_loses_its_connection_at_the_second_check(
-    sent: bytes, checked: RunningServer
-) -> None:
+def test_stalled_client_loses_connection_at_second_check(sent: bytes, checked: RunningServer) -> None:
     with connected(checked.url) as connection:
         connection.sendall(sent)
         held = held_by(checked, connection)
-        # What is read and answered of it is read and answered by then.
+        # Wait until everything received has been read and processed.
         wait_until(checked, lambda: held.received_bytes == len(sent) and held._debt() is not None)  # noqa: SLF001
         check(checked, held)
         assert is_held(checked, held)
@@ -138,7 +136,7 @@ def test_a_client_that_sends_no_more_loses_its_connection_at_the_second_check(
         assert_closed(connection)
 
 
-def test_a_timer_makes_the_checks(tmp_path: Path) -> None:
+def test_timer_runs_the_checks(tmp_path: Path) -> None:
     with serving(make_settings(tmp_path)) as server:
         server.connections.deadlines = SOON
         with connected(server.url) as connection:
@@ -147,7 +145,7 @@ def test_a_timer_makes_the_checks(tmp_path: Path) -> None:
         assert not server.connections.held_of
 
 
-def test_a_connection_that_is_idle_between_two_requests_is_kept(checked: RunningServer) -> None:
+def test_connection_idle_between_requests_is_kept(checked: RunningServer) -> None:
     with connected(checked.url) as connection:
         for _ in range(3):
             connection.sendall(request_bytes("GET", "/healthz", headers={"Connection": "keep-alive"}))
@@ -156,7 +154,7 @@ def test_a_connection_that_is_idle_between_two_requests_is_kept(checked: Running
                 check(checked, held_by(checked, connection))
 
 
-def test_a_connection_is_not_kept_for_ever_after_the_rest_of_a_body_that_was_refused(checked: RunningServer) -> None:
+def test_connection_is_not_kept_forever_after_refused_body(checked: RunningServer) -> None:
     with connected(checked.url) as connection:
         connection.sendall(REFUSED[:-1])
         assert read_response(connection).status_code == 401
@@ -169,7 +167,7 @@ def test_a_connection_is_not_kept_for_ever_after_the_rest_of_a_body_that_was_ref
         assert_closed(connection)
 
 
-def test_a_slow_body_is_read_to_its_end(checked: RunningServer, owner: TenantClient) -> None:
+def test_slow_body_is_read_completely(checked: RunningServer, owner: TenantClient) -> None:
     headers = {"Authorization": f"Bearer {owner.api_key}", "Content-Type": "application/json"}
     body = b'{"prompt": "a fox"' + b" " * 20_000 + b"}"
     request = request_bytes("POST", "/image", headers=headers, body=body)
@@ -187,10 +185,10 @@ def test_a_slow_body_is_read_to_its_end(checked: RunningServer, owner: TenantCli
 
 @pytest.fixture
 def unread(checked: RunningServer, owner: TenantClient) -> Iterator[tuple[socket.socket, BoundedProtocol, str]]:
-    """A connection with a picture that is longer than all buffers, the server's side of it, and the SHA-256."""
+    """Yield a connection with a picture larger than all buffers, its server side, and the SHA-256."""
     made = make_image(owner)
     with socket.socket() as connection:
-        # Set before it connects, so that little is on its way, and the server sees every read of more than that.
+        # Set before connecting, so that little data is in flight and the server notices larger reads.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
         connection.settimeout(60)
         connection.connect(("127.0.0.1", int(checked.url.rpartition(":")[2])))
@@ -200,19 +198,19 @@ def unread(checked: RunningServer, owner: TenantClient) -> Iterator[tuple[socket
         yield connection, held, made["sha256"]
 
 
-def test_a_client_that_does_not_read_loses_its_connection(
+def test_client_that_does_not_read_loses_connection(
     unread: tuple[socket.socket, BoundedProtocol, str], checked: RunningServer
 ) -> None:
     connection, held, _ = unread
     check(checked, held)
     assert is_held(checked, held)
     check(checked, held)
-    # Nor does the kernel keep for the client what it has not read.
+    # The kernel does not keep the unread data either.
     with pytest.raises(ConnectionResetError):
         connection.makefile("rb").read()
 
 
-def test_a_client_that_reads_slowly_gets_the_whole_picture(
+def test_slowly_reading_client_gets_whole_picture(
     unread: tuple[socket.socket, BoundedProtocol, str], checked: RunningServer
 ) -> None:
     connection, held, sha256 = unread
@@ -227,7 +225,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_picture(
 
 
 @pytest.mark.parametrize("path", ["", "/events"])
-def test_a_client_that_waits_keeps_its_connection(
+def test_waiting_client_keeps_connection(
     path: str, checked: RunningServer, owner: TenantClient, large_upstream: FakeUpstream
 ) -> None:
     large_upstream.behave_once(HANG)
@@ -248,7 +246,7 @@ def test_a_client_that_waits_keeps_its_connection(
 
 @pytest.fixture
 def crowded(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server that holds 8 connections, 2 of them from one address, and 2 spare ones."""
+    """Yield a server with 8 connections, 2 of them per address, and 2 spare ones."""
     with serving(make_settings(tmp_path, max_connections=8)) as server:
         server.connections.deadlines = NEVER
         server.connections.most_spare = 2
@@ -256,14 +254,14 @@ def crowded(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def silent(server: RunningServer, stack: ExitStack, count: int) -> list[socket.socket]:
-    """So many connections that say nothing, in the order that the server took them in."""
+    """Open so many silent connections; return them in the server's order."""
     made = [stack.enter_context(connected(server.url)) for _ in range(count)]
     for each in made:
         held_by(server, each)
     return made
 
 
-def test_health_is_told_when_one_address_holds_all_that_it_may(crowded: RunningServer) -> None:
+def test_healthz_responds_when_address_holds_its_maximum(crowded: RunningServer) -> None:
     with ExitStack() as stack:
         silent(crowded, stack, 2)
         for _ in range(5):
@@ -278,7 +276,7 @@ def test_health_is_told_when_one_address_holds_all_that_it_may(crowded: RunningS
     assert exchange(crowded.url, request_bytes("GET", "/image")).status_code == 200
 
 
-def test_the_oldest_spare_connection_makes_way(crowded: RunningServer) -> None:
+def test_oldest_spare_connection_is_replaced(crowded: RunningServer) -> None:
     with ExitStack() as stack:
         made = silent(crowded, stack, 4)
         assert exchange(crowded.url, request_bytes("GET", "/healthz")).status_code == 200
@@ -286,16 +284,16 @@ def test_the_oldest_spare_connection_makes_way(crowded: RunningServer) -> None:
         assert within(crowded, lambda: len(crowded.connections.held)) == 2
 
 
-def test_a_spare_connection_that_asks_nothing_is_closed_by_itself(crowded: RunningServer) -> None:
+def test_silent_spare_connection_is_closed(crowded: RunningServer) -> None:
     crowded.connections.deadlines = Deadlines(check_seconds=3_600, spare_seconds=0.1)
     with ExitStack() as stack:
-        # Of those that are held, only the test's own checks would close one.
+        # Regular connections are only closed by the test's own checks.
         made = [stack.enter_context(connected(crowded.url)) for _ in range(3)]
         assert_closed(made[2])
         assert within(crowded, lambda: len(crowded.connections.held)) == 2
 
 
-def test_a_trusted_proxy_may_hold_all_connections(tmp_path: Path) -> None:
+def test_trusted_proxy_may_hold_all_connections(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, max_connections=8, trusted_proxies="127.0.0.0/8")
     with serving(settings) as server, ExitStack() as stack:
         server.connections.deadlines = NEVER
@@ -307,44 +305,44 @@ def test_a_trusted_proxy_may_hold_all_connections(tmp_path: Path) -> None:
 
 
 def admitted(connections: Connections, *hosts: str | None) -> list[bool]:
-    """Which connections from these hosts are within the limits, one after the other."""
-    # All that is asked of a connection is that it is another.
+    """Return for successive connections from these hosts whether each is within the limits."""
+    # Any distinct object can stand for a connection.
     return [connections.admit(cast("BoundedProtocol", object()), host) for host in hosts]
 
 
-def test_addresses_of_one_customer_share_a_quarter_of_the_connections() -> None:
+def test_addresses_of_one_network_share_a_quarter_of_connections() -> None:
     connections = Connections(most=8, trusted=(ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48")))
     same = ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:0:1")
     assert admitted(connections, *same) == [True, True, False]
     assert admitted(connections, "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1") == [True, True, False]
-    # Behind a trusted proxy everyone has one address, and a socket of the file system has none.
+    # Clients behind a trusted proxy share its address, and a Unix socket has none.
     assert admitted(connections, "10.0.0.1", "::ffff:10.0.0.1", "2001:db8:1::1") == [True, True, True]
     assert admitted(connections, None, "198.51.100.1", "10.0.0.1", None) == [True, False, False, False]
 
 
-def test_one_connection_is_every_addresss_own() -> None:
+def test_every_address_may_hold_one_connection() -> None:
     assert admitted(Connections(most=3), "192.0.2.1", "192.0.2.1", "192.0.2.2") == [True, False, True]
 
 
 NOT_HTTP = {
-    "no HTTP": b"hello\r\n\r\n",
-    "a version that is none": b"GET / HTP/1.1\r\nHost: a\r\n\r\n",
+    "not HTTP": b"hello\r\n\r\n",
+    "an invalid version": b"GET / HTP/1.1\r\nHost: a\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two lengths": b"POST /image HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "a header without a colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
     "an unknown encoding": b"POST /image HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br\r\n\r\n",
-    "a chunk that is none": b"POST /auth/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "an invalid chunk": b"POST /auth/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
 }
 
 
 @pytest.mark.parametrize("sent", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_what_is_no_http_gets_a_problem_with_a_request_id_that_the_log_has(
+def test_invalid_http_gets_problem_with_logged_request_id(
     sent: bytes, checked: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = exchange(checked.url, sent)
     assert_problem(answer, 400, "malformed_request")
     assert answer.headers["connection"] == "close"
-    assert "answered 400 malformed_request" in caplog.messages
+    assert "responded with 400 malformed_request" in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -354,7 +352,7 @@ def test_what_is_no_http_gets_a_problem_with_a_request_id_that_the_log_has(
         (b"GET /?" + b"a" * 1_000_000, 414, "query_too_long"),
     ],
 )
-def test_a_head_without_an_end_is_answered_and_its_rest_discarded(
+def test_oversized_head_is_rejected_and_its_rest_discarded(
     sent: bytes, status: int, code: str, checked: RunningServer
 ) -> None:
     with connected(checked.url) as connection:
@@ -372,7 +370,7 @@ def test_a_head_without_an_end_is_answered_and_its_rest_discarded(
     ("path", "code"),
     [("/image", "malformed_body"), ("/auth/token", "invalid_request"), ("/v1/images/generations", "malformed_body")],
 )
-def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(
+def test_body_with_two_lengths_is_rejected_and_nothing_after_it_is_read(
     path: str, code: str, checked: RunningServer
 ) -> None:
     headers = {"Transfer-Encoding": "chunked", "Content-Length": "5", "Connection": "keep-alive"}

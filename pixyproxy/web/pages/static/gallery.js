@@ -1,17 +1,17 @@
 /**
- * The page at "/": the newest public pictures, as `GET /image` lists them. Paths are relative to the page, which a
- * reverse proxy may serve below a path of its own.
+ * The page at "/": the newest public pictures, from `GET /image`. Paths are relative to the page, which a reverse
+ * proxy may serve under a path.
  *
- * What a client once sent (prompts, above all) goes into the page as text or as an attribute's value, never as HTML.
+ * Client input, such as prompts, is inserted as text or as an attribute's value, never as HTML.
  */
 
 const PAGE_SIZE = 24;
 const OFFLINE_MODEL = "offline-sketch";
 
-/** Prompts have up to 32,000 characters; nobody wants to hear all of them read aloud. */
+/** Maximum length; prompts have up to 32,000 characters, too long for screen readers to read aloud. */
 const LONGEST_ALTERNATIVE_TEXT = 300;
 
-/** How long the search waits for the next key, in milliseconds. */
+/** Time to wait for the next key before searching, in milliseconds. */
 const TYPING_PAUSE = 300;
 
 const byId = (id) => document.getElementById(id);
@@ -21,16 +21,16 @@ const input = byId("prompt");
 
 const dateFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-/** The path of the next page; null when there is none. */
+/** The path of the next page; null if there is none. */
 let nextPage = null;
 
-/** Cancels the request under way, which a newer one makes worthless. */
+/** Cancels the running request when a newer one replaces it. */
 let underWay = new AbortController();
 
-/** What the last request was, for "Try again". */
+/** Repeats the last request, for "Try again". */
 let lastAttempt = () => {};
 
-/** A failure in words that can be shown. */
+/** An error with a message for the user. */
 class Problem extends Error {
   constructor(title, detail, requestId) {
     super(title);
@@ -39,7 +39,7 @@ class Problem extends Error {
   }
 }
 
-/** Return the problem that an answer which is no success describes (RFC 9457; other bodies are not trusted to). */
+/** Return the problem in an error response (RFC 9457), or a generic one for other bodies. */
 async function readProblem(response) {
   const isProblem = response.headers.get("Content-Type")?.includes("json");
   const body = (isProblem && (await response.json().catch(() => null))) || {};
@@ -56,19 +56,19 @@ async function readProblem(response) {
 function readNextPage(response) {
   const target = response.headers.get("Link")?.match(/<([^>]*)>\s*;\s*rel="?next"?/)?.[1];
   if (!target) return null;
-  // Behind a proxy the server may know itself by another origin than the one this page may connect to.
+  // Behind a proxy the server may use another origin than the one this page may connect to.
   const url = new URL(target, location.href);
   return url.pathname + url.search;
 }
 
-/** Return the pictures at `path` and the path of the page after them. */
+/** Return the pictures at `path` and the path of the next page. */
 async function fetchPage(path, signal) {
   let response;
   try {
     response = await fetch(path, { signal, headers: { Accept: "application/json" } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("The server cannot be reached", "Check the connection, then try again.");
+    throw new Problem("The server cannot be reached", "Check the connection and try again.");
   }
   if (!response.ok) throw await readProblem(response);
   return { pictures: await response.json(), next: readNextPage(response) };
@@ -122,7 +122,7 @@ function showProblem(problem) {
   byId("error").hidden = false;
 }
 
-/** Fetch `path` and hand its pictures to `show`; on failure call `clear` and show the problem on the page. */
+/** Fetch `path` and pass its pictures to `show`; on failure call `clear` and display the problem. */
 async function load(path, show, clear = () => {}) {
   underWay.abort();
   const attempt = new AbortController();
@@ -140,7 +140,7 @@ async function load(path, show, clear = () => {}) {
     if (attempt.signal.aborted) return;
     more.hidden = true;
     clear();
-    showProblem(error instanceof Problem ? error : new Problem("The answer could not be read", String(error)));
+    showProblem(error instanceof Problem ? error : new Problem("The response could not be read", String(error)));
   }
   if (underWay === attempt) {
     grid.removeAttribute("aria-busy");
@@ -148,7 +148,7 @@ async function load(path, show, clear = () => {}) {
   }
 }
 
-/** Show the first page of the search that the address names. */
+/** Show the first page of the search in the page's URL. */
 function showFirstPage() {
   const sought = new URL(location.href).searchParams.get("prompt")?.trim() ?? "";
   if (input.value.trim() !== sought) input.value = sought;
@@ -163,11 +163,11 @@ function showFirstPage() {
     byId("nothing-found").hidden = pictures.length > 0 || sought === "";
     byId("status").textContent = `Pictures shown: ${pictures.length}`;
   };
-  // Pictures of the search before must not stay under this one's heading.
+  // Remove the previous search's pictures, which do not match the new heading.
   return load(`image?${query}`, show, () => grid.replaceChildren());
 }
 
-/** Add the next page, and take the keyboard to its first picture. */
+/** Add the next page, and move the keyboard focus to its first picture. */
 function showNextPage() {
   return load(nextPage, (pictures) => {
     const known = grid.children.length;
@@ -177,7 +177,7 @@ function showNextPage() {
   });
 }
 
-/** Put what the search box says into the address, and show it. */
+/** Put the search text into the page's URL, and show the results. */
 function search() {
   const sought = input.value.trim();
   const query = sought ? `?${new URLSearchParams({ prompt: sought })}` : "";
