@@ -1,4 +1,4 @@
-"""The offline generator's drawing."""
+"""Sketches and their files."""
 
 import io
 from itertools import product
@@ -8,15 +8,10 @@ import pytest
 from PIL import Image, ImageChops
 
 from pixyproxy.core.models.image import PictureFormat
-from pixyproxy.service.private.upstream.offline.drawing import (
-    MAX_EDGE,
-    SOFTWARE,
-    draw_scene,
-    encode_sketch,
-    label_sketch,
-)
+from pixyproxy.service.private.upstream.offline.generator import SOFTWARE, encode
+from pixyproxy.service.private.upstream.offline.sketch import MAX_EDGE, Sketch
 
-EVERY_SCENE = "hill", "peak", "dune", "forest", "sea", "silk", "balloon", "pattern", "planet"
+EVERY_SCENE = "hill", "peak", "dune", "forest", "sea", "planet", "pattern"
 
 EXIF_SOFTWARE = 0x0131
 
@@ -24,14 +19,13 @@ EXIF_SOFTWARE = 0x0131
 def _draw(
     prompt: str = "a fox",
     *,
-    width: int = 96,
-    height: int = 64,
+    size: tuple[int, int] = (96, 64),
     picture_format: PictureFormat = "png",
     quality: int = 90,
 ) -> bytes:
-    image, palette = draw_scene(prompt, width=width, height=height)
-    label_sketch(image, palette)
-    return encode_sketch(image, picture_format=picture_format, quality=quality)
+    sketch = Sketch(prompt, size)
+    sketch.label()
+    return encode(sketch.image, picture_format, quality)
 
 
 def _open(picture: bytes) -> Image.Image:
@@ -49,6 +43,34 @@ def test_other_prompts_give_other_bytes() -> None:
     assert len({_draw(f"fox {number}") for number in range(20)}) == 20
 
 
+def test_another_variant_gives_another_picture_of_the_same_scene() -> None:
+    first, other = (Sketch("night over the sea", (96, 64), variant=variant) for variant in ("", "#1"))
+    assert (first.theme.scene, first.theme.light) == (other.theme.scene, other.theme.light) == ("sea", "night")
+    assert first.image.tobytes() != other.image.tobytes()
+
+
+@pytest.mark.parametrize("size", [(256, 256), (384, 200), (200, 300)])
+@pytest.mark.parametrize("prompt", EVERY_SCENE)
+def test_a_picture_has_many_colours_and_covers_every_corner(prompt: str, size: tuple[int, int]) -> None:
+    image = Sketch(prompt, size).image
+    assert len(image.getcolors(size[0] * size[1])) > 100
+    corners = [image.getpixel((x, y)) for x, y in product((0, size[0] - 1), (0, size[1] - 1))]
+    assert (0, 0, 0) not in corners
+
+
+@pytest.mark.parametrize(
+    ("prompt", "scene"),
+    [
+        ("a wood with deer", "forest"),
+        ("two BOATS", "sea"),
+        ("the moon over the cosmos", "orbits"),
+        ("a desert sea", "sea"),
+    ],
+)
+def test_words_of_the_prompt_choose_the_scene(prompt: str, scene: str) -> None:
+    assert Sketch(prompt, (8, 8)).theme.scene == scene
+
+
 def test_words_of_the_prompt_choose_the_colours() -> None:
     night, snow = (_open(_draw(f"{word} over the hills")).convert("L").resize((1, 1)) for word in ("night", "snow"))
     assert night.getpixel((0, 0)) < snow.getpixel((0, 0))  # type: ignore[operator]  # One channel: an int.
@@ -56,7 +78,7 @@ def test_words_of_the_prompt_choose_the_colours() -> None:
 
 @pytest.mark.parametrize("picture_format", get_args(PictureFormat))
 def test_the_format_and_the_size_are_those_asked_for(picture_format: PictureFormat) -> None:
-    image = _open(_draw(width=120, height=80, picture_format=picture_format))
+    image = _open(_draw(size=(120, 80), picture_format=picture_format))
     assert image.format == picture_format.upper()
     assert image.size == (120, 80)
 
@@ -64,15 +86,7 @@ def test_the_format_and_the_size_are_those_asked_for(picture_format: PictureForm
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 7), (MAX_EDGE, 1), (1, MAX_EDGE), (33, 32)])
 @pytest.mark.parametrize("prompt", EVERY_SCENE)
 def test_every_scene_fits_into_every_size(prompt: str, size: tuple[int, int]) -> None:
-    assert _open(_draw(prompt, width=size[0], height=size[1])).size == size
-
-
-@pytest.mark.parametrize(
-    ("asked", "drawn"),
-    [((4096, 1024), (2048, 512)), ((300, 9999), (61, 2048)), ((9999, 1), (2048, 1)), ((2048, 40), (2048, 40))],
-)
-def test_a_size_above_the_limit_is_scaled_down_in_its_ratio(asked: tuple[int, int], drawn: tuple[int, int]) -> None:
-    assert _open(_draw(width=asked[0], height=asked[1])).size == drawn
+    assert _open(_draw(prompt, size=size)).size == size
 
 
 @pytest.mark.parametrize(
@@ -110,17 +124,19 @@ def test_the_exif_data_says_what_made_the_picture(picture_format: PictureFormat)
 
 @pytest.mark.parametrize("size", [(64, 64), (256, 256), (640, 360)])
 def test_a_line_at_the_bottom_says_what_the_picture_is(size: tuple[int, int]) -> None:
-    changed = _changed_by_the_line(*size)
+    changed = _changed_by_the_label(size)
     assert changed is not None
     assert changed[3] - changed[1] >= 12
     assert changed[1] >= size[1] / 2
 
 
 def test_a_line_that_could_not_be_read_is_left_out() -> None:
-    assert _changed_by_the_line(20, 20) is None
+    assert _changed_by_the_label((20, 20)) is None
 
 
-def _changed_by_the_line(width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Return the box of the pixels in which the sketch differs from its bare scene."""
-    bare, _ = draw_scene("silk", width=width, height=height)
-    return ImageChops.difference(_open(_draw("silk", width=width, height=height)), bare).getbbox()
+def _changed_by_the_label(size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Return the box of the pixels that the label changes."""
+    sketch = Sketch("sea", size)
+    bare = sketch.image.copy()
+    sketch.label()
+    return ImageChops.difference(sketch.image, bare).getbbox()
