@@ -12,8 +12,7 @@ from PIL import Image, ImageChops
 
 from pixyproxy.core.exceptions import PictureUnusableException, PromptRefusedException
 from pixyproxy.core.models.order import InputField, InputPicture, Operation, PictureOrder, UpstreamAnswer
-from pixyproxy.service.private.upstream.offline.generator import OfflineUpstream
-from pixyproxy.service.private.upstream.offline.retouch import MOST_PIXELS
+from pixyproxy.service.private.upstream.offline.generator import MAX_INPUT_PIXELS, OfflineUpstream
 from pixyproxy.service.private.upstream.upstream import OFFLINE_MODEL
 from tests.service.private.upstream.openai.sinks import FakeSink
 from tests.support import pictures
@@ -96,7 +95,14 @@ async def test_reported_facts_match_the_pictures(output_format: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "size"),
-    [({}, (1024, 1024)), ({"size": "auto"}, (1024, 1024)), ({"size": "4096x1024"}, (2048, 512))],
+    [
+        ({}, (1024, 1024)),
+        ({"size": "auto"}, (1024, 1024)),
+        ({"size": "4096x1024"}, (2048, 512)),
+        ({"size": "300x9999"}, (61, 2048)),
+        ({"size": "9999x1"}, (2048, 1)),
+        ({"size": "2048x40"}, (2048, 40)),
+    ],
 )
 async def test_size_is_as_requested_or_scaled_down(options: dict[str, Any], size: tuple[int, int]) -> None:
     sink, said = await draw(order_of(options=options))
@@ -178,10 +184,10 @@ LARGEST = """
 import resource, sys
 from pathlib import Path
 from PIL import Image
-from pixyproxy.service.private.upstream.offline.retouch import MOST_PIXELS, open_picture
+from pixyproxy.service.private.upstream.offline.generator import MAX_INPUT_PIXELS, open_picture
 
 path = Path(sys.argv[1])
-with Image.new("RGBA", (8000, MOST_PIXELS // 8000), (9, 99, 199, 128)) as picture:
+with Image.new("RGBA", (8000, MAX_INPUT_PIXELS // 8000), (9, 99, 199, 128)) as picture:
     picture.save(path, compress_level=1)
 del picture
 Path("/proc/self/clear_refs").write_text("5")
@@ -222,7 +228,7 @@ async def test_large_photograph_is_upright(tmp_path: Path) -> None:
         b"no picture",
         pictures.svg(),
         pictures.png(96, 64)[:200],
-        pictures.png_claiming(MOST_PIXELS, 2),
+        pictures.png_claiming(MAX_INPUT_PIXELS, 2),
         pictures.png_claiming(50_000, 50_000),
     ],
     ids=["empty", "text", "svg", "cut", "many pixels", "bomb"],
