@@ -25,7 +25,7 @@ async def execute_generations(settings: Settings) -> None:
         logger.info("executing generations; upstreams: %s", services.pool.name)
         async with running_loops(*services.loops()):
             await stopped.wait()
-            services.places.open = False
+            services.slots.open = False
             await services.tasks.drain(settings.shutdown_seconds)
             with contextlib.suppress(DatabaseException):
                 await services.heartbeat.stop()

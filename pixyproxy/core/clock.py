@@ -30,15 +30,15 @@ class Clock:
         self.latest, self.seen_at = max(time.time(), self.latest + moment - self.seen_at), moment
         return self.latest
 
-    def follow(self, told: float, *, told_at: float) -> None:
-        """Continue from the database's time ``told``, read when the monotonic clock showed ``told_at``.
+    def follow(self, read: float, *, read_at: float) -> None:
+        """Continue from the database's time ``read``, read when the monotonic clock showed ``read_at``.
 
         The first such time replaces the machine's, even if that is ahead: nothing was compared before.
         """
         if self.offset is None:
-            self.latest = told
+            self.latest = read
         # A single assignment, because other threads read it concurrently.
-        self.offset = told - told_at
+        self.offset = read - read_at
 
 
 _clock = Clock()
@@ -49,9 +49,9 @@ def seconds() -> float:
     return _clock.seconds()
 
 
-def follow(told: float, *, told_at: float) -> None:
-    """Continue from the database's time ``told``, read when the monotonic clock showed ``told_at``."""
-    _clock.follow(told, told_at=told_at)
+def follow(read: float, *, read_at: float) -> None:
+    """Continue from the database's time ``read``, read when the monotonic clock showed ``read_at``."""
+    _clock.follow(read, read_at=read_at)
 
 
 def earliest(*moments: datetime | None) -> datetime | None:

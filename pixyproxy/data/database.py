@@ -249,8 +249,8 @@ class Database:
 
 def _follow_clock(data: Repositories) -> None:
     asked_at = time.monotonic()
-    told = float(data.connection.execute(text("SELECT UNIX_TIMESTAMP(NOW(6))")).scalar_one())
-    clock.follow(told, told_at=(asked_at + time.monotonic()) / 2)
+    read = float(data.connection.execute(text("SELECT UNIX_TIMESTAMP(NOW(6))")).scalar_one())
+    clock.follow(read, read_at=(asked_at + time.monotonic()) / 2)
 
 
 def _search(engine: Engine, work: UnitOfWork[Result]) -> Result:

@@ -32,7 +32,7 @@ class WakeUps:
         self._url = redis_url
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MOST_UNSENT)
 
-    def tell(self, message: str) -> None:
+    def notify(self, message: str) -> None:
         """Enqueue a message without blocking; drop it if too many are unsent."""
         if self._url is not None and not self._unsent.full():
             self._unsent.put_nowait(message)

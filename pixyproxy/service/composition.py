@@ -17,8 +17,8 @@ from pixyproxy.core.models.upstream import UpstreamSettings
 from pixyproxy.core.settings import DEFAULT_URL, Settings
 from pixyproxy.data.database import Database
 from pixyproxy.data.files.durable import keep_files_private
-from pixyproxy.data.files.kept_answers import FOLDER as KEPT_FOLDER
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import FOLDER as KEPT_FOLDER
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.spool import Spool
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.init import open_database
@@ -32,18 +32,18 @@ from pixyproxy.service.private.generation.claims import Claims
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver
-from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.received import PictureLimits
 from pixyproxy.service.private.generation.recovery import Recovery
 from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.generation.settlement import Settlement
+from pixyproxy.service.private.generation.slots import ProcessSlots
 from pixyproxy.service.private.generation.submission import GenerationService
 from pixyproxy.service.private.generation.watching import GenerationWatcher
-from pixyproxy.service.private.guarded_http import SafeTargets, open_safe_targets
+from pixyproxy.service.private.guarded_http import GuardedHttpClient, open_guarded_http_client
 from pixyproxy.service.private.identity.api_keys import ApiKeyService
 from pixyproxy.service.private.identity.authentication import Authenticator
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.installation_secret import installation_secret
 from pixyproxy.service.private.identity.oauth.access_tokens import AccessTokens
 from pixyproxy.service.private.identity.oauth.key_vault import reseal
@@ -85,7 +85,7 @@ class Services:
     spool: Spool
     pool: UpstreamPool
     tasks: DetachedTasks
-    places: Places
+    slots: ProcessSlots
     dispatcher: Dispatcher
     recovery: Recovery
     readiness: ReadinessCheck
@@ -99,7 +99,7 @@ class Services:
     users: UserService
     tenants: TenantService
     key_ring: KeyRing
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
     authenticator: Authenticator
     tokens: TokenService
     token_status: TokenStatusService
@@ -151,7 +151,7 @@ async def open_services(
         raise
     pool = open_pool(settings)
     trusted_issuers = open_trusted_issuers(settings.trusted_issuers)
-    targets = open_safe_targets(settings.webhook_allowed_hosts)
+    targets = open_guarded_http_client(settings.webhook_allowed_hosts)
     services = _compose(
         kept,
         issuer=settings.base_url or local_url,
@@ -167,7 +167,7 @@ async def open_services(
         await database.write(lambda data: services.generation.scheduler.register(data, revision=revision))
         yield services
     finally:
-        services.places.open = False
+        services.slots.open = False
         await services.tasks.drain(0)
         await services.recovery.close()
         await pool.close()
@@ -234,15 +234,15 @@ def _pooled(upstream: UpstreamSettings, settings: Settings) -> PooledUpstream:
             upstream,
             timeout_seconds=settings.upstream_timeout_seconds,
             connect_seconds=settings.upstream_connect_seconds,
-            targets=open_safe_targets(settings.picture_allowed_hosts),
+            targets=open_guarded_http_client(settings.picture_allowed_hosts),
         ),
         **upstream.model_dump(include={"name", "models", "weight", "concurrency", "requests_per_minute"}),
     )
 
 
-def kept_answers(settings: Settings) -> KeptAnswers:
+def retained_answers(settings: Settings) -> RetainedAnswers:
     """Return the folder of retained answers on this machine."""
-    return KeptAnswers(settings.data_dir / "spool" / KEPT_FOLDER)
+    return RetainedAnswers(settings.data_dir / "spool" / KEPT_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
     database: Database,
     pool: UpstreamPool,
     trusted_issuers: TrustedIssuers,
-    targets: SafeTargets,
+    targets: GuardedHttpClient,
     serves: bool,
     executes: bool,
 ) -> Services:
@@ -285,13 +285,13 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
     cursors = CursorCodec(kept.secret)
     webhook_secrets = WebhookSecrets(kept.secret)
     access_tokens = AccessTokens(keys=kept.key_ring, issuer=issuer, is_named=settings.base_url is not None)
-    recognized = RecognizedCredentials()
+    recognized = CredentialCache()
     passwords = PasswordHasher(FairSlots(settings.password_checks_at_once, wait_seconds=PASSWORD_WAIT_SECONDS))
     spool = Spool(settings.data_dir / "spool")
-    answers = kept_answers(settings)
+    answers = retained_answers(settings)
     removal = TenantRemoval(database=database, store=store, answers=answers)
     wake_ups = WakeUps(settings.redis_url)
-    progress, places = Progress(publish=wake_ups.tell), Places(settings.generations_at_once if executes else 0)
+    progress, slots = Progress(publish=wake_ups.notify), ProcessSlots(settings.generations_at_once if executes else 0)
     scheduler = Scheduler(
         upstreams=pool.by_name,
         owner=spool.owner,
@@ -305,7 +305,7 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
         store=store,
         pool=pool,
         scheduler=scheduler,
-        places=places,
+        slots=slots,
         progress=progress,
         settlement=Settlement(prices=kept.prices),
         limits=_limits(settings),
@@ -314,7 +314,7 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
     dispatcher = Dispatcher(
         database=database,
         scheduler=scheduler,
-        places=places,
+        slots=slots,
         engine=engine,
         queue_seconds=settings.queue_seconds,
     )
@@ -326,7 +326,7 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
         claims=Claims(
             database=database,
             scheduler=scheduler,
-            places=places,
+            slots=slots,
             engine=engine,
             tasks=tasks,
             images_per_minute=settings.images_per_minute,
@@ -347,7 +347,7 @@ def _compose(  # noqa: PLR0913  (the opened resources, all by keyword)
         spool=spool,
         pool=pool,
         tasks=tasks,
-        places=places,
+        slots=slots,
         dispatcher=dispatcher,
         recovery=Recovery(
             database=database, store=store, spool=spool, engine=engine, dispatcher=dispatcher, removal=removal

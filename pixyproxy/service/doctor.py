@@ -29,7 +29,7 @@ from pixyproxy.data.files.spool import Spool, SpoolFolder
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.init import open_database
 from pixyproxy.data.threads import run_in_thread
-from pixyproxy.service.composition import kept_answers, migrate_database, open_pool
+from pixyproxy.service.composition import migrate_database, open_pool, retained_answers
 from pixyproxy.service.private.billing.prices import load_prices
 from pixyproxy.service.private.identity.installation_secret import installation_secret
 from pixyproxy.service.private.identity.oauth.signing_keys import open_key_ring
@@ -188,7 +188,7 @@ def _require_private(path: Path) -> None:
 
 def _examine_kept_answers(settings: Settings) -> Finding:
     """Report paid answers that wait for an operator's decision."""
-    answers = kept_answers(settings)
+    answers = retained_answers(settings)
     kept = answers.list_all()
     if not kept:
         return Finding(subject="retained answers", ok=True, message="none")

@@ -132,7 +132,7 @@ def _lifespan_with(settings: Settings, local_url: str, *, executes: bool) -> Lif
         def take_nothing_new() -> None:
             services: Services | None = getattr(app.state, "services", None)
             if services is not None:
-                services.places.open = False
+                services.slots.open = False
 
         with stop_noticed(take_nothing_new) as seconds_since_stop:
             async with (

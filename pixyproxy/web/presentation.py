@@ -9,7 +9,7 @@ from pixyproxy.core.models.api_key import ApiKeyWithSecret, IssuedApiKey
 from pixyproxy.core.models.budget import usd
 from pixyproxy.core.models.generation import GenerationDetail, ShownError
 from pixyproxy.core.models.image import LISTED_PROMPT_LENGTH, ImageDetail, ImageGuid, StoredImage
-from pixyproxy.service.private.generation.watching import Standing
+from pixyproxy.service.private.generation.watching import GenerationState
 
 SHOWN = set(ImageDetail.model_fields) - {"content_url", "prompt", "prompt_truncated"}
 
@@ -28,7 +28,7 @@ def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -
     )
 
 
-def generation_detail(standing: Standing, *, public_url: str, listed: bool = False) -> GenerationDetail:
+def generation_detail(standing: GenerationState, *, public_url: str, listed: bool = False) -> GenerationDetail:
     """Return the tenant's details of a generation; ``listed`` shortens the prompts."""
     generation = standing.found.generation
     # A waiting generation may have an error from another upstream.

@@ -16,7 +16,7 @@ from tests.support.server import make_settings
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A folder and settings that commands run with."""
 
     folder: Path
@@ -49,15 +49,15 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> Slot:
     """Provide a place with the embedded database."""
-    return Place(tmp_path, make_settings(tmp_path))
+    return Slot(tmp_path, make_settings(tmp_path))
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Place]:
+def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Slot]:
     """Provide a place with each database."""
     url = mysql_server.create_database() if request.param == "mysql" else None
-    yield Place(tmp_path, make_settings(tmp_path, database_url=url))
+    yield Slot(tmp_path, make_settings(tmp_path, database_url=url))
     if url is not None:
         mysql_server.drop_database(url)

@@ -38,18 +38,18 @@ def test_readings_never_decrease() -> None:
 
 def test_following_clock_uses_database_time() -> None:
     for off in (-HOUR, HOUR):
-        ours, told_at = Clock(latest=time.time() + HOUR), time.monotonic()
+        ours, read_at = Clock(latest=time.time() + HOUR), time.monotonic()
         theirs = time.time() + off
-        ours.follow(theirs, told_at=told_at - 10)
-        assert theirs + 10 <= ours.seconds() <= theirs + 10 + time.monotonic() - told_at
+        ours.follow(theirs, read_at=read_at - 10)
+        assert theirs + 10 <= ours.seconds() <= theirs + 10 + time.monotonic() - read_at
 
 
 def test_following_clock_never_goes_back() -> None:
-    ours, told_at = Clock(), time.monotonic()
+    ours, read_at = Clock(), time.monotonic()
     theirs = ours.seconds()
-    ours.follow(theirs, told_at=told_at)
+    ours.follow(theirs, read_at=read_at)
     before = ours.seconds()
-    ours.follow(theirs - HOUR, told_at=told_at)
+    ours.follow(theirs - HOUR, read_at=read_at)
     assert ours.seconds() == ours.seconds() >= before
-    ours.follow(theirs + HOUR, told_at=told_at)
-    assert theirs + HOUR <= ours.seconds() <= theirs + HOUR + time.monotonic() - told_at
+    ours.follow(theirs + HOUR, read_at=read_at)
+    assert theirs + HOUR <= ours.seconds() <= theirs + HOUR + time.monotonic() - read_at

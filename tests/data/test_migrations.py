@@ -176,7 +176,7 @@ def test_waiting_and_called_orders_of_an_older_release_continue(databases: TestD
             assert (head.tenant_id, head.model, head.first_id) == (waiting.tenant_id, "M", waiting.id)
             # The process that called it is dead: its outcome is unknown, and it uses no slot of a current upstream.
             assert data.generations.list_abandoned(at=clock.now(), limit=9) == [called]
-            assert data.upstreams.count_places(now=0.0) == {}
+            assert data.upstreams.count_slots(now=0.0) == {}
             data.budgets.lock("2026-11", tenant_id=waiting.tenant_id)
             assert data.budgets.reserve("2026-11", 1, tenant_id=waiting.tenant_id)
 

@@ -21,10 +21,10 @@ from pixyproxy.data.database import Database
 from pixyproxy.service.private.guarded_http import (
     RESOLVING_AT_ONCE_FOR_NO_TENANT,
     RESOLVING_AT_ONCE_PER_TENANT,
-    SafeTarget,
-    SafeTargets,
+    CheckedTarget,
+    GuardedHttpClient,
     is_public,
-    open_safe_targets,
+    open_guarded_http_client,
     resolve_host,
 )
 from pixyproxy.service.private.webhooks.delivery import WebhookDelivery
@@ -182,9 +182,9 @@ async def _hang(_host: str) -> Sequence[str]:
 
 
 @pytest.fixture
-async def targets() -> AsyncIterator[SafeTargets]:
+async def targets() -> AsyncIterator[GuardedHttpClient]:
     """Yield a guarded client of an operator who allows no internal address."""
-    opened = open_safe_targets(())
+    opened = open_guarded_http_client(())
     yield opened
     await opened.close()
 
@@ -202,7 +202,7 @@ def certificate() -> Certificate:
     return make_certificate(NAME)
 
 
-async def _assert_refused(targets: SafeTargets, url: str) -> None:
+async def _assert_refused(targets: GuardedHttpClient, url: str) -> None:
     with pytest.raises(WebhookTargetException):
         await targets.check(url)
 
@@ -218,26 +218,28 @@ def test_an_external_address_is_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", INSIDE)
-async def test_a_name_with_an_internal_address_is_rejected_after_resolution(targets: SafeTargets, address: str) -> None:
+async def test_a_name_with_an_internal_address_is_rejected_after_resolution(
+    targets: GuardedHttpClient, address: str
+) -> None:
     for answer in ([address], [PUBLIC, address], [address, PUBLIC]):
         await _assert_refused(replace(targets, resolve=FakeResolver([answer])), f"https://{NAME}/")
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
-async def test_a_name_with_an_external_address_is_accepted(targets: SafeTargets, address: str) -> None:
+async def test_a_name_with_an_external_address_is_accepted(targets: GuardedHttpClient, address: str) -> None:
     resolver = FakeResolver([[address, PUBLIC]])
     checked = await replace(targets, resolve=resolver).check(f"https://{NAME.upper()}.:8443/a?b#c")
     assert (checked.host, checked.addresses, resolver.asked) == (NAME, (address, PUBLIC), 1)
 
 
 @pytest.mark.parametrize("url", SPELLINGS, ids=ascii)
-async def test_no_spelling_reaches_an_internal_address(targets: SafeTargets, url: str) -> None:
+async def test_no_spelling_reaches_an_internal_address(targets: GuardedHttpClient, url: str) -> None:
     await _assert_refused(targets, url)
 
 
 @pytest.mark.parametrize("resolve", [_fail, _hang, FakeResolver([[]])], ids=["unknown", "silent", "empty"])
 async def test_an_unknown_and_an_internal_name_get_the_same_error(
-    targets: SafeTargets, resolve: FakeResolver, monkeypatch: pytest.MonkeyPatch
+    targets: GuardedHttpClient, resolve: FakeResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 0.01)
     told = set()
@@ -262,7 +264,7 @@ class HangingResolver:
         return [PUBLIC]
 
 
-async def _give_up(checks: Sequence["asyncio.Task[SafeTarget]"]) -> None:
+async def _give_up(checks: Sequence["asyncio.Task[CheckedTarget]"]) -> None:
     for check in checks:
         check.cancel()
     await asyncio.gather(*checks, return_exceptions=True)
@@ -272,7 +274,7 @@ async def _give_up(checks: Sequence["asyncio.Task[SafeTarget]"]) -> None:
     ("tenant_id", "most"), [(TenantId(1), RESOLVING_AT_ONCE_PER_TENANT), (None, RESOLVING_AT_ONCE_FOR_NO_TENANT)]
 )
 async def test_a_hanging_name_server_delays_one_tenant_and_no_other(
-    targets: SafeTargets, tenant_id: TenantId | None, most: int, monkeypatch: pytest.MonkeyPatch
+    targets: GuardedHttpClient, tenant_id: TenantId | None, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check that abandoned lookups still count, because their threads have not finished."""
     monkeypatch.setattr("pixyproxy.service.private.guarded_http.CONNECT_SECONDS", 60)
@@ -292,7 +294,7 @@ async def test_a_hanging_name_server_delays_one_tenant_and_no_other(
     assert hanging.resolving == {}
 
 
-async def test_hanging_lookups_are_abandoned_when_the_server_stops(targets: SafeTargets) -> None:
+async def test_hanging_lookups_are_abandoned_when_the_server_stops(targets: GuardedHttpClient) -> None:
     resolver = HangingResolver()
     check = asyncio.create_task(replace(targets, resolve=resolver).check(f"https://{NAME}/"))
     while not resolver.asked:  # noqa: ASYNC110
@@ -305,7 +307,7 @@ async def test_hanging_lookups_are_abandoned_when_the_server_stops(targets: Safe
     assert targets.resolving == {}
 
 
-async def test_the_operating_system_resolves_names(targets: SafeTargets) -> None:
+async def test_the_operating_system_resolves_names(targets: GuardedHttpClient) -> None:
     with ThreadPoolExecutor(1) as threads:
         assert await resolve_host("127.0.0.1", threads=threads) == ["127.0.0.1"]
     assert (await targets.check(f"https://{PUBLIC}/")).addresses == (PUBLIC,)
@@ -323,9 +325,9 @@ async def test_the_operating_system_resolves_names(targets: SafeTargets) -> None
     ],
 )
 async def test_addresses_that_the_operator_allows_are_accepted(
-    targets: SafeTargets, allowed: str, url: str, answer: list[str]
+    targets: GuardedHttpClient, allowed: str, url: str, answer: list[str]
 ) -> None:
-    permitting = open_safe_targets([allowed])
+    permitting = open_guarded_http_client([allowed])
     resolve = FakeResolver([answer])
     assert (await replace(permitting, resolve=resolve).check(url)).addresses == tuple(answer)
     await _assert_refused(replace(targets, resolve=resolve), url)
@@ -343,7 +345,7 @@ async def test_addresses_that_the_operator_allows_are_accepted(
     ],
 )
 async def test_allowed_addresses_allow_no_others(url: str, answer: list[str]) -> None:
-    permitting = open_safe_targets(["10.1.0.0/16", f"other.{NAME}", "allowed.example"])
+    permitting = open_guarded_http_client(["10.1.0.0/16", f"other.{NAME}", "allowed.example"])
     await _assert_refused(replace(permitting, resolve=FakeResolver([answer])), url)
     await permitting.close()
 
@@ -354,7 +356,7 @@ class Story:
 
     database: Database
     tenant: Tenant
-    targets: SafeTargets
+    targets: GuardedHttpClient
 
     async def tell(self, url: str) -> DeliveryDetail:
         """Return the result of the one delivery to a new webhook with this URL. Raise as ``create_webhook`` does."""
@@ -371,7 +373,7 @@ class Story:
 
 
 @pytest.fixture
-async def story(database: Database, targets: SafeTargets) -> Story:
+async def story(database: Database, targets: GuardedHttpClient) -> Story:
     """Return the story of a tenant whose operator allows no internal address."""
     return Story(database=database, tenant=await database.write(add_tenant), targets=targets)
 
@@ -399,7 +401,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
 ) -> None:
     """Change the name's address between check and connection: it is not resolved again."""
     with WebhookReceiver(certificate) as outside:
-        opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
+        opened = open_guarded_http_client(["127.0.0.1/32"], verify=certificate.client_context())
         resolver = FakeResolver([["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"]])
         told = await replace(story, targets=replace(opened, resolve=resolver)).tell(outside.url(NAME))
         await opened.close()
@@ -412,7 +414,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
 @pytest.mark.parametrize("name", ["other.example.com", "127.0.0.1"])
 async def test_the_certificate_must_match_the_host(story: Story, certificate: Certificate, name: str) -> None:
     with WebhookReceiver(certificate) as receiver:
-        opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
+        opened = open_guarded_http_client(["127.0.0.1/32"], verify=certificate.client_context())
         told = await replace(story, targets=replace(opened, resolve=FakeResolver([["127.0.0.1"]]))).tell(
             receiver.url(name)
         )
@@ -427,7 +429,7 @@ async def test_a_certificate_that_only_the_environment_trusts_is_rejected(
     authorities.write_text(certificate.certificate)
     monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
     with WebhookReceiver(certificate) as receiver:
-        opened = open_safe_targets(["127.0.0.1/32"])
+        opened = open_guarded_http_client(["127.0.0.1/32"])
         told = await replace(story, targets=replace(opened, resolve=FakeResolver([["127.0.0.1"]]))).tell(
             receiver.url(NAME)
         )
@@ -438,7 +440,7 @@ async def test_a_certificate_that_only_the_environment_trusts_is_rejected(
 async def test_an_address_can_have_its_own_certificate(story: Story) -> None:
     certificate = make_certificate("127.0.0.1")
     with WebhookReceiver(certificate) as receiver:
-        opened = open_safe_targets(["127.0.0.1/32"], verify=certificate.client_context())
+        opened = open_guarded_http_client(["127.0.0.1/32"], verify=certificate.client_context())
         told = await replace(story, targets=opened).tell(receiver.url())
         await opened.close()
     assert (told.status, told.response_status) == ("delivered", 204)
@@ -449,7 +451,7 @@ async def test_redirects_are_not_followed(story: Story, receiver: WebhookReceive
     with WebhookReceiver() as outside:
         outside.statuses = [status]
         outside.headers = {"Location": receiver.url()}
-        opened = open_safe_targets(["127.0.0.1/32"])
+        opened = open_guarded_http_client(["127.0.0.1/32"])
         told = await replace(story, targets=opened).tell(outside.url())
         await opened.close()
     assert (told.status, told.response_status) == ("pending", status)
@@ -462,7 +464,7 @@ async def test_proxies_and_credentials_of_the_environment_are_not_used(
     with WebhookReceiver() as outside:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://user:password@127.0.0.1:{receiver.port}")
-        opened = open_safe_targets(["127.0.0.1/32"])
+        opened = open_guarded_http_client(["127.0.0.1/32"])
         told = await replace(story, targets=opened).tell(outside.url())
         await opened.close()
     assert (told.status, receiver.received) == ("delivered", [])
@@ -472,7 +474,7 @@ async def test_proxies_and_credentials_of_the_environment_are_not_used(
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"no HTTP\r\n\r\n"], ids=["nothing", "cut", "no HTTP"])
 async def test_a_body_sent_to_one_address_is_not_sent_to_the_next(
-    targets: SafeTargets, receiver: WebhookReceiver, answer: bytes
+    targets: GuardedHttpClient, receiver: WebhookReceiver, answer: bytes
 ) -> None:
     content, arrived = b'{"event": 1}', []
 
@@ -490,7 +492,7 @@ async def test_a_body_sent_to_one_address_is_not_sent_to_the_next(
 
 
 async def test_the_next_address_is_tried_if_one_cannot_be_reached(
-    targets: SafeTargets, receiver: WebhookReceiver
+    targets: GuardedHttpClient, receiver: WebhookReceiver
 ) -> None:
     with socket.create_server(("127.0.0.2", 0)) as bound:
         closed = bound.getsockname()[1]

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from pixyproxy.core.models.api_key import ApiKeyGuid, StoredApiKey
-from pixyproxy.core.models.generation import Ending, Generation, GenerationGuid, GenerationStatus, NewGeneration
+from pixyproxy.core.models.generation import Generation, GenerationGuid, GenerationStatus, NewGeneration, Outcome
 from pixyproxy.core.models.image import GenerationId, ImageGuid, MediaType, NewImage, StoredImage
 from pixyproxy.core.models.order import PictureOrder
 from pixyproxy.core.models.principal import Principal, Role, Scope, Subject, SubjectType
@@ -76,10 +76,10 @@ def add_generation(data: Repositories, tenant_id: TenantId, **changes: Any) -> G
     return generation
 
 
-def stored_ending(**changes: object) -> Ending:
+def stored_outcome(**changes: object) -> Outcome:
     """Return the outcome of a generation that stored its one picture."""
-    ending = Ending(status=GenerationStatus.STORED, at=LATER, image_count=1)
-    return Ending.model_validate(ending.model_dump() | changes)
+    outcome = Outcome(status=GenerationStatus.STORED, at=LATER, image_count=1)
+    return Outcome.model_validate(outcome.model_dump() | changes)
 
 
 async def keep_picture(

@@ -119,7 +119,7 @@ class GenerationChange(FrozenModel):
     position: int | None = None
 
 
-class Ending(FrozenModel):
+class Outcome(FrozenModel):
     """The outcome of a generation.
 
     ``frees_key``: its Idempotency-Key may be used again, since the upstream did nothing. ``keeps_place``: the upstream

@@ -96,11 +96,11 @@ class SpoolFile:
 class SpoolFolder:
     """The folder of one process, running or dead; ``owner`` identifies it.
 
-    ``told`` maps paths of unreadable entries to the errors already logged.
+    ``logged`` maps paths of unreadable entries to the errors already logged.
     """
 
     path: Path
-    told: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
+    logged: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def owner(self) -> ProcessGuid:
@@ -146,7 +146,7 @@ class SpoolFolder:
             except (OSError, ValidationError) as error:
                 self._tell(path, error)
             else:
-                self.told.pop(path, None)
+                self.logged.pop(path, None)
         return found, len(found) == len(paths)
 
     def _tell(self, path: Path, error: Exception) -> None:
@@ -154,8 +154,8 @@ class SpoolFolder:
         state = str(error)
         with contextlib.suppress(OSError):
             state += f" {path.stat().st_mtime_ns}"
-        if self.told.get(path) != state:
-            self.told[path] = state
+        if self.logged.get(path) != state:
+            self.logged[path] = state
             logger.error("cannot read the spool entry %s", path.name, exc_info=error)
 
     def unlink(self, guid: GenerationGuid) -> None:
@@ -178,7 +178,7 @@ class Spool:
     _opened: list[SpoolFolder] = field(default_factory=list)
     _seized: set[str] = field(default_factory=set)
     """Dead processes whose locks are held to complete their entries."""
-    _told: dict[Path, str] = field(default_factory=dict)
+    _logged: dict[Path, str] = field(default_factory=dict)
 
     async def open(self) -> SpoolFolder:
         """Return this process's folder, created when first needed. Raise ``ImageStorageException``."""
@@ -234,7 +234,7 @@ class Spool:
         dead = [owner for owner in owners if owner != self.owner and self._seize(owner, held)]
         self._seized.update(dead)
         held.callback(self._seized.clear)
-        return [SpoolFolder(self.folder / owner, self._told) for owner in dead]
+        return [SpoolFolder(self.folder / owner, self._logged) for owner in dead]
 
     async def remove_folder(self, folder: SpoolFolder) -> None:
         """Remove a dead process's folder and its remaining files, after its entries are completed."""

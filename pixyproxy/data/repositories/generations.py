@@ -10,13 +10,13 @@ from sqlalchemy.exc import IntegrityError
 
 from pixyproxy.core.models.budget import usd
 from pixyproxy.core.models.generation import (
-    Ending,
     Generation,
     GenerationChange,
     GenerationFilter,
     GenerationGuid,
     GenerationStatus,
     NewGeneration,
+    Outcome,
     ProcessGuid,
     UsageRow,
 )
@@ -240,22 +240,22 @@ class Generations:
         parameters = {"at": to_timestamp(at), "limit": limit}
         return [from_row(row) for row in self.connection.execute(statement, parameters).mappings()]
 
-    def settle(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
+    def settle(self, generation_id: GenerationId, outcome: Outcome, *, tenant_id: TenantId) -> bool:
         """Set the outcome of a generation once; return False if it has one.
 
         An unresolved unknown one may still be settled.
         """
         status = "status IN ('accepted', 'calling') OR (status = 'unknown' AND :status <> 'unknown')"
-        return self._end(generation_id, ending, tenant_id, f"({status}) AND resolved_at IS NULL")
+        return self._end(generation_id, outcome, tenant_id, f"({status}) AND resolved_at IS NULL")
 
-    def end_waiting(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
+    def end_waiting(self, generation_id: GenerationId, outcome: Outcome, *, tenant_id: TenantId) -> bool:
         """Set the outcome of a waiting generation; return False if it does not wait."""
-        return self._end(generation_id, ending, tenant_id, "status = 'accepted'")
+        return self._end(generation_id, outcome, tenant_id, "status = 'accepted'")
 
-    def settle_resolved(self, generation_id: GenerationId, ending: Ending, *, tenant_id: TenantId) -> bool:
+    def settle_resolved(self, generation_id: GenerationId, outcome: Outcome, *, tenant_id: TenantId) -> bool:
         """Store the pictures of a generation that were found after an operator had resolved it."""
         return self._end(
-            generation_id, ending, tenant_id, "status IN ('unknown', 'failed') AND resolved_at IS NOT NULL"
+            generation_id, outcome, tenant_id, "status IN ('unknown', 'failed') AND resolved_at IS NOT NULL"
         )
 
     def list_of_status(self, status: GenerationStatus, *, limit: int) -> list[tuple[TenantGuid, Generation]]:
@@ -434,7 +434,7 @@ class Generations:
         left = "SELECT COUNT(*) FROM generations WHERE tenant_id = :tenant_id"
         return not self.connection.execute(sql(left), parameters).scalar_one()
 
-    def _end(self, generation_id: GenerationId, ending: Ending, tenant_id: TenantId, where: str) -> bool:
+    def _end(self, generation_id: GenerationId, outcome: Outcome, tenant_id: TenantId, where: str) -> bool:
         statement = f"""
             UPDATE generations
                SET idempotency_key = CASE WHEN :frees_key = 1 THEN NULL ELSE idempotency_key END,
@@ -454,15 +454,15 @@ class Generations:
         parameters = {
             "id": generation_id,
             "tenant_id": tenant_id,
-            "status": ending.status,
-            "cost_micro_usd": ending.cost_micro_usd,
-            "image_count": ending.image_count,
-            "upstream": ending.upstream,
-            "answer": None if ending.answer is None else ending.answer.model_dump_json(exclude_defaults=True),
-            "error": None if ending.error is None else ending.error.model_dump_json(),
-            "frees_key": int(ending.frees_key),
-            "keeps_place": int(ending.keeps_place),
-            "at": to_timestamp(ending.at),
+            "status": outcome.status,
+            "cost_micro_usd": outcome.cost_micro_usd,
+            "image_count": outcome.image_count,
+            "upstream": outcome.upstream,
+            "answer": None if outcome.answer is None else outcome.answer.model_dump_json(exclude_defaults=True),
+            "error": None if outcome.error is None else outcome.error.model_dump_json(),
+            "frees_key": int(outcome.frees_key),
+            "keeps_place": int(outcome.keeps_place),
+            "at": to_timestamp(outcome.at),
         }
         return self.connection.execute(sql(statement), parameters).rowcount == 1
 

@@ -38,7 +38,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A slot at an upstream for an order, and the latest time until which the order holds it."""
 
     upstream_id: UpstreamId
@@ -94,7 +94,7 @@ class Queue:
         """
         return [(_head(row), row[4]) for row in self.connection.execute(sql(statement))]
 
-    def begin(self, generation_id: GenerationId, place: Place) -> Generation:
+    def begin(self, generation_id: GenerationId, slot: Slot) -> Generation:
         """Start a waiting order in a slot, and return its new row."""
         statement = """
             UPDATE generations
@@ -104,12 +104,12 @@ class Queue:
         """
         parameters: Parameters = {
             "id": generation_id,
-            "upstream_id": place.upstream_id,
-            "upstream": place.upstream,
-            "owner": place.lease_owner,
-            "started_at": place.started_at,
-            "place_until": place.place_until,
-            "lease_until": to_timestamp(place.lease_until),
+            "upstream_id": slot.upstream_id,
+            "upstream": slot.upstream,
+            "owner": slot.lease_owner,
+            "started_at": slot.started_at,
+            "place_until": slot.place_until,
+            "lease_until": to_timestamp(slot.lease_until),
         }
         self.connection.execute(sql(statement), parameters)
         row = self.connection.execute(sql(f"{SELECT} WHERE id = :id"), {"id": generation_id}).mappings().one()

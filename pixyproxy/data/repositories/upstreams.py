@@ -65,7 +65,7 @@ class Upstreams:
         statement = f"UPDATE upstreams SET {', '.join(f'{name} = :{name}' for name in STATE)} WHERE id = :id"
         self.connection.execute(sql(statement), state.model_dump(include={"id", *STATE}))
 
-    def count_places(self, *, now: float) -> Mapping[UpstreamId, int]:
+    def count_slots(self, *, now: float) -> Mapping[UpstreamId, int]:
         """Return how many slots of each upstream are in use, across all processes."""
         statement = """
             SELECT upstream_id, COUNT(*) FROM generations WHERE upstream_id IS NOT NULL AND place_until > :now

@@ -47,7 +47,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class SafeTarget:
+class CheckedTarget:
     """A URL and the checked addresses of its host."""
 
     url: httpx2.URL
@@ -56,7 +56,7 @@ class SafeTarget:
 
 
 @dataclass(frozen=True)
-class SafeTargets:
+class GuardedHttpClient:
     """Checks and calls URLs; ``hosts`` and ``networks`` are allowed by the operator in addition to public addresses."""
 
     hosts: frozenset[str]
@@ -76,7 +76,7 @@ class SafeTargets:
         limits = httpx2.Limits(max_keepalive_connections=0)
         return httpx2.AsyncHTTPTransport(verify=self.verify, limits=limits, trust_env=False)
 
-    async def check(self, text: str, *, tenant_id: TenantId | None = None) -> SafeTarget:
+    async def check(self, text: str, *, tenant_id: TenantId | None = None) -> CheckedTarget:
         """Return the target that a URL names. Raises ``WebhookTargetException`` if it must not or cannot be called.
 
         The same error covers names that do not exist, names that are not public and look-ups that time out, so
@@ -91,9 +91,9 @@ class SafeTargets:
         is_allowed = host in self.hosts or all(map(self._is_in_allowed_network, addresses))
         if not addresses or not (is_allowed or (url.scheme == "https" and all(map(self._is_permitted, addresses)))):
             raise WebhookTargetException
-        return SafeTarget(url=url, host=host, addresses=addresses[:ADDRESSES_TRIED])
+        return CheckedTarget(url=url, host=host, addresses=addresses[:ADDRESSES_TRIED])
 
-    async def post(self, target: SafeTarget, *, headers: Mapping[str, str], content: bytes) -> int:
+    async def post(self, target: CheckedTarget, *, headers: Mapping[str, str], content: bytes) -> int:
         """Send a POST request and return the status; the response body is not read.
 
         Raises ``httpx2.TransportError``, also for an invalid certificate. The caller sets the timeout.
@@ -102,7 +102,7 @@ class SafeTargets:
         await response.aclose()
         return response.status_code
 
-    async def get(self, target: SafeTarget, *, headers: Mapping[str, str]) -> httpx2.Response:
+    async def get(self, target: CheckedTarget, *, headers: Mapping[str, str]) -> httpx2.Response:
         """Send a GET request and return the response with its body unread; the caller closes it.
 
         Raises as ``post`` does. The caller sets the timeout.
@@ -134,7 +134,7 @@ class SafeTargets:
             look_up.exception()
 
     async def _send(
-        self, method: str, target: SafeTarget, headers: Mapping[str, str], content: bytes
+        self, method: str, target: CheckedTarget, headers: Mapping[str, str], content: bytes
     ) -> httpx2.Response:
         """Send a request to the first of the target's addresses that accepts the connection."""
         *others, last = target.addresses
@@ -146,7 +146,7 @@ class SafeTargets:
         return await self._send_to(last, method, target, headers, content)
 
     async def _send_to(
-        self, address: str, method: str, target: SafeTarget, headers: Mapping[str, str], content: bytes
+        self, address: str, method: str, target: CheckedTarget, headers: Mapping[str, str], content: bytes
     ) -> httpx2.Response:
         request = httpx2.Request(
             method,
@@ -165,10 +165,10 @@ class SafeTargets:
         return any(ip_address(address) in network for network in self.networks)
 
 
-def open_safe_targets(allowed: Sequence[str], *, verify: ssl.SSLContext | bool = True) -> SafeTargets:
+def open_guarded_http_client(allowed: Sequence[str], *, verify: ssl.SSLContext | bool = True) -> GuardedHttpClient:
     """Return the guard for public addresses and the additional allowed hosts and networks (CIDR)."""
     networks = {name: network for name in allowed if (network := _as_network(name)) is not None}
-    return SafeTargets(
+    return GuardedHttpClient(
         hosts=frozenset(name.lower().rstrip(".") for name in allowed if name not in networks),
         networks=tuple(networks.values()),
         resolve=partial(resolve_host, threads=ThreadPoolExecutor(RESOLVING_AT_ONCE)),

@@ -7,9 +7,9 @@ from functools import partial
 from pixyproxy.core.models.image import StoredImage
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.store.local import LocalStore
-from pixyproxy.service.private.kept_answers import remove_decided
+from pixyproxy.service.private.retained_answers import remove_decided
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class TenantRemoval:
 
     database: Database
     store: LocalStore
-    answers: KeptAnswers
+    answers: RetainedAnswers
 
     async def remove(self, tenant: Tenant) -> None:
         """Remove pictures, then rows; the row of a tenant with unfinished generations stays until they finish.

@@ -15,7 +15,7 @@ from pixyproxy.core.exceptions import PixyProxyException
 from pixyproxy.core.models.generation import GenerationDetail, GenerationFilter, GenerationStatus
 from pixyproxy.core.models.image import GenerationPrompt
 from pixyproxy.core.settings import Settings
-from pixyproxy.service.private.generation.watching import FINAL_ID, GenerationEvent, Preview, Standing
+from pixyproxy.service.private.generation.watching import FINAL_ID, GenerationEvent, GenerationState, Preview
 from pixyproxy.web.auth.policies import ImageGenerate, ImageManage, ImageRead
 from pixyproxy.web.dependencies import (
     Cursor,
@@ -61,7 +61,7 @@ async def create_generation(
     """Order pictures; poll the returned generation for its outcome."""
     limits.images.count_more(request, principal, prompt.n - 1)
     order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
-    standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
+    standing = await watcher.state(order.guid, tenant_id=principal.tenant_id)
     response.headers["Location"] = f"/generation/{order.guid}"
     if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -91,7 +91,7 @@ async def list_own_generations(
     page = await watcher.list_generations(wanted, tenant_id=principal.tenant_id, limit=limit, cursor=cursor)
     link_to_next(request, response, page.next_cursor)
     return [
-        generation_detail(Standing(each, each.generation.status), public_url=public_url, listed=True)
+        generation_detail(GenerationState(each, each.generation.status), public_url=public_url, listed=True)
         for each in page.generations
     ]
 
@@ -109,7 +109,7 @@ class WatchedGenerations:
         if prefer.wait:
             with self.followers.one_of(principal.tenant_id), contextlib.suppress(TimeoutError, PixyProxyException):
                 await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
-        standing = await watcher.standing(guid, tenant_id=principal.tenant_id)
+        standing = await watcher.state(guid, tenant_id=principal.tenant_id)
         return generation_detail(standing, public_url=public_url)
 
     async def follow_generation(
@@ -121,7 +121,7 @@ class WatchedGenerations:
         last_event_id: LastEventId = "",
     ) -> Response:
         """Stream the events of a generation: `status`, `partial`, and finally `stored` or `failed`."""
-        await watcher.standing(guid, tenant_id=principal.tenant_id)
+        await watcher.state(guid, tenant_id=principal.tenant_id)
         seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
         if seen >= FINAL_ID:
             # No more events will follow; 204 stops clients from reconnecting (WHATWG HTML, 9.2.3).
@@ -152,13 +152,13 @@ async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> A
             yield event(_name_of(each.what), _shown(each.what, public_url), event_id=each.id)
 
 
-def _name_of(standing: Standing) -> str:
+def _name_of(standing: GenerationState) -> str:
     if not standing.status.is_final:
         return "status"
     return "stored" if standing.status is GenerationStatus.STORED else "failed"
 
 
-def _shown(standing: Standing, public_url: str) -> object:
+def _shown(standing: GenerationState, public_url: str) -> object:
     shown: object = json.loads(generation_detail(standing, public_url=public_url).model_dump_json())
     return shown
 

@@ -39,7 +39,7 @@ async def create_image(
     except TimeoutError as error:
         if order.replayed and not prefer.respond_async:
             raise GenerationInFlightException(context={"generation": order.guid}) from error
-        standing = await watcher.standing(order.guid, tenant_id=principal.tenant_id)
+        standing = await watcher.state(order.guid, tenant_id=principal.tenant_id)
         response.status_code = HTTPStatus.ACCEPTED
         response.headers.update({"Location": f"/generation/{order.guid}", "Preference-Applied": prefer.applied})
         return generation_detail(standing, public_url=public_url)

@@ -74,7 +74,7 @@ async def _only(database: Database) -> AuditEntry:
 
 
 async def _assert_chain(database: Database, *, length: int) -> None:
-    """Assert that the log is one chain of this length, ending with the head."""
+    """Assert that the log is one chain of this length, outcome with the head."""
     links = await database.read(lambda data: data.audit_log.read_from(0, limit=length + 1))
     assert [link.sequence for link in links] == list(range(1, length + 1))
     assert [link.previous_sha256 for link in links] == [NO_SHA256, *[link.entry_sha256 for link in links]][:length]

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import text
 
 from pixyproxy.core.models.generation import (
-    Ending,
     Generation,
     GenerationError,
     GenerationFilter,
     GenerationGuid,
     GenerationStatus,
     NewGeneration,
+    Outcome,
     ProcessGuid,
 )
 from pixyproxy.core.models.image import ImageGuid
@@ -30,7 +30,7 @@ from tests.support.builders import (
     new_generation,
     new_guid,
     new_order,
-    stored_ending,
+    stored_outcome,
 )
 
 ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
@@ -38,8 +38,8 @@ SECOND = timedelta(seconds=1)
 ME, OTHER = ProcessGuid(new_guid()), ProcessGuid(new_guid())
 
 
-def _ending(status: GenerationStatus) -> Ending:
-    return stored_ending(status=status, frees_key=status is FAILED)
+def _ending(status: GenerationStatus) -> Outcome:
+    return stored_outcome(status=status, frees_key=status is FAILED)
 
 
 def _settle(data: Repositories, generation: Generation, *statuses: GenerationStatus) -> Generation:
@@ -140,7 +140,7 @@ def test_calling_generation_gets_any_outcome(data: Repositories, tenant: Tenant,
 
 def test_outcome_round_trips(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
-    ending = stored_ending(
+    outcome = stored_outcome(
         cost_micro_usd=2**53,
         image_count=3,
         upstream="a",
@@ -149,10 +149,10 @@ def test_outcome_round_trips(data: Repositories, tenant: Tenant) -> None:
         ),
         error=GenerationError(code="c", detail="é", context={"a": "b"}, retry_after_seconds=3),
     )
-    assert data.generations.settle(generation.id, ending, tenant_id=tenant.id)
+    assert data.generations.settle(generation.id, outcome, tenant_id=tenant.id)
     found = _found(data, generation)
     same = ("cost_micro_usd", "image_count", "upstream", "answer", "error")
-    assert [getattr(found, name) for name in same] == [getattr(ending, name) for name in same]
+    assert [getattr(found, name) for name in same] == [getattr(outcome, name) for name in same]
     assert found.finished_at == found.updated_at == LATER
 
 
@@ -171,7 +171,7 @@ def test_possibly_bought_generation_keeps_its_key(data: Repositories, tenant: Te
 
 def test_answer_without_a_picture_keeps_its_key(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id, idempotency_key="k")
-    assert data.generations.settle(generation.id, stored_ending(status=FAILED), tenant_id=tenant.id)
+    assert data.generations.settle(generation.id, stored_outcome(status=FAILED), tenant_id=tenant.id)
     assert _found(data, generation).idempotency_key == "k"
 
 
@@ -200,8 +200,8 @@ def test_another_tenant_cannot_settle(data: Repositories, tenant: Tenant, strang
 
 def test_settle_returns_whether_the_outcome_was_set(data: Repositories, tenant: Tenant) -> None:
     generation = add_generation(data, tenant.id)
-    assert data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
-    assert not data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert data.generations.settle(generation.id, stored_outcome(), tenant_id=tenant.id)
+    assert not data.generations.settle(generation.id, stored_outcome(), tenant_id=tenant.id)
 
 
 def _stored(data: Repositories, tenant: Tenant, at: datetime, **changes: object) -> None:
@@ -411,9 +411,9 @@ def test_only_waiting_generation_gets_an_outcome_by_end_waiting(
     data: Repositories, tenant: Tenant, stranger: Tenant, status: GenerationStatus
 ) -> None:
     generation, waits = add_generation(data, tenant.id, status=status), status is ACCEPTED
-    ending = stored_ending(status=CANCELLED, frees_key=True)
-    assert not data.generations.end_waiting(generation.id, ending, tenant_id=stranger.id)
-    assert data.generations.end_waiting(generation.id, ending, tenant_id=tenant.id) is waits
+    outcome = stored_outcome(status=CANCELLED, frees_key=True)
+    assert not data.generations.end_waiting(generation.id, outcome, tenant_id=stranger.id)
+    assert data.generations.end_waiting(generation.id, outcome, tenant_id=tenant.id) is waits
     assert _found(data, generation).status is (CANCELLED if waits else status)
 
 
@@ -422,7 +422,7 @@ def test_outcome_frees_the_slot_unless_the_upstream_may_still_work(
     data: Repositories, tenant: Tenant, *, keeps_place: bool
 ) -> None:
     generation = _calling(data, tenant, upstream_id=7, upstream="a", started_at=1.5, place_until=9.5)
-    data.generations.settle(generation.id, stored_ending(keeps_place=keeps_place), tenant_id=tenant.id)
+    data.generations.settle(generation.id, stored_outcome(keeps_place=keeps_place), tenant_id=tenant.id)
     ended = _found(data, generation)
     assert (ended.upstream_id, ended.upstream, ended.started_at) == (7, "a", 1.5)
     assert ended.place_until == (9.5 if keeps_place else None)
@@ -434,8 +434,8 @@ def test_every_notified_change_increments_the_version(data: Repositories, tenant
     data.generations.note_preview(generation.id, tenant_id=stranger.id)
     for change in (
         lambda: data.generations.note_preview(generation.id, tenant_id=tenant.id),
-        lambda: data.generations.settle(generation.id, stored_ending(status=UNKNOWN), tenant_id=tenant.id),
-        lambda: data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id),
+        lambda: data.generations.settle(generation.id, stored_outcome(status=UNKNOWN), tenant_id=tenant.id),
+        lambda: data.generations.settle(generation.id, stored_outcome(), tenant_id=tenant.id),
     ):
         change()
         (found,) = data.generations.list_changes([generation.guid, GenerationGuid(new_guid())])
@@ -530,27 +530,27 @@ def test_picture_found_after_a_resolution_is_stored_once(
     data: Repositories, tenant: Tenant, stranger: Tenant, *, bought: bool
 ) -> None:
     generation = _settle(data, add_generation(data, tenant.id, idempotency_key="k", reserved_micro_usd=7), UNKNOWN)
-    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_outcome(), tenant_id=tenant.id)
     data.generations.resolve(generation.id, tenant_id=tenant.id, bought=bought, at=LATER)
     assert _found(data, generation).cost_micro_usd == (7 if bought else 0)
-    assert not data.generations.settle(generation.id, stored_ending(), tenant_id=tenant.id)
-    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=stranger.id)
-    assert data.generations.settle_resolved(generation.id, stored_ending(cost_micro_usd=5), tenant_id=tenant.id)
-    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert not data.generations.settle(generation.id, stored_outcome(), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_outcome(), tenant_id=stranger.id)
+    assert data.generations.settle_resolved(generation.id, stored_outcome(cost_micro_usd=5), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_outcome(), tenant_id=tenant.id)
     stored = _found(data, generation)
     assert (stored.status, stored.cost_micro_usd, stored.idempotency_key) == (STORED, 5, "k" if bought else None)
 
 
 def test_generation_that_failed_unresolved_is_not_stored_later(data: Repositories, tenant: Tenant) -> None:
     generation = _settle(data, add_generation(data, tenant.id), FAILED)
-    assert not data.generations.settle_resolved(generation.id, stored_ending(), tenant_id=tenant.id)
+    assert not data.generations.settle_resolved(generation.id, stored_outcome(), tenant_id=tenant.id)
 
 
 def test_usage_sums_pictures_and_cost(data: Repositories, tenant: Tenant) -> None:
     for count, cost in ((1, 40_000), (3, 120_000)):
         generation = add_generation(data, tenant.id, model="m")
         data.generations.settle(
-            generation.id, stored_ending(image_count=count, cost_micro_usd=cost), tenant_id=tenant.id
+            generation.id, stored_outcome(image_count=count, cost_micro_usd=cost), tenant_id=tenant.id
         )
     unknown = _settle(data, add_generation(data, tenant.id, model="m", reserved_micro_usd=40_000), UNKNOWN)
     data.generations.resolve(unknown.id, tenant_id=tenant.id, bought=True, at=LATER)

@@ -8,13 +8,13 @@ from pixyproxy.core.models.generation import Generation, GenerationError, Genera
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.upstream import UpstreamId
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.repositories.queue import Place, QueueHead, Waiting
+from pixyproxy.data.repositories.queue import QueueHead, Slot, Waiting
 from tests.support.builders import LATER, MOMENT, add_generation, new_guid
 
 ACCEPTED, CALLING, STORED, FAILED, UNKNOWN, CANCELLED = GenerationStatus
 ME, OTHER = ProcessGuid(new_guid()), ProcessGuid(new_guid())
 ONE, TWO = UpstreamId(1), UpstreamId(2)
-PLACE = Place(
+PLACE = Slot(
     upstream_id=ONE,
     upstream="a",
     lease_owner=ME,
@@ -106,8 +106,8 @@ def test_only_the_executing_process_can_put_back(data: Repositories, tenant: Ten
 
 def test_orders_unknown_to_their_process_are_listed(data: Repositories, tenant: Tenant) -> None:
     def begin(**changes: object) -> Generation:
-        place = Place(**{**{name: getattr(PLACE, name) for name in PLACE.__dataclass_fields__}, **changes})
-        return data.queue.begin(_wait(data, tenant).id, place)
+        slot = Slot(**{**{name: getattr(PLACE, name) for name in PLACE.__dataclass_fields__}, **changes})
+        return data.queue.begin(_wait(data, tenant).id, slot)
 
     known, lost, second = (begin() for _ in range(3))
     begin(lease_owner=OTHER)

@@ -10,7 +10,7 @@ from pixyproxy.core.models.upstream import UpstreamId, UpstreamNumbers, Upstream
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.engine import is_lock_conflict
 from pixyproxy.data.repositories.upstreams import STARTS_KEPT_SECONDS
-from tests.support.builders import add_generation, stored_ending
+from tests.support.builders import add_generation, stored_outcome
 
 NUMBERS = UpstreamNumbers(weight=2, concurrency=3, requests_per_minute=None)
 OTHERS = UpstreamNumbers(weight=1, concurrency=9, requests_per_minute=60)
@@ -68,12 +68,12 @@ def test_slots_are_counted_until_they_expire_or_are_freed(data: Repositories, te
     ):
         add_generation(data, owner.id, upstream_id=upstream, place_until=until)
     over, unknown = (add_generation(data, tenant.id, upstream_id=ONE, place_until=99.0) for _ in range(2))
-    data.generations.settle(over.id, stored_ending(), tenant_id=tenant.id)
-    ending = stored_ending(status=GenerationStatus.UNKNOWN, keeps_place=True)
-    data.generations.settle(unknown.id, ending, tenant_id=tenant.id)
-    assert data.upstreams.count_places(now=9.0) == {ONE: 3, TWO: 1}
-    assert data.upstreams.count_places(now=9.5) == {ONE: 2, TWO: 1}
-    assert data.upstreams.count_places(now=99.0) == {}
+    data.generations.settle(over.id, stored_outcome(), tenant_id=tenant.id)
+    outcome = stored_outcome(status=GenerationStatus.UNKNOWN, keeps_place=True)
+    data.generations.settle(unknown.id, outcome, tenant_id=tenant.id)
+    assert data.upstreams.count_slots(now=9.0) == {ONE: 3, TWO: 1}
+    assert data.upstreams.count_slots(now=9.5) == {ONE: 2, TWO: 1}
+    assert data.upstreams.count_slots(now=99.0) == {}
 
 
 def test_starts_are_counted_in_a_window_and_removed_later(data: Repositories) -> None:

@@ -16,13 +16,13 @@ from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.core.models.token import IssuedTokens
 from pixyproxy.core.models.user import NewUser, UserDetail
 from pixyproxy.data.database import Database
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.identity.api_keys import ApiKeyService
 from pixyproxy.service.private.identity.authentication import Authenticator
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.private.identity.oauth.access_tokens import AccessTokens
 from pixyproxy.service.private.identity.oauth.token_status import TokenStatusService
@@ -48,7 +48,7 @@ class Identity:
 
     database: Database
     access_tokens: AccessTokens
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
     tasks: DetachedTasks
     removal: TenantRemoval
     passwords: PasswordHasher
@@ -112,10 +112,10 @@ class Identity:
 async def compose(database: Database, store: LocalStore, folder: Path) -> Identity:
     """Return identity services with cheap password hashing."""
     access_tokens = AccessTokens(keys=await open_ring(database, folder), issuer=ISSUER)
-    recognized, tasks = RecognizedCredentials(), DetachedTasks()
+    recognized, tasks = CredentialCache(), DetachedTasks()
     cursors = CursorCodec(SecretStr("a secret"))
     passwords = PasswordHasher(FairSlots(4, wait_seconds=10), context=CHEAP)
-    removal = TenantRemoval(database=database, store=store, answers=KeptAnswers(folder / "kept"))
+    removal = TenantRemoval(database=database, store=store, answers=RetainedAnswers(folder / "kept"))
     return Identity(
         database=database,
         access_tokens=access_tokens,

@@ -16,7 +16,7 @@ from pixyproxy.core.models.price import PicturePrice, TokenPrice, TokenRates
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database
-from pixyproxy.data.files.kept_answers import FOLDER, KeptAnswers
+from pixyproxy.data.files.retained_answers import FOLDER, RetainedAnswers
 from pixyproxy.data.files.spool import Spool
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.cursors import CursorCodec
@@ -26,10 +26,10 @@ from pixyproxy.service.private.generation.claims import Claims
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
 from pixyproxy.service.private.generation.inputs import InputReceiver, Upload
-from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Progress
 from pixyproxy.service.private.generation.recovery import Recovery
 from pixyproxy.service.private.generation.settlement import Settlement
+from pixyproxy.service.private.generation.slots import ProcessSlots
 from pixyproxy.service.private.generation.submission import GenerationService, Submission
 from pixyproxy.service.private.generation.watching import GenerationWatcher
 from pixyproxy.service.private.removal import TenantRemoval
@@ -69,7 +69,7 @@ class Process:
     spool: Spool
     scheduler: Scheduler
     tasks: DetachedTasks
-    places: Places
+    slots: ProcessSlots
     progress: Progress
     engine: Engine
     dispatcher: Dispatcher
@@ -128,7 +128,7 @@ class Process:
         """Stop without waiting, as a server does."""
         for loop in self.loops:
             loop.cancel()
-        self.places.open = False
+        self.slots.open = False
         await self.tasks.drain(0)
         await self.recovery.close()
 
@@ -152,9 +152,9 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
     Each order is new unless ``retry_window_seconds`` says otherwise, since tests repeat their orders.
     """
     spool = Spool(store.folder.parent / "spool")
-    answers = KeptAnswers(spool.folder / FOLDER)
+    answers = RetainedAnswers(spool.folder / FOLDER)
     pool = UpstreamPool(upstreams)
-    tasks, progress, places = DetachedTasks(), Progress(), Places(at_once)
+    tasks, progress, slots = DetachedTasks(), Progress(), ProcessSlots(at_once)
     scheduler = Scheduler(upstreams=pool.by_name, owner=spool.owner, call_seconds=LONG_ENOUGH, queue_size=queue_size)
     await database.write(lambda data: scheduler.register(data, revision=clock.seconds()))
     engine = Engine(
@@ -164,14 +164,14 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
         store=store,
         pool=pool,
         scheduler=scheduler,
-        places=places,
+        slots=slots,
         progress=progress,
         settlement=Settlement(prices=PRICES),
         limits=LIMITS,
         tasks=tasks,
     )
     dispatcher = Dispatcher(
-        database=database, scheduler=scheduler, places=places, engine=engine, queue_seconds=queue_seconds
+        database=database, scheduler=scheduler, slots=slots, engine=engine, queue_seconds=queue_seconds
     )
     service = GenerationService(
         database=database,
@@ -181,7 +181,7 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
         claims=Claims(
             database=database,
             scheduler=scheduler,
-            places=places,
+            slots=slots,
             engine=engine,
             tasks=tasks,
             images_per_minute=ANY_NUMBER,
@@ -209,7 +209,7 @@ async def start_process(  # noqa: PLR0913  (settings, by keyword)
         spool=spool,
         scheduler=scheduler,
         tasks=tasks,
-        places=places,
+        slots=slots,
         progress=progress,
         engine=engine,
         dispatcher=dispatcher,

@@ -18,7 +18,7 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant, Visibility
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.files.store.local import LocalStore
-from pixyproxy.service.private.generation.settlement import outcome_of
+from pixyproxy.service.private.generation.settlement import webhook_outcome
 from pixyproxy.service.private.images import ImageEditor
 from pixyproxy.service.private.webhooks.subscriptions import enqueue
 from tests.support.builders import (
@@ -30,7 +30,7 @@ from tests.support.builders import (
     new_guid,
     new_image,
     new_order,
-    stored_ending,
+    stored_outcome,
 )
 from tests.support.databases import TABLES
 from tests.support.webhook_receiver import new_webhook
@@ -118,8 +118,8 @@ async def _add_marked(manager: ImageEditor, tenant: Tenant, *, images: int) -> t
         generation = data.generations.claim(claimed)
         assert generation is not None
         answer = UpstreamAnswer(facts={"note": MARK}, revised_prompts=(MARK,) * images)
-        data.generations.settle(generation.id, stored_ending(answer=answer, cost_micro_usd=7), tenant_id=tenant.id)
-        enqueue(data, outcome_of(generation.model_copy(update={"status": GenerationStatus.STORED}), at=MOMENT))
+        data.generations.settle(generation.id, stored_outcome(answer=answer, cost_micro_usd=7), tenant_id=tenant.id)
+        enqueue(data, webhook_outcome(generation.model_copy(update={"status": GenerationStatus.STORED}), at=MOMENT))
         made = [
             data.images.record(new_image(tenant.id, generation.id, prompt=MARK, filename=f"{MARK}.png"))
             for _ in range(images)

@@ -36,7 +36,7 @@ from tests.support.builders import (
     new_guid,
     new_refresh_token,
     new_user,
-    stored_ending,
+    stored_outcome,
 )
 from tests.support.drawing import FakeDrawer
 from tests.support.webhook_receiver import new_delivery, new_webhook
@@ -84,7 +84,7 @@ def _furnish(data: Repositories, tenant: Tenant) -> list[StoredImage]:
     data.webhook_deliveries.insert(new_delivery(webhook))
     images = [add_image(data, tenant) for _ in range(3)]
     for image in images:
-        data.generations.settle(image.generation_id, stored_ending(), tenant_id=tenant.id)
+        data.generations.settle(image.generation_id, stored_outcome(), tenant_id=tenant.id)
     return images
 
 
@@ -175,7 +175,7 @@ async def test_more_pictures_than_one_step_are_removed(identity: Identity, tenan
 def _add_images(data: Repositories, tenant: Tenant, count: int) -> None:
     for _ in range(count):
         image = add_image(data, tenant)
-        data.generations.settle(image.generation_id, stored_ending(), tenant_id=tenant.id)
+        data.generations.settle(image.generation_id, stored_outcome(), tenant_id=tenant.id)
 
 
 async def test_name_is_free_immediately(identity: Identity, tenant: Tenant) -> None:
@@ -193,7 +193,7 @@ async def test_tenant_being_removed_does_not_exist_for_anyone(identity: Identity
     assert await identity.principal(key.api_key)
     await identity.tenants.delete_tenant(tenant.guid, actor=OPERATOR)
     assert await _exists(identity, tenant)
-    assert identity.recognized.recall(key.api_key) is None
+    assert identity.recognized.get(key.api_key) is None
     with pytest.raises(CredentialInvalidException):
         await identity.principal(key.api_key)
     with pytest.raises(TenantNotFoundException):

@@ -164,10 +164,10 @@ class FakeUpstream:
         """Accept until `close`; then end every connection, whatever it waits for."""
         accepting = asyncio.create_task(self._accept())
         await self._closing.wait()
-        ending = [accepting, *self._state.connections]
-        for task in ending:
+        outcome = [accepting, *self._state.connections]
+        for task in outcome:
             task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*outcome, return_exceptions=True)
 
     async def _accept(self) -> None:
         while True:

@@ -48,7 +48,7 @@ class Credential:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A server that trusts an issuer, and an operator in the tenant ``owner``."""
 
     server: RunningServer
@@ -72,7 +72,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
     with FakeIssuer() as issuer:
         trusted = TrustedIssuer(
             issuer=issuer.url, audience=AUDIENCE, tenant_claim="org", allowed_scopes=frozenset(Scope)
@@ -81,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         with serving(settings) as server:
             server.hash_cheaply()
             with server.new_tenant("owner", scopes=EVERY_SCOPE).http as operator:
-                yield Place(server, issuer, operator)
+                yield Slot(server, issuer, operator)
 
 
 def in_an_hour() -> str:
@@ -94,56 +94,56 @@ def expiry_of_token(token: str) -> datetime:
     return datetime.fromtimestamp(claims["exp"], UTC)
 
 
-def key_limited_to_models(place: Place) -> Credential:
+def key_limited_to_models(place: Slot) -> Credential:
     return place.new_key(allowed_models=["cheap"])
 
 
-def key_limited_in_number(place: Place) -> Credential:
+def key_limited_in_number(place: Slot) -> Credential:
     return place.new_key(images_per_minute=5)
 
 
-def token_of_limited_key(place: Place) -> Credential:
+def token_of_limited_key(place: Slot) -> Credential:
     return place.token_of(place.new_key(allowed_models=["cheap"]))
 
 
-def expiring_key(place: Place) -> Credential:
+def expiring_key(place: Slot) -> Credential:
     return place.new_key(expires_at=in_an_hour())
 
 
-def token_of_expiring_key(place: Place) -> Credential:
+def token_of_expiring_key(place: Slot) -> Credential:
     return place.token_of(expiring_key(place))
 
 
-def former_secret(place: Place) -> Credential:
+def former_secret(place: Slot) -> Credential:
     key = make_key(place.operator, *EVERY_SCOPE)
     rotated = place.operator.post(f"/key/{key['guid']}/rotate", json={"grace_seconds": 3600}).json()
     return Credential(key["api_key"], datetime.fromisoformat(rotated["former_secret_until"]), client_form(key))
 
 
-def token_of_former_secret(place: Place) -> Credential:
+def token_of_former_secret(place: Slot) -> Credential:
     return place.token_of(former_secret(place))
 
 
-def operators_token(place: Place) -> Credential:
+def operators_token(place: Slot) -> Credential:
     token = order_token(place.operator, "owner", scope=ALL, expires_in=3600)
     return Credential(token, expiry_of_token(token))
 
 
-def foreign_token(place: Place) -> Credential:
+def foreign_token(place: Slot) -> Credential:
     token = place.issuer.sign(org="owner", scope=ALL)
     return Credential(token, expiry_of_token(token))
 
 
-def strong_key(place: Place) -> Credential:
+def strong_key(place: Slot) -> Credential:
     return place.new_key()
 
 
-def sign_in_of_a_user(place: Place) -> Credential:
+def sign_in_of_a_user(place: Slot) -> Credential:
     user = make_user(place.operator, Role.OPERATOR)
     return Credential(sign_in(place.operator, user)["access_token"])
 
 
-Weak = Callable[[Place], Credential]
+Weak = Callable[[Slot], Credential]
 LIMITED: dict[Weak, tuple[list[str] | None, int | None]] = {
     key_limited_to_models: (["cheap"], None),
     key_limited_in_number: (None, 5),
@@ -156,44 +156,44 @@ EXPIRING: list[Weak] = [
 STRONG: list[Weak] = [strong_key, sign_in_of_a_user]
 
 
-def issue_key(place: Place, credential: Credential) -> httpx2.Response:
+def issue_key(place: Slot, credential: Credential) -> httpx2.Response:
     return place.ask(credential, "/key", {"name": "heir", "scopes": sorted(Scope)})
 
 
-def rotate_key(place: Place, credential: Credential) -> httpx2.Response:
+def rotate_key(place: Slot, credential: Credential) -> httpx2.Response:
     guid = make_key(place.operator, *EVERY_SCOPE)["guid"]
     return place.ask(credential, f"/key/{guid}/rotate", {})
 
 
-def create_user(place: Place, credential: Credential) -> httpx2.Response:
+def create_user(place: Slot, credential: Credential) -> httpx2.Response:
     return place.ask(credential, "/user", {"username": str(uuid.uuid4()), "password": PASSWORD, "role": "operator"})
 
 
-def set_password(place: Place, credential: Credential) -> httpx2.Response:
+def set_password(place: Slot, credential: Credential) -> httpx2.Response:
     return place.ask(credential, f"/user/{make_user(place.operator).guid}", {"password": PASSWORD}, method="PATCH")
 
 
-def create_webhook(place: Place, credential: Credential) -> httpx2.Response:
+def create_webhook(place: Slot, credential: Credential) -> httpx2.Response:
     # The number of webhooks is limited.
     for webhook in place.operator.get("/webhook").json():
         place.operator.delete(f"/webhook/{webhook['guid']}")
     return place.ask(credential, "/webhook", {"url": "https://93.184.216.34/hook"})
 
 
-def rotate_webhook(place: Place, credential: Credential) -> httpx2.Response:
+def rotate_webhook(place: Slot, credential: Credential) -> httpx2.Response:
     webhooks = place.operator.get("/webhook").json() or [make_webhook(place.operator)]
     return place.ask(credential, f"/webhook/{webhooks[0]['guid']}/rotate", {})
 
 
-def order_tenant_token(place: Place, credential: Credential) -> httpx2.Response:
+def order_tenant_token(place: Slot, credential: Credential) -> httpx2.Response:
     return place.ask(credential, "/admin/token", {"tenant": "owner", "scope": ALL, "expires_in": 86_400})
 
 
-def get_token(place: Place, credential: Credential) -> httpx2.Response:
+def get_token(place: Slot, credential: Credential) -> httpx2.Response:
     return place.operator.post("/auth/token", data=credential.client)
 
 
-ATTEMPTS: dict[str, Callable[[Place, Credential], httpx2.Response]] = {
+ATTEMPTS: dict[str, Callable[[Slot, Credential], httpx2.Response]] = {
     "POST /key": issue_key,
     "POST /key/{guid}/rotate": rotate_key,
     "POST /user": create_user,
@@ -232,12 +232,12 @@ def named(value: str | Weak) -> str:
 
 
 @pytest.mark.parametrize(("route", "weak"), REFUSED, ids=named)
-def test_weak_credential_cannot_create_stronger_one(route: str, weak: Weak, place: Place) -> None:
+def test_weak_credential_cannot_create_stronger_one(route: str, weak: Weak, place: Slot) -> None:
     assert_problem(ATTEMPTS[route](place, weak(place)), 422, "grant_exceeds_caller")
 
 
 @pytest.mark.parametrize(("route", "weak"), BOUNDED, ids=named)
-def test_created_credential_expires_with_its_creator(route: str, weak: Weak, place: Place) -> None:
+def test_created_credential_expires_with_its_creator(route: str, weak: Weak, place: Slot) -> None:
     credential = weak(place)
     made = ATTEMPTS[route](place, credential).json()
     token, expires_at = made.get("access_token"), made.get("expires_at")
@@ -247,36 +247,36 @@ def test_created_credential_expires_with_its_creator(route: str, weak: Weak, pla
 
 
 @pytest.mark.parametrize("weak", LIMITED, ids=named)
-def test_created_key_has_limits_of_its_creator(weak: Weak, place: Place) -> None:
+def test_created_key_has_limits_of_its_creator(weak: Weak, place: Slot) -> None:
     made = issue_key(place, weak(place)).json()
     assert (made["allowed_models"], made["images_per_minute"]) == LIMITED[weak]
 
 
 @pytest.mark.parametrize(("route", "weak"), UNAFFECTED, ids=named)
-def test_picture_limits_do_not_restrict_other_actions(route: str, weak: Weak, place: Place) -> None:
+def test_picture_limits_do_not_restrict_other_actions(route: str, weak: Weak, place: Slot) -> None:
     assert ATTEMPTS[route](place, weak(place)).is_success
 
 
 @pytest.mark.parametrize("route", sorted(ATTEMPTS.keys() - {"POST /auth/token"}))
 @pytest.mark.parametrize("strong", STRONG, ids=named)
-def test_unlimited_credential_creates_unlimited_ones(route: str, strong: Weak, place: Place) -> None:
+def test_unlimited_credential_creates_unlimited_ones(route: str, strong: Weak, place: Slot) -> None:
     assert ATTEMPTS[route](place, strong(place)).is_success
 
 
 @pytest.mark.parametrize("weak", [*LIMITED, *EXPIRING], ids=named)
-def test_weak_credential_can_revoke_stronger_ones(weak: Weak, place: Place) -> None:
+def test_weak_credential_can_revoke_stronger_ones(weak: Weak, place: Slot) -> None:
     user, credential = make_user(place.operator), weak(place)
     disabled = place.ask(credential, f"/user/{user.guid}", {"status": "disabled"}, method="PATCH")
     assert disabled.json()["status"] == "disabled"
 
 
-def test_expiring_key_can_revoke_permanent_key(place: Place) -> None:
+def test_expiring_key_can_revoke_permanent_key(place: Slot) -> None:
     leaked = make_key(place.operator, *EVERY_SCOPE)
     revoked = place.operator.delete(f"/key/{leaked['guid']}", headers=bearer(expiring_key(place).text))
     assert revoked.status_code == 204
 
 
-def test_tenant_token_has_no_scope_its_operator_lacks(place: Place) -> None:
+def test_tenant_token_has_no_scope_its_operator_lacks(place: Slot) -> None:
     key = make_key(place.operator, Scope.ADMIN, Scope.IMAGE_READ)
     narrow = Credential(key["api_key"])
     for scope, status in (("image:read", 201), ("admin", 201), ("key:manage", 422), (None, 422)):

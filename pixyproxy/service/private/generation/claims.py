@@ -26,13 +26,13 @@ from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import NewOrder, PictureOrder
 from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.repositories.queue import Place
+from pixyproxy.data.repositories.queue import Slot
 from pixyproxy.data.wake_ups import QUEUE
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.generation.engine import Engine
-from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.retries import NOTICE_SECONDS, Repetition, Verdict
-from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
+from pixyproxy.service.private.generation.settlement import lock_budget, outcome_of, settle
+from pixyproxy.service.private.generation.slots import ProcessSlots
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 
 BEGUN_AT_ONCE = 4
@@ -60,7 +60,7 @@ class Claim:
     repetition: Repetition | None
     follower: str
 
-    def new_generation(self, place: Place | None) -> NewGeneration:
+    def new_generation(self, slot: Slot | None) -> NewGeneration:
         """Return the generation to insert. Without a slot it waits."""
         moment = clock.now()
         return NewGeneration(
@@ -68,7 +68,7 @@ class Claim:
             tenant_id=self.principal.tenant_id,
             idempotency_key=self.idempotency_key,
             fingerprint=self.fingerprint,
-            status=GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING,
+            status=GenerationStatus.ACCEPTED if slot is None else GenerationStatus.CALLING,
             image_guids=tuple(ImageGuid(str(uuid.uuid4())) for _ in range(self.wanted.count)),
             order=self.wanted,
             filename=self.order.filename,
@@ -80,7 +80,7 @@ class Claim:
             follower=self.follower,
             created_at=moment,
             updated_at=moment,
-            **({} if place is None else asdict(place)),
+            **({} if slot is None else asdict(slot)),
         )
 
     def earlier_generation(self, data: Repositories) -> Generation | None:
@@ -112,7 +112,7 @@ class Claims:
 
     database: Database
     scheduler: Scheduler
-    places: Places
+    slots: ProcessSlots
     engine: Engine
     tasks: DetachedTasks
     images_per_minute: int
@@ -138,10 +138,10 @@ class Claims:
         that says nothing was changed, and a claim that did take effect is failed later.
         """
         began = time.monotonic()
-        taken = self.places.take(BEGUN_AT_ONCE)
+        taken = self.slots.take(BEGUN_AT_ONCE)
         begun: list[Generation] = []
         try:
-            claimed = await self.places.decide(
+            claimed = await self.slots.decide(
                 self.database, lambda data: self._decide(data, claim, limit=taken, perhaps_new=perhaps_new)
             )
             begun = [] if claimed is None else claimed.begun
@@ -153,7 +153,7 @@ class Claims:
                 raise
             begun = claimed.begun
         finally:
-            self.places.give_back(taken - len(begun))
+            self.slots.give_back(taken - len(begun))
         for generation in begun:
             self.engine.start(generation, began=began)
         if claimed is not None and not claimed.replayed and not begun:
@@ -176,11 +176,11 @@ class Claims:
         self._require_images(data, claim)
         _reserve(data, claim, month)
         schedule = self.scheduler.lock(data)
-        place = schedule.place_at_once(principal.tenant_id, claim.wanted.model) if limit else None
-        claimed = data.generations.claim(claim.new_generation(place))
+        slot = schedule.free_slot(principal.tenant_id, claim.wanted.model) if limit else None
+        claimed = data.generations.claim(claim.new_generation(slot))
         if claimed is None:
             raise _KeyTakenException
-        begun = [claimed] if place is not None else schedule.begin_waiting(limit=limit)
+        begun = [claimed] if slot is not None else schedule.start_waiting(limit=limit)
         if all(each.id != claimed.id for each in begun):
             schedule.require_room(principal.tenant_id, claim.wanted.model)
         schedule.save()
@@ -217,7 +217,7 @@ class Claims:
 
         A generation that was given to a process since then continues; its row has another version.
         """
-        ending = ending_of(DatabaseUnavailableException(), asked=False)
+        outcome = outcome_of(DatabaseUnavailableException(), asked=False)
 
         def end(data: Repositories) -> None:
             found = data.generations.find(guid)
@@ -227,7 +227,7 @@ class Claims:
             self.scheduler.lock(data)
             present = data.generations.find(guid)
             if present is not None and present.version == 0:
-                settle(data, present, ending)
+                settle(data, present, outcome)
 
         while True:
             await asyncio.sleep(DOUBT_SECONDS)

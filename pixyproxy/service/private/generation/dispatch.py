@@ -14,9 +14,9 @@ from pixyproxy.core.exceptions import PixyProxyException, QueueTimeoutException
 from pixyproxy.core.models.generation import Generation
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private.generation.engine import Engine
-from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import wait_at_most
-from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
+from pixyproxy.service.private.generation.settlement import lock_budget, outcome_of, settle
+from pixyproxy.service.private.generation.slots import ProcessSlots
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Dispatcher:
 
     database: Database
     scheduler: Scheduler
-    places: Places
+    slots: ProcessSlots
     engine: Engine
     queue_seconds: float
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +55,7 @@ class Dispatcher:
 
     async def look(self) -> None:
         """Start the orders that have a slot and fail those that waited too long."""
-        if self.places.in_doubt and not self.places.deciding:
+        if self.slots.in_doubt and not self.slots.deciding:
             await self.put_back_lost()
         if await self.database.read(lambda data: data.queue.is_empty()):
             return
@@ -75,11 +75,11 @@ class Dispatcher:
                 data.queue.put_back(generation, excluded=generation.excluded, error=generation.error)
             return len(lost)
 
-        self.places.in_doubt = False
+        self.slots.in_doubt = False
         try:
             count = await self.database.write(put_back)
         except BaseException:
-            self.places.in_doubt = True
+            self.slots.in_doubt = True
             raise
         if count:
             logger.warning("%d orders returned to the queue after a COMMIT whose result was lost", count)
@@ -88,13 +88,13 @@ class Dispatcher:
         # The spool's lock shows this machine when the process is dead, so hold it before the process owns any order.
         await self.engine.spool.open()
         began = time.monotonic()
-        taken = self.places.take(BEGUN_AT_ONCE)
+        taken = self.slots.take(BEGUN_AT_ONCE)
         begun: list[Generation] = []
         try:
             if taken and await self.database.read(self._is_something_free):
-                begun = await self.places.decide(self.database, lambda data: self._begin_waiting(data, taken))
+                begun = await self.slots.decide(self.database, lambda data: self._start_waiting(data, taken))
         finally:
-            self.places.give_back(taken - len(begun))
+            self.slots.give_back(taken - len(begun))
         for generation in begun:
             self.engine.start(generation, began=began)
         return len(begun)
@@ -102,9 +102,9 @@ class Dispatcher:
     def _is_something_free(self, data: Repositories) -> bool:
         return self.scheduler.look(data).is_something_free
 
-    def _begin_waiting(self, data: Repositories, limit: int) -> list[Generation]:
+    def _start_waiting(self, data: Repositories, limit: int) -> list[Generation]:
         schedule = self.scheduler.lock(data)
-        begun = schedule.begin_waiting(limit=limit)
+        begun = schedule.start_waiting(limit=limit)
         schedule.save()
         return begun
 
@@ -119,7 +119,7 @@ class Dispatcher:
                 lock_budget(data, generation)
                 schedule = self.scheduler.lock(data)
                 error = QueueTimeoutException(retry_after_seconds=schedule.retry_after(generation.order.model))
-                settle(data, generation, ending_of(error, asked=False), waiting=True)
+                settle(data, generation, outcome_of(error, asked=False), waiting=True)
 
             await self.database.write(end)
             self.engine.progress.announce(generation.guid)

@@ -40,22 +40,22 @@ from pixyproxy.core.fault_points import FaultPoint, reach, reach_from_thread
 from pixyproxy.core.models.generation import Generation, GenerationError, GenerationStatus, GenerationWithImages
 from pixyproxy.core.models.order import UpstreamAnswer
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.spool import Spool, SpoolEntry, SpoolFolder
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.detached import DetachedTasks
-from pixyproxy.service.private.generation.places import Places
 from pixyproxy.service.private.generation.progress import Execution, Progress
 from pixyproxy.service.private.generation.received import PictureLimits, ReceivedAnswer
 from pixyproxy.service.private.generation.settlement import (
     Settlement,
-    ending_of,
     error_of,
     exception_of,
     lock_budget,
+    outcome_of,
     settle,
 )
+from pixyproxy.service.private.generation.slots import ProcessSlots
 from pixyproxy.service.private.upstream.pool import UpstreamPool
 from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS, Schedule, Scheduler
 
@@ -92,11 +92,11 @@ class Engine:
 
     database: Database
     spool: Spool
-    answers: KeptAnswers
+    answers: RetainedAnswers
     store: LocalStore
     pool: UpstreamPool
     scheduler: Scheduler
-    places: Places
+    slots: ProcessSlots
     progress: Progress
     settlement: Settlement
     limits: PictureLimits
@@ -104,7 +104,7 @@ class Engine:
     recorders: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, RECORDERS))
 
     def start(self, generation: Generation, *, began: float) -> None:
-        """Execute a generation that has a slot at an upstream and one of ``places``.
+        """Execute a generation that has a slot at an upstream and one of ``slots``.
 
         ``began`` is when the transaction started that gave it the slot.
         """
@@ -136,7 +136,7 @@ class Engine:
         finally:
             self.progress.end(execution)
             if not execution.handed_over:
-                self.places.give_back(1)
+                self.slots.give_back(1)
 
     def _hand_over(self, execution: Execution, begun: list[Generation], began: float) -> None:
         """Execute the order, at most one, that got the slot of a finished generation."""
@@ -205,7 +205,7 @@ class Engine:
             return stored, _begin(schedule, limit)
 
         try:
-            stored = await self.places.decide(self.database, record)
+            stored = await self.slots.decide(self.database, record)
         except GenerationDeletedException:
             for guid, picture in zip(generation.image_guids, entry.pictures, strict=False):
                 await self.store.delete(guid, picture.media_type)
@@ -223,9 +223,9 @@ class Engine:
         if time.monotonic() - execution.began > LEASE_SECONDS - LEASE_MARGIN_SECONDS:
             raise _LeaseOverException
         loop = asyncio.get_running_loop()
-        tell = partial(loop.call_soon_threadsafe, self._tell_preview, generation)
+        notify = partial(loop.call_soon_threadsafe, self._notify_preview, generation)
         received = ReceivedAnswer(
-            folder, generation.guid, generation.image_guids, self.limits, self.store, self.answers, tell
+            folder, generation.guid, generation.image_guids, self.limits, self.store, self.answers, notify
         )
         execution.asked = True
         try:
@@ -242,9 +242,9 @@ class Engine:
         await reach(FaultPoint.ANSWERED)
         return SpoolEntry(generation=generation.guid, upstream=pooled.name, pictures=received.whole, answer=answer)
 
-    def _tell_preview(self, generation: Generation) -> None:
+    def _notify_preview(self, generation: Generation) -> None:
         """Notify followers in this process at once, and others by the row's version."""
-        self.progress.tell(generation.guid)
+        self.progress.notify(generation.guid)
         self.tasks.start(self._note_preview(generation))
 
     async def _note_preview(self, generation: Generation) -> None:
@@ -284,15 +284,15 @@ class Engine:
         def write(data: Repositories) -> tuple[GenerationError | None, GenerationStatus, list[Generation]]:
             lock_budget(data, generation)
             schedule = self.scheduler.lock(data)
-            told, status = _put_back_or_end(data, schedule, execution, error)
+            reported, status = _put_back_or_end(data, schedule, execution, error)
             if error is not None:
                 schedule.leave(generation, error)
-            return told, status, _begin(schedule, self.places.next_limit)
+            return reported, status, _begin(schedule, self.slots.next_limit)
 
         for delay in _delays():
             began = time.monotonic()
             try:
-                told, status, begun = await self.places.decide(self.database, write)
+                reported, status, begun = await self.slots.decide(self.database, write)
             except DatabaseException:
                 logger.warning("generation %s cannot be settled yet; will retry", generation.guid)
                 execution.fail(shown)
@@ -300,20 +300,20 @@ class Engine:
             else:
                 await reach(FaultPoint.SETTLED)
                 execution.status = status
-                if told is not None:
-                    execution.fail(shown if told.code == shown.code else exception_of(told))
+                if reported is not None:
+                    execution.fail(shown if reported.code == shown.code else exception_of(reported))
                 self._hand_over(execution, begun, began)
                 return
 
     async def _settle_cancelled(self, execution: Execution) -> None:
         """Settle at shutdown, when the upstream may have done the work; recovery does it if this write fails."""
         generation = execution.generation
-        ending = ending_of(UpstreamSilentException(), asked=execution.asked, upstream=generation.upstream)
+        outcome = outcome_of(UpstreamSilentException(), asked=execution.asked, upstream=generation.upstream)
 
         def write_down(data: Repositories) -> None:
             lock_budget(data, generation)
             if execution.asked:
-                settle(data, generation, ending)
+                settle(data, generation, outcome)
             else:
                 self.scheduler.lock(data)
                 data.queue.put_back(generation, excluded=generation.excluded, error=generation.error)
@@ -330,7 +330,7 @@ class Engine:
                     if not moved:
                         await run_in_thread(self._move, generation, entry, folder)
                     began = time.monotonic()
-                    stored, begun = await self._record(generation, entry, limit=self.places.next_limit)
+                    stored, begun = await self._record(generation, entry, limit=self.slots.next_limit)
             except DatabaseBusyException:
                 # All connections are in use; retry.
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
@@ -375,16 +375,16 @@ def _put_back_or_end(
             logger.warning("%s did nothing (%s); calling another upstream", generation.upstream, error_of(error).code)
         data.queue.put_back(generation, excluded=excluded, error=former)
         return None, GenerationStatus.ACCEPTED
-    ending = ending_of(error, asked=execution.asked, upstream=generation.upstream)
+    outcome = outcome_of(error, asked=execution.asked, upstream=generation.upstream)
     if excluded != generation.excluded and former is not None:
-        ending = ending.model_copy(update={"error": former})
-    settle(data, generation, ending)
-    return ending.error, ending.status
+        outcome = outcome.model_copy(update={"error": former})
+    settle(data, generation, outcome)
+    return outcome.error, outcome.status
 
 
 def _begin(schedule: Schedule, limit: int) -> list[Generation]:
     """Give free slots to the next orders and store the state of the upstreams."""
-    begun = schedule.begin_waiting(limit=limit)
+    begun = schedule.start_waiting(limit=limit)
     schedule.save()
     return begun
 

@@ -63,7 +63,7 @@ class Followed:
     count: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Notify the followers of a change."""
         self.count += 1
         self.changed.set()
@@ -96,7 +96,7 @@ class FollowedTenant(Followed):
         self.looked_at = looked_at
         if changes != self.changes:
             self.changes = changes
-            self.tell()
+            self.notify()
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class Progress:
         execution.succeed(None)
         self.announce(execution.generation.guid)
 
-    def tell(self, guid: GenerationGuid) -> None:
+    def notify(self, guid: GenerationGuid) -> None:
         """Notify the followers of a generation in this process."""
         if (followed := self.followed.get(guid)) is not None:
-            followed.tell()
+            followed.notify()
 
     def announce(self, guid: GenerationGuid) -> None:
         """Notify the followers of a generation in all processes."""
-        self.tell(guid)
+        self.notify(guid)
         self.publish(guid)
 
     def wake(self, guid: str) -> None:
@@ -166,7 +166,7 @@ class Progress:
             return
         moved = has_moved(followed.position, position)
         if moved or followed.version != version:
-            followed.tell()
+            followed.notify()
         if moved:
             followed.position = position
         followed.version = version

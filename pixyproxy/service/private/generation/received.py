@@ -15,7 +15,7 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableExce
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import ImageGuid, MediaType
 from pixyproxy.core.models.order import ReceivedPicture
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.spool import SpoolFile, SpoolFolder
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
@@ -125,7 +125,7 @@ class PreviewReceiver(PictureReceiver):
     """A preview, which gets its name only once it is complete. A broken one is dropped and the order goes on."""
 
     path: Path = Path()
-    tell: Callable[[], object] = lambda: None
+    notify: Callable[[], object] = lambda: None
     broken: bool = False
 
     def write(self, content: bytes) -> None:
@@ -142,14 +142,14 @@ class PreviewReceiver(PictureReceiver):
         with contextlib.suppress(PictureUnusableException, OSError):
             if not self.broken and read_header(self.file.path, self.limits):
                 self.file.path.replace(self.path)
-                self.tell()
+                self.notify()
 
 
 @dataclass
 class ReceivedAnswer:
     """The pictures of one response in this process's spool folder; ``images`` are their future GUIDs.
 
-    Previews go to the store, where every process can read them. ``tell_preview`` is called in a worker thread.
+    Previews go to the store, where every process can read them. ``notify_preview`` is called in a worker thread.
     """
 
     folder: SpoolFolder
@@ -157,8 +157,8 @@ class ReceivedAnswer:
     images: Sequence[ImageGuid]
     limits: PictureLimits
     store: LocalStore
-    answers: KeptAnswers
-    tell_preview: Callable[[], object]
+    answers: RetainedAnswers
+    notify_preview: Callable[[], object]
     receivers: list[PictureReceiver] = field(default_factory=list)
     previews: list[PreviewReceiver] = field(default_factory=list)
     kept: SpoolFile | None = None
@@ -176,7 +176,7 @@ class ReceivedAnswer:
         """Return the receiver of the preview with this number."""
         path = self.store.orders.preview(self.generation, index)
         file = SpoolFile(path.with_suffix(".part"))
-        self.previews.append(PreviewReceiver(file, self.limits, path=path, tell=self.tell_preview))
+        self.previews.append(PreviewReceiver(file, self.limits, path=path, notify=self.notify_preview))
         return self.previews[-1]
 
     def keep(self, content: bytes) -> None:

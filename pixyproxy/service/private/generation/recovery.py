@@ -28,9 +28,9 @@ from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.data.threads import run_in_thread
 from pixyproxy.service.private.generation.dispatch import Dispatcher
 from pixyproxy.service.private.generation.engine import Engine
-from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
-from pixyproxy.service.private.kept_answers import remove_decided
+from pixyproxy.service.private.generation.settlement import lock_budget, outcome_of, settle
 from pixyproxy.service.private.removal import TenantRemoval
+from pixyproxy.service.private.retained_answers import remove_decided
 from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Recovery:
         """Release unfinished work to other processes before this one stops."""
         if self.spool.is_held:
             with contextlib.suppress(DatabaseException):
-                if self.engine.places.in_doubt:
+                if self.engine.slots.in_doubt:
                     await self.dispatcher.put_back_lost()
                 await self.database.write(lambda data: data.generations.release_leases(self.spool.owner))
             await self.spool.close()
@@ -174,11 +174,11 @@ class Recovery:
 
     async def _end(self, generation: Generation) -> None:
         """Settle as unknown; the slot stays in use until the call's deadline."""
-        ending = ending_of(UpstreamSilentException(), asked=True).model_copy(update={"keeps_place": True})
+        outcome = outcome_of(UpstreamSilentException(), asked=True).model_copy(update={"keeps_place": True})
 
         def end(data: Repositories) -> None:
             lock_budget(data, generation)
-            settle(data, generation, ending)
+            settle(data, generation, outcome)
 
         await self.database.write(end)
         self.engine.progress.announce(generation.guid)

@@ -15,10 +15,10 @@ from pixyproxy.core.models.generation import Generation, GenerationStatus, Resol
 from pixyproxy.core.models.principal import Actor
 from pixyproxy.core.models.tenant import TenantGuid, TenantId
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.generation.settlement import charge, lock_budget, outcome_of
-from pixyproxy.service.private.kept_answers import remove_decided
+from pixyproxy.service.private.generation.settlement import charge, lock_budget, webhook_outcome
+from pixyproxy.service.private.retained_answers import remove_decided
 from pixyproxy.service.private.webhooks import subscriptions as webhooks
 from pixyproxy.service.revalidation import revalidate
 
@@ -30,7 +30,7 @@ class OperationsService:
     """Usage of a tenant, and the resolution of unknown outcomes."""
 
     database: Database
-    answers: KeptAnswers
+    answers: RetainedAnswers
 
     async def usage(self, *, tenant_id: TenantId, since: date | None, until: date | None) -> list[UsageRow]:
         """Return the tenant's usage per day (UTC) from ``since`` to ``until`` inclusive; by default this month."""
@@ -108,7 +108,7 @@ class OperationsService:
             reserved = found.reserved_micro_usd or 0
             charge(data, found, released=reserved, spent=reserved if resolution.bought else 0)
             resolved = data.generations.find(guid) or found
-            webhooks.enqueue(data, outcome_of(resolved, at=clock.now()))
+            webhooks.enqueue(data, webhook_outcome(resolved, at=clock.now()))
             details = {"bought": str(resolution.bought).lower()}
             data.audit_log.append(
                 audit.entry(

@@ -14,11 +14,11 @@ from pixyproxy.core.exceptions import (
     UpstreamSilentException,
 )
 from pixyproxy.core.models.generation import (
-    Ending,
     Generation,
     GenerationError,
     GenerationStatus,
     GenerationWithImages,
+    Outcome,
 )
 from pixyproxy.core.models.webhook import GenerationOutcome
 from pixyproxy.data.database import Repositories
@@ -52,7 +52,7 @@ class Settlement:
         cost = self.prices.cost(generation.order, entry.answer, pictures=len(entry.pictures))
         if cost is not None and generation.reserved_micro_usd is not None and cost > generation.reserved_micro_usd:
             logger.warning("generation %s cost more than its reservation: check the model's price", generation.guid)
-        ending = Ending(
+        outcome = Outcome(
             status=GenerationStatus.STORED,
             at=clock.now(),
             cost_micro_usd=cost,
@@ -60,9 +60,9 @@ class Settlement:
             upstream=entry.upstream,
             answer=entry.answer,
         )
-        if settle(data, generation, ending) or _settle_resolved(data, generation, ending):
+        if settle(data, generation, outcome) or _settle_resolved(data, generation, outcome):
             images = tuple(data.images.record(image) for image in new_images(generation, entry.pictures))
-            return GenerationWithImages(generation=_ended(generation, ending), images=images)
+            return GenerationWithImages(generation=_ended(generation, outcome), images=images)
         return require_images(data, generation)
 
 
@@ -72,22 +72,22 @@ def lock_budget(data: Repositories, generation: Generation) -> None:
         data.budgets.lock(generation.budget_month, tenant_id=generation.tenant_id)
 
 
-def settle(data: Repositories, generation: Generation, ending: Ending, *, waiting: bool = False) -> bool:
+def settle(data: Repositories, generation: Generation, outcome: Outcome, *, waiting: bool = False) -> bool:
     """Settle a generation once, with its budget locked; return False if it has already finished.
 
     ``waiting``: only if it is still in the queue. An unknown outcome keeps the reservation, which is charged if an
     operator finds that the upstream did the work.
     """
     end = data.generations.end_waiting if waiting else data.generations.settle
-    if not end(generation.id, ending, tenant_id=generation.tenant_id):
+    if not end(generation.id, outcome, tenant_id=generation.tenant_id):
         return False
-    if ending.status is not GenerationStatus.UNKNOWN:
-        charge(data, generation, released=generation.reserved_micro_usd or 0, spent=ending.cost_micro_usd or 0)
-    webhooks.enqueue(data, outcome_of(_ended(generation, ending), at=ending.at))
+    if outcome.status is not GenerationStatus.UNKNOWN:
+        charge(data, generation, released=generation.reserved_micro_usd or 0, spent=outcome.cost_micro_usd or 0)
+    webhooks.enqueue(data, webhook_outcome(_ended(generation, outcome), at=outcome.at))
     return True
 
 
-def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None) -> Ending:
+def outcome_of(error: BaseException, *, asked: bool, upstream: str | None = None) -> Outcome:
     """Return the outcome for an error; ``upstream`` is the last one that was called.
 
     The outcome is unknown if something may have been bought, or if a picture cannot be stored so that its cost is not
@@ -98,7 +98,7 @@ def ending_of(error: BaseException, *, asked: bool, upstream: str | None = None)
     answered = isinstance(error, UpstreamAnswerException)
     unknown = isinstance(error, UpstreamSilentException | PictureUnusableException)
     refused = not (asked and (unknown or not isinstance(error, ImageGenerationException)))
-    return Ending(
+    return Outcome(
         status=GenerationStatus.FAILED if refused else GenerationStatus.UNKNOWN,
         at=clock.now(),
         cost_micro_usd=0 if refused else None,
@@ -134,17 +134,17 @@ def require_images(data: Repositories, generation: Generation) -> GenerationWith
     return GenerationWithImages(generation=stored, images=tuple(images))
 
 
-def _settle_resolved(data: Repositories, generation: Generation, ending: Ending) -> bool:
+def _settle_resolved(data: Repositories, generation: Generation, outcome: Outcome) -> bool:
     """Settle a generation whose picture was found after an operator's decision, and correct that charge."""
     before = data.generations.get(generation.id, tenant_id=generation.tenant_id)
-    if before is None or not data.generations.settle_resolved(before.id, ending, tenant_id=before.tenant_id):
+    if before is None or not data.generations.settle_resolved(before.id, outcome, tenant_id=before.tenant_id):
         return False
-    charge(data, before, released=0, spent=(ending.cost_micro_usd or 0) - (before.cost_micro_usd or 0))
-    webhooks.enqueue(data, outcome_of(_ended(before, ending), at=ending.at))
+    charge(data, before, released=0, spent=(outcome.cost_micro_usd or 0) - (before.cost_micro_usd or 0))
+    webhooks.enqueue(data, webhook_outcome(_ended(before, outcome), at=outcome.at))
     return True
 
 
-def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
+def webhook_outcome(generation: Generation, *, at: datetime) -> GenerationOutcome:
     """Return the webhook event data of a generation."""
     return GenerationOutcome(
         tenant_id=generation.tenant_id,
@@ -157,11 +157,11 @@ def outcome_of(generation: Generation, *, at: datetime) -> GenerationOutcome:
     )
 
 
-def _ended(generation: Generation, ending: Ending) -> Generation:
+def _ended(generation: Generation, outcome: Outcome) -> Generation:
     """Return the generation as its row is now."""
-    values = {name: getattr(ending, name) for name in Ending.model_fields if name in Generation.model_fields}
-    changes = {"finished_at": ending.at, "updated_at": ending.at, "version": generation.version + 1}
-    place_until = generation.place_until if ending.keeps_place else None
+    values = {name: getattr(outcome, name) for name in Outcome.model_fields if name in Generation.model_fields}
+    changes = {"finished_at": outcome.at, "updated_at": outcome.at, "version": generation.version + 1}
+    place_until = generation.place_until if outcome.keeps_place else None
     return generation.model_copy(update=values | changes | {"place_until": place_until})
 
 

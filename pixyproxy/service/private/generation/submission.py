@@ -39,7 +39,7 @@ from pixyproxy.service.private.generation.orders import (
     require_storable,
 )
 from pixyproxy.service.private.generation.retries import Repetition
-from pixyproxy.service.private.generation.settlement import ending_of, lock_budget, settle
+from pixyproxy.service.private.generation.settlement import lock_budget, outcome_of, settle
 from pixyproxy.service.private.upstream.scheduling import Scheduler
 from pixyproxy.service.revalidation import revalidate
 
@@ -165,9 +165,9 @@ class GenerationService:
                 raise GenerationNotFoundException
             lock_budget(data, found)
             self.scheduler.lock(data)
-            ending = ending_of(GenerationCancelledException(), asked=False)
-            ending = ending.model_copy(update={"status": GenerationStatus.CANCELLED})
-            if settle(data, found, ending, waiting=True):
+            outcome = outcome_of(GenerationCancelledException(), asked=False)
+            outcome = outcome.model_copy(update={"status": GenerationStatus.CANCELLED})
+            if settle(data, found, outcome, waiting=True):
                 return True
             present = data.generations.get_by_guid(guid, tenant_id=tenant_id)
             if present is not None and not present.status.is_final:

@@ -52,13 +52,13 @@ LATE_SECONDS = 10
 """How long after the time in its row a change may be committed."""
 LONGEST_ABSENCE_SECONDS = 3600
 MOST_ENDED = 1000
-TOLD_AT_ONCE = 100
+EVENTS_AT_ONCE = 100
 ACCEPTED_ID, CALLING_ID, FIRST_PREVIEW_ID, FINAL_ID = 1, 2, 3, 100
 """An event's id depends on its content, not on time, so any process can continue the stream of another."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class GenerationState:
     """The state of a generation. ``position`` is 1 for the next in the queue, None if it does not wait."""
 
     found: GenerationWithImages
@@ -81,7 +81,7 @@ class GenerationEvent:
     """A change of a generation; ``what`` is None for a heartbeat."""
 
     id: int
-    what: Standing | Preview | None
+    what: GenerationState | Preview | None
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,19 @@ class GenerationWatcher:
         following = self.cursors.encode(page[-1].generation.id, wanted) if len(found) > limit else None
         return GenerationPage(page, following)
 
-    async def standing(self, guid: GenerationGuid, *, tenant_id: TenantId) -> Standing:
+    async def state(self, guid: GenerationGuid, *, tenant_id: TenantId) -> GenerationState:
         """Return the current state of a tenant's generation. Raise ``GenerationNotFoundException``."""
         execution = self._execution(guid, tenant_id)
         if execution is not None and not execution.status.is_final:
-            return Standing(GenerationWithImages(generation=execution.generation, images=()), execution.status)
+            return GenerationState(GenerationWithImages(generation=execution.generation, images=()), execution.status)
 
-        def find(data: Repositories) -> Standing:
+        def find(data: Repositories) -> GenerationState:
             found = _require(data, guid, tenant_id)
             generation = found.generation
             if generation.status is not GenerationStatus.ACCEPTED:
-                return Standing(found, generation.status)
-            standings = self.scheduler.look(data).standings(tenant_id)
-            return Standing(found, generation.status, *standings.get(generation.id, (None, None)))
+                return GenerationState(found, generation.status)
+            queue_positions = self.scheduler.look(data).queue_positions(tenant_id)
+            return GenerationState(found, generation.status, *queue_positions.get(generation.id, (None, None)))
 
         return await self.database.read(find)
 
@@ -176,27 +176,27 @@ class GenerationWatcher:
 
         Raise ``GenerationNotFoundException`` and ``DatabaseException``.
         """
-        told, position, looked = after, None, False
-        quiet_since = time.monotonic()
+        last_id, position, polled = after, None, False
+        idle_since = time.monotonic()
         with self.progress.follow(guid) as followed:
-            while told < FINAL_ID:
+            while last_id < FINAL_ID:
                 count = followed.count
-                standing = await self.standing(guid, tenant_id=tenant_id)
-                news = await self._news(standing, told, moved=standing.position != position)
-                if looked and standing.status.is_final:
+                state = await self.state(guid, tenant_id=tenant_id)
+                new_events = await self._new_events(state, last_id, moved=state.position != position)
+                if polled and state.status.is_final:
                     # Previews since the last poll; a client that connects after the outcome gets only that.
-                    news = [*await self._previews(standing.found.generation, told), *news]
-                for event in news:
+                    new_events = [*await self._previews(state.found.generation, last_id), *new_events]
+                for event in new_events:
                     yield event
-                if news:
-                    quiet_since = time.monotonic()
-                elif time.monotonic() - quiet_since >= self.heartbeat_seconds:
-                    yield GenerationEvent(told, None)
-                    quiet_since = time.monotonic()
-                told, position, looked = max([told, *(event.id for event in news)]), standing.position, True
-                if standing.status.is_final:
+                if new_events:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since >= self.heartbeat_seconds:
+                    yield GenerationEvent(last_id, None)
+                    idle_since = time.monotonic()
+                last_id, position, polled = max([last_id, *(event.id for event in new_events)]), state.position, True
+                if state.status.is_final:
                     return
-                await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
+                await followed.wait(count, idle_since + self.heartbeat_seconds - time.monotonic())
 
     async def tenant_events(self, *, tenant_id: TenantId, after: int | None) -> AsyncIterator[GenerationEvent]:
         """Yield every open generation of the tenant, then each change of any of them, without end.
@@ -207,52 +207,54 @@ class GenerationWatcher:
         """
         with self.progress.follow_tenant(tenant_id) as followed:
             if followed.looked_at is None:
-                await self._look_at_tenant(tenant_id, followed)
-            done_until, quiet_since = followed.looked_at_second, time.monotonic()
-            told = {each.guid: (each.status, each.position) for each in followed.changes if each.status.is_final}
+                await self._poll_tenant(tenant_id, followed)
+            done_until, idle_since = followed.looked_at_second, time.monotonic()
+            known = {each.guid: (each.status, each.position) for each in followed.changes if each.status.is_final}
             missed: list[GenerationChange] = []
             if after is not None:
                 done_until = min(done_until, max(after, done_until - LONGEST_ABSENCE_SECONDS))
                 missed = await self.database.read(partial(_ended_since, moment=done_until, tenant_id=tenant_id))
                 for each in missed:
-                    told.pop(each.guid, None)
+                    known.pop(each.guid, None)
             while True:
                 count, looked_at = followed.count, followed.looked_at_second
                 present = {each.guid: each for each in [*missed, *followed.changes]}
-                news = [guid for guid, (status, _) in told.items() if not status.is_final and guid not in present]
-                news += [guid for guid, each in present.items() if _is_news(each, told.get(guid))]
-                for start in range(0, len(news), TOLD_AT_ONCE):
-                    some = news[start : start + TOLD_AT_ONCE]
-                    for standing in await self.database.read(partial(self._standings, guids=some, tenant_id=tenant_id)):
-                        yield GenerationEvent(done_until, standing)
-                        told[standing.found.generation.guid] = standing.status, standing.position
-                        quiet_since = time.monotonic()
-                if time.monotonic() - quiet_since >= self.heartbeat_seconds:
+                new_events = [
+                    guid for guid, (status, _) in known.items() if not status.is_final and guid not in present
+                ]
+                new_events += [guid for guid, each in present.items() if _has_changed(each, known.get(guid))]
+                for start in range(0, len(new_events), EVENTS_AT_ONCE):
+                    some = new_events[start : start + EVENTS_AT_ONCE]
+                    for state in await self.database.read(partial(self._states, guids=some, tenant_id=tenant_id)):
+                        yield GenerationEvent(done_until, state)
+                        known[state.found.generation.guid] = state.status, state.position
+                        idle_since = time.monotonic()
+                if time.monotonic() - idle_since >= self.heartbeat_seconds:
                     yield GenerationEvent(done_until, None)
-                    quiet_since = time.monotonic()
-                told = {guid: each for guid, each in told.items() if guid in present}
+                    idle_since = time.monotonic()
+                known = {guid: each for guid, each in known.items() if guid in present}
                 missed = []
                 if looked_at - done_until > RECENT_SECONDS // 2:
                     # The client reads slowly, or the database was unavailable.
                     missed = await self.database.read(partial(_ended_since, moment=done_until, tenant_id=tenant_id))
                 done_until = looked_at
                 if not missed:
-                    await followed.wait(count, quiet_since + self.heartbeat_seconds - time.monotonic())
+                    await followed.wait(count, idle_since + self.heartbeat_seconds - time.monotonic())
 
     async def pictures(self, found: GenerationWithImages) -> list[bytes | Path]:
         """Return the images in order, as bytes or as files. Raise ``PictureMissingException``."""
         return [await self.store.at_hand(image.guid, image.media_type) for image in found.images]
 
-    async def _news(self, standing: Standing, told: int, *, moved: bool) -> list[GenerationEvent]:
-        """Return what happened since the event with the id ``told``, in order."""
-        if standing.status.is_final:
-            return [GenerationEvent(FINAL_ID, standing)]
-        news = []
-        if standing.status is GenerationStatus.ACCEPTED and (told < ACCEPTED_ID or moved):
-            news.append(GenerationEvent(ACCEPTED_ID, standing))
-        if standing.status is GenerationStatus.CALLING and told < CALLING_ID:
-            news.append(GenerationEvent(CALLING_ID, standing))
-        return news + await self._previews(standing.found.generation, told)
+    async def _new_events(self, state: GenerationState, last_id: int, *, moved: bool) -> list[GenerationEvent]:
+        """Return what happened since the event with the id ``last_id``, in order."""
+        if state.status.is_final:
+            return [GenerationEvent(FINAL_ID, state)]
+        new_events = []
+        if state.status is GenerationStatus.ACCEPTED and (last_id < ACCEPTED_ID or moved):
+            new_events.append(GenerationEvent(ACCEPTED_ID, state))
+        if state.status is GenerationStatus.CALLING and last_id < CALLING_ID:
+            new_events.append(GenerationEvent(CALLING_ID, state))
+        return new_events + await self._previews(state.found.generation, last_id)
 
     async def _look(self) -> None:
         guids = self.progress.followed_elsewhere
@@ -261,12 +263,12 @@ class GenerationWatcher:
             for each in await self.database.read(partial(self._changes, guids=some)):
                 self.progress.note(each.guid, each.version, each.position)
         for tenant_id, followed in list(self.progress.tenants.items()):
-            await self._look_at_tenant(tenant_id, followed)
+            await self._poll_tenant(tenant_id, followed)
 
     def _changes(self, data: Repositories, *, guids: list[GenerationGuid]) -> list[GenerationChange]:
         return self._with_positions(data, data.generations.list_changes(guids))
 
-    async def _look_at_tenant(self, tenant_id: TenantId, followed: FollowedTenant) -> None:
+    async def _poll_tenant(self, tenant_id: TenantId, followed: FollowedTenant) -> None:
         """Store the state of the tenant's open and recently finished generations."""
         moment = clock.seconds()
 
@@ -281,28 +283,31 @@ class GenerationWatcher:
         if not tenants:
             return changes
         schedule = self.scheduler.look(data)
-        standings = {id_: each for tenant_id in tenants for id_, each in schedule.standings(tenant_id).items()}
-        return [each.model_copy(update={"position": standings.get(each.id, (None, None))[0]}) for each in changes]
+        queue_positions = {
+            id_: each for tenant_id in tenants for id_, each in schedule.queue_positions(tenant_id).items()
+        }
+        return [each.model_copy(update={"position": queue_positions.get(each.id, (None, None))[0]}) for each in changes]
 
-    def _standings(self, data: Repositories, *, guids: list[GenerationGuid], tenant_id: TenantId) -> list[Standing]:
+    def _states(self, data: Repositories, *, guids: list[GenerationGuid], tenant_id: TenantId) -> list[GenerationState]:
         """Return the current state of these generations of the tenant, some hundred at most, oldest first."""
         found = sorted(data.generations.find_all(guids), key=lambda each: each.id)
         images = data.images.list_of_generations([each.id for each in found], tenant_id=tenant_id)
         waits = any(each.status is GenerationStatus.ACCEPTED for each in found)
-        standings = self.scheduler.look(data).standings(tenant_id) if waits else {}
+        queue_positions = self.scheduler.look(data).queue_positions(tenant_id) if waits else {}
         return [
-            Standing(_with_images(each, images), each.status, *standings.get(each.id, (None, None))) for each in found
+            GenerationState(_with_images(each, images), each.status, *queue_positions.get(each.id, (None, None)))
+            for each in found
         ]
 
     def _execution(self, guid: GenerationGuid, tenant_id: TenantId) -> Execution | None:
         execution = self.progress.executions.get(guid)
         return execution if execution is not None and execution.generation.tenant_id == tenant_id else None
 
-    async def _previews(self, generation: Generation, told: int) -> list[GenerationEvent]:
-        first = max(0, told + 1 - FIRST_PREVIEW_ID)
+    async def _previews(self, generation: Generation, last_id: int) -> list[GenerationEvent]:
+        first = max(0, last_id + 1 - FIRST_PREVIEW_ID)
         files = self.store.orders
         paths = {index: files.preview(generation.guid, index) for index in range(first, generation.order.previews)}
-        found = await run_in_thread(_those_there, paths) if paths else {}
+        found = await run_in_thread(_existing, paths) if paths else {}
         return [
             GenerationEvent(FIRST_PREVIEW_ID + index, Preview(index, path, generation)) for index, path in found.items()
         ]
@@ -318,11 +323,11 @@ def _ended_since(
     )
 
 
-def _is_news(change: GenerationChange, told: tuple[GenerationStatus, int | None] | None) -> bool:
-    return told is None or change.status is not told[0] or has_moved(told[1], change.position)
+def _has_changed(change: GenerationChange, known: tuple[GenerationStatus, int | None] | None) -> bool:
+    return known is None or change.status is not known[0] or has_moved(known[1], change.position)
 
 
-def _those_there(paths: dict[int, Path]) -> dict[int, Path]:
+def _existing(paths: dict[int, Path]) -> dict[int, Path]:
     return {index: path for index, path in paths.items() if path.is_file()}
 
 

@@ -28,7 +28,7 @@ from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.cursors import MOST_LISTED, CursorCodec, Page, TenantList
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.private.identity.key_format import PresentedKey, api_key_text, new_key_id, new_secret, sha256
 from pixyproxy.service.revalidation import revalidate
@@ -42,7 +42,7 @@ class ApiKeyService:
     """Issues and manages API keys. A caller may not issue or change a key with more rights than their own."""
 
     database: Database
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
     cursors: CursorCodec
 
     async def issue_key(self, incoming: NewApiKey, *, grantor: Grantor) -> IssuedApiKey:

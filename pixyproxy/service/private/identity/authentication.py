@@ -17,7 +17,7 @@ from pixyproxy.core.models.user import UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.identity.api_keys import find_key, is_active
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.key_format import PresentedKey, read_api_key, sha256
 from pixyproxy.service.private.identity.oauth.access_tokens import AccessToken, AccessTokens
 from pixyproxy.service.private.identity.oauth.jwt import inspect_token
@@ -39,7 +39,7 @@ class Authenticator:
     database: Database
     access_tokens: AccessTokens
     trusted_issuers: TrustedIssuers
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
     tasks: DetachedTasks
 
     async def authenticate(self, presented: SecretStr) -> Principal:
@@ -59,7 +59,7 @@ class Authenticator:
             token = await self.access_tokens.read(presented)
             principal = await self.database.read(lambda data: token_principal(data, token))
             expires_at = token.expires_at
-        self.recognized.remember(presented, principal, expires_at=expires_at, checked_at=checked_at)
+        self.recognized.put(presented, principal, expires_at=expires_at, checked_at=checked_at)
         return principal
 
     async def _by_key(self, presented: PresentedKey | None) -> tuple[StoredApiKey, Tenant]:

@@ -16,7 +16,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Recognized:
+class CachedPrincipal:
     """A principal, the expiry of its credential, and when its check started (monotonic seconds)."""
 
     principal: Principal
@@ -25,12 +25,12 @@ class Recognized:
 
 
 @dataclass(frozen=True)
-class RecognizedCredentials:
+class CredentialCache:
     """The cached principals by digest of the credential; only valid credentials are cached."""
 
-    known: dict[bytes, Recognized] = field(default_factory=dict)
+    known: dict[bytes, CachedPrincipal] = field(default_factory=dict)
 
-    def recall(self, presented: SecretStr) -> Principal | None:
+    def get(self, presented: SecretStr) -> Principal | None:
         """Return the principal of a credential checked within ``FRESH_SECONDS`` and not expired, or None."""
         found = self.known.get(_digest(presented))
         if found is None or time.monotonic() - found.checked_at > FRESH_SECONDS:
@@ -39,13 +39,13 @@ class RecognizedCredentials:
             return None
         return found.principal
 
-    def remember(
+    def put(
         self, presented: SecretStr, principal: Principal, *, expires_at: datetime | None, checked_at: float
     ) -> None:
         """Store a principal; ``checked_at`` is the time before the database was queried."""
         if len(self.known) >= MOST:
             self.known.clear()
-        self.known[_digest(presented)] = Recognized(principal, expires_at, checked_at)
+        self.known[_digest(presented)] = CachedPrincipal(principal, expires_at, checked_at)
 
     def forget_all(self) -> None:
         """Clear the cache after a revocation or change, which then takes effect in this process immediately."""

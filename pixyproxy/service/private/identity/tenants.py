@@ -30,7 +30,7 @@ from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.detached import DetachedTasks
 from pixyproxy.service.private.identity.api_keys import issue_key
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.private.removal import TenantRemoval
 from pixyproxy.service.revalidation import revalidate
@@ -48,7 +48,7 @@ class TenantService:
     default_visibility: Visibility
     removal: TenantRemoval
     tasks: DetachedTasks
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
 
     async def create_tenant(self, incoming: NewTenant, *, actor: Actor) -> Tenant:
         """Create a tenant. Raises ``TenantExistsException`` if the name is taken."""

@@ -16,7 +16,7 @@ from pixyproxy.core.models.user import MOST_USERS, NewUser, StoredUser, UserChan
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.cursors import MOST_LISTED, CursorCodec, Page, TenantList
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.private.identity.passwords import PasswordHasher
 from pixyproxy.service.revalidation import revalidate
@@ -28,7 +28,7 @@ class UserService:
 
     database: Database
     passwords: PasswordHasher
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
     cursors: CursorCodec
 
     async def create_user(self, incoming: NewUser, *, grantor: Grantor) -> UserDetail:

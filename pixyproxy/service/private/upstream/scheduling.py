@@ -18,10 +18,10 @@ from pixyproxy.core.models.image import GenerationId
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import UpstreamId, UpstreamState, serves
 from pixyproxy.data.database import Repositories
-from pixyproxy.data.repositories.queue import Place, QueueHead
-from pixyproxy.service.private.upstream.gate import (
+from pixyproxy.data.repositories.queue import QueueHead, Slot
+from pixyproxy.service.private.upstream.capacity import (
     WINDOW_SECONDS,
-    Gate,
+    UpstreamCapacity,
     draw_by_weight,
     estimate_seconds,
     least_loaded,
@@ -83,44 +83,46 @@ class Schedule:
     latest_turn: float = 0.0
 
     @cached_property
-    def gates(self) -> list[Gate]:
+    def capacities(self) -> list[UpstreamCapacity]:
         """The upstreams, without counts."""
-        return [Gate(state) for state in self.states]
+        return [UpstreamCapacity(state) for state in self.states]
 
     @cached_property
-    def counted(self) -> list[Gate]:
+    def counted(self) -> list[UpstreamCapacity]:
         """The upstreams, with their counts as of the first access."""
-        places = self.data.upstreams.count_places(now=self.now)
-        for gate in self.gates:
-            gate.in_flight = places.get(gate.state.id, 0)
-            if gate.state.requests_per_minute is not None:
-                gate.starts, gate.oldest = self.data.upstreams.starts_since(gate.state.id, self.now - WINDOW_SECONDS)
-        return self.gates
+        places = self.data.upstreams.count_slots(now=self.now)
+        for capacity in self.capacities:
+            capacity.in_flight = places.get(capacity.state.id, 0)
+            if capacity.state.requests_per_minute is not None:
+                capacity.starts, capacity.oldest = self.data.upstreams.starts_since(
+                    capacity.state.id, self.now - WINDOW_SECONDS
+                )
+        return self.capacities
 
-    def reach(self, model: str, excluded: frozenset[UpstreamId] = frozenset()) -> list[Gate]:
+    def eligible(self, model: str, excluded: frozenset[UpstreamId] = frozenset()) -> list[UpstreamCapacity]:
         """Return the upstreams that may take an order."""
-        return [gate for gate in self.counted if self._serves(gate.state, model, excluded)]
+        return [capacity for capacity in self.counted if self._serves(capacity.state, model, excluded)]
 
     def is_served(self, model: str, excluded: frozenset[UpstreamId]) -> bool:
         """Return whether an upstream may take an order, now or later."""
         return any(self._serves(state, model, excluded) for state in self.states)
 
-    def place_at_once(self, tenant_id: TenantId, model: str) -> Place | None:
+    def free_slot(self, tenant_id: TenantId, model: str) -> Slot | None:
         """Return a slot for a new order if one is free and no order is waiting."""
         if not self.data.queue.is_empty():
             return None
-        free = least_loaded(self.reach(model), self.now)
+        free = least_loaded(self.eligible(model), self.now)
         return self._enter(draw_by_weight(free), tenant_id) if free else None
 
-    def begin_waiting(self, *, limit: int) -> list[Generation]:
+    def start_waiting(self, *, limit: int) -> list[Generation]:
         """Give free slots to the next orders and return these; this process must execute them."""
         begun: list[Generation] = []
         if not limit or self.data.queue.is_empty():
             return begun
         while len(begun) < limit and (following := self._next()) is not None:
-            head, gates = following
-            place = self._enter(draw_by_weight(gates), head.tenant_id)
-            begun.append(self.data.queue.begin(head.first_id, place))
+            head, capacities = following
+            slot = self._enter(draw_by_weight(capacities), head.tenant_id)
+            begun.append(self.data.queue.begin(head.first_id, slot))
         return begun
 
     @property
@@ -138,52 +140,52 @@ class Schedule:
 
         Orders that recovery finished for another process are ignored, as their durations say nothing about calls.
         """
-        gate = next((gate for gate in self.gates if gate.state.id == generation.upstream_id), None)
+        capacity = next((capacity for capacity in self.capacities if capacity.state.id == generation.upstream_id), None)
         own = generation.lease_owner == self.scheduler.owner
-        if own and gate is not None and generation.started_at is not None:
-            gate.leave(error, entered_at=generation.started_at, now=self.now)
+        if own and capacity is not None and generation.started_at is not None:
+            capacity.leave(error, entered_at=generation.started_at, now=self.now)
 
     def save(self) -> None:
         """Write the changed upstreams."""
-        for gate in self.gates:
-            if gate.changed:
-                self.data.upstreams.save(gate.state)
-                gate.changed = False
+        for capacity in self.capacities:
+            if capacity.changed:
+                self.data.upstreams.save(capacity.state)
+                capacity.changed = False
 
     def retry_after(self, model: str) -> int | None:
         """Return the estimated seconds until each waiting tenant of the model had one turn; None while unknown."""
-        gates = self.reach(model)
-        tenants = {head.tenant_id for head in self.data.queue.heads() if self._meets(head, gates)}
-        seconds = estimate_seconds(gates, max(1, len(tenants)), self.now)
+        capacities = self.eligible(model)
+        tenants = {head.tenant_id for head in self.data.queue.heads() if self._meets(head, capacities)}
+        seconds = estimate_seconds(capacities, max(1, len(tenants)), self.now)
         return None if seconds is None else min(max(1, math.ceil(seconds)), LONGEST_RETRY_SECONDS)
 
-    def standings(self, tenant_id: TenantId) -> dict[GenerationId, tuple[int, float | None]]:
+    def queue_positions(self, tenant_id: TenantId) -> dict[GenerationId, tuple[int, float | None]]:
         """Return the position of each waiting order of a tenant, 1 for the next, and its estimated wait in seconds.
 
         Between two of its orders, every other tenant waiting for the same upstreams has one turn.
         """
         lines = self.data.queue.count_lines()
         turns = self._turns([head for head, _ in lines])
-        reached: dict[tuple[str, frozenset[UpstreamId]], tuple[list[Gate], list[tuple[int, bool]]]] = {}
+        reached: dict[tuple[str, frozenset[UpstreamId]], tuple[list[UpstreamCapacity], list[tuple[int, bool]]]] = {}
         found: dict[GenerationId, tuple[int, float | None]] = {}
         ahead: Counter[frozenset[UpstreamId]] = Counter()
         for waiting in self.data.queue.list_waiting(tenant_id=tenant_id):
             line = waiting.model, waiting.excluded
             if line not in reached:
-                gates = self.reach(*line)
-                reached[line] = gates, self._rivals(tenant_id, gates, lines, turns)
-            gates, rivals = reached[line]
-            ids = frozenset(gate.state.id for gate in gates)
+                capacities = self.eligible(*line)
+                reached[line] = capacities, self._rivals(tenant_id, capacities, lines, turns)
+            capacities, rivals = reached[line]
+            ids = frozenset(capacity.state.id for capacity in capacities)
             own = sum(count for others, count in ahead.items() if ids & others)
             ahead[ids] += 1
             position = 1 + own + sum(min(count, own + comes_first) for count, comes_first in rivals)
-            found[waiting.id] = position, estimate_seconds(gates, position, self.now) if gates else None
+            found[waiting.id] = position, estimate_seconds(capacities, position, self.now) if capacities else None
         return found
 
     def _rivals(
         self,
         tenant_id: TenantId,
-        gates: list[Gate],
+        capacities: list[UpstreamCapacity],
         lines: list[tuple[QueueHead, int]],
         turns: Mapping[QueueHead, float],
     ) -> list[tuple[int, bool]]:
@@ -191,7 +193,7 @@ class Schedule:
         counts: Counter[TenantId] = Counter()
         firsts: dict[TenantId, tuple[float, GenerationId]] = {}
         for head, count in lines:
-            if self._meets(head, gates):
+            if self._meets(head, capacities):
                 first = turns[head], head.first_id
                 counts[head.tenant_id] += count
                 firsts[head.tenant_id] = min(first, firsts.get(head.tenant_id, first))
@@ -201,9 +203,9 @@ class Schedule:
     def _serves(self, state: UpstreamState, model: str, excluded: frozenset[UpstreamId]) -> bool:
         return state.id not in excluded and serves(self.scheduler.upstreams[state.name].models, model)
 
-    def _meets(self, head: QueueHead, gates: list[Gate]) -> bool:
+    def _meets(self, head: QueueHead, capacities: list[UpstreamCapacity]) -> bool:
         """Return whether one of these upstreams may take the orders of a queue lane."""
-        return any(gate in gates for gate in self.reach(head.model, head.excluded))
+        return any(capacity in capacities for capacity in self.eligible(head.model, head.excluded))
 
     def _turns(self, heads: list[QueueHead]) -> dict[QueueHead, float]:
         """Return when the last order of each lane's tenant started at the lane's eligible upstreams; 0 for never."""
@@ -211,20 +213,23 @@ class Schedule:
         self.latest_turn = max([self.latest_turn, *began.values()])
         return {
             head: max(
-                (began.get((head.tenant_id, gate.state.id), 0.0) for gate in self.reach(head.model, head.excluded)),
+                (
+                    began.get((head.tenant_id, capacity.state.id), 0.0)
+                    for capacity in self.eligible(head.model, head.excluded)
+                ),
                 default=0.0,
             )
             for head in heads
         }
 
-    def _enter(self, gate: Gate, tenant_id: TenantId) -> Place:
-        gate.enter(self.now)
-        state, moment = gate.state, datetime.fromtimestamp(int(self.now), UTC)
+    def _enter(self, capacity: UpstreamCapacity, tenant_id: TenantId) -> Slot:
+        capacity.enter(self.now)
+        state, moment = capacity.state, datetime.fromtimestamp(int(self.now), UTC)
         if state.requests_per_minute is not None:
             self.data.upstreams.note_start(state.id, at=self.now)
         self.latest_turn = max(self.now, self.latest_turn + TURN_SECONDS)
         self.data.upstreams.take_turn(tenant_id, state.id, at=self.latest_turn)
-        return Place(
+        return Slot(
             upstream_id=state.id,
             upstream=state.name,
             lease_owner=self.scheduler.owner,
@@ -233,12 +238,12 @@ class Schedule:
             lease_until=moment + timedelta(seconds=LEASE_SECONDS),
         )
 
-    def _next(self) -> tuple[QueueHead, list[Gate]] | None:
+    def _next(self) -> tuple[QueueHead, list[UpstreamCapacity]] | None:
         """Return the next order among those with a free slot, and the upstreams to choose from."""
         lines = (
-            (head, least_loaded(self.reach(head.model, head.excluded), self.now)) for head in self.data.queue.heads()
+            (head, least_loaded(self.eligible(head.model, head.excluded), self.now)) for head in self.data.queue.heads()
         )
-        able = [(head, gates) for head, gates in lines if gates]
+        able = [(head, capacities) for head, capacities in lines if capacities]
         if not able:
             return None
         turns = self._turns([head for head, _ in able])

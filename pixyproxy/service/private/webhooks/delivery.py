@@ -20,7 +20,7 @@ from pixyproxy.core.exceptions import PixyProxyException, WebhookTargetException
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.webhook import DeliveryStatus, StoredDelivery, StoredWebhook
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.service.private.guarded_http import SafeTargets
+from pixyproxy.service.private.guarded_http import GuardedHttpClient
 from pixyproxy.service.private.webhooks.subscriptions import WebhookSecrets
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class WebhookDelivery:
 
     database: Database
     secrets: WebhookSecrets
-    targets: SafeTargets
+    targets: GuardedHttpClient
     now: Callable[[], datetime] = clock.now
     jitter: Callable[[], float] = jitter
     attempt_seconds: float = ATTEMPT_SECONDS

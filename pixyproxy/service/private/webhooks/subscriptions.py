@@ -38,7 +38,7 @@ from pixyproxy.core.models.webhook import (
 )
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.guarded_http import SafeTargets
+from pixyproxy.service.private.guarded_http import GuardedHttpClient
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.revalidation import revalidate
 
@@ -79,7 +79,7 @@ class WebhookService:
 
     database: Database
     secrets: WebhookSecrets
-    targets: SafeTargets
+    targets: GuardedHttpClient
 
     async def create_webhook(self, incoming: NewWebhook, *, grantor: Grantor) -> IssuedWebhook:
         """Create a webhook of the tenant; its secret is returned only here.

@@ -8,13 +8,13 @@ from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus, P
 from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.tenant import Visibility
 from pixyproxy.core.models.upstream import UpstreamId
-from pixyproxy.data.repositories.queue import Place
+from pixyproxy.data.repositories.queue import Slot
 from pixyproxy.service.private.generation.claims import Claim
 from pixyproxy.service.private.generation.orders import fingerprint, picture_order
 from pixyproxy.service.private.generation.retries import Repetition
 from tests.support.builders import MOMENT, new_guid, new_tenant, principal_of
 
-SLOT = Place(
+SLOT = Slot(
     upstream_id=UpstreamId(1),
     upstream="a",
     lease_owner=ProcessGuid("p"),
@@ -43,7 +43,7 @@ def _claim(**changes: object) -> Claim:
 
 
 @pytest.mark.parametrize(("slot", "status"), [(None, GenerationStatus.ACCEPTED), (SLOT, GenerationStatus.CALLING)])
-def test_claim_with_a_slot_is_called_and_one_without_waits(slot: Place | None, status: GenerationStatus) -> None:
+def test_claim_with_a_slot_is_called_and_one_without_waits(slot: Slot | None, status: GenerationStatus) -> None:
     claimed = _claim().new_generation(slot)
 
     assert claimed.status is status

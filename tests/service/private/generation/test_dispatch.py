@@ -48,7 +48,7 @@ async def test_process_executes_at_most_its_limit_at_once(
             await process.watcher.outcome(guid, tenant_id=principal.tenant_id)
     for each in (process, other):
         await each.finish()
-        assert each.places.used == 0
+        assert each.slots.used == 0
         await each.stop()
     assert len(drawer.asked) == 5
 
@@ -60,7 +60,7 @@ async def test_stopping_process_takes_no_orders_and_another_does(
     drawer.close_gate()
     first = (await process.submit(principal=principal)).guid
     await drawer.drawing.wait()
-    process.places.open = False
+    process.slots.open = False
     waiting = (await process.submit(principal=principal)).guid
     drawer.open_gate()
     await process.finish()
@@ -80,12 +80,12 @@ async def test_orders_for_another_processs_upstream_are_left_to_it(
     at_two = replace(two.pooled(), models=("sketch",))
     both = await start_process(database, store, replace(one.pooled(), models=("flare",)), at_two)
     only = await start_process(database, store, replace(one.pooled(), models=("flare",)))
-    both.places.open = False
+    both.slots.open = False
     sketch = (await both.submit(ImagePrompt(prompt="a", model="sketch"), principal=principal)).guid
     flare = (await both.submit(ImagePrompt(prompt="a", model="flare"), principal=principal)).guid
     await only.watcher.outcome(flare, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
     assert await _statuses(only, [sketch]) == [ACCEPTED]
-    both.places.open = True
+    both.slots.open = True
     await both.watcher.outcome(sketch, tenant_id=principal.tenant_id, seconds=LONG_ENOUGH)
     assert (len(one.asked), len(two.asked)) == (1, 1)
     for each in (both, only):
@@ -98,12 +98,12 @@ async def test_process_holds_its_lock_before_it_owns_an_order(
 ) -> None:
     """Only then does its machine notice at once that it is dead."""
     held = []
-    decide = process.places.decide
+    decide = process.slots.decide
 
     async def watched(database: Database, work: UnitOfWork[Any]) -> object:
         held.append(process.spool.is_held)
         return await decide(database, work)
 
-    monkeypatch.setattr(process.places, "decide", watched)
+    monkeypatch.setattr(process.slots, "decide", watched)
     await process.make(principal=principal)
     assert set(held) == {True}

@@ -19,7 +19,7 @@ from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.images import ImageEditor
-from pixyproxy.service.private.kept_answers import remove_decided
+from pixyproxy.service.private.retained_answers import remove_decided
 from pixyproxy.service.private.upstream.scheduling import LEASE_SECONDS
 from tests.service.private.conftest import FailingDatabase, Outage
 from tests.service.private.identities import OPERATOR
@@ -288,7 +288,7 @@ async def test_slot_is_freed_after_any_outcome(
     drawer = FakeDrawer(error=error)
     process = await start_process(database, store, drawer.pooled(concurrency=1))
     await _end(process, principal)
-    assert (process.progress.executions, process.places.used) == ({}, 0)
+    assert (process.progress.executions, process.slots.used) == ({}, 0)
     drawer.error = None
     await process.submit(principal=principal)
     await process.finish()
@@ -310,7 +310,7 @@ async def test_slot_passes_to_the_next_order_in_one_transaction(
     drawer.open_gate()
     await process.finish()
     assert len(drawer.asked) == 3
-    assert process.places.used == 0
+    assert process.slots.used == 0
     await process.stop()
 
 
@@ -427,7 +427,7 @@ async def test_stop_during_the_call_settles_it_as_unknown(
     drawer.close_gate()
     caller = asyncio.create_task(process.make(PRICED, principal=principal, key="k"))
     await drawer.drawing.wait()
-    process.places.open = False
+    process.slots.open = False
     await process.tasks.drain(0)
     with pytest.raises(core.GenerationUnknownException):
         await caller
@@ -445,7 +445,7 @@ async def test_stop_during_an_outage_leaves_it_to_recovery(
     submitted = await process.submit(PRICED, principal=principal)
     await drawer.drawing.wait()
     outage.lasts = True
-    process.places.open = False
+    process.slots.open = False
     await process.tasks.drain(0)
     outage.lasts = False
     assert (await process.generation(submitted.guid)).status is CALLING
@@ -493,7 +493,7 @@ async def test_order_waiting_for_another_upstream_survives_a_stop(
 async def test_stalled_process_makes_no_call_and_requeues_the_order(
     process: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
-    process.places.open = False
+    process.slots.open = False
     submitted = await process.submit(PRICED, principal=principal)
     (begun,) = await process.database.write(lambda data: _begin(process, data))
     process.engine.start(begun, began=time.monotonic() - LEASE_SECONDS)
@@ -503,16 +503,16 @@ async def test_stalled_process_makes_no_call_and_requeues_the_order(
     # It does not count as a failure of the upstream.
     (upstream,) = await process.database.read(lambda data: data.upstreams.list_named([drawer.name]))
     assert (upstream.mean_seconds, upstream.failures) == (None, 0)
-    process.places.open = True
+    process.slots.open = True
     await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id, seconds=20)
     assert len(drawer.asked) == 1
 
 
 def _begin(process: Process, data: Repositories) -> list[Generation]:
     """Start waiting orders, though this process is closed for new ones."""
-    process.places.used += 1
+    process.slots.used += 1
     schedule = process.scheduler.lock(data)
-    begun = schedule.begin_waiting(limit=1)
+    begun = schedule.start_waiting(limit=1)
     schedule.save()
     return begun
 

@@ -63,7 +63,7 @@ async def test_any_of_several_followers_may_stop() -> None:
     await asyncio.sleep(0)
     following[0].cancel()
     await asyncio.wait(following[:1])
-    progress.tell(GUID)
+    progress.notify(GUID)
     assert await asyncio.gather(*following[1:]) == [1, 1]
     assert progress.followed == {}
 
@@ -72,7 +72,7 @@ async def test_wait_returns_at_once_after_an_unseen_change() -> None:
     progress = Progress()
     with progress.follow(GUID) as followed:
         seen = followed.count
-        progress.tell(GUID)
+        progress.notify(GUID)
         async with asyncio.timeout(20):
             await followed.wait(seen)
         # A wait without a change times out.

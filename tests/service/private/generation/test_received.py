@@ -14,7 +14,7 @@ from pixyproxy.core.exceptions import ImageStorageException, PictureUnusableExce
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.core.models.image import ImageGuid
 from pixyproxy.core.models.order import ReceivedPicture
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.spool import SpoolFile, SpoolFolder
 from pixyproxy.data.files.store.local import LocalStore
 from pixyproxy.service.private.generation.received import PictureLimits, PictureReceiver, ReceivedAnswer
@@ -160,10 +160,10 @@ def test_unwritable_file_is_a_storage_exception(tmp_path: Path) -> None:
         _receive(tmp_path / "absent" / "picture", pictures.png(8, 8))
 
 
-def _begun(folder: SpoolFolder, tell_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
+def _begun(folder: SpoolFolder, notify_preview: Callable[[], object] = lambda: None) -> ReceivedAnswer:
     """Return a response of which nothing has arrived."""
-    answers, store = KeptAnswers(folder.path / "kept"), LocalStore(folder.path / "images", room_bytes=1)
-    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, store, answers, tell_preview)
+    answers, store = RetainedAnswers(folder.path / "kept"), LocalStore(folder.path / "images", room_bytes=1)
+    return ReceivedAnswer(folder, GUID, IMAGES, LIMITS, store, answers, notify_preview)
 
 
 def _answer(folder: SpoolFolder, *contents: bytes | None) -> ReceivedAnswer:

@@ -338,7 +338,7 @@ async def test_order_files_stay_until_the_order_finishes(
     for guid in (old, young):
         files.prepare(guid)
     os.utime(files.folder / old, (0, 0))
-    process.places.open = False
+    process.slots.open = False
     generation = await _claim_edit(process, tenant)
     files.prepare(generation.guid)
     files.input(generation.guid, 0).write_bytes(PICTURE)
@@ -352,7 +352,7 @@ async def test_order_files_stay_until_the_order_finishes(
     async with _recovering(process):
         await _eventually(swept)
         assert files.input(generation.guid, 0).is_file()
-        process.places.open = True
+        process.slots.open = True
         await _eventually(over)
     assert drawer.inputs == [[PICTURE]]
     # It may belong to an order that is about to be claimed.
@@ -554,7 +554,7 @@ async def test_claim_in_doubt_that_exists_is_failed_without_a_call(  # noqa: PLR
 ) -> None:
     losing = _losing(database, is_lost=True)
     process = await start_process(losing, store, drawer.pooled())
-    process.places.open = not waits
+    process.slots.open = not waits
     losing.losing.set()
     with pytest.raises(DatabaseUnavailableException):
         await process.submit(ImagePrompt(prompt="a", model="priced"), principal=principal, key="k")
@@ -567,7 +567,7 @@ async def test_claim_in_doubt_that_exists_is_failed_without_a_call(  # noqa: PLR
         return [each.generation.status for each in page.generations] == [FAILED]
 
     await _eventually(is_ended)
-    process.places.open = True
+    process.slots.open = True
     await process.dispatcher.look()
     await process.finish()
     assert drawer.asked == []
@@ -581,9 +581,9 @@ async def test_orders_started_in_doubt_are_requeued_and_executed_once(
 ) -> None:
     losing = _losing(database)
     process = await start_process(losing, store, drawer.pooled())
-    process.places.open = False
+    process.slots.open = False
     submitted = await process.submit(principal=principal)
-    process.places.open = True
+    process.slots.open = True
     losing.losing.set()
     stored = await process.watcher.outcome(submitted.guid, tenant_id=principal.tenant_id, seconds=20)
     assert stored.generation.version >= 3

@@ -16,14 +16,14 @@ from pixyproxy.core.exceptions import (
     UpstreamSilentException,
 )
 from pixyproxy.core.models.audit import AuditAction
-from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus, Resolution
+from pixyproxy.core.models.generation import Generation, GenerationStatus, Outcome, Resolution
 from pixyproxy.core.models.image import ImagePrompt
 from pixyproxy.core.models.principal import Principal, Subject
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.service.private.generation.resolution import OperationsService
-from pixyproxy.service.private.generation.settlement import ending_of, settle
+from pixyproxy.service.private.generation.settlement import outcome_of, settle
 from tests.service.private.identities import OPERATOR, Identity
 from tests.service.private.processes import PRICE, Process
 from tests.support.builders import add_generation, new_guid
@@ -36,7 +36,7 @@ PRICED = ImagePrompt(prompt="a red fox", model="priced")
 
 @pytest.fixture
 def operations(database: Database, tmp_path: Path) -> OperationsService:
-    return OperationsService(database, KeptAnswers(tmp_path / "kept"))
+    return OperationsService(database, RetainedAnswers(tmp_path / "kept"))
 
 
 async def _add(database: Database, tenant: Tenant, **changes: object) -> Generation:
@@ -202,12 +202,12 @@ async def test_bulk_resolution_filters_by_upstream_and_time(
     since: int | None,
 ) -> None:
     days = {day: datetime(2026, 10, day, tzinfo=UTC) for day in (1, 2, 3)}
-    ending = ending_of(UpstreamSilentException(), asked=True)
+    outcome = outcome_of(UpstreamSilentException(), asked=True)
     made = []
     for name, day in (("a", 1), ("a", 2), ("A", 2), ("b", 3), (None, 2)):
         generation = await _add(operations.database, tenant, status=GenerationStatus.CALLING, created_at=days[day])
-        update = ending.model_copy(update={"upstream": name})
-        await operations.database.write(partial(_end, generation=generation, ending=update))
+        update = outcome.model_copy(update={"upstream": name})
+        await operations.database.write(partial(_end, generation=generation, outcome=update))
         made.append((generation.guid, name, day))
     known = await _add(operations.database, tenant, created_at=days[3])
     expected = {guid for guid, name, day in made if upstream in (None, name) and day >= (since or 1)}
@@ -222,8 +222,8 @@ async def test_bulk_resolution_filters_by_upstream_and_time(
     assert again == known
 
 
-def _end(data: Repositories, *, generation: Generation, ending: Ending) -> None:
-    assert settle(data, generation, ending)
+def _end(data: Repositories, *, generation: Generation, outcome: Outcome) -> None:
+    assert settle(data, generation, outcome)
 
 
 @pytest.mark.parametrize("status", sorted(set(GenerationStatus) - {UNKNOWN}))

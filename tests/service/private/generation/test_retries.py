@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pixyproxy.core import clock
-from pixyproxy.core.models.generation import Ending, Generation, GenerationStatus
+from pixyproxy.core.models.generation import Generation, GenerationStatus, Outcome
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Repositories
 from pixyproxy.service.private.generation.retries import RECENTLY_SECONDS, Repetition, Verdict
@@ -55,8 +55,8 @@ def _lose(data: Repositories, generation: Generation, *, follower: str, ago: flo
 
 
 def _end(data: Repositories, generation: Generation, status: GenerationStatus, *, ago: float = 0.0) -> None:
-    ending = Ending(status=status, at=datetime.fromtimestamp(int(clock.seconds() - ago), UTC))
-    assert data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id)
+    outcome = Outcome(status=status, at=datetime.fromtimestamp(int(clock.seconds() - ago), UTC))
+    assert data.generations.settle(generation.id, outcome, tenant_id=generation.tenant_id)
 
 
 def _guid(found: Generation | Verdict) -> str:

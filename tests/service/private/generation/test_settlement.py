@@ -11,14 +11,14 @@ from pixyproxy.core.models.order import ReceivedPicture, UpstreamAnswer, Upstrea
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.core.models.webhook import WebhookEvent
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.files.spool import SpoolEntry
 from pixyproxy.service.private.generation.resolution import OperationsService
 from pixyproxy.service.private.generation.settlement import (
     EXCEPTIONS,
     Settlement,
-    ending_of,
     exception_of,
+    outcome_of,
     require_images,
     settle,
 )
@@ -72,8 +72,8 @@ async def _record(
 
 
 async def _end(database: Database, generation: Generation, error: BaseException) -> bool:
-    ending = ending_of(error, asked=True)
-    return await database.write(lambda data: settle(data, generation, ending))
+    outcome = outcome_of(error, asked=True)
+    return await database.write(lambda data: settle(data, generation, outcome))
 
 
 async def _budget(database: Database, tenant: Tenant) -> tuple[int, int]:
@@ -143,7 +143,7 @@ async def test_picture_found_after_a_resolution_corrects_the_charge(
 ) -> None:
     generation = await _claim(database, tenant, model=model)
     await _end(database, generation, core.UpstreamSilentException())
-    operations = OperationsService(database, KeptAnswers(tmp_path))
+    operations = OperationsService(database, RetainedAnswers(tmp_path))
     await operations.resolve_generation(generation.guid, Resolution(bought=bought), actor=OPERATOR)
     bound = generation.reserved_micro_usd or 0
     assert await _budget(database, tenant) == (bound if bought else 0, 0)
@@ -220,5 +220,5 @@ def test_every_exception_is_found_by_its_code() -> None:
     kinds: list[type[core.PixyProxyException]] = [core.PixyProxyException]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
-    ending = [kind for kind in kinds if issubclass(kind, core.ImageException | core.DatabaseException)]
-    assert [kind.__name__ for kind in ending if EXCEPTIONS[kind.code] is not kind] == []
+    outcome = [kind for kind in kinds if issubclass(kind, core.ImageException | core.DatabaseException)]
+    assert [kind.__name__ for kind in outcome if EXCEPTIONS[kind.code] is not kind] == []

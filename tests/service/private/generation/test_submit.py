@@ -56,8 +56,8 @@ async def pair(database: Database, store: LocalStore, drawer: FakeDrawer) -> Asy
 
 async def _places_taken(process: Process) -> tuple[int, int]:
     """Return the slots in use in the process and at the upstreams."""
-    places = await process.database.read(lambda data: data.upstreams.count_places(now=clock.seconds()))
-    return process.places.used, sum(places.values())
+    slots = await process.database.read(lambda data: data.upstreams.count_slots(now=clock.seconds()))
+    return process.slots.used, sum(slots.values())
 
 
 async def test_picture_is_stored_and_recorded_with_its_details(

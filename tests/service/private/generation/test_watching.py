@@ -15,16 +15,16 @@ from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import Tenant
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.data.files.store.local import LocalStore
-from pixyproxy.service.private.generation.settlement import ending_of, settle
+from pixyproxy.service.private.generation.settlement import outcome_of, settle
 from pixyproxy.service.private.generation.watching import (
     ACCEPTED_ID,
     CALLING_ID,
     FINAL_ID,
     FIRST_PREVIEW_ID,
     GenerationEvent,
+    GenerationState,
     GenerationWatcher,
     Preview,
-    Standing,
 )
 from tests.service.private.processes import LONG_ENOUGH, Process, start_process
 from tests.support import pictures
@@ -72,9 +72,9 @@ def _ids(events: list[GenerationEvent]) -> list[int]:
     return [event.id for event in events]
 
 
-def _final(events: list[GenerationEvent]) -> Standing:
+def _final(events: list[GenerationEvent]) -> GenerationState:
     (last,) = [event.what for event in events if event.id == FINAL_ID]
-    assert isinstance(last, Standing)
+    assert isinstance(last, GenerationState)
     return last
 
 
@@ -167,7 +167,7 @@ async def test_generation_of_another_tenant_looks_missing(
         with pytest.raises(core.GenerationNotFoundException):
             await process.watcher.outcome(guid, tenant_id=other_principal.tenant_id)
         with pytest.raises(core.GenerationNotFoundException):
-            await process.watcher.standing(guid, tenant_id=other_principal.tenant_id)
+            await process.watcher.state(guid, tenant_id=other_principal.tenant_id)
         with pytest.raises(core.GenerationNotFoundException):
             await _follow(process.watcher, guid, other_principal)
 
@@ -193,13 +193,13 @@ async def test_only_waiting_generations_have_a_queue_position(
     narrow: Process, principal: Principal, drawer: FakeDrawer
 ) -> None:
     guids = [(await narrow.submit(principal=principal)).guid for _ in range(3)]
-    standing = [await narrow.watcher.standing(guid, tenant_id=principal.tenant_id) for guid in guids]
-    assert [(each.status, each.position) for each in standing] == [(CALLING, None), (ACCEPTED, 1), (ACCEPTED, 2)]
+    state = [await narrow.watcher.state(guid, tenant_id=principal.tenant_id) for guid in guids]
+    assert [(each.status, each.position) for each in state] == [(CALLING, None), (ACCEPTED, 1), (ACCEPTED, 2)]
     drawer.open_gate()
     await narrow.finish()
-    standing = [await narrow.watcher.standing(guid, tenant_id=principal.tenant_id) for guid in guids]
-    assert [(each.status, each.position) for each in standing] == [(STORED, None)] * 3
-    assert all(len(each.found.images) == 1 for each in standing)
+    state = [await narrow.watcher.state(guid, tenant_id=principal.tenant_id) for guid in guids]
+    assert [(each.status, each.position) for each in state] == [(STORED, None)] * 3
+    assert all(len(each.found.images) == 1 for each in state)
 
 
 async def test_events_come_once_in_order_and_the_last_has_the_pictures(
@@ -274,8 +274,8 @@ async def test_generation_of_another_machine_is_followed_by_polling(
     generation = await database.write(claim)
     stream = other.events(generation.guid, tenant_id=principal.tenant_id, after=0)
     assert (await anext(stream)).id == ACCEPTED_ID
-    ending = ending_of(core.PromptRefusedException(), asked=True)
-    await database.write(lambda data: settle(data, generation, ending))
+    outcome = outcome_of(core.PromptRefusedException(), asked=True)
+    await database.write(lambda data: settle(data, generation, outcome))
     async with asyncio.timeout(LONG_ENOUGH):
         assert _ids([event async for event in stream]) == [FINAL_ID]
 

@@ -171,7 +171,7 @@ async def test_digests_are_compared_in_constant_time(
 async def test_revoked_key_is_rejected_immediately(identity: Identity, tenant: Tenant, issued: IssuedApiKey) -> None:
     await identity.principal(issued.api_key)
     await identity.api_keys.revoke_key(issued.detail.guid, grantor=grantor_of(tenant))
-    assert identity.recognized.recall(issued.api_key) is None
+    assert identity.recognized.get(issued.api_key) is None
     assert await _refused(identity, issued.api_key)
 
 
@@ -230,7 +230,7 @@ async def test_former_secret_without_grace_period_is_invalid_immediately(
 ) -> None:
     await identity.principal(issued.api_key)
     second = await _rotate(identity, tenant, issued, grace=0)
-    assert identity.recognized.recall(issued.api_key) is None
+    assert identity.recognized.get(issued.api_key) is None
     assert await _refused(identity, issued.api_key)
     assert await identity.principal(second)
 

@@ -37,7 +37,7 @@ async def _assert_refused(identity: Identity, presented: SecretStr | str) -> Non
     assert caught.value.message == CredentialInvalidException.default_message
     assert not caught.value.context
     assert len(identity.recognized.known) == known
-    assert identity.recognized.recall(credential) is None
+    assert identity.recognized.get(credential) is None
 
 
 async def _set_status(identity: Identity, tenant: Tenant, status: TenantStatus) -> None:

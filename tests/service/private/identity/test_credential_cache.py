@@ -9,15 +9,15 @@ from pydantic import SecretStr
 from pixyproxy.core import clock
 from pixyproxy.core.models.principal import Principal
 from pixyproxy.core.models.tenant import TenantId
-from pixyproxy.service.private.identity.credential_cache import FRESH_SECONDS, MOST, RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import FRESH_SECONDS, MOST, CredentialCache
 from tests.support.builders import new_tenant, principal_of
 
 KEY = SecretStr("pxy_a")
 
 
 @pytest.fixture
-def recognized() -> RecognizedCredentials:
-    return RecognizedCredentials()
+def recognized() -> CredentialCache:
+    return CredentialCache()
 
 
 @pytest.fixture
@@ -30,49 +30,49 @@ def _ahead() -> float:
     return time.monotonic() + 1000
 
 
-def test_fresh_credential_is_cached(recognized: RecognizedCredentials, principal: Principal) -> None:
-    recognized.remember(KEY, principal, expires_at=None, checked_at=_ahead())
-    assert recognized.recall(KEY) is principal
+def test_fresh_credential_is_cached(recognized: CredentialCache, principal: Principal) -> None:
+    recognized.put(KEY, principal, expires_at=None, checked_at=_ahead())
+    assert recognized.get(KEY) is principal
 
 
 @pytest.mark.parametrize("other", ["", "pxy_A", "pxy_a ", "🦊", "\ud800"])
-def test_another_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal, other: str) -> None:
-    recognized.remember(KEY, principal, expires_at=None, checked_at=_ahead())
-    assert recognized.recall(SecretStr(other)) is None
+def test_another_credential_is_a_miss(recognized: CredentialCache, principal: Principal, other: str) -> None:
+    recognized.put(KEY, principal, expires_at=None, checked_at=_ahead())
+    assert recognized.get(SecretStr(other)) is None
 
 
-def test_stale_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal) -> None:
-    recognized.remember(KEY, principal, expires_at=None, checked_at=time.monotonic() - FRESH_SECONDS - 0.001)
-    assert recognized.recall(KEY) is None
+def test_stale_credential_is_a_miss(recognized: CredentialCache, principal: Principal) -> None:
+    recognized.put(KEY, principal, expires_at=None, checked_at=time.monotonic() - FRESH_SECONDS - 0.001)
+    assert recognized.get(KEY) is None
 
 
 def test_cache_lifetime_is_below_the_documented_limit() -> None:
     assert FRESH_SECONDS < 1
 
 
-def test_expired_credential_is_a_miss(recognized: RecognizedCredentials, principal: Principal) -> None:
-    recognized.remember(KEY, principal, expires_at=clock.now(), checked_at=_ahead())
-    assert recognized.recall(KEY) is None
-    recognized.remember(KEY, principal, expires_at=clock.now() + timedelta(hours=1), checked_at=_ahead())
-    assert recognized.recall(KEY) is principal
+def test_expired_credential_is_a_miss(recognized: CredentialCache, principal: Principal) -> None:
+    recognized.put(KEY, principal, expires_at=clock.now(), checked_at=_ahead())
+    assert recognized.get(KEY) is None
+    recognized.put(KEY, principal, expires_at=clock.now() + timedelta(hours=1), checked_at=_ahead())
+    assert recognized.get(KEY) is principal
 
 
-def test_forget_all_clears_the_cache(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_forget_all_clears_the_cache(recognized: CredentialCache, principal: Principal) -> None:
     keys = [SecretStr(f"pxy_{number}") for number in range(3)]
     for key in keys:
-        recognized.remember(key, principal, expires_at=None, checked_at=_ahead())
-    assert [recognized.recall(key) for key in keys] == [principal] * 3
+        recognized.put(key, principal, expires_at=None, checked_at=_ahead())
+    assert [recognized.get(key) for key in keys] == [principal] * 3
     recognized.forget_all()
-    assert [recognized.recall(key) for key in keys] == [None] * 3
+    assert [recognized.get(key) for key in keys] == [None] * 3
 
 
-def test_cache_holds_at_most_ten_thousand_credentials(recognized: RecognizedCredentials, principal: Principal) -> None:
+def test_cache_holds_at_most_ten_thousand_credentials(recognized: CredentialCache, principal: Principal) -> None:
     for number in range(MOST + 1):
-        recognized.remember(SecretStr(f"pxy_{number}"), principal, expires_at=None, checked_at=_ahead())
+        recognized.put(SecretStr(f"pxy_{number}"), principal, expires_at=None, checked_at=_ahead())
         assert len(recognized.known) <= MOST == 10_000
-    assert recognized.recall(SecretStr(f"pxy_{MOST}")) is principal
+    assert recognized.get(SecretStr(f"pxy_{MOST}")) is principal
 
 
-def test_credentials_are_not_stored(recognized: RecognizedCredentials, principal: Principal) -> None:
-    recognized.remember(SecretStr("hunter2"), principal, expires_at=None, checked_at=_ahead())
+def test_credentials_are_not_stored(recognized: CredentialCache, principal: Principal) -> None:
+    recognized.put(SecretStr("hunter2"), principal, expires_at=None, checked_at=_ahead())
     assert "hunter2" not in repr(recognized)

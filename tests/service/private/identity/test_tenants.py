@@ -115,7 +115,7 @@ async def test_change_takes_effect_immediately(identity: Identity, service: Tena
     key = await identity.issue_key(tenant)
     assert await identity.principal(key.api_key)
     await service.change_tenant(tenant.guid, TenantChange(images_per_minute=3), actor=OPERATOR)
-    assert identity.recognized.recall(key.api_key) is None
+    assert identity.recognized.get(key.api_key) is None
     assert (await identity.principal(key.api_key)).tenant_images_per_minute == 3
 
 
@@ -126,7 +126,7 @@ async def test_credentials_are_rejected_while_the_tenant_is_suspended(
     key = await identity.issue_key(tenant)
     assert await identity.principal(key.api_key)
     await service.change_tenant(tenant.guid, SUSPEND, actor=OPERATOR)
-    assert identity.recognized.recall(key.api_key) is None
+    assert identity.recognized.get(key.api_key) is None
     with pytest.raises(TenantSuspendedException):
         await identity.principal(key.api_key)
     await service.change_tenant(tenant.guid, TenantChange(status=TenantStatus.ACTIVE), actor=OPERATOR)

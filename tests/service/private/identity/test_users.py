@@ -175,7 +175,7 @@ async def test_new_password_ends_every_sign_in(identity: Identity, tenant: Tenan
         assert await identity.principal(issued.access_token)
     await identity.users.change_user(user.guid, UserChange(password=OTHER_PASSWORD), grantor=grantor_of(tenant))
     for issued, refresh_token in sessions:
-        assert identity.recognized.recall(issued.access_token) is None
+        assert identity.recognized.get(issued.access_token) is None
         assert await _is_worthless(identity, issued.access_token)
         assert await _cannot_refresh(identity, refresh_token)
     with pytest.raises(OAuthGrantException):

@@ -12,7 +12,7 @@ from pixyproxy.data.database import Repositories
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 from pixyproxy.service.private.upstream.scheduling import Schedule, Scheduler
 from tests.service.private.upstream.listing import FakeListing
-from tests.support.builders import add_generation, stored_ending
+from tests.support.builders import add_generation, stored_outcome
 
 MODEL = "flare"
 CALL_SECONDS = 600.0
@@ -48,12 +48,12 @@ class Schedules:
     def order(self, tenant_id: TenantId, model: str = MODEL) -> Generation:
         """Add an order, which starts if no other order waits and a slot is free."""
         schedule = self.open()
-        place = schedule.place_at_once(tenant_id, model)
-        held = {} if place is None else asdict(place)
-        status = GenerationStatus.ACCEPTED if place is None else GenerationStatus.CALLING
+        slot = schedule.free_slot(tenant_id, model)
+        held = {} if slot is None else asdict(slot)
+        status = GenerationStatus.ACCEPTED if slot is None else GenerationStatus.CALLING
         created_at = datetime.fromtimestamp(int(self.now), UTC)
         generation = add_generation(self.data, tenant_id, status=status, model=model, created_at=created_at, **held)
-        begun = schedule.begin_waiting(limit=ANY_NUMBER) if place is None else [generation]
+        begun = schedule.start_waiting(limit=ANY_NUMBER) if slot is None else [generation]
         schedule.require_room(tenant_id, model)
         schedule.save()
         self.begun += begun
@@ -63,15 +63,15 @@ class Schedules:
         """Settle a started order, and start the next."""
         current = self.find(generation)
         schedule = self.open()
-        ending = stored_ending(status=GenerationStatus.FAILED if error else GenerationStatus.STORED)
-        assert self.data.generations.settle(current.id, ending, tenant_id=current.tenant_id)
+        outcome = stored_outcome(status=GenerationStatus.FAILED if error else GenerationStatus.STORED)
+        assert self.data.generations.settle(current.id, outcome, tenant_id=current.tenant_id)
         schedule.leave(current, error)
         return self._begin(schedule)
 
     def settle(self, generation: Generation) -> None:
         """Settle an order without starting another."""
-        ending = stored_ending(status=GenerationStatus.FAILED)
-        assert self.data.generations.settle(generation.id, ending, tenant_id=generation.tenant_id)
+        outcome = stored_outcome(status=GenerationStatus.FAILED)
+        assert self.data.generations.settle(generation.id, outcome, tenant_id=generation.tenant_id)
 
     def put_back(self, generation: Generation, excluded: frozenset[UpstreamId]) -> None:
         """Return an order to the queue for other upstreams."""
@@ -115,14 +115,14 @@ class Schedules:
 
     def position(self, generation: Generation) -> int:
         """Return the position of a waiting order."""
-        return self.open().standings(generation.tenant_id)[generation.id][0]
+        return self.open().queue_positions(generation.tenant_id)[generation.id][0]
 
     def states(self) -> Mapping[str, UpstreamState]:
         """Return the upstreams by name."""
         return {state.name: state for state in self.data.upstreams.list_named(list(self.scheduler.upstreams))}
 
     def _begin(self, schedule: Schedule) -> list[Generation]:
-        begun = schedule.begin_waiting(limit=ANY_NUMBER)
+        begun = schedule.start_waiting(limit=ANY_NUMBER)
         schedule.save()
         self.begun += begun
         return begun

@@ -15,7 +15,7 @@ from pixyproxy.core.models.generation import Generation, GenerationStatus, Proce
 from pixyproxy.core.models.tenant import TenantId
 from pixyproxy.core.models.upstream import UpstreamId, serves
 from pixyproxy.data.database import Repositories
-from pixyproxy.service.private.upstream.gate import WINDOW_SECONDS
+from pixyproxy.service.private.upstream.capacity import WINDOW_SECONDS
 from pixyproxy.service.private.upstream.pool import PooledUpstream
 from pixyproxy.service.private.upstream.scheduling import CALL_MARGIN_SECONDS, LEASE_SECONDS
 from tests.service.private.upstream.schedules import CALL_SECONDS, MODEL, Schedules, open_schedules, pooled
@@ -82,7 +82,7 @@ def test_free_slot_is_given_at_once(data: Repositories, anna: TenantId) -> None:
     assert generation.place_until == schedules.now + CALL_SECONDS + CALL_MARGIN_SECONDS
     assert generation.lease_until is not None
     assert generation.lease_until.timestamp() == schedules.now + LEASE_SECONDS
-    assert schedules.open().standings(anna) == {}
+    assert schedules.open().queue_positions(anna) == {}
 
 
 @on_both
@@ -208,7 +208,7 @@ def test_excluded_upstream_is_not_chosen(data: Repositories, anna: TenantId, ber
     assert schedules.upstream_of(other) == "one"
     schedules.put_back(first, frozenset({one, two}))
     assert schedules.tick() == []
-    assert schedules.open().standings(anna) == {first.id: (1, None)}
+    assert schedules.open().queue_positions(anna) == {first.id: (1, None)}
     assert not schedules.open().is_served(MODEL, frozenset({one, two}))
     assert schedules.open().is_served(MODEL, frozenset({one}))
 
@@ -367,10 +367,10 @@ def test_estimate_depends_on_the_position(data: Repositories, anna: TenantId) ->
     schedules = open_schedules(data, [pooled(concurrency=2)])
     held = [schedules.order(anna) for _ in range(2)]
     waiting = [schedules.order(anna) for _ in range(4)]
-    assert schedules.open().standings(anna)[waiting[0].id] == (1, None)
+    assert schedules.open().queue_positions(anna)[waiting[0].id] == (1, None)
     schedules.now += 10
     schedules.end(held[0])
-    assert list(schedules.open().standings(anna).values()) == [(1, 5.0), (2, 10.0), (3, 15.0)]
+    assert list(schedules.open().queue_positions(anna).values()) == [(1, 5.0), (2, 10.0), (3, 15.0)]
 
 
 def test_unlocked_check_finds_free_slots_for_waiting_orders(data: Repositories, anna: TenantId) -> None:
@@ -381,7 +381,7 @@ def test_unlocked_check_finds_free_slots_for_waiting_orders(data: Repositories, 
     assert not schedules.open().is_something_free
     schedules.now += WINDOW_SECONDS
     assert schedules.open().is_something_free
-    assert len(schedules.open().begin_waiting(limit=0)) == 0
+    assert len(schedules.open().start_waiting(limit=0)) == 0
 
 
 def test_oldest_order_of_a_tenant_is_next_in_any_lane(data: Repositories, anna: TenantId) -> None:
@@ -409,7 +409,7 @@ def test_positions_match_the_order_of_slots(data: Repositories, tenants: list[Te
     positions = {
         generation_id: position
         for tenant_id in tenants
-        for generation_id, (position, _) in schedules.open().standings(tenant_id).items()
+        for generation_id, (position, _) in schedules.open().queue_positions(tenant_id).items()
     }
     assert sorted(positions.values()) == list(range(1, len(schedules.waiting) + 1))
     foretold = sorted(positions, key=lambda each: positions[each])

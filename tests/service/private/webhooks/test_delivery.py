@@ -14,7 +14,11 @@ from pixyproxy.core import clock
 from pixyproxy.core.models.tenant import Tenant, TenantId, TenantStatus
 from pixyproxy.core.models.webhook import StoredDelivery, StoredWebhook, WebhookEvent
 from pixyproxy.data.database import Database
-from pixyproxy.service.private.guarded_http import RESOLVING_AT_ONCE_PER_TENANT, SafeTargets, open_safe_targets
+from pixyproxy.service.private.guarded_http import (
+    RESOLVING_AT_ONCE_PER_TENANT,
+    GuardedHttpClient,
+    open_guarded_http_client,
+)
 from pixyproxy.service.private.webhooks.delivery import (
     AT_ONCE,
     AT_ONCE_PER_TENANT,
@@ -94,15 +98,15 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.fixture
-async def targets() -> AsyncIterator[SafeTargets]:
+async def targets() -> AsyncIterator[GuardedHttpClient]:
     """Yield an SSRF guard that allows the receiver."""
-    opened = open_safe_targets(["127.0.0.1"])
+    opened = open_guarded_http_client(["127.0.0.1"])
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-def post(database: Database, receiver: WebhookReceiver, targets: SafeTargets) -> Post:
+def post(database: Database, receiver: WebhookReceiver, targets: GuardedHttpClient) -> Post:
     """Return the delivery under test."""
     watch = Watch(clock.now())
     delivery = WebhookDelivery(
@@ -207,7 +211,7 @@ async def test_silent_receiver_times_out_and_is_retried(post: Post, tenant: Tena
 
 
 async def test_unexpected_error_is_logged_and_retried(
-    post: Post, targets: SafeTargets, tenant: Tenant, caplog: pytest.LogCaptureFixture
+    post: Post, targets: GuardedHttpClient, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(_host: str) -> list[str]:
         raise ZeroDivisionError
@@ -340,7 +344,7 @@ async def test_slow_receiver_does_not_delay_other_tenants(post: Post, tenant: Te
 
 
 async def test_hanging_name_server_does_not_delay_other_tenants(
-    post: Post, targets: SafeTargets, tenant: Tenant, stranger: Tenant
+    post: Post, targets: GuardedHttpClient, tenant: Tenant, stranger: Tenant
 ) -> None:
     asked: list[str] = []
 

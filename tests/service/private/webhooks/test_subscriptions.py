@@ -31,7 +31,7 @@ from pixyproxy.core.models.webhook import (
     WebhookEvent,
 )
 from pixyproxy.data.database import Repositories
-from pixyproxy.service.private.guarded_http import open_safe_targets
+from pixyproxy.service.private.guarded_http import open_guarded_http_client
 from pixyproxy.service.private.webhooks.subscriptions import EVENTS, WebhookSecrets, WebhookService, enqueue
 from tests.service.private.identities import Identity, grantor_of
 from tests.support.builders import new_guid
@@ -45,7 +45,7 @@ URL = "https://93.184.216.34/hook?token=secret"
 @pytest.fixture
 async def webhooks(identity: Identity) -> AsyncIterator[WebhookService]:
     """Yield the service under test."""
-    targets = open_safe_targets(())
+    targets = open_guarded_http_client(())
     yield WebhookService(
         database=identity.database, secrets=WebhookSecrets(SecretStr("the server's own")), targets=targets
     )

@@ -14,7 +14,7 @@ from pixyproxy.core.models.user import UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
 from pixyproxy.service.private.identity.authentication import key_principal, token_principal
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.key_format import PresentedKey, read_refresh_token
 from pixyproxy.service.private.identity.oauth.access_tokens import AccessToken, AccessTokens
 from pixyproxy.service.private.identity.oauth.clients import require_client
@@ -30,7 +30,7 @@ class TokenStatusService:
 
     database: Database
     access_tokens: AccessTokens
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
 
     async def recognize_client(self, presented: PresentedKey | None) -> Principal:
         """Return the principal of a client that presents its id and secret. Raises ``OAuthClientException``."""

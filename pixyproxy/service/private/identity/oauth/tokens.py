@@ -25,7 +25,7 @@ from pixyproxy.core.models.token import IssuedTokens, RefreshToken, SessionGuid,
 from pixyproxy.core.models.user import StoredUser, UserStatus
 from pixyproxy.data.database import Database, Repositories
 from pixyproxy.service.private import audit
-from pixyproxy.service.private.identity.credential_cache import RecognizedCredentials
+from pixyproxy.service.private.identity.credential_cache import CredentialCache
 from pixyproxy.service.private.identity.grants import Grantor
 from pixyproxy.service.private.identity.key_format import (
     PresentedKey,
@@ -73,7 +73,7 @@ class TokenService:
     passwords: PasswordHasher
     lifetimes: TokenLifetimes
     password_sign_in: bool
-    recognized: RecognizedCredentials
+    recognized: CredentialCache
 
     async def sign_in(  # noqa: PLR0913  (the parts of a sign-in)
         self,

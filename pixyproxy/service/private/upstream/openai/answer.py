@@ -103,15 +103,15 @@ class AnswerReader:
         )
 
 
-def revised_prompt(told: dict[str, Any]) -> str | None:
+def revised_prompt(item: dict[str, Any]) -> str | None:
     """Return the revised prompt beside a picture, if there is one."""
-    revised = told.get("revised_prompt")
+    revised = item.get("revised_prompt")
     return revised if isinstance(revised, str) else None
 
 
-def url_of(told: dict[str, Any]) -> str | None:
+def url_of(item: dict[str, Any]) -> str | None:
     """Return the URL of a picture, if there is one."""
-    url = told.get("url")
+    url = item.get("url")
     return url if isinstance(url, str) and url else None
 
 

@@ -28,7 +28,7 @@ from pixyproxy.core.exceptions import (
 from pixyproxy.core.models.order import InputField, InputPicture, Operation, PictureOrder, UpstreamAnswer
 from pixyproxy.core.models.upstream import ResponseFormat, UpstreamSettings
 from pixyproxy.data.threads import run_in_thread
-from pixyproxy.service.private.guarded_http import SafeTargets
+from pixyproxy.service.private.guarded_http import GuardedHttpClient
 from pixyproxy.service.private.upstream.openai.answer import AnswerReader
 from pixyproxy.service.private.upstream.openai.errors import RAISED, as_core_exception
 from pixyproxy.service.private.upstream.openai.events import EventReader
@@ -166,7 +166,7 @@ def open_openai_upstream(
     *,
     timeout_seconds: float,
     connect_seconds: float,
-    targets: SafeTargets,
+    targets: GuardedHttpClient,
     link_pauses: tuple[float, ...] = PAUSES,
 ) -> OpenAIUpstream:
     """Open an upstream from its settings. Nothing is sent before the first call; times are in seconds.

@@ -11,7 +11,7 @@ from anyio import fail_after
 
 from pixyproxy.core.exceptions import PictureUnusableException, WebhookTargetException
 from pixyproxy.data.threads import run_in_thread
-from pixyproxy.service.private.guarded_http import SafeTargets
+from pixyproxy.service.private.guarded_http import GuardedHttpClient
 from pixyproxy.service.private.upstream.upstream import PictureWriter
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class PictureLinks:
     base_url: httpx2.URL
     client: httpx2.AsyncClient
     headers: Mapping[str, str]
-    targets: SafeTargets
+    targets: GuardedHttpClient
     timeout_seconds: float
     pauses: tuple[float, ...] = PAUSES
 

@@ -66,7 +66,7 @@ async def test_revoked_access_token_is_invalid_immediately(identity: Identity, u
     issued, _ = await identity.sign_in(user)
     assert await _is_live(identity, issued)
     await identity.token_status.revoke(issued.access_token, client=None)
-    assert identity.recognized.recall(issued.access_token) is None
+    assert identity.recognized.get(issued.access_token) is None
     assert not await _is_live(identity, issued)
 
 
@@ -85,7 +85,7 @@ async def test_revoking_a_refresh_token_ends_the_whole_sign_in(identity: Identit
     assert second.refresh_token is not None
     assert await _is_live(identity, second)
     await identity.token_status.revoke(second.refresh_token, client=None)
-    assert identity.recognized.recall(second.access_token) is None
+    assert identity.recognized.get(second.access_token) is None
     assert [await _is_live(identity, issued) for issued in (first, second, other)] == [False, False, True]
     assert not await _refreshes(identity, second.refresh_token)
     assert await _refreshes(identity, other_token)

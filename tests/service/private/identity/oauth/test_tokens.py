@@ -286,7 +286,7 @@ async def test_revoking_a_key_invalidates_its_tokens(identity: Identity, tenant:
     issued = await identity.tokens.issue_to_client(read_api_key(key.api_key), scope=None)
     assert await identity.principal(issued.access_token)
     await identity.api_keys.revoke_key(key.detail.guid, grantor=grantor_of(tenant))
-    assert identity.recognized.recall(issued.access_token) is None
+    assert identity.recognized.get(issued.access_token) is None
     await _is_dead(identity, issued)
 
 
@@ -323,7 +323,7 @@ async def test_reused_refresh_token_ends_the_whole_sign_in(
     second, successor = await _refresh(identity, stolen)
     assert await identity.principal(second.access_token)
     await _assert_not_refreshed(identity, stolen)
-    assert identity.recognized.recall(second.access_token) is None
+    assert identity.recognized.get(second.access_token) is None
     await _assert_not_refreshed(identity, successor)
     await _is_dead(identity, first)
     await _is_dead(identity, second)
@@ -564,7 +564,7 @@ async def test_rotation_at_once_invalidates_every_access_token(identity: Identit
     issued, refresh_token = await identity.sign_in(user)
     assert await identity.principal(issued.access_token)
     await identity.tokens.rotate_signing_keys(actor=OPERATOR, at_once=True)
-    assert identity.recognized.recall(issued.access_token) is None
+    assert identity.recognized.get(issued.access_token) is None
     await _is_dead(identity, issued)
     again, _ = await _refresh(identity, refresh_token)
     assert await identity.principal(again.access_token)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from pixyproxy.core.models.upstream import UpstreamSettings
-from pixyproxy.service.private.guarded_http import open_safe_targets
+from pixyproxy.service.private.guarded_http import open_guarded_http_client
 from pixyproxy.service.private.upstream.openai.images import OpenAIUpstream, open_openai_upstream
 
 SHORT = 0.3
@@ -31,7 +31,7 @@ def open_adapter(
         UpstreamSettings.model_validate({"name": "fake", "base_url": base_url, "api_key": "sk-x", **more}),
         timeout_seconds=timeout_seconds,
         connect_seconds=connect_seconds,
-        targets=open_safe_targets(allowed_hosts),
+        targets=open_guarded_http_client(allowed_hosts),
         link_pauses=(0.0, 0.0),
     )
 

@@ -91,9 +91,9 @@ async def test_truncated_response_raises_and_gives_no_wrong_picture() -> None:
 )
 async def test_split_white_space_around_the_colon_loses_no_picture(before: bytes, after: bytes) -> None:
     answer = b'{"data": [{"b64_json"%b:%b"%b"}]}' % (before, after, b64(PICTURES[0]).encode())
-    for place in range(len(answer)):
+    for slot in range(len(answer)):
         sink = FakeSink()
-        await read([answer[:place], answer[place:]], sink)
+        await read([answer[:slot], answer[slot:]], sink)
         assert sink.kept == [PICTURES[0]]
     assert await read_one(answer, piece=1) == PICTURES[0]
 

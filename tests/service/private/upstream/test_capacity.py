@@ -21,9 +21,9 @@ from pixyproxy.core.exceptions import (
     UpstreamUnreachableException,
 )
 from pixyproxy.core.models.upstream import UpstreamId, UpstreamState
-from pixyproxy.service.private.upstream.gate import (
+from pixyproxy.service.private.upstream.capacity import (
     WINDOW_SECONDS,
-    Gate,
+    UpstreamCapacity,
     draw_by_weight,
     estimate_seconds,
     least_loaded,
@@ -32,21 +32,23 @@ from pixyproxy.service.private.upstream.gate import (
 NOW = 1_800_000_000.0
 
 
-def _gate(name: str = "one", *, weight: int = 1, concurrency: int = 1, per_minute: int | None = None) -> Gate:
+def _gate(
+    name: str = "one", *, weight: int = 1, concurrency: int = 1, per_minute: int | None = None
+) -> UpstreamCapacity:
     state = UpstreamState(
         id=UpstreamId(1), name=name, weight=weight, concurrency=concurrency, requests_per_minute=per_minute
     )
-    return Gate(state)
+    return UpstreamCapacity(state)
 
 
-def _names(gates: Iterable[Gate]) -> list[str]:
-    return [gate.state.name for gate in gates]
+def _names(capacities: Iterable[UpstreamCapacity]) -> list[str]:
+    return [capacity.state.name for capacity in capacities]
 
 
-def _fail(gate: Gate, error: BaseException | None, now: float = NOW) -> float:
+def _fail(capacity: UpstreamCapacity, error: BaseException | None, now: float = NOW) -> float:
     """Return how long an upstream pauses after an order that finished at once."""
-    gate.leave(error, entered_at=now, now=now)
-    return max(0.0, gate.state.paused_until - now)
+    capacity.leave(error, entered_at=now, now=now)
+    return max(0.0, capacity.state.paused_until - now)
 
 
 @pytest.mark.parametrize(
@@ -72,91 +74,91 @@ def test_upstream_pauses_after_some_errors(error: ImageGenerationException, seco
 
 
 def test_pauses_double_until_a_success() -> None:
-    gate, now, pauses = _gate(), NOW, []
+    capacity, now, pauses = _gate(), NOW, []
     for _ in range(8):
-        pauses.append(_fail(gate, UpstreamErrorException(), now))
+        pauses.append(_fail(capacity, UpstreamErrorException(), now))
         now += pauses[-1]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert _fail(gate, None, now) == 0
-    assert _fail(gate, UpstreamErrorException(), now) == 1
+    assert _fail(capacity, None, now) == 0
+    assert _fail(capacity, UpstreamErrorException(), now) == 1
 
 
 def test_success_ends_a_pause() -> None:
-    gate = _gate()
-    _fail(gate, UpstreamBusyException(retry_after_seconds=30))
-    assert gate.pauses(NOW + 1)
-    _fail(gate, None, NOW + 1)
-    assert not gate.pauses(NOW + 1)
+    capacity = _gate()
+    _fail(capacity, UpstreamBusyException(retry_after_seconds=30))
+    assert capacity.pauses(NOW + 1)
+    _fail(capacity, None, NOW + 1)
+    assert not capacity.pauses(NOW + 1)
 
 
 def test_upstream_pauses_after_three_consecutive_unusable_pictures() -> None:
-    gate, now, pauses = _gate(), NOW, []
+    capacity, now, pauses = _gate(), NOW, []
     for error in (None, *[PictureUnusableException()] * 2, None, *[PictureUnusableException()] * 5):
-        _fail(gate, error, now)
+        _fail(capacity, error, now)
         # A refusal has no picture: it says nothing about the next one.
-        pauses.append(_fail(gate, PromptRefusedException(), now))
+        pauses.append(_fail(capacity, PromptRefusedException(), now))
         now += pauses[-1]
     assert pauses == [0, 0, 0, 0, 0, 0, 1, 2, 4]
 
 
 def test_concurrent_failures_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
-    gate = _gate(concurrency=100)
+    capacity = _gate(concurrency=100)
     with caplog.at_level(logging.WARNING):
         for number in range(1, 50):
-            gate.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
+            capacity.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
     assert caplog.messages == ["upstream one is paused for 1 s: upstream_unreachable"]
     # A call that started before the failure says nothing about now, whether it fails or not.
-    gate.leave(None, entered_at=NOW, now=NOW + 0.5)
-    assert gate.pauses(NOW + 0.5)
-    assert gate.state.failures == 1
+    capacity.leave(None, entered_at=NOW, now=NOW + 0.5)
+    assert capacity.pauses(NOW + 0.5)
+    assert capacity.state.failures == 1
 
 
 def test_busy_upstream_pauses_as_long_as_it_requests() -> None:
-    one, two = gates = [_gate("one", concurrency=9), _gate("two", concurrency=9)]
+    one, two = capacities = [_gate("one", concurrency=9), _gate("two", concurrency=9)]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
-    assert least_loaded(gates, NOW + 29.9) == [two]
-    assert least_loaded(gates, NOW + 30) == [one, two]
+    assert least_loaded(capacities, NOW + 29.9) == [two]
+    assert least_loaded(capacities, NOW + 30) == [one, two]
 
 
 def test_paused_upstream_is_not_used_while_another_works() -> None:
-    one, two = gates = [_gate("one"), _gate("two")]
+    one, two = capacities = [_gate("one"), _gate("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     two.enter(NOW)
-    assert least_loaded(gates, NOW) == []
-    assert least_loaded(gates, NOW + 30) == [one]
+    assert least_loaded(capacities, NOW) == []
+    assert least_loaded(capacities, NOW + 30) == [one]
 
 
 def test_shortest_pause_is_used_if_all_are_paused() -> None:
-    one, two = gates = [_gate("one"), _gate("two")]
+    one, two = capacities = [_gate("one"), _gate("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     _fail(two, UpstreamBusyException(retry_after_seconds=10))
-    assert least_loaded(gates, NOW) == [two]
+    assert least_loaded(capacities, NOW) == [two]
     two.enter(NOW)
-    assert least_loaded(gates, NOW) == [one]
+    assert least_loaded(capacities, NOW) == [one]
     one.enter(NOW)
-    assert least_loaded(gates, NOW) == []
+    assert least_loaded(capacities, NOW) == []
 
 
 def test_least_load_by_weight_is_chosen() -> None:
-    light, heavy = gates = [_gate("light", concurrency=100), _gate("heavy", weight=3, concurrency=100)]
+    light, heavy = capacities = [_gate("light", concurrency=100), _gate("heavy", weight=3, concurrency=100)]
     names = []
     for _ in range(40):
-        gate = draw_by_weight(least_loaded(gates, NOW))
-        gate.enter(NOW)
-        names += _names([gate])
+        capacity = draw_by_weight(least_loaded(capacities, NOW))
+        capacity.enter(NOW)
+        names += _names([capacity])
     assert Counter(names) == {"light": 10, "heavy": 30}
     light.in_flight, heavy.in_flight = 10, 29
-    assert least_loaded(gates, NOW) == [heavy]
+    assert least_loaded(capacities, NOW) == [heavy]
 
 
 def test_sequential_orders_are_shared_by_weight() -> None:
-    gates = [_gate("light"), _gate("heavy", weight=4)]
-    assert Counter(_names(draw_by_weight(gates) for _ in range(50))) == {"light": 10, "heavy": 40}
+    capacities = [_gate("light"), _gate("heavy", weight=4)]
+    assert Counter(_names(draw_by_weight(capacities) for _ in range(50))) == {"light": 10, "heavy": 40}
 
 
 def test_weights_apply_across_all_models() -> None:
     one, two, third = _gate("one"), _gate("two"), _gate("third")
-    drawn = [draw_by_weight(gates) for gates in ([one, two], [one, two, third]) * 60]
+    drawn = [draw_by_weight(capacities) for capacities in ([one, two], [one, two, third]) * 60]
     assert Counter(_names(drawn)) == {"one": 40, "two": 40, "third": 40}
 
 
@@ -168,45 +170,45 @@ def test_returning_upstream_does_not_get_every_order() -> None:
 
 
 def test_calls_per_minute_use_a_sliding_window() -> None:
-    gate = _gate(concurrency=10, per_minute=2)
-    assert gate.is_free(NOW)
-    gate.enter(NOW)
-    assert gate.is_free(NOW + 40)
-    gate.enter(NOW + 40)
-    assert not gate.is_free(NOW + 40)
-    assert gate.opens_at(NOW + 40) == NOW + WINDOW_SECONDS
-    assert gate.is_free(NOW + WINDOW_SECONDS)
+    capacity = _gate(concurrency=10, per_minute=2)
+    assert capacity.is_free(NOW)
+    capacity.enter(NOW)
+    assert capacity.is_free(NOW + 40)
+    capacity.enter(NOW + 40)
+    assert not capacity.is_free(NOW + 40)
+    assert capacity.opens_at(NOW + 40) == NOW + WINDOW_SECONDS
+    assert capacity.is_free(NOW + WINDOW_SECONDS)
 
 
 def test_estimate_uses_past_durations() -> None:
-    gate = _gate(concurrency=2)
-    gate.in_flight = 2
-    assert estimate_seconds([gate], 1, NOW) is None
-    gate.leave(None, entered_at=NOW - 10, now=NOW)
+    capacity = _gate(concurrency=2)
+    capacity.in_flight = 2
+    assert estimate_seconds([capacity], 1, NOW) is None
+    capacity.leave(None, entered_at=NOW - 10, now=NOW)
     # One of two slots becomes free every 5 seconds.
-    assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == [5, 10, 15]
-    gate.leave(None, entered_at=NOW - 20, now=NOW)
-    gate.in_flight = 1
+    assert [estimate_seconds([capacity], position, NOW) for position in (1, 2, 3)] == [5, 10, 15]
+    capacity.leave(None, entered_at=NOW - 20, now=NOW)
+    capacity.in_flight = 1
     # The latest duration of 20 seconds has a weight of a fifth: the mean is 12.
-    assert [estimate_seconds([gate], position, NOW) for position in (1, 2, 3)] == pytest.approx([0, 6, 12])
+    assert [estimate_seconds([capacity], position, NOW) for position in (1, 2, 3)] == pytest.approx([0, 6, 12])
 
 
 def test_estimate_respects_the_calls_per_minute() -> None:
-    gate = _gate(concurrency=10, per_minute=2)
+    capacity = _gate(concurrency=10, per_minute=2)
     for _ in range(2):
-        gate.enter(NOW)
-        gate.leave(None, entered_at=NOW, now=NOW + 5)
-    gate.in_flight = 0
-    estimates = [estimate_seconds([gate], position, NOW + 5) for position in (1, 2, 3)]
+        capacity.enter(NOW)
+        capacity.leave(None, entered_at=NOW, now=NOW + 5)
+    capacity.in_flight = 0
+    estimates = [estimate_seconds([capacity], position, NOW + 5) for position in (1, 2, 3)]
     assert estimates == [WINDOW_SECONDS - 5, WINDOW_SECONDS * 1.5 - 5, WINDOW_SECONDS * 2 - 5]
 
 
 def test_estimate_ignores_paused_upstreams_while_any_works() -> None:
-    one, two = gates = [_gate("one"), _gate("two")]
-    for gate in gates:
-        gate.leave(None, entered_at=NOW - 10, now=NOW)
-    assert estimate_seconds(gates, 3, NOW) == 10
+    one, two = capacities = [_gate("one"), _gate("two")]
+    for capacity in capacities:
+        capacity.leave(None, entered_at=NOW - 10, now=NOW)
+    assert estimate_seconds(capacities, 3, NOW) == 10
     _fail(one, UpstreamUnreachableException(), NOW)
-    assert estimate_seconds(gates, 3, NOW) == 20
+    assert estimate_seconds(capacities, 3, NOW) == 20
     _fail(two, UpstreamUnreachableException(), NOW)
-    assert estimate_seconds(gates, 3, NOW) == 10
+    assert estimate_seconds(capacities, 3, NOW) == 10

@@ -19,7 +19,7 @@ MOST_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class KeptAnswer:
+class RetainedAnswer:
     """The files of one generation's retained answer."""
 
     guid: GenerationGuid
@@ -28,7 +28,7 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True)
-class KeptAnswers:
+class RetainedAnswers:
     """The folder of retained answers, shared by all processes of this machine. The methods block.
 
     ``GUID.answer`` is the unchanged answer. If a part of its picture was decoded before it proved unusable, that part
@@ -62,14 +62,14 @@ class KeptAnswers:
         except OSError as error:
             raise as_storage_exception(error) from error
 
-    def list_all(self) -> list[KeptAnswer]:
+    def list_all(self) -> list[RetainedAnswer]:
         """Return the retained answers, sorted by GUID."""
         paths = defaultdict(list)
         for path in sorted(self.folder.glob("*")):
             paths[GenerationGuid(path.name.partition(".")[0])].append(path)
-        return [KeptAnswer(guid, tuple(files), sum(map(_size, files))) for guid, files in paths.items()]
+        return [RetainedAnswer(guid, tuple(files), sum(map(_size, files))) for guid, files in paths.items()]
 
-    def remove(self, kept: KeptAnswer) -> None:
+    def remove(self, kept: RetainedAnswer) -> None:
         """Remove an answer; files that cannot be removed remain."""
         with contextlib.suppress(OSError):
             for path in kept.paths:

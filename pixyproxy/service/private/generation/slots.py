@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Places:
+class ProcessSlots:
     """At most ``most`` generations are executed at once; none is started unless ``open``.
 
     ``in_doubt``: a COMMIT whose result was lost may have given this process orders that it does not know.

@@ -5,13 +5,13 @@ from functools import partial
 
 from pixyproxy.core.models.generation import GenerationGuid
 from pixyproxy.data.database import Database, Repositories
-from pixyproxy.data.files.kept_answers import KeptAnswers
+from pixyproxy.data.files.retained_answers import RetainedAnswers
 from pixyproxy.data.threads import run_in_thread
 
 AT_ONCE = 500
 
 
-async def remove_decided(database: Database, answers: KeptAnswers) -> None:
+async def remove_decided(database: Database, answers: RetainedAnswers) -> None:
     """Remove the retained answers whose generation is resolved, or whose tenant or pictures are erased.
 
     Raises ``DatabaseException``.

@@ -50,7 +50,7 @@ UNUSABLE_IN_A_ROW = 3
 
 
 @dataclass(eq=False)
-class Gate:
+class UpstreamCapacity:
     """The state of an upstream in one transaction that has locked it.
 
     ``in_flight`` is the number of its orders; ``starts`` counts the calls started within the window, and ``oldest`` is
@@ -146,37 +146,37 @@ class Gate:
         self._change(failed_at=now, paused_until=max(self.state.paused_until, now + seconds))
 
 
-def least_loaded(gates: list[Gate], now: float) -> list[Gate]:
+def least_loaded(capacities: list[UpstreamCapacity], now: float) -> list[UpstreamCapacity]:
     """Return the upstreams to choose from for an order; none if it has to wait.
 
     Prefer the free upstreams with the least load that are not paused. If all are paused, return the free one whose
     pause ends first: a remembered failure never rejects an order by itself.
     """
-    free = [gate for gate in gates if gate.is_free(now)]
-    rested = [gate for gate in free if not gate.pauses(now)]
+    free = [capacity for capacity in capacities if capacity.is_free(now)]
+    rested = [capacity for capacity in free if not capacity.pauses(now)]
     if rested:
-        least = min(gate.load for gate in rested)
-        return [gate for gate in rested if gate.load == least]
-    if free and all(gate.pauses(now) for gate in gates):
-        return [min(free, key=lambda gate: gate.state.paused_until)]
+        least = min(capacity.load for capacity in rested)
+        return [capacity for capacity in rested if capacity.load == least]
+    if free and all(capacity.pauses(now) for capacity in capacities):
+        return [min(free, key=lambda capacity: capacity.state.paused_until)]
     return []
 
 
-def draw_by_weight(gates: list[Gate]) -> Gate:
+def draw_by_weight(capacities: list[UpstreamCapacity]) -> UpstreamCapacity:
     """Choose an upstream; over time each gets its share of the orders by weight."""
     # An upstream that was unavailable for long must not get every order until it has caught up.
-    least = max(gate.state.share for gate in gates) - MOST_BEHIND
-    chosen = min(gates, key=lambda gate: max(gate.state.share, least))
+    least = max(capacity.state.share for capacity in capacities) - MOST_BEHIND
+    chosen = min(capacities, key=lambda capacity: max(capacity.state.share, least))
     chosen.draw(max(chosen.state.share, least))
     return chosen
 
 
-def estimate_seconds(gates: list[Gate], position: int, now: float) -> float | None:
+def estimate_seconds(capacities: list[UpstreamCapacity], position: int, now: float) -> float | None:
     """Return the estimated seconds until the order at this position gets a slot; None while no duration is known."""
-    working = [gate for gate in gates if not gate.pauses(now)] or gates
-    known = [gate.state.mean_seconds for gate in working if gate.state.mean_seconds is not None]
+    working = [capacity for capacity in capacities if not capacity.pauses(now)] or capacities
+    known = [capacity.state.mean_seconds for capacity in working if capacity.state.mean_seconds is not None]
     if not known:
         return None
     typical = sum(known) / len(known)
-    first = min(gate.seconds_to_next(typical, now) for gate in working)
-    return first + (position - 1) / sum(gate.places_per_second(typical) for gate in working)
+    first = min(capacity.seconds_to_next(typical, now) for capacity in working)
+    return first + (position - 1) / sum(capacity.places_per_second(typical) for capacity in working)
