@@ -53,7 +53,7 @@ def test_another_variant_gives_another_picture_of_the_same_scene() -> None:
 @pytest.mark.parametrize("prompt", EVERY_SCENE)
 def test_a_picture_has_many_colours_and_covers_every_corner(prompt: str, size: tuple[int, int]) -> None:
     image = Sketch(prompt, size).image
-    assert len(image.getcolors(size[0] * size[1])) > 100
+    assert len(image.getcolors(size[0] * size[1]) or ()) > 100
     corners = [image.getpixel((x, y)) for x, y in product((0, size[0] - 1), (0, size[1] - 1))]
     assert (0, 0, 0) not in corners
 
