@@ -146,7 +146,7 @@ def _draw_sea(sketch: Sketch) -> None:
     theme, ground, rng = sketch.theme, sketch.theme.ground, sketch.rng
     horizon, x = rng.uniform(0.5, 0.6) * sketch.height, rng.uniform(0.3, 0.7) * sketch.width
     _draw_sky(sketch, (x, horizon - rng.uniform(0.02, 0.2)))
-    shore = [(0, horizon), (MAX_EDGE, horizon)]
+    shore: Outline = [(0, horizon), (MAX_EDGE, horizon)]
     sketch.fill([shore + _BOTTOM], mix(ground[1], theme.sky[-1], 0.45), ground[2], ground[4])
     glitter = []
     for depth in (row / 26 for row in range(26)):

@@ -58,7 +58,7 @@ class Theme:
             if not words.isdisjoint(names.split()):
                 hints.update(suggested)
         self.scene: SceneName = hints.get("scene", rng.choice(get_args(SceneName)))
-        self.light: Light = hints.get("light", rng.choice(("day", "day", "day", "dusk", "dusk", "night")))
+        self.light: Light = hints.get("light", rng.choices(get_args(Light), weights=(3, 2, 1))[0])
         hue = hints.get("hue", rng.uniform(0, 360)) + rng.uniform(-10, 10)
         if self.light == "dusk" and hue > 75:
             # Only red to yellow: the zenith of a cold dusk would be green.
