@@ -109,7 +109,10 @@ class Settings(BaseSettings):
     upstream_connect_seconds: Seconds = Field(default=10, description="How long a connection to the upstream may take.")
     upstreams: tuple[UpstreamSettings, ...] = Field(
         default=(),
-        description="Several upstreams in place of OPENAI_API_KEY's one, as a JSON list; see docs/upstreams.md.",
+        description=(
+            "Several upstreams, as a JSON list, instead of the one of OPENAI_API_KEY; "
+            "see docs/how-to/configure-an-upstream.md."
+        ),
     )
     picture_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -133,7 +136,7 @@ class Settings(BaseSettings):
         ),
     )
     prices: Path | None = Field(
-        default=None, description="A file of prices that replace or extend ours; see docs/prices.md."
+        default=None, description="A file of prices that replace or extend ours; see docs/reference/prices.md."
     )
     max_picture_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=64 * MEBIBYTE, description="The largest picture that is accepted from the upstream."
@@ -190,7 +193,9 @@ class Settings(BaseSettings):
     )
     trusted_issuers: tuple[TrustedIssuer, ...] = Field(
         default=(),
-        description="OpenID Connect issuers whose tokens are accepted, as a JSON list; see docs/identity.md.",
+        description=(
+            "OpenID Connect issuers whose tokens are accepted, as a JSON list; see docs/how-to/trust-an-issuer.md."
+        ),
     )
     default_visibility: Visibility = Field(
         default=Visibility.PUBLIC, description="Visibility of new pictures in tenants made from now on."
@@ -393,7 +398,7 @@ def _problem_of(setting: str, member: str, problem: str) -> str:
     """``setting`` is the field's name, or its alias where it has one; ``member`` what in it is wrong."""
     field = Settings.model_fields.get(setting)
     variable = setting.upper() if field is None or field.validation_alias else f"PIXYPROXY_{setting}".upper()
-    page = re.search(r"docs/\w+\.md", (field and field.description) or "")
+    page = re.search(r"docs/[\w/-]+\.md", (field and field.description) or "")
     return f"{variable}{f' at {member}' if member else ''}: {problem}; see {page[0] if page else '.env.example'}"
 
 

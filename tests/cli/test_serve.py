@@ -98,8 +98,8 @@ def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(place: Place) -
         ("PIXYPROXY_DATABASE_URL", "oracle://hunter2@x", ".env.example"),
         ("PIXYPROXY_PUBLIC_URL", "nowhere", ".env.example"),
         ("OPENAI_BASE_URL", "not a url", ".env.example"),
-        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"', "docs/upstreams.md"),
-        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/upstreams.md"),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"', "docs/how-to/configure-an-upstream.md"),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/how-to/configure-an-upstream.md"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, document: str, place: Place) -> None:

@@ -1,7 +1,7 @@
 """What an order may cost, and what it did: whole micro-dollars, reckoned without floats.
 
 An estimate that is too low breaks a budget and one that is too high only holds money back until the answer is here, so
-wherever nothing is documented the dearer figure is taken; docs/prices.md names the source of each.
+wherever nothing is documented the dearer figure is taken; docs/reference/prices.md names the source of each.
 """
 
 import json
@@ -42,7 +42,7 @@ MODEL = re.compile(r"[^*]{1,128}|[^*]{0,127}\*")
 AUTO = "auto"
 LEFT_OPEN = ("quality", "size")
 """Options that an order may leave to the upstream, and that an answer names."""
-ADVICE = "Mend the file (docs/prices.md has its format), or unset PIXYPROXY_PRICES."
+ADVICE = "Mend the file (docs/reference/prices.md has its format), or unset PIXYPROXY_PRICES."
 
 _Listed = Mapping[str, ModelPrice | None]
 
