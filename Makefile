@@ -43,7 +43,7 @@ fmt: $(VENV)/.developed ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 docs: .venv-docs/.installed ## Build the documentation site in site/, in an environment of its own
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 bench: $(VENV)/.developed ## Measure start, memory and generation beside the bare upstream call
 	$(BIN)/python -m benchmarks

@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_written_is_the_cause_that_is_shown(tmp_path: Pa
     assert "venv module" not in told
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "docs/requirements.txt"])
 def test_a_lock_file_names_no_index(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
     assert len(lines) > 100
