@@ -1,4 +1,4 @@
-"""Every code block of the README and the docs works as it stands."""
+"""The README and the docs are true: code blocks run unchanged, links resolve, and the reference is complete."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def tenant(server: RunningServer) -> Iterator[TenantClient]:
         yield tenant
 
 
-def test_every_block_is_in_a_language_that_is_tested() -> None:
+def test_every_block_is_in_a_tested_language() -> None:
     # Drawings are `text`: there is nothing in them to run.
     assert {block.language for block in BLOCKS} <= {"sh", "python", "json", "ini", "text"}
 
@@ -156,7 +156,7 @@ def test_a_settings_block_names_known_settings(block: Block) -> None:
     LINKS,
     ids=[f"{document.name}-{target}-{anchor}" for document, target, anchor in LINKS],
 )
-def test_a_link_within_the_project_leads_somewhere(document: Path, target: str, anchor: str) -> None:
+def test_a_link_within_the_project_resolves(document: Path, target: str, anchor: str) -> None:
     page = document.parent / target if target else document
     assert page.exists()
     assert {anchor} - _anchors_of(page) <= {""}
@@ -169,7 +169,7 @@ def _anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", CODE_PATHS)
-def test_a_path_that_is_named_exists(path: str) -> None:
+def test_a_named_path_exists(path: str) -> None:
     assert [*ROOT.glob(path), *(ROOT / "pixyproxy").glob(path)]
 
 
