@@ -1,11 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage faults mutants lint fmt bench bench-peers schema lock clean
+.PHONY: help install run test coverage faults mutants lint fmt docs bench bench-peers schema lock clean
 
 PORT ?= 8000
 HOST ?= 127.0.0.1
 KILLS ?= 250
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEVELOPMENT_EXTRAS := --extra build --extra lint --extra lock --extra mutants --extra test
+DOCS_EXTRA := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
 export VENV
 
 help: ## Show these targets
@@ -40,6 +42,9 @@ fmt: $(VENV)/.developed ## Format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv-docs/.installed ## Build the documentation site in site/, in an environment of its own
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
 bench: $(VENV)/.developed ## Measure start, memory and generation, compared with a direct upstream call
 	$(BIN)/python -m benchmarks
 
@@ -55,12 +60,14 @@ lock: $(VENV)/.developed ## Pin the latest releases in requirements*.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 --extra build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --python-version 3.11 --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+	  --no-emit-find-links --python-version 3.11 $(DEVELOPMENT_EXTRAS) -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11 tests/clients/requirements.in -o tests/clients/requirements.txt
+	$(BIN)/python -c '$(DOCS_EXTRA)' | $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --python-version 3.11 - -o docs/requirements.txt
 
 clean: ## Remove the environment and caches; keep data and pictures
-	rm -rf $(VENV) .venv-peers .tools mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) .venv-peers .venv-docs .tools site mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@scripts/install.sh requirements.lock
@@ -75,4 +82,12 @@ $(VENV)/.developed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m venv .venv-peers
 	@echo '*' > .venv-peers/.gitignore
 	@.venv-peers/bin/pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-docs/.installed: docs/requirements.txt | $(VENV)/.installed
+	@echo "Installing $< …"
+	@$(BIN)/python -m venv .venv-docs
+	@echo '*' > .venv-docs/.gitignore
+	@.venv-docs/bin/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $<
+	@.venv-docs/bin/pip check --disable-pip-version-check >/dev/null
 	@touch $@

@@ -1,4 +1,4 @@
-"""Run the mutation tests. Fail if a mutant survives that docs/mutants.md does not explain."""
+"""Run the mutation tests. Fail if a mutant survives that docs/reference/mutants.md does not explain."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def main(patterns: list[str]) -> int:
     environment = os.environ | {"PIXYPROXY_TEST_MYSQL_URL": "unused"}
     subprocess.run([*MUTMUT, "run", "--max-children", str(os.cpu_count()), *patterns], env=environment, check=True)
     listed = subprocess.run([*MUTMUT, "results"], env=environment, check=True, capture_output=True, text=True).stdout
-    explained = set(MUTANT.findall((ROOT / "docs" / "mutants.md").read_text(encoding="utf-8")))
+    explained = set(MUTANT.findall((ROOT / "docs" / "reference" / "mutants.md").read_text(encoding="utf-8")))
     survivors = {name for name, fate in FATE.findall(listed) if fate not in NOTICED and is_current(name)}
     for name in sorted(survivors - explained):
         sys.stdout.write(f"{name} survives: write a test that detects it (mutmut show {name})\n")

@@ -42,7 +42,7 @@ def test_a_read_only_folder_is_reported_as_the_cause(tmp_path: Path) -> None:
     assert "venv module" not in told
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "docs/requirements.txt"])
 def test_a_lock_file_names_no_index(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
     assert len(lines) > 100

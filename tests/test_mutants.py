@@ -12,7 +12,7 @@ CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-
 MODULES = CONFIGURATION["only_mutate"]
 TESTS = [path for path in CONFIGURATION["pytest_add_cli_args_test_selection"] if path.startswith("tests/")]
 MUTANT = re.compile(r"`(pixyproxy\.[a-z0-9_.]+)\.(?:x_(\w+)|xǁ(\w+)ǁ(\w+))__mutmut_[0-9]+`")
-EXPLAINED = MUTANT.findall((ROOT / "docs" / "mutants.md").read_text(encoding="utf-8"))
+EXPLAINED = MUTANT.findall((ROOT / "docs" / "reference" / "mutants.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", MODULES + TESTS)

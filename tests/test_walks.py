@@ -142,7 +142,7 @@ def _codes() -> list[str]:
 
 @pytest.mark.parametrize("code", _codes())
 def test_every_error_code_is_documented(code: str) -> None:
-    assert f"`{code}`" in (ROOT / "docs" / "errors.md").read_text()
+    assert f"`{code}`" in (ROOT / "docs" / "reference" / "errors.md").read_text()
 
 
 ANSWERED = [kind for kind in EXCEPTIONS if kind not in {exceptions.ConfigurationException, exceptions.SchemaException}]
@@ -151,7 +151,7 @@ ANSWERED = [kind for kind in EXCEPTIONS if kind not in {exceptions.Configuration
 
 @pytest.mark.parametrize("kind", ANSWERED, ids=lambda kind: kind.__name__)
 def test_the_documented_status_is_the_returned_status(kind: type[PixyProxyException]) -> None:
-    problems, oauth = (ROOT / "docs" / "errors.md").read_text().split("## OAuth 2")
+    problems, oauth = (ROOT / "docs" / "reference" / "errors.md").read_text().split("## OAuth 2")
     section = oauth if issubclass(kind, OAuthException) else problems + oauth.partition("## Generation")[2]
     assert re.findall(rf"^\| `{kind.code}` \| (\d+) \|", section, re.MULTILINE) == [str(STATUS[kind])]
 

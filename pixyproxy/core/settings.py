@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     upstream_connect_seconds: Seconds = Field(default=10, description="How long a connection to the upstream may take.")
     upstreams: tuple[UpstreamSettings, ...] = Field(
         default=(),
-        description="Several upstreams instead of the one of OPENAI_API_KEY, as a JSON list; see docs/upstreams.md.",
+        description="Several upstreams instead of the one of OPENAI_API_KEY, as a JSON list; see docs/how-to/configure-an-upstream.md.",
     )
     picture_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         ),
     )
     prices: Path | None = Field(
-        default=None, description="A file of prices that replace or extend the built-in ones; see docs/prices.md."
+        default=None, description="A file of prices that replace or extend the built-in ones; see docs/reference/prices.md."
     )
     max_picture_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=64 * MEBIBYTE, description="The largest picture accepted from an upstream."
@@ -192,7 +192,9 @@ class Settings(BaseSettings):
     )
     trusted_issuers: tuple[TrustedIssuer, ...] = Field(
         default=(),
-        description="OpenID Connect issuers whose tokens are accepted, as a JSON list; see docs/identity.md.",
+        description=(
+            "OpenID Connect issuers whose tokens are accepted, as a JSON list; see docs/how-to/trust-an-issuer.md."
+        ),
     )
     default_visibility: Visibility = Field(
         default=Visibility.PUBLIC, description="Visibility of new pictures in tenants created from now on."
@@ -399,7 +401,7 @@ def _problem_of(setting: str, member: str, problem: str) -> str:
     """Format a problem. ``setting`` is the field's name or alias, ``member`` the invalid part of its value."""
     field = Settings.model_fields.get(setting)
     variable = setting.upper() if field is None or field.validation_alias else f"PIXYPROXY_{setting}".upper()
-    page = re.search(r"docs/\w+\.md", (field and field.description) or "")
+    page = re.search(r"docs/[\w/-]+\.md", (field and field.description) or "")
     return f"{variable}{f' at {member}' if member else ''}: {problem}; see {page[0] if page else '.env.example'}"
 
 

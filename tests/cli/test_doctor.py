@@ -169,7 +169,7 @@ def test_setting_with_invalid_json_is_reported(place: Slot) -> None:
     message = findings["settings"]["message"]
     assert message.startswith("PIXYPROXY_TRUSTED_ISSUERS: ")
     assert "line 1, column 1" in message
-    assert "docs/identity.md" in message
+    assert "docs/how-to/trust-an-issuer.md" in message
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_invalid_upstreams_setting_is_reported(value: str, problem: str, place: 
     findings = examine(place, PIXYPROXY_UPSTREAMS=value)
     assert failing(findings) == ["settings"]
     assert findings["settings"]["message"].startswith(problem)
-    assert "docs/upstreams.md" in findings["settings"]["message"]
+    assert "docs/how-to/configure-an-upstream.md" in findings["settings"]["message"]
     assert "hunter2" not in str(findings)
 
 

@@ -98,8 +98,8 @@ def test_unreachable_database_is_reported_in_one_sentence(place: Slot) -> None:
         ("PIXYPROXY_DATABASE_URL", "oracle://hunter2@x", ".env.example"),
         ("PIXYPROXY_PUBLIC_URL", "nowhere", ".env.example"),
         ("OPENAI_BASE_URL", "not a url", ".env.example"),
-        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"', "docs/upstreams.md"),
-        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/upstreams.md"),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"', "docs/how-to/configure-an-upstream.md"),
+        ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/how-to/configure-an-upstream.md"),
     ],
 )
 def test_invalid_setting_is_named(name: str, value: str, document: str, place: Slot) -> None:

@@ -1,7 +1,7 @@
 """The possible and the actual cost of an order, in whole micro-dollars, computed without floats.
 
 An estimate that is too low breaks a budget; one that is too high only reserves money until the response. Where nothing
-is documented, the higher value is used; docs/prices.md names the source of each.
+is documented, the higher value is used; docs/reference/prices.md names the source of each.
 """
 
 import json
@@ -42,7 +42,7 @@ MODEL = re.compile(r"[^*]{1,128}|[^*]{0,127}\*")
 AUTO = "auto"
 LEFT_OPEN = ("quality", "size")
 """Options that an order may leave to the upstream, and that a response reports."""
-ADVICE = "Correct the file (see docs/prices.md for its format), or unset PIXYPROXY_PRICES."
+ADVICE = "Correct the file (see docs/reference/prices.md for its format), or unset PIXYPROXY_PRICES."
 
 _Listed = Mapping[str, ModelPrice | None]
 

@@ -443,7 +443,7 @@ def test_binary_file_is_named(tmp_path: Path) -> None:
 
 
 def test_documented_file_works_as_described(tmp_path: Path) -> None:
-    document = (Path(__file__).parents[4] / "docs" / "prices.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[4] / "docs" / "reference" / "prices.md").read_text(encoding="utf-8")
     (tmp_path / "own.json").write_text(document.split("```json\n")[1].split("```")[0], encoding="utf-8")
     prices = load_prices(tmp_path / "own.json")
     assert bound_of(make_order("shop-picture", quality="high"), prices) == 62_000
