@@ -110,7 +110,10 @@ class Settings(BaseSettings):
     upstream_connect_seconds: Seconds = Field(default=10, description="How long a connection to the upstream may take.")
     upstreams: tuple[UpstreamSettings, ...] = Field(
         default=(),
-        description="Several upstreams instead of the one of OPENAI_API_KEY, as a JSON list; see docs/how-to/configure-an-upstream.md.",
+        description=(
+            "Several upstreams instead of the one of OPENAI_API_KEY, as a JSON list; "
+            "see docs/how-to/configure-an-upstream.md."
+        ),
     )
     picture_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -135,7 +138,8 @@ class Settings(BaseSettings):
         ),
     )
     prices: Path | None = Field(
-        default=None, description="A file of prices that replace or extend the built-in ones; see docs/reference/prices.md."
+        default=None,
+        description="A file of prices that replace or extend the built-in ones; see docs/reference/prices.md.",
     )
     max_picture_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=64 * MEBIBYTE, description="The largest picture accepted from an upstream."
