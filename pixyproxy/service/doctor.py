@@ -75,7 +75,7 @@ async def examine(
         await _examined("pictures", lambda: _look_for_pictures(settings)),
         await _examined("limits", lambda: limits(settings)),
         await _examined("processes", lambda: _look_for_processes(settings)),
-        _examine_kept_answers(settings),
+        _examine_retained_answers(settings),
         await _examined("signing keys", lambda: _use_signing_keys(settings)),
         await _examined("prices", lambda: _use_prices(settings)),
         *await _examine_upstreams(settings, answer_seconds),
@@ -186,7 +186,7 @@ def _require_private(path: Path) -> None:
         raise ConfigurationException(problem)
 
 
-def _examine_kept_answers(settings: Settings) -> Finding:
+def _examine_retained_answers(settings: Settings) -> Finding:
     """Report paid answers that wait for an operator's decision."""
     answers = retained_answers(settings)
     kept = answers.list_all()

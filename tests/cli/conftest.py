@@ -16,7 +16,7 @@ from tests.support.server import make_settings
 
 
 @dataclass(frozen=True)
-class Slot:
+class Place:
     """A folder and settings that commands run with."""
 
     folder: Path
@@ -49,15 +49,15 @@ class Slot:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Slot:
+def place(tmp_path: Path) -> Place:
     """Provide a place with the embedded database."""
-    return Slot(tmp_path, make_settings(tmp_path))
+    return Place(tmp_path, make_settings(tmp_path))
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Slot]:
+def any_place(request: pytest.FixtureRequest, tmp_path: Path, mysql_server: MySqlDatabases) -> Iterator[Place]:
     """Provide a place with each database."""
     url = mysql_server.create_database() if request.param == "mysql" else None
-    yield Slot(tmp_path, make_settings(tmp_path, database_url=url))
+    yield Place(tmp_path, make_settings(tmp_path, database_url=url))
     if url is not None:
         mysql_server.drop_database(url)

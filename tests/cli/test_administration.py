@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixyproxy.core.models.principal import Scope
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.process import PROGRAM, environment_of
 from tests.support.upstream import refusing_base_url
 
@@ -17,7 +17,7 @@ API_KEY = re.compile(r"pxy_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}")
 ROOT = Path(__file__).parents[2]
 
 
-def test_bootstrap_shows_a_key_once(any_place: Slot) -> None:
+def test_bootstrap_shows_a_key_once(any_place: Place) -> None:
     first = any_place.load("bootstrap")
     assert first.keys() == {"tenant", "api_key"}
     assert GUID.fullmatch(first["tenant"])
@@ -27,7 +27,7 @@ def test_bootstrap_shows_a_key_once(any_place: Slot) -> None:
     assert len(any_place.load("tenant", "list")) == 1
 
 
-def test_bootstrap_issues_a_new_key_if_all_administrator_keys_are_revoked(place: Slot) -> None:
+def test_bootstrap_issues_a_new_key_if_all_administrator_keys_are_revoked(place: Place) -> None:
     first = place.load("bootstrap")
     (key,) = place.load("key", "list")
     assert sorted(key["scopes"]) == sorted(Scope)
@@ -38,11 +38,11 @@ def test_bootstrap_issues_a_new_key_if_all_administrator_keys_are_revoked(place:
     assert second["api_key"] != first["api_key"]
 
 
-def test_bootstrap_prints_a_hint_to_store_the_key(place: Slot) -> None:
+def test_bootstrap_prints_a_hint_to_store_the_key(place: Place) -> None:
     assert re.search(r"API key: pxy_\w+\nStore the key now", place.succeed("bootstrap"))
 
 
-def test_tenants_are_created_listed_and_changed(any_place: Slot) -> None:
+def test_tenants_are_created_listed_and_changed(any_place: Place) -> None:
     limits = ("--images-per-minute", "7", "--monthly-budget-usd", "12.5", "--model", "gpt-image-2", "--model", "x/y")
     made = any_place.load("tenant", "create", "ümläut 🦊 & co", "--visibility", "private", *limits)
     assert made == {
@@ -69,13 +69,13 @@ def test_tenants_are_created_listed_and_changed(any_place: Slot) -> None:
     assert made["guid"] in table
 
 
-def test_tenant_update_keeps_settings_that_are_not_given(place: Slot) -> None:
+def test_tenant_update_keeps_settings_that_are_not_given(place: Place) -> None:
     made = place.load("tenant", "create", "acme", "--images-per-minute", "7", "--monthly-budget-usd", "0.000001")
     changed = place.load("tenant", "update", "acme", "--model", "gpt-image-2")
     assert changed == made | {"allowed_models": ["gpt-image-2"]}
 
 
-def test_duplicate_tenant_name_is_rejected(place: Slot) -> None:
+def test_duplicate_tenant_name_is_rejected(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     place.succeed("tenant", "create", "second")
     taken = "A tenant with this name already exists. Choose another name.\n"
@@ -84,19 +84,19 @@ def test_duplicate_tenant_name_is_rejected(place: Slot) -> None:
 
 
 @pytest.mark.parametrize("name", ["   ", "a" * 256, "two\nlines"])
-def test_invalid_tenant_name_is_rejected(name: str, place: Slot) -> None:
+def test_invalid_tenant_name_is_rejected(name: str, place: Place) -> None:
     (line,) = place.fail("tenant", "create", name).splitlines()
     assert line.startswith("name: ")
     assert not place.load("tenant", "list")
 
 
-def test_table_prints_markup_in_names_literally(place: Slot) -> None:
+def test_table_prints_markup_in_names_literally(place: Place) -> None:
     name = f"[bold]red[/bold] [/] {'x' * 200}"
     place.succeed("tenant", "create", name)
     assert name in place.succeed("tenant", "list")
 
 
-def test_tenant_is_deleted_after_confirmation(place: Slot) -> None:
+def test_tenant_is_deleted_after_confirmation(place: Place) -> None:
     for name in ("acme", "second", "third"):
         place.succeed("tenant", "create", name)
     refused = place.run("tenant", "delete", "acme", typed="n\n")
@@ -114,22 +114,22 @@ def test_tenant_is_deleted_after_confirmation(place: Slot) -> None:
     "command",
     ["tenant update", "tenant delete --yes", "key list --tenant", "user list --tenant", "token issue --tenant"],
 )
-def test_unknown_tenant_is_rejected(command: str, place: Slot) -> None:
+def test_unknown_tenant_is_rejected(command: str, place: Place) -> None:
     assert place.fail(*command.split(), "nobody") == "There is no such tenant.\n"
 
 
-def test_migrate_is_idempotent(place: Slot) -> None:
+def test_migrate_is_idempotent(place: Place) -> None:
     for _ in range(2):
         assert place.succeed("migrate").endswith("The database schema is up to date.\n")
 
 
 @pytest.mark.parametrize("dialect", ["mysql", "sqlite"])
-def test_migrate_prints_the_checked_in_schema(dialect: str, place: Slot) -> None:
+def test_migrate_prints_the_checked_in_schema(dialect: str, place: Place) -> None:
     assert place.succeed("migrate", "--sql", dialect) == (ROOT / "sql" / f"schema.{dialect}.sql").read_text()
     assert not place.settings.data_dir.exists()
 
 
-def test_migrate_rejects_an_unknown_dialect(place: Slot) -> None:
+def test_migrate_rejects_an_unknown_dialect(place: Place) -> None:
     assert place.fail("migrate", "--sql", "oracle") == "Invalid value for --sql. Use `mysql` or `sqlite`.\n"
 
 
@@ -145,18 +145,18 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("group", COMMANDS)
-def test_help_lists_every_command(group: str, place: Slot) -> None:
+def test_help_lists_every_command(group: str, place: Place) -> None:
     text = place.succeed(*group.split(), "--help", COLUMNS="200")
     listed = re.findall(r"^[ │]*(--version|[a-z]+)\b", text, re.MULTILINE)
     assert set(COMMANDS[group].split()) <= set(listed)
     assert not place.settings.data_dir.exists()
 
 
-def test_version_is_the_package_version(place: Slot) -> None:
+def test_version_is_the_package_version(place: Place) -> None:
     assert place.succeed("--version") == f"{version('pixyproxy')}\n"
 
 
-def modules_of(place: Slot, *arguments: str) -> set[str]:
+def modules_of(place: Place, *arguments: str) -> set[str]:
     """Return the modules that the installed program loads for a command."""
     environment = environment_of(place.settings) | {"PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(
@@ -166,14 +166,14 @@ def modules_of(place: Slot, *arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", ["--version", "tenant list", "audit verify"])
-def test_commands_do_not_load_the_web_framework(arguments: str, place: Slot) -> None:
+def test_commands_do_not_load_the_web_framework(arguments: str, place: Place) -> None:
     """FastAPI takes longer to load than a command takes to run."""
     loaded = modules_of(place, *arguments.split())
     assert "typer" in loaded
     assert not loaded & {"fastapi", "starlette", "slowapi", "uvicorn", "openai"}
 
 
-def test_generate_does_not_load_the_database(place: Slot) -> None:
+def test_generate_does_not_load_the_database(place: Place) -> None:
     loaded = modules_of(place, "generate", "--help")
     assert "pixyproxy.cli.program" in loaded
     assert not loaded & {"sqlalchemy", "mysql.connector", "jose", "passlib", "fastapi"}
@@ -188,7 +188,7 @@ def test_generate_does_not_load_the_database(place: Slot) -> None:
         "tenant nonsense",
     ],
 )
-def test_invalid_argument_is_reported(command: str, place: Slot) -> None:
+def test_invalid_argument_is_reported(command: str, place: Place) -> None:
     done = place.run(*command.split())
     assert done.returncode == 2
     assert done.stdout == ""
@@ -197,7 +197,7 @@ def test_invalid_argument_is_reported(command: str, place: Slot) -> None:
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "tenant list", "user list", "audit verify"])
-def test_unusable_database_or_folder_is_reported_in_one_sentence(command: str, place: Slot) -> None:
+def test_unusable_database_or_folder_is_reported_in_one_sentence(command: str, place: Place) -> None:
     with refusing_base_url() as url:
         port = url.split(":")[2].removesuffix("/v1")
         database = f"mysql://user:hunter2@127.0.0.1:{port}/x"

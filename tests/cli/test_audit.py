@@ -5,13 +5,13 @@ import json
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.databases import opened_engine
 
 PASSWORD = "correct horse battery staple"
 
 
-def alter(place: Slot, statement: str) -> None:
+def alter(place: Place, statement: str) -> None:
     """Alter the log as someone with write access to the database would."""
     with (
         opened_engine(place.settings.effective_database_url.get_secret_value()) as engine,
@@ -20,7 +20,7 @@ def alter(place: Slot, statement: str) -> None:
         assert connection.execute(text(statement)).rowcount == 1
 
 
-def test_actions_are_listed_newest_first_with_their_actor(place: Slot) -> None:
+def test_actions_are_listed_newest_first_with_their_actor(place: Place) -> None:
     tenant = place.load("tenant", "create", "acme")
     key = place.load("key", "create", "website", "--tenant", "acme")
     user = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
@@ -42,7 +42,7 @@ def test_actions_are_listed_newest_first_with_their_actor(place: Slot) -> None:
     assert "key.revoked" in table[1]
 
 
-def test_unaltered_log_is_verified(place: Slot) -> None:
+def test_unaltered_log_is_verified(place: Place) -> None:
     place.succeed("bootstrap")
     proven = place.load("audit", "verify")
     assert proven == {"entries": 2, "head_sha256": proven["head_sha256"], "problem": None}
@@ -60,7 +60,7 @@ def test_unaltered_log_is_verified(place: Slot) -> None:
         ("DELETE FROM audit_log WHERE sequence = 2", "entry 2 is missing"),
     ],
 )
-def test_altered_log_is_reported(statement: str, problem: str, place: Slot) -> None:
+def test_altered_log_is_reported(statement: str, problem: str, place: Place) -> None:
     place.succeed("bootstrap")
     alter(place, statement)
     assert place.fail("audit", "verify") == f"The audit log was altered: {problem}.\n"

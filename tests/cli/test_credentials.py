@@ -13,7 +13,7 @@ from pixyproxy.core.models.api_key import NewApiKey
 from pixyproxy.service.composition import Services, open_services
 from pixyproxy.service.cursors import MOST_LISTED
 from pixyproxy.service.private.identity.tenants import command_grantor
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.process import PROGRAM, environment_of
 from tests.support.server import ACTOR
 
@@ -26,7 +26,7 @@ def seconds_from_now(moment: str) -> float:
     return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
-def test_keys_are_created_listed_and_revoked(place: Slot) -> None:
+def test_keys_are_created_listed_and_revoked(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     scopes = ("--scope", "image:generate", "--scope", "image:read")
     limits = ("--expires-in-days", "90", "--model", "gpt-image-2", "--images-per-minute", "3")
@@ -45,7 +45,7 @@ def test_keys_are_created_listed_and_revoked(place: Slot) -> None:
     assert refused == "This API key is revoked or expired. Create a new one.\n"
 
 
-def test_key_without_scopes_gets_the_default_scopes(place: Slot) -> None:
+def test_key_without_scopes_gets_the_default_scopes(place: Place) -> None:
     place.succeed("bootstrap")
     shown = place.succeed("key", "create", "website")
     assert re.search(r"GUID: .*\nAPI key: pxy_\w+\nStore the key now", shown)
@@ -55,7 +55,7 @@ def test_key_without_scopes_gets_the_default_scopes(place: Slot) -> None:
     assert administrator["scopes"] == sorted(administrator["scopes"])
 
 
-def test_rotated_key_keeps_its_id_and_its_former_secret_for_the_grace_period(place: Slot) -> None:
+def test_rotated_key_keeps_its_id_and_its_former_secret_for_the_grace_period(place: Place) -> None:
     place.succeed("bootstrap")
     made = place.load("key", "create", "website")
     rotated = place.load("key", "rotate", made["guid"].upper())
@@ -71,7 +71,7 @@ def test_rotated_key_keeps_its_id_and_its_former_secret_for_the_grace_period(pla
     assert not [secret for secret in secrets if secret in told]
 
 
-def test_key_of_another_tenant_cannot_be_rotated_or_revoked(place: Slot) -> None:
+def test_key_of_another_tenant_cannot_be_rotated_or_revoked(place: Place) -> None:
     place.succeed("bootstrap")
     place.succeed("tenant", "create", "other")
     (key,) = place.load("key", "list")
@@ -83,14 +83,14 @@ def test_key_of_another_tenant_cannot_be_rotated_or_revoked(place: Slot) -> None
 @pytest.mark.parametrize(
     ("options", "named"), [(("--model", "no such\nmodel"), "allowed_models"), (("--tenant", "nobody"), "tenant")]
 )
-def test_invalid_key_options_are_rejected(options: tuple[str, ...], named: str, place: Slot) -> None:
+def test_invalid_key_options_are_rejected(options: tuple[str, ...], named: str, place: Place) -> None:
     place.succeed("bootstrap")
     (line,) = place.fail("key", "create", "x", *options).splitlines()
     assert named in line
     assert len(place.load("key", "list")) == 1
 
 
-def test_users_are_created_listed_changed_and_deleted(place: Slot) -> None:
+def test_users_are_created_listed_changed_and_deleted(place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     made = place.load("user", "create", "Ann@Example.org", "--tenant", "acme", typed=f"{PASSWORD}\n")
     assert made == {
@@ -114,7 +114,7 @@ def test_users_are_created_listed_changed_and_deleted(place: Slot) -> None:
     assert place.load("user", "list", "--tenant", "acme") == []
 
 
-def test_password_is_neither_printed_nor_stored_in_plain_text(place: Slot) -> None:
+def test_password_is_neither_printed_nor_stored_in_plain_text(place: Place) -> None:
     place.succeed("bootstrap")
     done = place.run("user", "create", "ann", typed=f"{PASSWORD}\r\n")
     assert done.returncode == 0
@@ -126,7 +126,7 @@ def test_password_is_neither_printed_nor_stored_in_plain_text(place: Slot) -> No
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "eleven char\n", f"{'x' * 257}\n"])
-def test_password_of_invalid_length_is_rejected(typed: str, place: Slot) -> None:
+def test_password_of_invalid_length_is_rejected(typed: str, place: Place) -> None:
     place.succeed("bootstrap")
     (line,) = place.fail("user", "create", "ann", typed=typed).splitlines()
     assert line.startswith("password: ")
@@ -134,7 +134,7 @@ def test_password_of_invalid_length_is_rejected(typed: str, place: Slot) -> None
     assert place.load("user", "list") == []
 
 
-def test_user_name_is_unique_across_tenants(place: Slot) -> None:
+def test_user_name_is_unique_across_tenants(place: Place) -> None:
     for tenant in ("acme", "other"):
         place.succeed("tenant", "create", tenant)
     made = place.load("user", "create", "ann", "--tenant", "acme", typed=PASSWORD)
@@ -144,7 +144,7 @@ def test_user_name_is_unique_across_tenants(place: Slot) -> None:
     assert place.load("user", "list", "--tenant", "acme") == [made]
 
 
-def test_user_of_another_tenant_cannot_be_changed_or_deleted(place: Slot) -> None:
+def test_user_of_another_tenant_cannot_be_changed_or_deleted(place: Place) -> None:
     place.succeed("bootstrap")
     place.succeed("tenant", "create", "other")
     made = place.load("user", "create", "ann", typed=PASSWORD)
@@ -153,7 +153,7 @@ def test_user_of_another_tenant_cannot_be_changed_or_deleted(place: Slot) -> Non
     assert place.load("user", "list") == [made]
 
 
-def test_typed_password_is_confirmed_and_not_echoed(place: Slot) -> None:
+def test_typed_password_is_confirmed_and_not_echoed(place: Place) -> None:
     place.succeed("bootstrap")
     ours, theirs = os.openpty()
     with subprocess.Popen(
@@ -190,7 +190,7 @@ def _read_until(terminal: int, text: bytes | None) -> bytes:
     return shown
 
 
-def test_list_shows_all_pages(place: Slot) -> None:
+def test_list_shows_all_pages(place: Place) -> None:
     place.succeed("bootstrap")
 
     async def issue(services: Services) -> None:
@@ -203,6 +203,6 @@ def test_list_shows_all_pages(place: Slot) -> None:
     assert names[1:] == [f"key {number}" for number in range(MOST_LISTED)]
 
 
-async def _with_services(place: Slot, work: Callable[[Services], Awaitable[None]]) -> None:
+async def _with_services(place: Place, work: Callable[[Services], Awaitable[None]]) -> None:
     async with open_services(place.settings) as services:
         await work(services)

@@ -12,7 +12,7 @@ import pytest
 from pixyproxy.core.settings import Settings
 from pixyproxy.service.doctor import examine as examine_here
 from pixyproxy.service.processes import list_serving
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.process import wait_until
 from tests.support.redis import PASSWORD, RedisServer
 from tests.support.server import make_settings, serving, upstream_settings
@@ -33,7 +33,7 @@ SUBJECTS = [
 ]
 
 
-def examine(place: Slot, **environment: str) -> dict[str, Any]:
+def examine(place: Place, **environment: str) -> dict[str, Any]:
     """Return the findings by subject; the exit code must match them."""
     done = place.run("doctor", "--json", **environment)
     findings = json.loads(done.stdout)
@@ -46,19 +46,19 @@ def failing(findings: dict[str, Any]) -> list[str]:
     return [subject for subject, finding in findings.items() if not finding["ok"]]
 
 
-def test_all_checks_pass_on_each_database(any_place: Slot) -> None:
+def test_all_checks_pass_on_each_database(any_place: Place) -> None:
     findings = examine(any_place)
     assert list(findings) == SUBJECTS
     assert failing(findings) == []
     assert "offline" in findings["upstream"]["message"]
 
 
-def test_each_subject_is_printed_on_one_line(place: Slot) -> None:
+def test_each_subject_is_printed_on_one_line(place: Place) -> None:
     lines = place.succeed("doctor").splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"ok    {subject}" for subject in SUBJECTS]
 
 
-def test_unreachable_database_is_reported(place: Slot) -> None:
+def test_unreachable_database_is_reported(place: Place) -> None:
     with refusing_base_url() as url:
         port = url.split(":")[2].removesuffix("/v1")
         findings = examine(place, PIXYPROXY_DATABASE_URL=f"mysql://user:hunter2@127.0.0.1:{port}/pixyproxy")
@@ -68,33 +68,33 @@ def test_unreachable_database_is_reported(place: Slot) -> None:
 
 
 @pytest.mark.parametrize("url", ["postgres://x/y", "mysql:/x"])
-def test_unsupported_database_is_reported(url: str, place: Slot) -> None:
+def test_unsupported_database_is_reported(url: str, place: Place) -> None:
     findings = examine(place, PIXYPROXY_DATABASE_URL=url)
     assert failing(findings) == ["settings"]
     assert "DATABASE_URL" in findings["settings"]["message"]
 
 
 @pytest.mark.parametrize("url", ["mysql://h:port/x", "sqlite:////dev/null/x"])
-def test_invalid_database_url_is_reported(url: str, place: Slot) -> None:
+def test_invalid_database_url_is_reported(url: str, place: Place) -> None:
     findings = examine(place, PIXYPROXY_DATABASE_URL=url)
     assert failing(findings) == ["database"]
 
 
-def test_unreachable_upstream_is_reported(place: Slot) -> None:
+def test_unreachable_upstream_is_reported(place: Place) -> None:
     with refusing_base_url() as url:
         findings = examine(place, OPENAI_API_KEY="sk-x", OPENAI_BASE_URL=url)
     assert failing(findings) == ["upstream"]
     assert "cannot be reached" in findings["upstream"]["message"]
 
 
-def test_rejected_key_is_reported_without_buying(place: Slot) -> None:
+def test_rejected_key_is_reported_without_buying(place: Place) -> None:
     with FakeUpstream() as upstream:
         examine(place, OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=upstream.base_url)
         assert [(request.method, request.path) for request in upstream.requests] == [("GET", "/v1/models")]
 
 
 @pytest.mark.parametrize(("name", "subject"), [("IMAGES", "picture store"), ("DATA_DIR", "data folder")])
-def test_unusable_folder_is_reported(name: str, subject: str, place: Slot) -> None:
+def test_unusable_folder_is_reported(name: str, subject: str, place: Place) -> None:
     (place.folder / "file").write_text("no folder")
     findings = examine(place, **{f"PIXYPROXY_{name}": str(place.folder / "file" / "below")})
     assert subject in failing(findings)
@@ -103,7 +103,7 @@ def test_unusable_folder_is_reported(name: str, subject: str, place: Slot) -> No
 
 
 @pytest.mark.parametrize(("setting", "subject"), [("data_dir", "data folder"), ("images", "picture store")])
-def test_folder_readable_by_other_users_is_reported(setting: str, subject: str, place: Slot) -> None:
+def test_folder_readable_by_other_users_is_reported(setting: str, subject: str, place: Place) -> None:
     folder: Path = getattr(place.settings, setting)
     folder.mkdir()
     folder.chmod(0o755)
@@ -114,7 +114,7 @@ def test_folder_readable_by_other_users_is_reported(setting: str, subject: str, 
     assert failing(examine(place)) == []
 
 
-def test_database_readable_by_other_users_is_reported(place: Slot) -> None:
+def test_database_readable_by_other_users_is_reported(place: Place) -> None:
     database = place.folder / "shared" / "pictures.db"
     database.parent.mkdir()
     database.parent.chmod(0o755)
@@ -127,14 +127,14 @@ def test_database_readable_by_other_users_is_reported(place: Slot) -> None:
     assert failing(examine(place, PIXYPROXY_DATABASE_URL=f"sqlite:///{database}")) == []
 
 
-def test_data_folder_without_room_for_uploads_is_reported(place: Slot) -> None:
+def test_data_folder_without_room_for_uploads_is_reported(place: Place) -> None:
     findings = examine(place, PIXYPROXY_MAX_UPLOAD_BYTES=str(2**60))
     assert failing(findings) == ["data folder"]
     assert "PIXYPROXY_MAX_UPLOAD_BYTES" in findings["data folder"]["message"]
     assert [path.name for path in place.folder.glob("var/spool/*")] == []
 
 
-def test_mistyped_variable_is_reported_with_a_suggestion(place: Slot) -> None:
+def test_mistyped_variable_is_reported_with_a_suggestion(place: Place) -> None:
     findings = examine(place, PIXYPROXY_IMAGE_PER_MINUTE="5")
     assert failing(findings) == ["settings"]
     told = "PIXYPROXY_IMAGE_PER_MINUTE: unknown setting; did you mean PIXYPROXY_IMAGES_PER_MINUTE?"
@@ -143,27 +143,27 @@ def test_mistyped_variable_is_reported_with_a_suggestion(place: Slot) -> None:
     assert told in refused
 
 
-def test_mistyped_variable_in_the_env_file_is_reported(place: Slot) -> None:
+def test_mistyped_variable_in_the_env_file_is_reported(place: Place) -> None:
     (place.folder / ".env").write_text("PIXYPROXY_IMAGE_PER_MINUTE=5\n")
     assert failing(examine(place)) == ["settings"]
 
 
-def test_invalid_setting_is_named_without_its_value(place: Slot) -> None:
+def test_invalid_setting_is_named_without_its_value(place: Place) -> None:
     findings = examine(place, PIXYPROXY_MAX_BODY_BYTES="hunter2")
     assert failing(findings) == ["settings"]
     assert "MAX_BODY_BYTES" in findings["settings"]["message"]
     assert "hunter2" not in str(findings)
 
 
-def test_upstream_check_buys_nothing(place: Slot) -> None:
+def test_upstream_check_buys_nothing(place: Place) -> None:
     with FakeUpstream() as upstream:
         settings = make_settings(place.folder, **upstream_settings(upstream))
-        Slot(place.folder, settings).run("doctor", "--json")
+        Place(place.folder, settings).run("doctor", "--json")
         assert all(request.method == "GET" for request in upstream.requests)
         assert upstream.requests
 
 
-def test_setting_with_invalid_json_is_reported(place: Slot) -> None:
+def test_setting_with_invalid_json_is_reported(place: Place) -> None:
     findings = examine(place, PIXYPROXY_TRUSTED_ISSUERS="nonsense")
     assert failing(findings) == ["settings"]
     message = findings["settings"]["message"]
@@ -180,7 +180,7 @@ def test_setting_with_invalid_json_is_reported(place: Slot) -> None:
         ('[{"name": "hunter2 "}]', "PIXYPROXY_UPSTREAMS at 0.name: "),
     ],
 )
-def test_invalid_upstreams_setting_is_reported(value: str, problem: str, place: Slot) -> None:
+def test_invalid_upstreams_setting_is_reported(value: str, problem: str, place: Place) -> None:
     findings = examine(place, PIXYPROXY_UPSTREAMS=value)
     assert failing(findings) == ["settings"]
     assert findings["settings"]["message"].startswith(problem)
@@ -188,7 +188,7 @@ def test_invalid_upstreams_setting_is_reported(value: str, problem: str, place: 
     assert "hunter2" not in str(findings)
 
 
-def test_each_upstream_is_checked_by_name(place: Slot) -> None:
+def test_each_upstream_is_checked_by_name(place: Place) -> None:
     with FakeUpstream() as upstream, refusing_base_url() as refusing:
         listed = [
             {"name": "good", "base_url": upstream.base_url, "api_key": upstream.api_key, "models": ["gpt-image-2.5-*"]},
@@ -202,7 +202,7 @@ def test_each_upstream_is_checked_by_name(place: Slot) -> None:
     assert "hunter2" not in str(findings)
 
 
-def test_upstream_errors_are_reported_with_advice(place: Slot) -> None:
+def test_upstream_errors_are_reported_with_advice(place: Place) -> None:
     with FakeUpstream() as upstream:
         root = upstream.base_url.removesuffix("/v1")
         listed = [
@@ -214,7 +214,7 @@ def test_upstream_errors_are_reported_with_advice(place: Slot) -> None:
     assert findings["upstream key"]["message"].endswith("The upstream rejected its API key. Check the key.")
 
 
-def test_duplicate_upstream_name_is_reported(place: Slot) -> None:
+def test_duplicate_upstream_name_is_reported(place: Place) -> None:
     with FakeUpstream() as upstream:
         one = {"name": "twin", "base_url": upstream.base_url, "api_key": upstream.api_key}
         findings = examine(place, PIXYPROXY_UPSTREAMS=json.dumps([one, one]))
@@ -235,7 +235,7 @@ def test_hanging_upstream_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert findings["upstream"].message == "127.0.0.1, any model: The upstream did not list its models within 0.2 s."
 
 
-def test_invalid_signing_keys_are_reported(place: Slot) -> None:
+def test_invalid_signing_keys_are_reported(place: Place) -> None:
     findings = examine(place, PIXYPROXY_SIGNING_KEYS="hunter2")
     assert failing(findings) == ["signing keys"]
     assert "EC P-256" in findings["signing keys"]["message"]
@@ -246,7 +246,7 @@ async def _count_alone(_: Settings) -> str:
     return "each process counts for itself"
 
 
-def test_unreachable_redis_is_reported(place: Slot, redis: RedisServer) -> None:
+def test_unreachable_redis_is_reported(place: Place, redis: RedisServer) -> None:
     assert failing(examine(place, PIXYPROXY_REDIS_URL=redis.url)) == []
     redis.kill()
     findings = examine(place, PIXYPROXY_REDIS_URL=redis.url)
@@ -255,7 +255,7 @@ def test_unreachable_redis_is_reported(place: Slot, redis: RedisServer) -> None:
     assert PASSWORD not in str(findings)
 
 
-def test_processes_without_shared_limits_are_reported(place: Slot) -> None:
+def test_processes_without_shared_limits_are_reported(place: Place) -> None:
     with serving(place.settings) as one:
         wait_until(lambda: len(one.call(lambda services: list_serving(services.database))) == 1)
         findings = examine(place)
@@ -270,7 +270,7 @@ def test_processes_without_shared_limits_are_reported(place: Slot) -> None:
     assert examine(place)["processes"]["message"] == "none is serving now"
 
 
-def test_missing_picture_files_are_reported(place: Slot) -> None:
+def test_missing_picture_files_are_reported(place: Place) -> None:
     with serving(place.settings) as server:
         tenant = server.new_tenant("t")
         with tenant.http as client:

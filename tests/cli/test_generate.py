@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.pictures import noise_png
 from tests.support.server import RunningServer, TenantClient, make_settings, serving, upstream_settings
 from tests.support.upstream import MODERATED, FakeUpstream, refusing_base_url
@@ -51,14 +51,14 @@ def stranger() -> Iterator[str]:
         thread.join()
 
 
-def generate(place: Slot, server: RunningServer, api_key: str, *arguments: str) -> tuple[int, str, str]:
+def generate(place: Place, server: RunningServer, api_key: str, *arguments: str) -> tuple[int, str, str]:
     """Run the command and return exit code, output and errors."""
     done = place.run("generate", *arguments, "--url", server.url, PIXYPROXY_API_KEY=api_key)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_picture_is_written_to_a_file(
-    place: Slot, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+    place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.picture = noise_png(300_000)
     file = place.folder / "fox.png"
@@ -71,14 +71,14 @@ def test_picture_is_written_to_a_file(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_json_output_is_the_image_details(place: Slot, server: RunningServer, tenant: TenantClient) -> None:
+def test_json_output_is_the_image_details(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     code, output, errors = generate(place, server, tenant.api_key, "ein Füchslein", "--json")
     assert code == 0, errors
     assert [json.loads(output)] == tenant.http.get("/image", params={"mine": "true"}).json()
 
 
 @pytest.mark.usefixtures("upstream")
-def test_invalid_prompt_is_reported_by_field(place: Slot, server: RunningServer, tenant: TenantClient) -> None:
+def test_invalid_prompt_is_reported_by_field(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     code, output, errors = generate(place, server, tenant.api_key, " ")
     assert (code, output) == (1, "")
     assert "(invalid_request, request " in errors
@@ -86,7 +86,7 @@ def test_invalid_prompt_is_reported_by_field(place: Slot, server: RunningServer,
 
 
 def test_refusal_is_reported_with_the_servers_message(
-    place: Slot, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+    place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     upstream.behave(MODERATED)
     code, output, errors = generate(place, server, tenant.api_key, "a fox")
@@ -96,26 +96,26 @@ def test_refusal_is_reported_with_the_servers_message(
 
 
 @pytest.mark.parametrize("api_key", ["pxy_wrong", "schlüssel", "line\nend"])
-def test_invalid_api_key_is_reported(api_key: str, place: Slot, server: RunningServer) -> None:
+def test_invalid_api_key_is_reported(api_key: str, place: Place, server: RunningServer) -> None:
     code, output, errors = generate(place, server, api_key, "a fox")
     assert (code, output) == (1, "")
     assert errors.strip()
     assert len(errors.splitlines()) <= 2
 
 
-def test_missing_api_key_is_reported(place: Slot) -> None:
+def test_missing_api_key_is_reported(place: Place) -> None:
     done = place.run("generate", "a fox")
     assert done.returncode == 2
     assert "--api-key" in done.stderr
 
 
-def test_unreachable_server_is_reported(place: Slot) -> None:
+def test_unreachable_server_is_reported(place: Place) -> None:
     with refusing_base_url() as url:
         errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
     assert errors == f"Cannot connect to {url} (ConnectError). Is the server running?\n"
 
 
-def test_lost_connection_reports_the_idempotency_key(place: Slot) -> None:
+def test_lost_connection_reports_the_idempotency_key(place: Place) -> None:
     def hang_up() -> None:
         listening.accept()[0].close()
 
@@ -127,7 +127,7 @@ def test_lost_connection_reports_the_idempotency_key(place: Slot) -> None:
 
 
 def test_repeated_order_with_its_key_buys_once(
-    place: Slot, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
+    place: Place, server: RunningServer, tenant: TenantClient, upstream: FakeUpstream
 ) -> None:
     first, second = (generate(place, server, tenant.api_key, "a fox", "--idempotency-key", "k") for _ in range(2))
     assert (first[0], second[0]) == (0, 0)
@@ -135,19 +135,19 @@ def test_repeated_order_with_its_key_buys_once(
     assert len(upstream.requests) == 1
 
 
-def test_server_other_than_pixyproxy_is_reported(stranger: str, place: Slot) -> None:
+def test_server_other_than_pixyproxy_is_reported(stranger: str, place: Place) -> None:
     errors = place.fail("generate", "a fox", "--url", stranger, PIXYPROXY_API_KEY="pxy_x")
     assert errors == "Unexpected response from the server: status 404. Check the URL.\n"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://127.0.0.1/", "http://", "http://a:b"])
-def test_invalid_url_is_reported(url: str, place: Slot) -> None:
+def test_invalid_url_is_reported(url: str, place: Place) -> None:
     errors = place.fail("generate", "a fox", "--url", url, PIXYPROXY_API_KEY="pxy_x")
     assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("upstream")
-def test_unwritable_file_does_not_lose_the_picture(place: Slot, server: RunningServer, tenant: TenantClient) -> None:
+def test_unwritable_file_does_not_lose_the_picture(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     file = place.folder / "no-such-folder" / "fox.png"
     code, _, errors = generate(place, server, tenant.api_key, "a fox", "-o", str(file))
     (image,) = tenant.http.get("/image", params={"mine": "true"}).json()
@@ -156,7 +156,7 @@ def test_unwritable_file_does_not_lose_the_picture(place: Slot, server: RunningS
 
 
 @pytest.mark.usefixtures("upstream")
-def test_failed_order_leaves_no_file(place: Slot, server: RunningServer, tenant: TenantClient) -> None:
+def test_failed_order_leaves_no_file(place: Place, server: RunningServer, tenant: TenantClient) -> None:
     file = Path(place.folder / "fox.png")
     code, _, _ = generate(place, server, tenant.api_key, "a fox", "--quality", "NO SUCH", "-o", str(file))
     assert code == 1

@@ -11,7 +11,7 @@ from pixyproxy.core.models.tenant import NewTenant
 from pixyproxy.data.database import Repositories
 from pixyproxy.service.composition import open_services
 from pixyproxy.service.private.generation.settlement import outcome_of, settle
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.builders import add_generation
 from tests.support.server import ACTOR
 from tests.web.builders import ABSENT_GUID
@@ -21,7 +21,7 @@ MADE = {"first": ("a", 1), "second": ("a", 2), "third": ("b", 3)}
 
 
 @pytest.fixture
-def guids(place: Slot) -> dict[str, str]:
+def guids(place: Place) -> dict[str, str]:
     """Provide the GUIDs of unknown generations by name."""
 
     async def make() -> dict[str, str]:
@@ -42,11 +42,11 @@ def guids(place: Slot) -> dict[str, str]:
     return asyncio.run(make())
 
 
-def _listed(place: Slot) -> set[str]:
+def _listed(place: Place) -> set[str]:
     return {each["guid"] for each in place.load("generation", "list")}
 
 
-def test_unknown_generations_are_listed_newest_first(place: Slot, guids: dict[str, str]) -> None:
+def test_unknown_generations_are_listed_newest_first(place: Place, guids: dict[str, str]) -> None:
     listed = place.load("generation", "list")
     assert [(each["guid"], each["upstream"]) for each in listed] == [
         (guids["third"], "b"),
@@ -57,7 +57,7 @@ def test_unknown_generations_are_listed_newest_first(place: Slot, guids: dict[st
     assert place.load("generation", "list", "--status", "failed") == []
 
 
-def test_several_generations_are_resolved_together(place: Slot, guids: dict[str, str]) -> None:
+def test_several_generations_are_resolved_together(place: Place, guids: dict[str, str]) -> None:
     chosen = ("--upstream", "a", "--since", "2026-10-01T12:00:01")
     assert place.succeed("generation", "resolve", "--not-bought", *chosen) == "Resolved 1 generation as not bought.\n"
     assert _listed(place) == {guids["first"], guids["third"]}
@@ -66,14 +66,14 @@ def test_several_generations_are_resolved_together(place: Slot, guids: dict[str,
 
 
 @pytest.mark.parametrize("chosen", [["--bought"], [ABSENT_GUID, "--bought", "--upstream", "a"]], ids=["none", "both"])
-def test_exactly_one_selection_is_required(place: Slot, chosen: list[str]) -> None:
+def test_exactly_one_selection_is_required(place: Place, chosen: list[str]) -> None:
     assert "Pass either the GUID of one generation" in place.fail("generation", "resolve", *chosen)
 
 
-def test_bought_or_not_bought_is_required(place: Slot) -> None:
+def test_bought_or_not_bought_is_required(place: Place) -> None:
     assert "--bought" in place.run("generation", "resolve", ABSENT_GUID).stderr
 
 
-def test_generation_with_a_known_outcome_is_not_resolved(place: Slot, guids: dict[str, str]) -> None:
+def test_generation_with_a_known_outcome_is_not_resolved(place: Place, guids: dict[str, str]) -> None:
     place.succeed("generation", "resolve", guids["first"], "--bought")
     assert "there is nothing to resolve" in place.fail("generation", "resolve", guids["first"], "--bought")

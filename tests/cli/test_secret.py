@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.keys import write_former_file
 from tests.support.server import make_settings, serving
 from tests.support.tokens import KEY
@@ -15,19 +15,19 @@ REFUSED = "This process has another secret than this installation. Set PIXYPROXY
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("tenant", "list")])
-def test_process_with_another_secret_does_not_start(command: tuple[str, ...], place: Slot) -> None:
+def test_process_with_another_secret_does_not_start(command: tuple[str, ...], place: Place) -> None:
     place.succeed("keys", "list")
     (line,) = place.fail(*command, PIXYPROXY_SECRET_KEY=SECOND).splitlines()
     assert line.startswith(REFUSED)
 
 
-def test_process_with_another_secret_does_not_start_with_keys_of_the_setting(place: Slot) -> None:
+def test_process_with_another_secret_does_not_start_with_keys_of_the_setting(place: Place) -> None:
     place.succeed("keys", "list")
     pem = KEY.private_pem.get_secret_value()
     assert place.fail("keys", "list", PIXYPROXY_SECRET_KEY=SECOND, PIXYPROXY_SIGNING_KEYS=pem).startswith(REFUSED)
 
 
-def test_doctor_reports_another_secret(place: Slot) -> None:
+def test_doctor_reports_another_secret(place: Place) -> None:
     place.succeed("keys", "list")
     findings = json.loads(place.run("doctor", "--json", PIXYPROXY_SECRET_KEY=SECOND).stdout)
     assert [finding["subject"] for finding in findings if not finding["ok"]] == ["signing keys"]
@@ -35,7 +35,7 @@ def test_doctor_reports_another_secret(place: Slot) -> None:
     assert message.startswith(REFUSED)
 
 
-def test_reseal_changes_the_secret_and_keeps_the_keys(any_place: Slot) -> None:
+def test_reseal_changes_the_secret_and_keeps_the_keys(any_place: Place) -> None:
     place = any_place
     place.succeed("tenant", "create", "acme", PIXYPROXY_SECRET_KEY=FIRST)
     token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_SECRET_KEY=FIRST).strip()
@@ -53,7 +53,7 @@ def test_reseal_changes_the_secret_and_keeps_the_keys(any_place: Slot) -> None:
     assert entry["details"] == {"keys": "kept"}
 
 
-def test_reseal_replaces_a_moved_secret_file_with_a_new_secret(place: Slot) -> None:
+def test_reseal_replaces_a_moved_secret_file_with_a_new_secret(place: Place) -> None:
     keys = place.succeed("keys", "list")
     secret = place.settings.data_dir / "secret_key"
     former = secret.rename(place.folder / "former")
@@ -62,7 +62,7 @@ def test_reseal_replaces_a_moved_secret_file_with_a_new_secret(place: Slot) -> N
     assert secret.read_text() != former.read_text()
 
 
-def test_reseal_without_the_former_secret_changes_nothing(place: Slot) -> None:
+def test_reseal_without_the_former_secret_changes_nothing(place: Place) -> None:
     keys = place.succeed("keys", "list")
     refusals = [
         place.fail("keys", "reseal", PIXYPROXY_SECRET_KEY=SECOND),
@@ -77,14 +77,14 @@ def test_reseal_without_the_former_secret_changes_nothing(place: Slot) -> None:
     assert place.succeed("keys", "list") == keys
 
 
-def test_reseal_with_a_lost_secret_replaces_the_keys(place: Slot) -> None:
+def test_reseal_with_a_lost_secret_replaces_the_keys(place: Place) -> None:
     keys = place.succeed("keys", "list")
     place.succeed("keys", "reseal", "--lost", PIXYPROXY_SECRET_KEY=SECOND)
     (key,) = place.succeed("keys", "list", PIXYPROXY_SECRET_KEY=SECOND).splitlines()
     assert key not in keys
 
 
-def test_key_file_readable_by_others_is_refused(place: Slot) -> None:
+def test_key_file_readable_by_others_is_refused(place: Place) -> None:
     file = write_former_file(place.settings.data_dir, [KEY])
     file.chmod(0o640)
     line = place.fail("serve", "--port", "0").splitlines()[-1]

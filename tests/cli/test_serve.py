@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pixyproxy.web.server.uvicorn_server import local_url
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.api_keys import key_id_of
 from tests.support.process import new_api_key, running_server, wait_until
 from tests.support.server import serving
 from tests.support.upstream import refusing_base_url
 
 
-def test_two_workers_serve_and_stop(place: Slot) -> None:
+def test_two_workers_serve_and_stop(place: Place) -> None:
     api_key = new_api_key(place.settings)
     with running_server(place.settings, place.folder, workers=2) as server:
         with server.client(api_key) as client:
@@ -48,7 +48,7 @@ def test_local_url_is_the_listening_address(host: str, url: str) -> None:
     assert local_url(host, 8123) == url
 
 
-def test_token_stays_valid_when_the_port_changes(place: Slot) -> None:
+def test_token_stays_valid_when_the_port_changes(place: Place) -> None:
     with serving(place.settings) as former, serving(place.settings) as server:
         assert former.url != server.url
         tenant = former.new_tenant("acme")
@@ -61,7 +61,7 @@ def test_token_stays_valid_when_the_port_changes(place: Slot) -> None:
             assert (told["active"], told["iss"]) == (True, former.url)
 
 
-def test_dead_worker_is_replaced(place: Slot) -> None:
+def test_dead_worker_is_replaced(place: Place) -> None:
     with running_server(place.settings, place.folder, workers=2) as server:
 
         def workers() -> list[int]:
@@ -78,7 +78,7 @@ def test_dead_worker_is_replaced(place: Slot) -> None:
             assert client.get("/readyz").status_code == 200
 
 
-def test_unreachable_database_is_reported_in_one_sentence(place: Slot) -> None:
+def test_unreachable_database_is_reported_in_one_sentence(place: Place) -> None:
     with refusing_base_url() as url:
         port = url.split(":")[2].removesuffix("/v1")
         for workers in ("1", "2"):
@@ -102,7 +102,7 @@ def test_unreachable_database_is_reported_in_one_sentence(place: Slot) -> None:
         ("PIXYPROXY_UPSTREAMS", '[{"name": "hunter2"}]', "docs/how-to/configure-an-upstream.md"),
     ],
 )
-def test_invalid_setting_is_named(name: str, value: str, document: str, place: Slot) -> None:
+def test_invalid_setting_is_named(name: str, value: str, document: str, place: Place) -> None:
     errors = place.fail("serve", "--port", "0", **{name: value})
     assert errors.startswith("Invalid settings")
     assert name in errors
@@ -110,7 +110,7 @@ def test_invalid_setting_is_named(name: str, value: str, document: str, place: S
     assert "hunter2" not in errors
 
 
-def test_port_in_use_is_reported(place: Slot) -> None:
+def test_port_in_use_is_reported(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for workers in ("1", "2"):
@@ -119,7 +119,7 @@ def test_port_in_use_is_reported(place: Slot) -> None:
             assert "address already in use" in done.stderr.lower()
 
 
-def test_unusable_data_folder_is_reported(place: Slot) -> None:
+def test_unusable_data_folder_is_reported(place: Place) -> None:
     (place.folder / "file").write_text("no folder")
     done = place.run("serve", "--port", "0", PIXYPROXY_DATA_DIR=str(place.folder / "file" / "below"))
     assert done.returncode == 1
@@ -128,14 +128,14 @@ def test_unusable_data_folder_is_reported(place: Slot) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("name", ["SIGNING_KEYS", "TRUSTED_ISSUERS"])
-def test_unusable_setting_is_reported_in_one_sentence(place: Slot, name: str, workers: str) -> None:
+def test_unusable_setting_is_reported_in_one_sentence(place: Place, name: str, workers: str) -> None:
     done = place.run("serve", "--port", "0", "--workers", workers, **{f"PIXYPROXY_{name}": "nonsense"})
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
 
 
-def test_unreachable_redis_is_reported_at_start(place: Slot) -> None:
+def test_unreachable_redis_is_reported_at_start(place: Place) -> None:
     environment = {"PIXYPROXY_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
     with running_server(place.settings, place.folder, environment=environment) as server:
         log = server.log.read_text()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.support.keys import write_former_file
 from tests.support.problems import assert_problem
 from tests.support.server import RunningServer, make_settings, serving
@@ -17,16 +17,16 @@ PUBLIC_URL = "https://pictures.example.com"
 
 
 @pytest.fixture(params=[None, PUBLIC_URL], ids=["at its own address", "at a public one"])
-def serving_place(request: pytest.FixtureRequest, place: Slot) -> Iterator[tuple[Slot, RunningServer]]:
+def serving_place(request: pytest.FixtureRequest, place: Place) -> Iterator[tuple[Place, RunningServer]]:
     """Provide a place with a tenant and a running server; commands share only its settings."""
     settings = make_settings(place.folder, public_url=request.param)
     with serving(settings) as server:
-        where = Slot(place.folder, settings)
+        where = Place(place.folder, settings)
         where.succeed("tenant", "create", "acme")
         yield where, server
 
 
-def test_issued_token_is_valid_at_the_running_server(serving_place: tuple[Slot, RunningServer]) -> None:
+def test_issued_token_is_valid_at_the_running_server(serving_place: tuple[Place, RunningServer]) -> None:
     place, server = serving_place
     issued = place.load("token", "issue", "--tenant", "acme")
     assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
@@ -44,14 +44,14 @@ def test_issued_token_is_valid_at_the_running_server(serving_place: tuple[Slot, 
 
 
 @pytest.mark.parametrize("other", ["", "https://other.example.com"])
-def test_server_with_a_public_url_rejects_tokens_for_another(other: str, place: Slot) -> None:
+def test_server_with_a_public_url_rejects_tokens_for_another(other: str, place: Place) -> None:
     place.succeed("tenant", "create", "acme")
     token = place.succeed("token", "issue", "--tenant", "acme", PIXYPROXY_PUBLIC_URL=other).strip()
     with serving(make_settings(place.folder, public_url=PUBLIC_URL)) as server, server.client(token) as client:
         assert_problem(client.get("/me"), 401, "credential_invalid")
 
 
-def test_token_has_the_requested_scopes_and_lifetime(place: Slot) -> None:
+def test_token_has_the_requested_scopes_and_lifetime(place: Place) -> None:
     place.succeed("bootstrap")
     issued = place.load("token", "issue", "--scope", "admin", "--scope", "usage:read", "--expires-in", "60")
     assert (issued["scope"], issued["expires_in"]) == ("admin usage:read", 60)
@@ -63,7 +63,7 @@ def test_token_has_the_requested_scopes_and_lifetime(place: Slot) -> None:
     assert issued["access_token"] not in told
 
 
-def test_new_signing_key_is_published_before_it_signs(place: Slot) -> None:
+def test_new_signing_key_is_published_before_it_signs(place: Place) -> None:
     (first,) = place.succeed("keys", "list").splitlines()
     assert re.fullmatch(KEY_ID, first)
     rotated = re.fullmatch(
@@ -82,7 +82,7 @@ def test_new_signing_key_is_published_before_it_signs(place: Slot) -> None:
     assert [entry["details"] for entry in entries] == [{"at_once": "true"}, {"at_once": "false"}]
 
 
-def test_keys_of_the_setting_cannot_be_rotated(place: Slot) -> None:
+def test_keys_of_the_setting_cannot_be_rotated(place: Place) -> None:
     told = place.fail("keys", "rotate", PIXYPROXY_SIGNING_KEYS=PEM)
     assert told.startswith("The signing keys come from PIXYPROXY_SIGNING_KEYS, so rotate them there")
     assert "PRIVATE KEY" not in told
@@ -91,7 +91,7 @@ def test_keys_of_the_setting_cannot_be_rotated(place: Slot) -> None:
     assert "hunter2" not in line
 
 
-def test_damaged_key_file_is_reported_in_one_sentence(place: Slot) -> None:
+def test_damaged_key_file_is_reported_in_one_sentence(place: Place) -> None:
     file = write_former_file(place.settings.data_dir, [KEY])
     file.write_text(file.read_text()[:100])
     for command in (("keys", "list"), ("token", "issue")):
@@ -100,7 +100,7 @@ def test_damaged_key_file_is_reported_in_one_sentence(place: Slot) -> None:
         assert "PRIVATE" not in line
 
 
-def _only_line(place: Slot, *options: str) -> str:
+def _only_line(place: Place, *options: str) -> str:
     """Return the token that a command prints alone on a line, as shell scripts need it."""
     (line,) = place.succeed("token", "issue", *options).splitlines()
     return line

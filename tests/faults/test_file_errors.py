@@ -90,9 +90,9 @@ def test_no_failed_file_operation_breaks_a_promise(  # noqa: PLR0913, PLR0917  (
                 failed = disk.has_failed
                 disk.mend()
                 wait_until(lambda: is_settled(tenant.http), what="the end of the generation")
-                outcome = (webhook_outcome(answer), upstream.posts_by_prompt[prompt])
+                outcome = (outcome_of(answer), upstream.posts_by_prompt[prompt])
                 again = order(tenant.http, prompt)
-                assert webhook_outcome(again) == afterwards[outcome]
+                assert outcome_of(again) == afterwards[outcome]
                 assert upstream.posts_by_prompt[prompt] == 1
                 met[outcome].append((answer, again))
                 if not failed:
@@ -102,7 +102,7 @@ def test_no_failed_file_operation_breaks_a_promise(  # noqa: PLR0913, PLR0917  (
             assert [answer.json() for answer, _ in met["created", 1]] == [
                 again.json() for _, again in met["created", 1]
             ]
-            kept = [again for pairs in met.values() for _, again in pairs if webhook_outcome(again) == "created"]
+            kept = [again for pairs in met.values() for _, again in pairs if outcome_of(again) == "created"]
             assert_pictures_are_whole(tenant.http, count=len(kept))
     monkeypatch.setattr("pixyproxy.service.private.generation.recovery.INTERVAL_SECONDS", 0.1)
     # The next process removes files that could not be removed.
@@ -123,7 +123,7 @@ def order(client: httpx2.Client, prompt: str) -> httpx2.Response:
     return client.post("/image", json={"prompt": prompt}, headers={"Idempotency-Key": prompt})
 
 
-def webhook_outcome(answer: httpx2.Response) -> str:
+def outcome_of(answer: httpx2.Response) -> str:
     """Return the code of the error, or ``created``."""
     return str(answer.json().get("code", "created"))
 

@@ -1,5 +1,6 @@
 """Limits, turns, positions, events and credentials apply to the whole installation, not to one process."""
 
+import itertools
 import queue
 import threading
 import time
@@ -27,7 +28,7 @@ from tests.support.installation import PRICE_USD, Installation
 from tests.support.process import wait_until
 from tests.support.scale import scaled
 from tests.support.server import TenantClient
-from tests.support.upstream import Delayed, UpstreamCapacity, most_at_once, most_started_within
+from tests.support.upstream import Delayed, Gate, most_at_once, most_started_within
 from tests.web.streams import ReceivedEvent, events_in, following
 
 PROCESSES = range(4)
@@ -43,9 +44,9 @@ def tag() -> str:
 
 
 @pytest.fixture
-def capacity(installation: Installation, tag: str) -> Iterator[UpstreamCapacity]:
-    """Yield a capacity that holds the upstream's answers to prompts with the tag and "held"."""
-    made = UpstreamCapacity()
+def gate(installation: Installation, tag: str) -> Iterator[Gate]:
+    """Yield a gate that holds the upstream's answers to prompts with the tag and "held"."""
+    made = Gate()
     installation.upstream.behave_for(f"held {tag}", made)
     yield made
     made.open()
@@ -124,8 +125,15 @@ def test_a_budget_buys_exactly_what_it_covers(
     clients = installation.ask_all(tenant)
 
     def ask(number: int) -> int:
-        client = clients[number % len(clients)]
-        return client.post("/image", json={"prompt": f"{number} {tag}"}).status_code
+        """Return the status of an order, repeated under its key while the server is busy."""
+        prompt = f"{number} {tag}"
+        for attempt in itertools.count(number):
+            client = clients[attempt % len(clients)]
+            answer = client.post("/image", json={"prompt": prompt}, headers={"Idempotency-Key": prompt})
+            if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+                return answer.status_code
+            time.sleep(0.5)
+        raise AssertionError
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = Counter(pool.map(ask, range(orders)))
@@ -135,14 +143,14 @@ def test_a_budget_buys_exactly_what_it_covers(
 
 
 def test_a_single_order_is_next_although_another_tenant_has_many_waiting(
-    installation: Installation, tag: str, capacity: UpstreamCapacity, record_property: Callable[[str, object], None]
+    installation: Installation, tag: str, gate: Gate, record_property: Callable[[str, object], None]
 ) -> None:
     installation.upstream.behave_for(tag, Delayed(seconds=0.15))
     many, single = installation.new_tenant(), [installation.new_tenant() for _ in PROCESSES]
     place_order(many.http, f"held {tag}", model="fair")
     wait_until(lambda: len(posts_of(installation.upstream.posts, tag)) == 1, what="the first order")
     place_orders(installation, many, [f"many {n} {tag}" for n in range(scaled(40, 500))], model="fair")
-    capacity.open()
+    gate.open()
 
     def started() -> list[str]:
         return [post.prompt for post in posts_of(installation.upstream.posts, tag)]
@@ -160,7 +168,7 @@ def test_a_single_order_is_next_although_another_tenant_has_many_waiting(
 
 
 def test_a_waiting_order_has_the_same_position_at_every_process(
-    installation: Installation, tag: str, capacity: UpstreamCapacity
+    installation: Installation, tag: str, gate: Gate
 ) -> None:
     tenant = installation.new_tenant()
     guids = [place_order(installation.ask(0, tenant), f"held {tag}", model="still")]
@@ -172,12 +180,12 @@ def test_a_waiting_order_has_the_same_position_at_every_process(
     clients = installation.ask_all(tenant) * scaled(3, 13)
     positions = [[generation(client, guid)["position"] for guid in guids] for client in clients]
     assert positions == [[None, *range(1, len(guids))]] * len(clients)
-    capacity.open()
+    gate.open()
     wait_until(lambda: statuses(tenant.http, guids) == {"stored"}, what="the last picture")
 
 
 def test_every_process_sends_the_previews_and_events_of_an_order(
-    installation: Installation, tag: str, capacity: UpstreamCapacity
+    installation: Installation, tag: str, gate: Gate
 ) -> None:
     tenant = installation.new_tenant()
     guid = place_order(installation.ask(0, tenant), f"held {tag}", partial_images=2)
@@ -196,7 +204,7 @@ def test_every_process_sends_the_previews_and_events_of_an_order(
     with ThreadPoolExecutor(len(clients)) as pool:
         followed = [pool.submit(follow, client) for client in clients]
         arrived = [had_previews.acquire(timeout=PREVIEW_SECONDS) for _ in clients]
-        capacity.open()
+        gate.open()
         received = [each.result() for each in followed]
     assert arrived == [True] * len(clients)
     names = [[event.name for event in events if event.name != "status"] for events in received]
@@ -205,10 +213,10 @@ def test_every_process_sends_the_previews_and_events_of_an_order(
 
 
 def test_an_openai_stream_delivers_an_order_executed_by_another_process(
-    installation: Installation, tag: str, capacity: UpstreamCapacity
+    installation: Installation, tag: str, gate: Gate
 ) -> None:
     """The first process has the only slot; when it is free, it executes the order that arrived at the last one."""
-    tenant, streamed = installation.new_tenant(), UpstreamCapacity()
+    tenant, streamed = installation.new_tenant(), Gate()
     installation.upstream.behave_for(f"streamed {tag}", streamed)
     place_order(installation.ask(0, tenant), f"held {tag}", model="streamed")
     wait_until(lambda: len(posts_of(installation.upstream.posts, tag)) == 1, what="the first order")
@@ -228,7 +236,7 @@ def test_an_openai_stream_delivers_an_order_executed_by_another_process(
     with ThreadPoolExecutor(1) as pool:
         followed = pool.submit(follow)
         wait_until(lambda: len(tenant.http.get("/generation").json()) == 2, what="the second order")
-        capacity.open()
+        gate.open()
         assert arrived.get(timeout=PREVIEW_SECONDS) == "image_generation.partial_image"
         streamed.open()
         assert followed.result(timeout=30) == ["image_generation.partial_image", "image_generation.completed"]

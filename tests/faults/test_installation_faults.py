@@ -23,7 +23,7 @@ from tests.support.pictures import png
 from tests.support.process import running_server, wait_until
 from tests.support.scale import FULL, scaled
 from tests.support.server import TenantClient
-from tests.support.upstream import EDITS_PATH, FakeUpstream, UpstreamCapacity
+from tests.support.upstream import EDITS_PATH, FakeUpstream, Gate
 from tests.web.streams import ReceivedEvent, events_in, following
 
 INPUT = png(64, 64, seed=5)
@@ -38,11 +38,11 @@ SCHEDULING = r"\bupstreams\b.*\bFOR UPDATE|^\s*UPDATE\s+upstreams\b"
 """The statements that take the scheduling lock."""
 
 
-def gate_for(prompt: str, upstream: FakeUpstream) -> UpstreamCapacity:
-    """Return a capacity that holds the answers to a prompt."""
-    capacity = UpstreamCapacity()
-    upstream.behave_for(prompt, capacity)
-    return capacity
+def gate_for(prompt: str, upstream: FakeUpstream) -> Gate:
+    """Return a gate that holds the answers to a prompt."""
+    gate = Gate()
+    upstream.behave_for(prompt, gate)
+    return gate
 
 
 def order_edit(client: httpx2.Client, prompt: str) -> httpx2.Response:
@@ -174,7 +174,7 @@ def test_a_process_whose_clock_is_ahead_harms_no_order_and_no_token(
     ahead_of_time = wrong_clock(FIVE_MINUTES)
     with open_installation(tmp_path, mysql_server, {"one": {}}, shape="2x1", shutdown_seconds=5) as installation:
         upstream, tenant = installation.upstream, installation.new_tenant()
-        capacity = gate_for("held", upstream)
+        gate = gate_for("held", upstream)
         with running_server(
             installation.settings, tmp_path, environment={**installation.machines[1].environment, **ahead_of_time}
         ) as ahead:
@@ -195,7 +195,7 @@ def test_a_process_whose_clock_is_ahead_harms_no_order_and_no_token(
                 seen |= statuses(clients[0], guids)
                 time.sleep(0.2)
             assert seen == {"calling"}
-            capacity.open()
+            gate.open()
             wait_until(lambda: statuses(clients[0], guids) == {"stored"}, what="the pictures")
             later = [place_order(client, f"later {number}") for number, client in enumerate(clients)]
             wait_until(lambda: statuses(clients[0], later) == {"stored"}, what="the later pictures")
@@ -240,38 +240,38 @@ def test_a_worker_executes_orders_of_servers_that_execute_nothing(tmp_path: Path
 
 def assert_previews_come(installation: Installation, tenant: TenantClient) -> None:
     """Assert that an order's events bring previews while the upstream still works on it."""
-    capacity = gate_for("followed", installation.upstream)
+    gate = gate_for("followed", installation.upstream)
     guid = place_order(installation.ask(0, tenant), "followed", partial_images=1)
     with following(installation.ask(1, tenant), guid) as events:
-        early, last = follow(events, capacity, preview="partial")
+        early, last = follow(events, gate, preview="partial")
     assert early
     assert last.name == "stored"
 
 
 def assert_stream_comes(installation: Installation, tenant: TenantClient) -> None:
     """Assert that an OpenAI stream brings previews too, and the stored picture."""
-    capacity = gate_for("streamed", installation.upstream)
+    gate = gate_for("streamed", installation.upstream)
     body = {"prompt": "streamed", "stream": True, "partial_images": 1}
     with installation.ask(0, tenant).stream("POST", "/v1/images/generations", json=body) as answer:
-        early, last = follow(events_in(answer.iter_lines()), capacity, preview="image_generation.partial_image")
+        early, last = follow(events_in(answer.iter_lines()), gate, preview="image_generation.partial_image")
     assert early
     assert last.name == "image_generation.completed"
     content = installation.ask(1, tenant).get(f"/image/{last.data['guid']}/content").content
     assert content == base64.b64decode(last.data["b64_json"])
 
 
-def follow(events: Iterator[ReceivedEvent], capacity: UpstreamCapacity, *, preview: str) -> tuple[bool, ReceivedEvent]:
-    """Open the capacity at the first preview, or after some seconds without one.
+def follow(events: Iterator[ReceivedEvent], gate: Gate, *, preview: str) -> tuple[bool, ReceivedEvent]:
+    """Open the gate at the first preview, or after some seconds without one.
 
     Return whether the preview came before that, and the last event.
     """
-    opening = threading.Timer(PREVIEW_SECONDS, capacity.open)
+    opening = threading.Timer(PREVIEW_SECONDS, gate.open)
     opening.start()
     early = False
     for event in events:
         if event.name == preview:
-            early = not capacity.is_open
-            capacity.open()
+            early = not gate.is_open
+            gate.open()
         last = event
     opening.cancel()
     return early, last

@@ -4,7 +4,7 @@ import base64
 from pathlib import Path
 
 from pixyproxy.core.fault_points import FaultPoint
-from tests.cli.conftest import Slot
+from tests.cli.conftest import Place
 from tests.faults.test_upstream_faults import kept_answer, spooled
 from tests.support import pictures
 from tests.support.faulty_server import Fault, clear_plan, faulty_server
@@ -15,7 +15,7 @@ from tests.support.upstream import SVG_AS_PNG, FakeUpstream
 
 def test_a_retained_answer_survives_a_kill_and_is_removed_when_resolved(tmp_path: Path, upstream: FakeUpstream) -> None:
     settings = make_settings(tmp_path, **upstream_settings(upstream))
-    place = Slot(tmp_path, settings)
+    place = Place(tmp_path, settings)
     api_key = new_api_key(settings)
     upstream.behave(SVG_AS_PNG)
     with faulty_server(tmp_path, environment_of(settings)) as server:

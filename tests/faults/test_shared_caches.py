@@ -26,7 +26,7 @@ PROMPT = "a lighthouse that nobody else has heard of"
 
 
 @dataclass(frozen=True)
-class Slot:
+class Place:
     """A server behind a cache, with the owner's resources by the first part of a path, and words that identify them."""
 
     owner: TenantClient
@@ -58,7 +58,7 @@ def cache(request: pytest.FixtureRequest, origin: RunningServer) -> Iterator[Sha
 
 
 @pytest.fixture(scope="module")
-def place(origin: RunningServer, cache: SharedCache) -> Iterator[Slot]:
+def place(origin: RunningServer, cache: SharedCache) -> Iterator[Place]:
     owner = origin.new_tenant(f"owner {uuid.uuid4()}", scopes=EVERY_SCOPE)
     stranger = origin.new_tenant(f"stranger {uuid.uuid4()}", scopes=EVERY_SCOPE - {Scope.ADMIN})
     with owner.http, stranger.http, httpx2.Client(base_url=cache.url) as cached, origin.client() as anonymous:
@@ -73,11 +73,11 @@ def place(origin: RunningServer, cache: SharedCache) -> Iterator[Slot]:
         }
         me = owner.http.get("/me").json()
         marks = (PROMPT, me["subject"], *owned.values())
-        yield Slot(owner, stranger, cached, anonymous, owned, marks)
+        yield Place(owner, stranger, cached, anonymous, owned, marks)
 
 
 @pytest.mark.parametrize("route", CACHEABLE + PAGES)
-def test_no_client_gets_the_response_to_anothers_credential(route: str, place: Slot) -> None:
+def test_no_client_gets_the_response_to_anothers_credential(route: str, place: Place) -> None:
     owners = [place.ask(place.cache, route, place.owner).status_code for _ in range(2)]
     assert owners == [place.ask(place.origin, route, place.owner).status_code] * 2
     for caller in (None, place.stranger):
@@ -86,7 +86,7 @@ def test_no_client_gets_the_response_to_anothers_credential(route: str, place: S
         assert [mark for mark in place.marks if mark in answer.text] == []
 
 
-def test_the_owner_does_not_get_the_anonymous_response(place: Slot) -> None:
+def test_the_owner_does_not_get_the_anonymous_response(place: Place) -> None:
     guid = make_image(place.owner, visibility="private", size="64x64")["guid"]
     for path in (f"/image/{guid}", f"/image/{guid}/content"):
         for key, status in ((None, 404), (place.owner.api_key, 200), (None, 404)):
@@ -94,7 +94,7 @@ def test_the_owner_does_not_get_the_anonymous_response(place: Slot) -> None:
             assert place.cache.get(path, headers=headers).status_code == status
 
 
-def test_private_and_deleted_pictures_are_gone_from_the_cache(place: Slot) -> None:
+def test_private_and_deleted_pictures_are_gone_from_the_cache(place: Place) -> None:
     hidden, deleted = (make_image(place.owner, visibility="public", size="64x64")["guid"] for _ in range(2))
     paths = [f"/image/{guid}{suffix}" for guid in (hidden, deleted) for suffix in ("", "/content")]
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_private_and_deleted_pictures_are_gone_from_the_cache(place: Slot) -> No
     assert not {hidden, deleted} & {image["guid"] for image in place.cache.get("/image").json()}
 
 
-def test_cacheable_responses_are_cached(place: Slot) -> None:
+def test_cacheable_responses_are_cached(place: Place) -> None:
     """Check that the cache works, so that uncached responses are due to their headers."""
     seen = {place.cache.get("/.well-known/jwks.json").headers["x-request-id"] for _ in range(3)}
     assert len(seen) == 1

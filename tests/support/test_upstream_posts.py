@@ -11,8 +11,8 @@ from tests.support.upstream import (
     TRUNCATED,
     Delayed,
     FakeUpstream,
+    Gate,
     Post,
-    UpstreamCapacity,
     most_at_once,
     most_started_within,
 )
@@ -52,7 +52,7 @@ def test_posts_record_prompt_times_and_delivery(fake: FakeUpstream) -> None:
 
 
 def test_a_gate_holds_only_its_own_requests(fake: FakeUpstream) -> None:
-    gate = UpstreamCapacity()
+    gate = Gate()
     fake.behave_for("held", gate)
     with ThreadPoolExecutor(2) as pool:
         held = [pool.submit(ask, fake, f"held {number}") for number in range(2)]
@@ -68,7 +68,7 @@ def test_a_gate_holds_only_its_own_requests(fake: FakeUpstream) -> None:
 
 
 def test_a_gate_lets_the_previews_of_a_stream_through(fake: FakeUpstream) -> None:
-    gate = UpstreamCapacity()
+    gate = Gate()
     fake.behave_for("held", gate)
     body = {"prompt": "held", "size": "256x256", "stream": True, "partial_images": 2}
     headers = {"Authorization": f"Bearer {fake.api_key}"}

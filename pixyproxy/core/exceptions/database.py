@@ -42,7 +42,7 @@ class SignInUnrecordedException(DatabaseException):
     """A failed sign-in could not be written to the audit log, so its result is not revealed."""
 
     code = "sign_in_unrecorded"
-    default_message = "The sign-in could not be recorded in the audit log, so it was not completed. Try again shortly."
+    default_message = "The sign-in could not be recorded, so it was not completed. Try again shortly."
     retry_after_seconds = 5
 
 

@@ -91,7 +91,7 @@ async def recognize(request: Request, credential: SecretStr | None) -> Principal
     if credential is None:
         return None
     services, limits = request.app.state.services, request.app.state.limits
-    principal: Principal | None = services.recognized.recall(credential)
+    principal: Principal | None = services.recognized.get(credential)
     if principal is None:
         async with guarded(request, limits, key_name(credential)):
             principal = await services.authenticator.authenticate(credential)

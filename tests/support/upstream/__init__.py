@@ -114,7 +114,7 @@ from tests.support.upstream.stream_behaviours import (
     StreamInsertion,
     StreamVariant,
 )
-from tests.support.upstream.timed import Delayed, UpstreamCapacity
+from tests.support.upstream.timed import Delayed, Gate
 from tests.support.upstream.validation import KNOWN_PARAMETERS
 
 __all__ = [
@@ -180,6 +180,7 @@ __all__ = [
     "Exchange",
     "FakeUpstream",
     "Flood",
+    "Gate",
     "Hang",
     "LedgerLine",
     "Linked",
@@ -196,7 +197,6 @@ __all__ = [
     "StreamInsertion",
     "StreamVariant",
     "UploadedFile",
-    "UpstreamCapacity",
     "UpstreamRequest",
     "Verbatim",
     "most_at_once",

@@ -26,7 +26,7 @@ class Delayed:
 
 
 @dataclass(frozen=True)
-class UpstreamCapacity:
+class Gate:
     """Hold every request until ``open``, then send the normal response.
 
     Unlike ``HANG``, a gate holds only its own requests. In a stream, all events but the last are sent before the gate.

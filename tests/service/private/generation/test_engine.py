@@ -265,7 +265,8 @@ async def test_answer_beyond_the_limit_is_not_retained_and_unknown(
     process: Process, principal: Principal, drawer: FakeDrawer, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = replace(process.engine.answers, most_bytes=1)
-    crowded = replace(process, service=replace(process.service, engine=replace(process.engine, answers=full)))
+    claims = replace(process.service.claims, engine=replace(process.engine, answers=full))
+    crowded = replace(process, service=replace(process.service, claims=claims))
     await _keep_an_answer(crowded, principal, drawer)
     other = await crowded.submit(PRICED, principal=principal)
     await crowded.finish()
