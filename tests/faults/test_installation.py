@@ -129,7 +129,7 @@ def test_a_budget_buys_exactly_what_it_covers(
         prompt = f"{number} {tag}"
         for attempt in itertools.count(number):
             client = clients[attempt % len(clients)]
-            answer = client.post("/image", json={"prompt": prompt}, headers={"Idempotency-Key": prompt})
+            answer = client.post("/image", json={"prompt": prompt}, headers={"Idempotency-Key": f"{number}-{tag}"})
             if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
                 return answer.status_code
             time.sleep(0.5)
