@@ -46,7 +46,7 @@ CODE_PATH = re.compile(r"`((?:benchmarks|cli|core|data|docs|scripts|service|sql|
 CODE_PATHS = sorted({path for document in DOCUMENTS for path in CODE_PATH.findall(document.read_text())})
 REFERENCE = ROOT / "docs" / "reference"
 HANG_SECONDS = 240
-"""A shell block that has not come to an end by then hangs."""
+"""A shell block that is still running then hangs."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Block:
     code: str
 
     def __str__(self) -> str:
-        """The name of the test that is made of it."""
+        """Return the name of the test of this block."""
         return f"{self.document}-{self.number}"
 
 
@@ -79,7 +79,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     session_upstream: FakeUpstream,
 ) -> Iterator[RunningServer]:
-    """A server as the documents have their readers start it: webhooks may lead to their own machine."""
+    """Yield a server as the documents start it: webhooks may call the local machine."""
     settings = make_settings(
         tmp_path_factory.mktemp("docs"),
         webhook_allowed_hosts="127.0.0.1",
@@ -92,7 +92,7 @@ def server(
 
 @pytest.fixture
 def tenant(server: RunningServer) -> Iterator[TenantClient]:
-    """A reader's tenant, with a key that may make webhooks and see the usage too."""
+    """Yield a tenant of a reader, whose key may also manage webhooks and read usage."""
     scopes = EVERY_IMAGE_SCOPE | {Scope.KEY_MANAGE, Scope.USAGE_READ}
     tenant = server.new_tenant(f"reader {uuid.uuid4()}", scopes=scopes)
     with tenant.http:

@@ -38,7 +38,7 @@ class RecordedTransactions:
 
 @pytest.fixture
 def quiet_server(tmp_path: Path, upstream: FakeUpstream) -> Iterator[RunningServer]:
-    """A server that no other test uses."""
+    """Yield a server that no other test uses."""
     with serving(make_settings(tmp_path, **upstream_settings(upstream))) as server:
         yield server
 

@@ -21,7 +21,7 @@ REQUIRED = frozenset({"iss", "aud", "sub", "client_id", "iat", "exp", "jti", "sc
 """Claims required by RFC 9068 §2.2, and additional claims of our own tokens."""
 
 LEEWAY_SECONDS = 30
-"""How far the issuing machine's clock may be ahead of ours; the expiry is not extended."""
+"""How far the issuing machine's clock may be ahead of this one; the expiry is not extended."""
 
 
 class Holder(FrozenModel):
