@@ -20,7 +20,7 @@ LONGEST_ORDER = timedelta(hours=2)
 RECENTLY_SECONDS = 10.0
 """How long after an order finished a request marked as a retry matches it, though no loss was noticed."""
 NOTICE_SECONDS = 1.0
-"""How long an unmarked request waits for notice that the client of a matching order is gone."""
+"""How long a request waits for notice that the client of a matching order is gone; if marked, for its first sending."""
 
 
 class Verdict(Enum):
@@ -28,7 +28,7 @@ class Verdict(Enum):
 
     NEW = auto()
     PERHAPS = auto()
-    """An order with the same content is open, and its client may be gone."""
+    """An order with the same content is open and its client may be gone, or it may not be claimed yet."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class Repetition:
         for generation in sorted(found, key=lambda each: (each.lost_at is None, each.adopted_at or 0.0, each.id)):
             if self._may_adopt(generation, moment) and self._take(data, generation, moment):
                 return generation
-        return Verdict.PERHAPS if any(not each.status.is_final for each in found) else Verdict.NEW
+        # On a busy machine, the first sending of a retry may not be claimed yet.
+        is_early = self.says_so and not found
+        return Verdict.PERHAPS if is_early or any(not each.status.is_final for each in found) else Verdict.NEW
 
     def _take(self, data: Repositories, generation: Generation, moment: float) -> bool:
         return data.generations.adopt(generation, self.follower, tenant_id=self.tenant_id, at=moment) or (
