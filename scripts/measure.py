@@ -1,6 +1,6 @@
 """Measure the size of a Python package: lines, functions, classes, and how much modules import each other.
 
-For comparison, the figures of two projects of the same field, measured in the same way in November 2026.
+For comparison it names the figures of gafaelfawr, a project of the same field, as of November 2026.
 """
 
 import ast

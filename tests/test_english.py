@@ -30,7 +30,6 @@ PHRASES = (
     r"what is (?:asked|told)",
     r"(?:is|are|was|were|be) told",
     r"tells? (?:of|whether|how|what|apart)",
-    r"has to be told",
     r"let(?:s|ting)? go of",
     r"what became of",
     r"goes on only",

@@ -28,24 +28,24 @@ def image_detail(image: StoredImage, *, public_url: str, listed: bool = False) -
     )
 
 
-def generation_detail(standing: GenerationState, *, public_url: str, listed: bool = False) -> GenerationDetail:
+def generation_detail(state: GenerationState, *, public_url: str, listed: bool = False) -> GenerationDetail:
     """Return the tenant's details of a generation; ``listed`` shortens the prompts."""
-    generation = standing.found.generation
+    generation = state.found.generation
     # A waiting generation may have an error from another upstream.
-    error = generation.error if standing.status.is_final else None
+    error = generation.error if state.status.is_final else None
     return GenerationDetail(
         guid=generation.guid,
-        status=standing.status,
+        status=state.status,
         **_prompt(generation.order.prompt, listed=listed),
         model=generation.order.model,
         n=generation.order.count,
-        images=[image_detail(image, public_url=public_url, listed=listed) for image in standing.found.images],
+        images=[image_detail(image, public_url=public_url, listed=listed) for image in state.found.images],
         error=None if error is None else ShownError(code=error.code, detail=error.detail),
         cost_usd=usd(generation.cost_micro_usd),
         created_at=generation.created_at,
         finished_at=generation.finished_at,
-        position=standing.position,
-        estimate_seconds=None if standing.estimate_seconds is None else round(standing.estimate_seconds, 1),
+        position=state.position,
+        estimate_seconds=None if state.estimate_seconds is None else round(state.estimate_seconds, 1),
     )
 
 

@@ -61,11 +61,11 @@ async def create_generation(
     """Order pictures; poll the returned generation for its outcome."""
     limits.images.count_more(request, principal, prompt.n - 1)
     order = await submit_followed(request, generation, prompt, principal=principal, idempotency_key=idempotency_key)
-    standing = await watcher.state(order.guid, tenant_id=principal.tenant_id)
+    state = await watcher.state(order.guid, tenant_id=principal.tenant_id)
     response.headers["Location"] = f"/generation/{order.guid}"
     if order.replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    return generation_detail(standing, public_url=public_url)
+    return generation_detail(state, public_url=public_url)
 
 
 async def cancel_generation(
@@ -109,8 +109,8 @@ class WatchedGenerations:
         if prefer.wait:
             with self.followers.one_of(principal.tenant_id), contextlib.suppress(TimeoutError, PixyProxyException):
                 await watcher.outcome(guid, tenant_id=principal.tenant_id, seconds=prefer.wait)
-        standing = await watcher.state(guid, tenant_id=principal.tenant_id)
-        return generation_detail(standing, public_url=public_url)
+        state = await watcher.state(guid, tenant_id=principal.tenant_id)
+        return generation_detail(state, public_url=public_url)
 
     async def follow_generation(
         self,
@@ -152,14 +152,14 @@ async def _written(events: AsyncIterator[GenerationEvent], public_url: str) -> A
             yield event(_name_of(each.what), _shown(each.what, public_url), event_id=each.id)
 
 
-def _name_of(standing: GenerationState) -> str:
-    if not standing.status.is_final:
+def _name_of(state: GenerationState) -> str:
+    if not state.status.is_final:
         return "status"
-    return "stored" if standing.status is GenerationStatus.STORED else "failed"
+    return "stored" if state.status is GenerationStatus.STORED else "failed"
 
 
-def _shown(standing: GenerationState, public_url: str) -> object:
-    shown: object = json.loads(generation_detail(standing, public_url=public_url).model_dump_json())
+def _shown(state: GenerationState, public_url: str) -> object:
+    shown: object = json.loads(generation_detail(state, public_url=public_url).model_dump_json())
     return shown
 
 

@@ -39,10 +39,10 @@ async def create_image(
     except TimeoutError as error:
         if order.replayed and not prefer.respond_async:
             raise GenerationInFlightException(context={"generation": order.guid}) from error
-        standing = await watcher.state(order.guid, tenant_id=principal.tenant_id)
+        state = await watcher.state(order.guid, tenant_id=principal.tenant_id)
         response.status_code = HTTPStatus.ACCEPTED
         response.headers.update({"Location": f"/generation/{order.guid}", "Preference-Applied": prefer.applied})
-        return generation_detail(standing, public_url=public_url)
+        return generation_detail(state, public_url=public_url)
     response.headers["Location"] = f"/image/{stored.images[0].guid}"
     return image_detail(stored.images[0], public_url=public_url)
 

@@ -60,8 +60,8 @@ class Claim:
     repetition: Repetition | None
     follower: str
 
-    def new_generation(self, slot: Slot | None) -> NewGeneration:
-        """Return the generation to insert. Without a slot it waits."""
+    def new_generation(self, slot: Slot | None, *, month: str) -> NewGeneration:
+        """Return the generation to insert, charged to the budget of ``month``. Without a slot it waits."""
         moment = clock.now()
         return NewGeneration(
             guid=self.guid,
@@ -74,7 +74,7 @@ class Claim:
             filename=self.order.filename,
             visibility=self.order.visibility or self.principal.default_visibility,
             subject=self.principal.subject,
-            budget_month=month_of(moment),
+            budget_month=month,
             reserved_micro_usd=self.reserved_micro_usd,
             content=None if self.repetition is None else self.repetition.content,
             follower=self.follower,
@@ -177,7 +177,7 @@ class Claims:
         _reserve(data, claim, month)
         schedule = self.scheduler.lock(data)
         slot = schedule.free_slot(principal.tenant_id, claim.wanted.model) if limit else None
-        claimed = data.generations.claim(claim.new_generation(slot))
+        claimed = data.generations.claim(claim.new_generation(slot, month=month))
         if claimed is None:
             raise _KeyTakenException
         begun = [claimed] if slot is not None else schedule.start_waiting(limit=limit)

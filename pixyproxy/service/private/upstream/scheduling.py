@@ -90,9 +90,9 @@ class Schedule:
     @cached_property
     def counted(self) -> list[UpstreamCapacity]:
         """The upstreams, with their counts as of the first access."""
-        places = self.data.upstreams.count_slots(now=self.now)
+        slots = self.data.upstreams.count_slots(now=self.now)
         for capacity in self.capacities:
-            capacity.in_flight = places.get(capacity.state.id, 0)
+            capacity.in_flight = slots.get(capacity.state.id, 0)
             if capacity.state.requests_per_minute is not None:
                 capacity.starts, capacity.oldest = self.data.upstreams.starts_since(
                     capacity.state.id, self.now - WINDOW_SECONDS

@@ -4,6 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
+from pixyproxy.core import clock
+from pixyproxy.core.models.budget import month_of
 from pixyproxy.core.models.generation import GenerationGuid, GenerationStatus, ProcessGuid
 from pixyproxy.core.models.order import NewOrder
 from pixyproxy.core.models.tenant import Visibility
@@ -44,7 +46,7 @@ def _claim(**changes: object) -> Claim:
 
 @pytest.mark.parametrize(("slot", "status"), [(None, GenerationStatus.ACCEPTED), (SLOT, GenerationStatus.CALLING)])
 def test_claim_with_a_slot_is_called_and_one_without_waits(slot: Slot | None, status: GenerationStatus) -> None:
-    claimed = _claim().new_generation(slot)
+    claimed = _claim().new_generation(slot, month=month_of(clock.now()))
 
     assert claimed.status is status
     assert {name: getattr(claimed, name) for name in NO_SLOT} == (NO_SLOT if slot is None else asdict(slot))
@@ -52,7 +54,7 @@ def test_claim_with_a_slot_is_called_and_one_without_waits(slot: Slot | None, st
 
 def test_claim_belongs_to_the_principal_and_this_month() -> None:
     claim = _claim()
-    claimed = claim.new_generation(None)
+    claimed = claim.new_generation(None, month=month_of(clock.now()))
 
     assert (claimed.guid, claimed.idempotency_key) == (claim.guid, "k")
     assert (claimed.tenant_id, claimed.subject) == (claim.principal.tenant_id, claim.principal.subject)
@@ -68,4 +70,7 @@ def test_claim_without_an_idempotency_key_stores_its_content() -> None:
         content="c" * 64, follower="f", tenant_id=claim.principal.tenant_id, says_so=False, window_seconds=600
     )
 
-    assert _claim(idempotency_key=None, repetition=repetition).new_generation(None).content == "c" * 64
+    assert (
+        _claim(idempotency_key=None, repetition=repetition).new_generation(None, month=month_of(clock.now())).content
+        == "c" * 64
+    )

@@ -32,7 +32,7 @@ from pixyproxy.service.private.upstream.capacity import (
 NOW = 1_800_000_000.0
 
 
-def _gate(
+def _capacity(
     name: str = "one", *, weight: int = 1, concurrency: int = 1, per_minute: int | None = None
 ) -> UpstreamCapacity:
     state = UpstreamState(
@@ -70,11 +70,11 @@ def _fail(capacity: UpstreamCapacity, error: BaseException | None, now: float = 
     ],
 )
 def test_upstream_pauses_after_some_errors(error: ImageGenerationException, seconds: int) -> None:
-    assert _fail(_gate(), error) == seconds
+    assert _fail(_capacity(), error) == seconds
 
 
 def test_pauses_double_until_a_success() -> None:
-    capacity, now, pauses = _gate(), NOW, []
+    capacity, now, pauses = _capacity(), NOW, []
     for _ in range(8):
         pauses.append(_fail(capacity, UpstreamErrorException(), now))
         now += pauses[-1]
@@ -84,7 +84,7 @@ def test_pauses_double_until_a_success() -> None:
 
 
 def test_success_ends_a_pause() -> None:
-    capacity = _gate()
+    capacity = _capacity()
     _fail(capacity, UpstreamBusyException(retry_after_seconds=30))
     assert capacity.pauses(NOW + 1)
     _fail(capacity, None, NOW + 1)
@@ -92,7 +92,7 @@ def test_success_ends_a_pause() -> None:
 
 
 def test_upstream_pauses_after_three_consecutive_unusable_pictures() -> None:
-    capacity, now, pauses = _gate(), NOW, []
+    capacity, now, pauses = _capacity(), NOW, []
     for error in (None, *[PictureUnusableException()] * 2, None, *[PictureUnusableException()] * 5):
         _fail(capacity, error, now)
         # A refusal has no picture: it says nothing about the next one.
@@ -102,7 +102,7 @@ def test_upstream_pauses_after_three_consecutive_unusable_pictures() -> None:
 
 
 def test_concurrent_failures_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
-    capacity = _gate(concurrency=100)
+    capacity = _capacity(concurrency=100)
     with caplog.at_level(logging.WARNING):
         for number in range(1, 50):
             capacity.leave(UpstreamUnreachableException(), entered_at=NOW, now=NOW + number / 100)
@@ -114,14 +114,14 @@ def test_concurrent_failures_count_as_one(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_busy_upstream_pauses_as_long_as_it_requests() -> None:
-    one, two = capacities = [_gate("one", concurrency=9), _gate("two", concurrency=9)]
+    one, two = capacities = [_capacity("one", concurrency=9), _capacity("two", concurrency=9)]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     assert least_loaded(capacities, NOW + 29.9) == [two]
     assert least_loaded(capacities, NOW + 30) == [one, two]
 
 
 def test_paused_upstream_is_not_used_while_another_works() -> None:
-    one, two = capacities = [_gate("one"), _gate("two")]
+    one, two = capacities = [_capacity("one"), _capacity("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     two.enter(NOW)
     assert least_loaded(capacities, NOW) == []
@@ -129,7 +129,7 @@ def test_paused_upstream_is_not_used_while_another_works() -> None:
 
 
 def test_shortest_pause_is_used_if_all_are_paused() -> None:
-    one, two = capacities = [_gate("one"), _gate("two")]
+    one, two = capacities = [_capacity("one"), _capacity("two")]
     _fail(one, UpstreamBusyException(retry_after_seconds=30))
     _fail(two, UpstreamBusyException(retry_after_seconds=10))
     assert least_loaded(capacities, NOW) == [two]
@@ -140,7 +140,7 @@ def test_shortest_pause_is_used_if_all_are_paused() -> None:
 
 
 def test_least_load_by_weight_is_chosen() -> None:
-    light, heavy = capacities = [_gate("light", concurrency=100), _gate("heavy", weight=3, concurrency=100)]
+    light, heavy = capacities = [_capacity("light", concurrency=100), _capacity("heavy", weight=3, concurrency=100)]
     names = []
     for _ in range(40):
         capacity = draw_by_weight(least_loaded(capacities, NOW))
@@ -152,25 +152,25 @@ def test_least_load_by_weight_is_chosen() -> None:
 
 
 def test_sequential_orders_are_shared_by_weight() -> None:
-    capacities = [_gate("light"), _gate("heavy", weight=4)]
+    capacities = [_capacity("light"), _capacity("heavy", weight=4)]
     assert Counter(_names(draw_by_weight(capacities) for _ in range(50))) == {"light": 10, "heavy": 40}
 
 
 def test_weights_apply_across_all_models() -> None:
-    one, two, third = _gate("one"), _gate("two"), _gate("third")
+    one, two, third = _capacity("one"), _capacity("two"), _capacity("third")
     drawn = [draw_by_weight(capacities) for capacities in ([one, two], [one, two, third]) * 60]
     assert Counter(_names(drawn)) == {"one": 40, "two": 40, "third": 40}
 
 
 def test_returning_upstream_does_not_get_every_order() -> None:
-    one, two = _gate("one"), _gate("two")
+    one, two = _capacity("one"), _capacity("two")
     for _ in range(100):
         draw_by_weight([two])
     assert Counter(_names(draw_by_weight([one, two]) for _ in range(10))) == {"one": 6, "two": 4}
 
 
 def test_calls_per_minute_use_a_sliding_window() -> None:
-    capacity = _gate(concurrency=10, per_minute=2)
+    capacity = _capacity(concurrency=10, per_minute=2)
     assert capacity.is_free(NOW)
     capacity.enter(NOW)
     assert capacity.is_free(NOW + 40)
@@ -181,7 +181,7 @@ def test_calls_per_minute_use_a_sliding_window() -> None:
 
 
 def test_estimate_uses_past_durations() -> None:
-    capacity = _gate(concurrency=2)
+    capacity = _capacity(concurrency=2)
     capacity.in_flight = 2
     assert estimate_seconds([capacity], 1, NOW) is None
     capacity.leave(None, entered_at=NOW - 10, now=NOW)
@@ -194,7 +194,7 @@ def test_estimate_uses_past_durations() -> None:
 
 
 def test_estimate_respects_the_calls_per_minute() -> None:
-    capacity = _gate(concurrency=10, per_minute=2)
+    capacity = _capacity(concurrency=10, per_minute=2)
     for _ in range(2):
         capacity.enter(NOW)
         capacity.leave(None, entered_at=NOW, now=NOW + 5)
@@ -204,7 +204,7 @@ def test_estimate_respects_the_calls_per_minute() -> None:
 
 
 def test_estimate_ignores_paused_upstreams_while_any_works() -> None:
-    one, two = capacities = [_gate("one"), _gate("two")]
+    one, two = capacities = [_capacity("one"), _capacity("two")]
     for capacity in capacities:
         capacity.leave(None, entered_at=NOW - 10, now=NOW)
     assert estimate_seconds(capacities, 3, NOW) == 10
